@@ -1,0 +1,51 @@
+// Package api is the agent's HTTP interface over a unix socket: the types on
+// the wire, the server in front of a Backend, and the client that the command
+// line uses.
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"dunnage/spec"
+)
+
+// Errors that a Backend wraps and the wire keeps apart.
+var (
+	ErrNotFound = errors.New("not found") // 404
+	ErrRefused  = errors.New("refused")   // 409: the request is understood and would do harm or can't be met; nothing was changed
+)
+
+// Backend is the agent behind the API. Errors are shown to people as they are.
+type Backend interface {
+	// Deploy starts an operation and returns it at once; it goes on without ctx.
+	Deploy(ctx context.Context, r spec.DeployRequest) (spec.Operation, error)
+	// Change starts an operation on a deployed project and returns it at once.
+	Change(ctx context.Context, project string, r spec.ChangeRequest) (spec.Operation, error)
+	// Operation returns the operation as it is now.
+	Operation(ctx context.Context, id string) (spec.Operation, error)
+	// Preview says what Deploy would do, changing nothing.
+	Preview(ctx context.Context, r spec.DeployRequest) (spec.Preview, error)
+
+	// Status returns the last published snapshot; it never waits for containerd.
+	Status(ctx context.Context) (spec.Status, error)
+	// Releases lists a project's kept releases, newest first.
+	Releases(ctx context.Context, project string) ([]spec.Release, error)
+	// Events sends the kept events with Seq > since, then new ones, until ctx
+	// ends or send returns an error. An operation's events are kept until long
+	// after its end, so following one never misses its outcome.
+	Events(ctx context.Context, since uint64, send func(spec.Event) error) error
+	// Logs sends lines in order of time; with Follow until ctx ends.
+	Logs(ctx context.Context, r spec.LogRequest, send func(spec.LogLine) error) error
+	// Exec runs a command in a replica and returns its exit code.
+	Exec(ctx context.Context, r spec.ExecRequest, stdin io.Reader, stdout, stderr io.Writer, resize <-chan [2]uint16) (int, error)
+
+	Images(ctx context.Context) ([]spec.Image, error)
+	Pull(ctx context.Context, ref string, progress func(spec.PullProgress)) (spec.Image, error)
+	Load(ctx context.Context, archive io.Reader) ([]spec.Image, error)
+	RemoveImage(ctx context.Context, ref string) error
+
+	Networks(ctx context.Context) ([]spec.NetworkStatus, error)
+	Rules(ctx context.Context) (spec.RuleSet, error)
+}

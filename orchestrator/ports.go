@@ -1,0 +1,129 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+	"time"
+
+	"dunnage/spec"
+)
+
+// Errors that adapters wrap and the loop or the API acts on.
+var (
+	// ErrNotFound: the named thing isn't there. On the way down it is success.
+	ErrNotFound = errors.New("not found")
+	// ErrUnavailable: the other side doesn't answer; trying again later may help.
+	ErrUnavailable = errors.New("unavailable")
+)
+
+// Engine runs containers. Every method is safe for concurrent use, idempotent
+// where it changes something, and returns when ctx ends.
+type Engine interface {
+	// Instances lists every container that dunnage owns, sorted by ID.
+	Instances(ctx context.Context) ([]spec.Instance, error)
+
+	// Create makes the container and its writable layer, without a process.
+	// An existing one is left as it is. A missing image is an error that
+	// wraps ErrNotFound.
+	Create(ctx context.Context, r spec.CreateRequest) error
+
+	// Start gives the container a process, deleting the record of an exited
+	// one; a running one is left as it is. It never makes a second process:
+	// while the earlier one may live (PhaseLost) it returns an error.
+	Start(ctx context.Context, id string) error
+
+	// Signal sends sig ("SIGTERM", or "" for the container's own stop signal).
+	// A process that is gone already is success.
+	Signal(ctx context.Context, id, sig string) error
+
+	// Remove kills what still runs, then deletes task, container, writable
+	// layer and anonymous volumes. A container that is gone is success.
+	Remove(ctx context.Context, id string) error
+
+	// Changes delivers a value whenever something may have changed; values may
+	// be lost or doubled. It is closed when ctx ends.
+	Changes(ctx context.Context) <-chan struct{}
+}
+
+// Images stores images.
+type Images interface {
+	// Pull resolves ref, downloads and unpacks what is missing, syncs it to
+	// disk and pins it by digest. progress may be called from any goroutine.
+	Pull(ctx context.Context, ref string, progress func(spec.PullProgress)) (spec.PinnedImage, error)
+	// Resolve finds the image for ref among the stored and unpacked ones
+	// (ref may carry a digest), or returns ErrNotFound.
+	Resolve(ctx context.Context, ref string) (spec.PinnedImage, error)
+	Load(ctx context.Context, archive io.Reader) ([]spec.Image, error)
+	ListImages(ctx context.Context) ([]spec.Image, error)
+	RemoveImage(ctx context.Context, ref string) error
+	// Retain makes the digests survive removal and collection under the name
+	// of a release; an empty list lets go of it.
+	Retain(ctx context.Context, name string, images []spec.PinnedImage) error
+}
+
+// Volumes keeps named volumes.
+type Volumes interface {
+	// VolumeExists reports whether the volume has been created.
+	VolumeExists(ctx context.Context, id string) (bool, error)
+	RemoveVolume(ctx context.Context, id string) error
+}
+
+// Terminal is the user's side of an exec. Stdin may be nil.
+type Terminal struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Resize         <-chan [2]uint16 // rows, columns
+}
+
+// Execer runs a command inside a running container.
+type Execer interface {
+	// Exec returns the exit code. When ctx ends, the command and what it
+	// started are killed and reaped, and the error wraps ctx's.
+	Exec(ctx context.Context, r spec.ExecRequest, t Terminal) (int, error)
+}
+
+// Network gives replicas addresses and owns the rules. Every method is safe
+// for concurrent use and idempotent.
+type Network interface {
+	// Attach makes the replica's namespace, link, routes and host files, or
+	// completes what is missing of them.
+	Attach(ctx context.Context, e spec.Endpoint) error
+	// Detach removes them and the conntrack entries of its addresses.
+	Detach(ctx context.Context, replica string) error
+	// Attached lists the replicas that have a namespace, link or files, sorted.
+	Attached(ctx context.Context) ([]string, error)
+	// Namespace and Files say where Attach puts things.
+	Namespace(replica string) string
+	Files(replica string) spec.HostFiles
+	// WriteNames rewrites a replica's hosts file in place.
+	WriteNames(ctx context.Context, e spec.Endpoint) error
+
+	// Apply makes the kernel's rules equal to r: the scaffold where networks
+	// changed, then the nat table in one commit per address family, then the
+	// UDP conntrack entries of backends that r no longer names. It writes
+	// nothing if the kernel's rules are equal already.
+	Apply(ctx context.Context, r spec.Routing) error
+	// Routed parses the kernel's nat rules back: the replica addresses that a
+	// rule names now, sorted, and whether they equal what Apply(r) would leave.
+	Routed(ctx context.Context, r spec.Routing) (named []netip.Addr, equal bool, err error)
+	// Connections counts the live TCP connections and UDP flows that
+	// conntrack sends to each address.
+	Connections(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]int, error)
+	// Holder names the host process that listens on the port ("nginx (pid 812)"),
+	// or is empty. A zero ip means every address.
+	Holder(ctx context.Context, ip netip.Addr, port uint16, proto spec.Protocol) (string, error)
+	// RuleSet returns the rules of r rendered and as the kernel has them.
+	RuleSet(ctx context.Context, r spec.Routing) (spec.RuleSet, error)
+}
+
+// Prober does one check of a probe against a replica; nil is success.
+type Prober interface {
+	Probe(ctx context.Context, replica string, addr netip.Addr, p spec.Probe) error
+}
+
+// Clock is the time, so that tests can own it.
+type Clock interface {
+	Now() time.Time
+}

@@ -1,0 +1,50 @@
+package spec
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Release is one immutable, numbered state of a project: what was asked for,
+// with images pinned to digests and host ports resolved.
+type Release struct {
+	Number  int                    `json:"number"` // 1 and up, per project
+	Created time.Time              `json:"created"`
+	Reason  string                 `json:"reason"` // "deploy", "scale web=3", "rollback to 4" ...
+	Project Project                `json:"project"`
+	Images  map[string]PinnedImage `json:"images"` // by service name
+}
+
+// PinnedImage is an image as a release pins it.
+type PinnedImage struct {
+	Ref    string `json:"ref"`            // canonical reference with tag, for example docker.io/library/nginx:1.27
+	Digest string `json:"digest"`         // of the manifest or index, "sha256:..."
+	Size   int64  `json:"size,omitempty"` // compressed bytes
+}
+
+// Pinned is the reference that can only mean this content: "<ref>@<digest>".
+func (i PinnedImage) Pinned() string { return i.Ref + "@" + i.Digest }
+
+// Generation names what a replica of the service is made of: a hash over the
+// container's shape and the image digest, 64 hex digits. Replicas of the same
+// generation are interchangeable.
+func Generation(c Container, digest string) string {
+	b, err := json.Marshal(struct {
+		Container Container
+		Digest    string
+	}{c, digest})
+	if err != nil { // only a type that JSON can't encode could cause it
+		panic(fmt.Sprintf("encode container: %v", err))
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// ReplicaID is the derived name of replica n (1 and up) of a generation:
+// "<project>-<service>-<first 8 digits of the generation>-<n>".
+func ReplicaID(project, service, generation string, n int) string {
+	return fmt.Sprintf("%s-%s-%.8s-%d", project, service, generation, n)
+}

@@ -1,0 +1,94 @@
+package spec
+
+import (
+	"net/netip"
+	"time"
+)
+
+// ReplicaKey says which replica an instance is.
+type ReplicaKey struct {
+	ID         string `json:"id"`
+	Project    string `json:"project"`
+	Service    string `json:"service"`
+	Generation string `json:"generation"`
+	Number     int    `json:"number"`
+}
+
+// Phase is what the engine knows of an instance's process.
+type Phase string
+
+// The phases of an instance.
+const (
+	PhaseCreated Phase = "created" // no process: never started, or lost with a reboot
+	PhaseRunning Phase = "running"
+	PhasePaused  Phase = "paused"
+	PhaseExited  Phase = "exited" // the process is gone and its exit code is known or lost (255)
+	PhaseLost    Phase = "lost"   // the shim is gone but the process still lives: neither usable nor replaceable yet
+)
+
+// Instance is a container as the engine sees it now.
+type Instance struct {
+	ReplicaKey
+	Image     string    `json:"image"` // PinnedImage.Pinned()
+	Phase     Phase     `json:"phase"`
+	Pid       int       `json:"pid,omitempty"` // 0 unless running, paused or lost
+	StartedAt time.Time `json:"started_at,omitzero"`
+	ExitedAt  time.Time `json:"exited_at,omitzero"`
+	ExitCode  int       `json:"exit_code,omitempty"`
+	OOM       bool      `json:"oom,omitempty"`
+}
+
+// CreateRequest is all that the engine needs to create a replica's container.
+type CreateRequest struct {
+	ReplicaKey
+	Image     PinnedImage
+	Container Container
+	Hostname  string
+	NetNS     string    // path of the bind-mounted network namespace
+	Files     HostFiles // mounted over the image's
+}
+
+// HostFiles are the files that the network adapter writes for a replica and
+// that the engine bind-mounts into it. All paths are absolute.
+type HostFiles struct {
+	Hosts      string // /etc/hosts
+	ResolvConf string // /etc/resolv.conf
+	Hostname   string // /etc/hostname
+}
+
+// Endpoint is a replica's place in the network: one namespace, one link, an
+// address for each network it is in.
+type Endpoint struct {
+	Replica   string            // ReplicaKey.ID
+	Hostname  string            // written to /etc/hostname and, with the first address, to /etc/hosts
+	Addresses []EndpointAddress // sorted by Network; the first that isn't internal is the source of outside traffic
+	Names     []NamedAddress    // what /etc/hosts says of others, in order
+}
+
+// EndpointAddress is a replica's address in one network. Addr6 and Subnet6
+// are zero where the host has no IPv6.
+type EndpointAddress struct {
+	Network  string       `json:"network"` // NetworkID
+	Addr     netip.Addr   `json:"addr"`
+	Addr6    netip.Addr   `json:"addr6,omitzero"`
+	Subnet   netip.Prefix `json:"subnet"`
+	Subnet6  netip.Prefix `json:"subnet6,omitzero"`
+	Internal bool         `json:"internal,omitempty"`
+}
+
+// NamedAddress is one line of /etc/hosts.
+type NamedAddress struct {
+	Addr  netip.Addr
+	Names []string
+}
+
+// Health is what the probes say of a running replica.
+type Health string
+
+// The states of health.
+const (
+	HealthStarting  Health = "starting" // no probe has passed yet
+	HealthHealthy   Health = "healthy"
+	HealthUnhealthy Health = "unhealthy"
+	HealthUnknown   Health = "" // not running, or not looked at since the agent started
+)

@@ -1,0 +1,271 @@
+package spec
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Status is one published snapshot of everything the agent knows. Slices are
+// sorted by name.
+type Status struct {
+	At       time.Time       `json:"at"`
+	Projects []ProjectStatus `json:"projects"`
+	Problems []string        `json:"problems,omitempty"` // what keeps the agent from looking or acting, for example "containerd: no answer within 5s"
+}
+
+// ProjectStatus is a project's part of a Status.
+type ProjectStatus struct {
+	Name     string          `json:"name"`
+	Release  int             `json:"release"` // desired
+	Services []ServiceStatus `json:"services"`
+}
+
+// ServiceStatus is a service's part of a Status.
+type ServiceStatus struct {
+	Name       string          `json:"name"`
+	Generation string          `json:"generation"`
+	Wanted     int             `json:"wanted"`
+	Ready      int             `json:"ready"` // of the wanted generation
+	Stopped    bool            `json:"stopped,omitempty"`
+	Orphan     bool            `json:"orphan,omitempty"`
+	Waiting    string          `json:"waiting,omitempty"` // why it isn't converged, in one line; empty = converged
+	Ports      []Port          `json:"ports,omitempty"`
+	Replicas   []ReplicaStatus `json:"replicas"`
+}
+
+// ReplicaState is the one word that `ps` shows.
+type ReplicaState string
+
+// The states of a replica.
+const (
+	StateCreated   ReplicaState = "created"
+	StateStarting  ReplicaState = "starting" // running, not yet ready
+	StateReady     ReplicaState = "ready"    // running and probes pass
+	StateUnhealthy ReplicaState = "unhealthy"
+	StateDraining  ReplicaState = "draining" // out of the rules, old connections finish
+	StateStopping  ReplicaState = "stopping" // stop signal sent
+	StateStopped   ReplicaState = "stopped"  // on request
+	StateCompleted ReplicaState = "completed"
+	StateBackoff   ReplicaState = "backoff" // exited, next try at RetryAt
+	StateFailed    ReplicaState = "failed"  // exited, no further try
+	StateLost      ReplicaState = "lost"
+)
+
+// ReplicaStatus is one line of `ps --json`.
+type ReplicaStatus struct {
+	Project    string       `json:"project"`
+	Service    string       `json:"service"`
+	Replica    string       `json:"replica"` // ReplicaKey.ID
+	Number     int          `json:"number"`
+	Generation string       `json:"generation"`
+	Release    int          `json:"release"` // the newest release that wants this generation, 0 = none kept
+	Image      string       `json:"image"`
+	State      ReplicaState `json:"state"`
+	Health     Health       `json:"health"`
+	Pid        int          `json:"pid"`
+	Addresses  []netip.Addr `json:"addresses"`
+	Ports      []Port       `json:"ports"`  // published, while the kernel routes them here
+	Routed     bool         `json:"routed"` // named by the kernel's rules
+	Restarts   int          `json:"restarts"`
+	Started    time.Time    `json:"started,omitzero"`
+	ExitCode   *int         `json:"exit_code,omitempty"` // of the last exit
+	RetryAt    time.Time    `json:"retry_at,omitzero"`
+	Detail     string       `json:"detail,omitempty"` // last probe failure or exit, one line
+}
+
+// EventKind names what happened.
+type EventKind string
+
+// The kinds of events.
+const (
+	EventPull      EventKind = "pull"      // progress of an image
+	EventRelease   EventKind = "release"   // a release became the desired one
+	EventCreated   EventKind = "created"   // a replica
+	EventStarted   EventKind = "started"   // a replica
+	EventReady     EventKind = "ready"     // a replica
+	EventUnhealthy EventKind = "unhealthy" // a replica
+	EventExited    EventKind = "exited"    // a replica
+	EventRouted    EventKind = "routed"    // the nat rules were swapped
+	EventDraining  EventKind = "draining"  // a replica
+	EventStopping  EventKind = "stopping"  // a replica
+	EventRemoved   EventKind = "removed"   // a replica
+	EventConverged EventKind = "converged" // a service
+	EventFailed    EventKind = "failed"    // an operation
+	EventDone      EventKind = "done"      // an operation
+	EventProblem   EventKind = "problem"   // the agent can't look or act
+	EventRepaired  EventKind = "repaired"  // rules, links or routes that others damaged
+)
+
+// Event is something that happened. Seq grows by one and starts anew with the agent.
+type Event struct {
+	Seq       uint64        `json:"seq"`
+	At        time.Time     `json:"at"`
+	Kind      EventKind     `json:"kind"`
+	Operation string        `json:"operation,omitempty"`
+	Project   string        `json:"project,omitempty"`
+	Service   string        `json:"service,omitempty"`
+	Replica   string        `json:"replica,omitempty"`
+	Message   string        `json:"message,omitempty"` // one line for people
+	Pull      *PullProgress `json:"pull,omitempty"`
+}
+
+// PullProgress is the progress of one layer, or of the whole image when Layer
+// is empty. Sizes are in bytes; Total is 0 while unknown.
+type PullProgress struct {
+	Image  string `json:"image"`
+	Layer  string `json:"layer,omitempty"` // digest
+	State  string `json:"state"`           // waiting, downloading, done, exists, unpacking, ready
+	Offset int64  `json:"offset,omitempty"`
+	Total  int64  `json:"total,omitempty"`
+}
+
+// OperationState is how far an operation has come.
+type OperationState string
+
+// The states of an operation.
+const (
+	OperationPulling    OperationState = "pulling"
+	OperationRolling    OperationState = "rolling"
+	OperationDone       OperationState = "done"
+	OperationUnchanged  OperationState = "unchanged"   // nothing to do
+	OperationFailed     OperationState = "failed"      // nothing was changed, or the project has no earlier release
+	OperationRolledBack OperationState = "rolled-back" // the earlier release is desired again
+)
+
+// Ended reports whether the state is final.
+func (s OperationState) Ended() bool { return s != OperationPulling && s != OperationRolling }
+
+// Operation is a change that somebody asked for. It goes on when the asking
+// client is gone.
+type Operation struct {
+	ID       string           `json:"id"`
+	Project  string           `json:"project"`
+	Kind     string           `json:"kind"` // deploy, scale, stop, start, restart, down, rollback
+	State    OperationState   `json:"state"`
+	Release  int              `json:"release,omitempty"`
+	Started  time.Time        `json:"started"`
+	Ended    time.Time        `json:"ended,omitzero"`
+	Cause    string           `json:"cause,omitempty"` // one line, when failed or rolled back
+	Warnings []string         `json:"warnings,omitempty"`
+	Services []ServiceOutcome `json:"services,omitempty"` // one line a service, when ended
+}
+
+// ServiceOutcome is the last line that `deploy` prints for a service.
+type ServiceOutcome struct {
+	Name     string   `json:"name"`
+	Change   Change   `json:"change"`
+	Ready    int      `json:"ready"`
+	Wanted   int      `json:"wanted"`
+	Duration Duration `json:"duration"` // until converged
+	Ports    []Port   `json:"ports,omitempty"`
+	Detail   string   `json:"detail,omitempty"` // why not converged
+}
+
+// Change is what a release does to a service.
+type Change string
+
+// The changes.
+const (
+	ChangeNone    Change = "unchanged"
+	ChangeCreate  Change = "create"
+	ChangeReplace Change = "replace" // a new generation
+	ChangeScale   Change = "scale"
+	ChangeUpdate  Change = "update" // ports, policy: nothing restarts
+	ChangeRemove  Change = "remove"
+	ChangeOrphan  Change = "orphan" // not in the manifest, kept
+)
+
+// DeployRequest asks for a project as a manifest declares it.
+type DeployRequest struct {
+	Project       Project `json:"project"`
+	RemoveOrphans bool    `json:"remove_orphans,omitempty"`
+	Force         bool    `json:"force,omitempty"` // replace even what didn't change
+}
+
+// ChangeRequest asks for a change of a project that is deployed.
+type ChangeRequest struct {
+	Kind     string         `json:"kind"`               // scale, stop, start, restart, down, rollback
+	Services []string       `json:"services,omitempty"` // stop, start, restart: empty = all
+	Replicas map[string]int `json:"replicas,omitempty"` // scale
+	Release  int            `json:"release,omitempty"`  // rollback: 0 = the one before
+	Volumes  bool           `json:"volumes,omitempty"`  // down: remove named volumes too
+}
+
+// Preview is what a deploy would do.
+type Preview struct {
+	Project  string           `json:"project"`
+	From     int              `json:"from,omitempty"` // the present release
+	Services []ServicePreview `json:"services"`
+	Pull     []string         `json:"pull,omitempty"`  // images that aren't present
+	Notes    []string         `json:"notes,omitempty"` // defaults that differ from Compose, orphans ...
+}
+
+// ServicePreview is one service's part of a Preview.
+type ServicePreview struct {
+	Name    string      `json:"name"`
+	Change  Change      `json:"change"`
+	Order   UpdateOrder `json:"order"`
+	From    int         `json:"from"` // replicas now
+	To      int         `json:"to"`
+	Changed []string    `json:"changed,omitempty"` // JSON field names that differ, for example "container.command"
+}
+
+// ExecRequest runs a command in a running replica.
+type ExecRequest struct {
+	Replica    string   `json:"replica"`
+	Command    []string `json:"command"`
+	Env        []string `json:"env,omitempty"`
+	User       string   `json:"user,omitempty"`
+	WorkingDir string   `json:"working_dir,omitempty"`
+	TTY        bool     `json:"tty,omitempty"`
+	Rows       uint16   `json:"rows,omitempty"`
+	Cols       uint16   `json:"cols,omitempty"`
+}
+
+// LogRequest selects log lines. Tail -1 is everything, 0 nothing of the past.
+type LogRequest struct {
+	Project  string
+	Services []string // empty = all
+	Tail     int
+	Follow   bool
+}
+
+// LogLine is one line, or part of a long line, that a replica wrote.
+type LogLine struct {
+	At      time.Time `json:"at"`
+	Service string    `json:"service"`
+	Replica string    `json:"replica"`
+	Stream  string    `json:"stream"` // stdout, stderr
+	Partial bool      `json:"partial,omitempty"`
+	Text    []byte    `json:"text"` // without the line's end; any bytes
+}
+
+// Image is a stored image.
+type Image struct {
+	Ref     string    `json:"ref"`
+	Digest  string    `json:"digest"`
+	Size    int64     `json:"size"` // compressed bytes
+	Created time.Time `json:"created,omitzero"`
+	UsedBy  []string  `json:"used_by,omitempty"` // "project release N"
+}
+
+// NetworkStatus is one line of `net ls`.
+type NetworkStatus struct {
+	NetworkAddressing
+	Project  string           `json:"project"`
+	Services []ServiceAddress `json:"services"`
+}
+
+// ServiceAddress is a service's stable address in a network.
+type ServiceAddress struct {
+	Service string     `json:"service"`
+	Addr    netip.Addr `json:"addr"`
+	Addr6   netip.Addr `json:"addr6,omitzero"`
+}
+
+// RuleSet is what `net rules` shows: dunnage's part of the tables, rendered
+// and as the kernel has it, in iptables-save's form, IPv4 then IPv6.
+type RuleSet struct {
+	Rendered string `json:"rendered"`
+	Kernel   string `json:"kernel"`
+}
