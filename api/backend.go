@@ -5,19 +5,14 @@ package api
 
 import (
 	"context"
-	"errors"
 	"io"
 
 	"dunnage/spec"
 )
 
-// Errors that a Backend wraps and the wire keeps apart.
-var (
-	ErrNotFound = errors.New("not found") // 404
-	ErrRefused  = errors.New("refused")   // 409: the request is understood and would do harm or can't be met; nothing was changed
-)
-
-// Backend is the agent behind the API. Errors are shown to people as they are.
+// Backend is the agent behind the API. Errors are shown to
+// people as they are; those that wrap spec.ErrNotFound, spec.ErrRefused or
+// spec.ErrUnavailable stay apart on the wire (404, 409, 503).
 type Backend interface {
 	// Deploy starts an operation and returns it at once; it goes on without ctx.
 	Deploy(ctx context.Context, r spec.DeployRequest) (spec.Operation, error)

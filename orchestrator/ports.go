@@ -2,20 +2,11 @@ package orchestrator
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net/netip"
 	"time"
 
 	"dunnage/spec"
-)
-
-// Errors that adapters wrap and the loop or the API acts on.
-var (
-	// ErrNotFound: the named thing isn't there. On the way down it is success.
-	ErrNotFound = errors.New("not found")
-	// ErrUnavailable: the other side doesn't answer; trying again later may help.
-	ErrUnavailable = errors.New("unavailable")
 )
 
 // Engine runs containers. Every method is safe for concurrent use, idempotent
@@ -26,7 +17,7 @@ type Engine interface {
 
 	// Create makes the container and its writable layer, without a process.
 	// An existing one is left as it is. A missing image is an error that
-	// wraps ErrNotFound.
+	// wraps spec.ErrNotFound.
 	Create(ctx context.Context, r spec.CreateRequest) error
 
 	// Start gives the container a process, deleting the record of an exited
@@ -53,7 +44,7 @@ type Images interface {
 	// disk and pins it by digest. progress may be called from any goroutine.
 	Pull(ctx context.Context, ref string, progress func(spec.PullProgress)) (spec.PinnedImage, error)
 	// Resolve finds the image for ref among the stored and unpacked ones
-	// (ref may carry a digest), or returns ErrNotFound.
+	// (ref may carry a digest), or wraps spec.ErrNotFound.
 	Resolve(ctx context.Context, ref string) (spec.PinnedImage, error)
 	Load(ctx context.Context, archive io.Reader) ([]spec.Image, error)
 	ListImages(ctx context.Context) ([]spec.Image, error)
