@@ -1,6 +1,9 @@
 package spec
 
-import "net/netip"
+import (
+	"net/netip"
+	"reflect"
+)
 
 // Routing is everything that dunnage's nat rules are a function of. Slices are
 // sorted: networks by ID, services by (project, service, network), published
@@ -10,6 +13,9 @@ type Routing struct {
 	Services  []ServiceRoute      `json:"services,omitempty"`
 	Published []PublishedRoute    `json:"published,omitempty"`
 }
+
+// Equal reports whether both give the same rules, byte for byte.
+func (r Routing) Equal(o Routing) bool { return reflect.DeepEqual(r, o) }
 
 // NetworkAddressing is a network's share of the pool.
 type NetworkAddressing struct {

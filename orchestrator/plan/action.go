@@ -1,0 +1,84 @@
+package plan
+
+import (
+	"time"
+
+	"dunnage/spec"
+)
+
+// Action is one of the structs below. Actions of one plan don't depend on each
+// other and may run side by side.
+type Action interface{ isAction() }
+
+// Create completes a replica up to, but not with, its process: record with
+// addresses, network, container.
+type Create struct {
+	Key     spec.ReplicaKey
+	Release int
+	Service spec.Service
+	Image   spec.PinnedImage
+}
+
+// Start gives a created or exited replica a process.
+type Start struct {
+	Key     spec.ReplicaKey
+	Restart bool // it has run before
+}
+
+// RecordExit stores the end of a run before anything deletes its trace.
+type RecordExit struct {
+	Key  spec.ReplicaKey
+	Exit spec.Exit
+	Run  time.Duration // how long it ran
+}
+
+// Apply swaps the kernel's rules.
+type Apply struct{ Routing spec.Routing }
+
+// WriteNames rewrites a running replica's hosts file.
+type WriteNames struct {
+	Key      spec.ReplicaKey
+	Endpoint spec.Endpoint
+}
+
+// Drain notes that a replica's old connections have begun to run out of time.
+type Drain struct {
+	Key   spec.ReplicaKey
+	Conns int
+	Until time.Time
+}
+
+// Stop sends the stop signal.
+type Stop struct{ Key spec.ReplicaKey }
+
+// Kill sends SIGKILL to a replica that outlived its grace period.
+type Kill struct{ Key spec.ReplicaKey }
+
+// Remove deletes all that is left of a replica.
+type Remove struct{ Key spec.ReplicaKey }
+
+func (Create) isAction()     {}
+func (Start) isAction()      {}
+func (RecordExit) isAction() {}
+func (Apply) isAction()      {}
+func (WriteNames) isAction() {}
+func (Drain) isAction()      {}
+func (Stop) isAction()       {}
+func (Kill) isAction()       {}
+func (Remove) isAction()     {}
+
+// Plan is what to do next.
+type Plan struct {
+	Actions []Action
+	Routing spec.Routing // where connections should go; also in an Apply if the kernel differs
+	Wake    time.Time    // when to look again at the latest; zero = only on an event
+	Rollout []Rollout    // of the projects whose desired release has yet to prove itself
+	Status  []spec.ProjectStatus
+}
+
+// Rollout says how far a project's desired release is.
+type Rollout struct {
+	Project   string
+	Converged bool
+	Failed    string // why it can't converge, one line; empty = it still may
+}

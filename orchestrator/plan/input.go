@@ -1,0 +1,114 @@
+package plan
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"dunnage/spec"
+)
+
+// Desired is what should be true, sorted by project name. A project that was
+// taken down isn't in it.
+type Desired struct {
+	Projects []Project
+}
+
+// Project is a project's desired release and, while it differs, the one to go
+// back to.
+type Project struct {
+	Record  spec.ProjectRecord
+	Release spec.Release
+	Good    *spec.Release // nil before the first release converged
+}
+
+// Rolling reports whether the desired release has yet to prove itself.
+func (p Project) Rolling() bool { return p.Record.Desired != p.Record.Good }
+
+// Observed is what is now.
+type Observed struct {
+	Now      time.Time
+	Replicas []Replica // all that engine, network or store know, sorted by ID
+
+	// Applied is the routing that the kernel's rules equal, if RulesEqual.
+	Applied    spec.Routing
+	RulesEqual bool
+}
+
+// Replica is one replica as engine, network, store and probes see it together.
+type Replica struct {
+	spec.ReplicaKey
+	Exists    bool // as a container
+	Attached  bool // to the network
+	Recorded  bool // in the store
+	Record    spec.ReplicaRecord
+	Phase     spec.Phase // of an existing container
+	Pid       int
+	StartedAt time.Time
+	ExitedAt  time.Time
+	ExitCode  int
+	OOM       bool
+
+	Health spec.Health
+	Detail string // the last failed probe, one line
+
+	Named bool // a rule of the kernel names one of its addresses
+	Conns int  // live connections to it; counted only while it runs unnamed
+
+	DrainingSince time.Time // when it was first seen running and unnamed
+	StoppingSince time.Time // when the stop signal was sent
+
+	Names string // what its hosts file says, as Names.String; "" = not known
+
+	Error   string // the last failed action on it, one line
+	Errors  int    // consecutive failed actions
+	ErrorAt time.Time
+}
+
+// Alive reports whether a process of the replica may still run.
+func (r Replica) Alive() bool {
+	return r.Exists && (r.Phase == spec.PhaseRunning || r.Phase == spec.PhasePaused || r.Phase == spec.PhaseLost)
+}
+
+// Usable reports whether connections may be sent to the replica. One whose
+// health isn't known yet, because the agent has just started, is believed as
+// long as the kernel sends connections to it.
+func (r Replica) Usable() bool {
+	if !r.Exists || r.Phase != spec.PhaseRunning || !r.StoppingSince.IsZero() {
+		return false
+	}
+	return r.Health == spec.HealthHealthy || (r.Health == spec.HealthUnknown && r.Named)
+}
+
+// Done reports whether the replica is a job that has ended well and isn't
+// started again.
+func (r Replica) Done() bool {
+	over := r.Exists && (r.Phase == spec.PhaseExited || r.Phase == spec.PhaseCreated)
+	return over && !r.Record.Running && !r.Record.Requested && r.Record.Exit != nil && r.Record.Exit.Code == 0 && !restarts(r.Record)
+}
+
+// Addr returns the replica's addresses in the network, zero when it has none.
+func (r Replica) Addr(network string) (netip.Addr, netip.Addr) {
+	for _, a := range r.Record.Addresses {
+		if a.Network == network {
+			return a.Addr, a.Addr6
+		}
+	}
+	return netip.Addr{}, netip.Addr{}
+}
+
+func (o Observed) find(id string) (Replica, bool) {
+	i, ok := slices.BinarySearchFunc(o.Replicas, id, func(r Replica, id string) int {
+		if r.ID < id {
+			return -1
+		}
+		if r.ID > id {
+			return 1
+		}
+		return 0
+	})
+	if !ok {
+		return Replica{}, false
+	}
+	return o.Replicas[i], true
+}

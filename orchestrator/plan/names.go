@@ -1,0 +1,75 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"dunnage/spec"
+)
+
+// Endpoint is the network side of a replica: its addresses and what its hosts
+// file says of others. Names point to service addresses, which outlive every
+// redeploy, so a client's cache of them is never stale.
+func Endpoint(p Project, s spec.Service, r spec.ReplicaRecord) spec.Endpoint {
+	return spec.Endpoint{
+		Replica: r.ID, Hostname: Hostname(s, r.Number),
+		Addresses: r.Addresses, Names: names(p, s),
+	}
+}
+
+// Hostname is what the manifest says, else "<service>-<number>": stable over
+// redeploys, as software that keeps its hostname with its data expects.
+func Hostname(s spec.Service, number int) string {
+	if s.Container.Hostname != "" {
+		return s.Container.Hostname
+	}
+	return fmt.Sprintf("%s-%d", s.Name, number)
+}
+
+// names lists every service that shares a network with s, each under its
+// address in the first such network.
+func names(p Project, s spec.Service) []spec.NamedAddress {
+	var out []spec.NamedAddress
+	for _, other := range p.Release.Project.Services {
+		for _, a := range s.Container.Networks {
+			i := slices.IndexFunc(other.Container.Networks, func(o spec.Attachment) bool { return o.Name == a.Name })
+			if i < 0 {
+				continue
+			}
+			lease, ok := leaseOf(p.Record, other.Name, spec.NetworkID(p.Record.Name, a.Name))
+			if !ok {
+				continue
+			}
+			known := append([]string{other.Name}, other.Container.Networks[i].Aliases...)
+			if n := other.Container.ContainerName; n != "" && !slices.Contains(known, n) {
+				known = append(known, n)
+			}
+			out = append(out, spec.NamedAddress{Addr: lease.Addr, Names: known})
+			if n, ok := p.Release.Project.Network(a.Name); ok && n.IPv6 && lease.Addr6.IsValid() {
+				out = append(out, spec.NamedAddress{Addr: lease.Addr6, Names: known})
+			}
+			break
+		}
+	}
+	return out
+}
+
+func leaseOf(p spec.ProjectRecord, service, network string) (spec.ServiceLease, bool) {
+	i := slices.IndexFunc(p.Addresses, func(l spec.ServiceLease) bool { return l.Service == service && l.Network == network })
+	if i < 0 {
+		return spec.ServiceLease{}, false
+	}
+	return p.Addresses[i], true
+}
+
+// Fingerprint tells whether two lists of names differ. It is never "".
+func Fingerprint(names []spec.NamedAddress) string {
+	var b strings.Builder
+	b.WriteString("v1\n")
+	for _, n := range names {
+		fmt.Fprintln(&b, n.Addr, n.Names)
+	}
+	return b.String()
+}
+

@@ -1,0 +1,261 @@
+package plan
+
+import (
+	"slices"
+	"time"
+
+	"dunnage/spec"
+)
+
+// Make decides what to do next.
+func Make(d Desired, o Observed) Plan {
+	b := &builder{now: o.Now, claimed: map[string]bool{}}
+	var all []*view
+	for i := range d.Projects {
+		p := &d.Projects[i]
+		vs := views(p, o)
+		for _, v := range vs {
+			b.service(v)
+		}
+		all = append(all, vs...)
+	}
+	for _, r := range o.Replicas {
+		if !b.claimed[r.ID] {
+			b.retire(r, true)
+		}
+	}
+	b.plan.Routing = routes(d, all)
+	if !o.RulesEqual || !b.plan.Routing.Equal(o.Applied) {
+		b.plan.Actions = append(b.plan.Actions, Apply{b.plan.Routing})
+	}
+	applied := o.RulesEqual && b.plan.Routing.Equal(o.Applied)
+	for i := range d.Projects {
+		p := &d.Projects[i]
+		if p.Rolling() {
+			b.plan.Rollout = append(b.plan.Rollout, rollout(p, all, applied))
+		}
+	}
+	b.plan.Status = describe(d, all, o)
+	return b.plan
+}
+
+// builder collects a plan.
+type builder struct {
+	now     time.Time
+	claimed map[string]bool // replicas that some service wants or keeps
+	plan    Plan
+}
+
+func (b *builder) do(a Action) { b.plan.Actions = append(b.plan.Actions, a) }
+
+// wakeAt asks for another look at t.
+func (b *builder) wakeAt(t time.Time) {
+	if b.plan.Wake.IsZero() || t.Before(b.plan.Wake) {
+		b.plan.Wake = t
+	}
+}
+
+// Poll intervals for what sends no event.
+const (
+	pollDrain = 100 * time.Millisecond // connections leaving conntrack
+	pollLost  = 50 * time.Millisecond  // a process whose shim died
+)
+
+func (b *builder) service(v *view) {
+	backends := v.backends()
+	for _, key := range v.missing {
+		if v.waiting == "" {
+			b.create(v, Replica{ReplicaKey: key})
+		}
+	}
+	for _, r := range v.current {
+		b.claimed[r.ID] = true
+		if v.stopped {
+			b.rest(r)
+		} else {
+			b.ensure(v, r)
+		}
+		b.names(v, r)
+	}
+	for _, r := range v.others {
+		if v.kept(r, backends) {
+			b.claimed[r.ID] = true
+			b.run(v, r, false)
+		}
+	}
+}
+
+// ensure brings a wanted replica a step nearer to running.
+func (b *builder) ensure(v *view, r Replica) {
+	if !r.Recorded || !r.Exists || !r.Attached {
+		if v.waiting == "" || r.Alive() {
+			b.create(v, r)
+		}
+		return
+	}
+	b.run(v, r, v.waiting != "")
+}
+
+func (b *builder) create(v *view, r Replica) {
+	if t := retryAt(r); b.now.Before(t) {
+		b.wakeAt(t)
+		return
+	}
+	b.do(Create{Key: r.ReplicaKey, Release: v.project.Release.Number, Service: v.Service, Image: v.image})
+}
+
+// run keeps an existing replica running. While waiting is set it isn't started
+// for the first time since it was created or the host booted; one that exits
+// later is restarted whatever it depends on does.
+func (b *builder) run(v *view, r Replica, waiting bool) {
+	switch r.Phase {
+	case spec.PhaseRunning, spec.PhasePaused:
+		if !r.StoppingSince.IsZero() { // it was on the way out: a process can't be asked back
+			b.escalate(r)
+		}
+	case spec.PhaseLost:
+		b.wakeAt(b.now.Add(pollLost))
+	case spec.PhaseCreated, spec.PhaseExited:
+		if r.Record.Running {
+			b.recordExit(r)
+			return
+		}
+		if r.Record.Exit == nil && waiting {
+			return
+		}
+		b.start(v, r, waiting)
+	}
+}
+
+// recordExit stores an exit. With the process record lost too (a reboot) the
+// run is taken to have ended now, with 255.
+func (b *builder) recordExit(r Replica) {
+	e := spec.Exit{At: r.ExitedAt, Code: r.ExitCode, OOM: r.OOM}
+	if r.Phase == spec.PhaseCreated {
+		e = spec.Exit{At: b.now, Code: 255}
+	}
+	b.do(RecordExit{Key: r.ReplicaKey, Exit: e, Run: e.At.Sub(r.StartedAt)})
+}
+
+func (b *builder) start(v *view, r Replica, waiting bool) {
+	again := r.Record.Exit != nil
+	// One that was stopped on request and is wanted again (stop, then start)
+	// runs whatever its policy says.
+	if again && !restarts(r.Record) && !r.Record.Requested {
+		return
+	}
+	// No container under a recorded exit: the host has booted since, and the
+	// order of the manifest holds as at a deploy.
+	if r.Phase == spec.PhaseCreated && waiting {
+		return
+	}
+	if r.Named || v.replacing() && v.gen == r.Generation {
+		return // the next look sees it unnamed, or the old ones gone
+	}
+	due := retryAt(r)
+	if again {
+		if t := r.Record.Exit.At.Add(backoff(r.Record.Failures)); t.After(due) {
+			due = t
+		}
+	}
+	if b.now.Before(due) {
+		b.wakeAt(due)
+		return
+	}
+	b.do(Start{Key: r.ReplicaKey, Restart: again})
+}
+
+// rest keeps a replica of a stopped service: no process, but nothing lost.
+func (b *builder) rest(r Replica) {
+	switch {
+	case r.Alive():
+		b.stop(r)
+	case r.Exists && r.Record.Running:
+		b.recordExit(r)
+	}
+}
+
+// retire takes a replica that nobody wants out of the world, one observed step
+// at a time.
+func (b *builder) retire(r Replica, remove bool) {
+	switch {
+	case r.Alive():
+		b.stop(r)
+	case r.Named:
+		// The Apply of this plan frees it.
+	case r.Recorded && r.Exists && r.Record.Running:
+		b.recordExit(r)
+	case remove:
+		if t := retryAt(r); b.now.Before(t) {
+			b.wakeAt(t)
+			return
+		}
+		b.do(Remove{r.ReplicaKey})
+	}
+}
+
+// stop ends a process that may have connections: only once no rule names it,
+// and after those it has are gone or out of time.
+func (b *builder) stop(r Replica) {
+	switch {
+	case r.Phase == spec.PhaseLost:
+		b.wakeAt(b.now.Add(pollLost))
+	case r.Named:
+		// The Apply of this plan frees it.
+	case !r.StoppingSince.IsZero():
+		b.escalate(r)
+	case r.Conns == 0 || r.Record.Drain <= 0:
+		b.do(Stop{r.ReplicaKey})
+	case r.DrainingSince.IsZero():
+		b.do(Drain{Key: r.ReplicaKey, Conns: r.Conns, Until: b.now.Add(r.Record.Drain.Std())})
+	default:
+		end := r.DrainingSince.Add(r.Record.Drain.Std())
+		if !b.now.Before(end) {
+			b.do(Stop{r.ReplicaKey})
+			return
+		}
+		b.wakeAt(end)
+		b.wakeAt(b.now.Add(pollDrain))
+	}
+}
+
+// escalate kills a process that outlived its grace period.
+func (b *builder) escalate(r Replica) {
+	end := r.StoppingSince.Add(r.Record.StopGrace.Std())
+	if b.now.Before(end) {
+		b.wakeAt(end)
+		return
+	}
+	b.do(Kill{r.ReplicaKey})
+	b.wakeAt(b.now.Add(pollLost))
+}
+
+func (b *builder) names(v *view, r Replica) {
+	if !r.Recorded || !r.Exists || !r.Attached {
+		return
+	}
+	e := Endpoint(*v.project, v.Service, r.Record)
+	if Fingerprint(e.Names) != r.Names {
+		b.do(WriteNames{Key: r.ReplicaKey, Endpoint: e})
+	}
+}
+
+// rollout says how far a project's desired release is.
+func rollout(p *Project, all []*view, applied bool) Rollout {
+	out := Rollout{Project: p.Record.Name, Converged: applied}
+	for _, v := range all {
+		if v.project != p {
+			continue
+		}
+		if !v.enough() || slices.ContainsFunc(v.others, func(r Replica) bool { return r.Named }) {
+			out.Converged = false
+		}
+		if out.Failed == "" {
+			out.Failed = v.failed()
+		}
+	}
+	if out.Failed != "" {
+		out.Converged = false
+	}
+	return out
+}

@@ -1,0 +1,87 @@
+package plan
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"dunnage/spec"
+)
+
+// Routes says where connections go: a pure function of what is desired and
+// which replicas are usable. No route names a replica that isn't usable.
+func Routes(d Desired, o Observed) spec.Routing {
+	var all []*view
+	for i := range d.Projects {
+		all = append(all, views(&d.Projects[i], o)...)
+	}
+	return routes(d, all)
+}
+
+func routes(d Desired, all []*view) spec.Routing {
+	var r spec.Routing
+	for _, p := range d.Projects {
+		r.Networks = append(r.Networks, p.Record.Networks...)
+	}
+	for _, v := range all {
+		backends := v.backends()
+		for _, a := range v.Container.Networks {
+			network := spec.NetworkID(v.project.Record.Name, a.Name)
+			if lease, ok := leaseOf(v.project.Record, v.Name, network); ok {
+				r.Services = append(r.Services, spec.ServiceRoute{
+					Project: v.project.Record.Name, Service: v.Name, Network: network,
+					Addr: lease.Addr, Addr6: lease.Addr6, Backends: targets(backends, network),
+				})
+			}
+		}
+		for _, p := range v.Ports {
+			r.Published = append(r.Published, spec.PublishedRoute{
+				Project: v.project.Record.Name, Service: v.Name,
+				HostIP: p.HostIP, Port: p.Published, Protocol: p.Protocol, Target: p.Target,
+				Allow: v.Allow, Backends: targets(backends, v.outside()),
+			})
+		}
+	}
+	slices.SortFunc(r.Networks, func(a, b spec.NetworkAddressing) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(r.Services, func(a, b spec.ServiceRoute) int {
+		return cmp.Or(cmp.Compare(a.Project, b.Project), cmp.Compare(a.Service, b.Service), cmp.Compare(a.Network, b.Network))
+	})
+	slices.SortFunc(r.Published, func(a, b spec.PublishedRoute) int {
+		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port), a.HostIP.Compare(b.HostIP))
+	})
+	return r
+}
+
+// outside is the network whose addresses take connections from outside: the
+// first that isn't internal.
+func (v *view) outside() string {
+	for _, a := range v.Container.Networks {
+		if n, ok := v.project.Release.Project.Network(a.Name); ok && !n.Internal {
+			return spec.NetworkID(v.project.Record.Name, a.Name)
+		}
+	}
+	return ""
+}
+
+func targets(rs []Replica, network string) []spec.Backend {
+	var out []spec.Backend
+	for _, r := range rs {
+		if a, a6 := r.Addr(network); a.IsValid() {
+			out = append(out, spec.Backend{Replica: r.ID, Addr: a, Addr6: a6})
+		}
+	}
+	slices.SortFunc(out, func(a, b spec.Backend) int { return a.Addr.Compare(b.Addr) })
+	return out
+}
+
+// Addresses lists the replica's addresses, IPv4 before IPv6 in each network.
+func Addresses(r spec.ReplicaRecord) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range r.Addresses {
+		out = append(out, a.Addr)
+		if a.Addr6.IsValid() {
+			out = append(out, a.Addr6)
+		}
+	}
+	return out
+}

@@ -1,0 +1,195 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"dunnage/spec"
+)
+
+// failed says why the wanted generation can't become ready, for people; empty
+// while it still may.
+func (v *view) failed() string {
+	tries := triesWithout
+	if v.project.Good != nil {
+		tries = triesWithRollback
+	}
+	for _, r := range v.current {
+		switch {
+		case r.Record.Failures >= tries, r.Record.Exit != nil && !r.Record.Running && !r.Record.Requested && !r.Done() && !restarts(r.Record):
+			return fmt.Sprintf("%s %s", r.ID, exitText(r.Record))
+		case r.Health == spec.HealthUnhealthy && !r.Named:
+			return fmt.Sprintf("%s is unhealthy: %s", r.ID, r.Detail)
+		case r.Errors >= tries:
+			return fmt.Sprintf("%s: %s", r.ID, r.Error)
+		}
+	}
+	return ""
+}
+
+func exitText(r spec.ReplicaRecord) string {
+	if r.Exit == nil {
+		return "exited"
+	}
+	text := fmt.Sprintf("exited with code %d", r.Exit.Code)
+	if r.Exit.OOM {
+		text += " (out of memory)"
+	}
+	if r.Failures > 1 {
+		text += fmt.Sprintf(", %d times in a row", r.Failures)
+	}
+	return text
+}
+
+// describe tells people what is.
+func describe(d Desired, all []*view, o Observed) []spec.ProjectStatus {
+	var out []spec.ProjectStatus
+	for i := range d.Projects {
+		p := &d.Projects[i]
+		ps := spec.ProjectStatus{Name: p.Record.Name, Release: p.Release.Number}
+		for _, v := range all {
+			if v.project == p {
+				ps.Services = append(ps.Services, v.status(o.Now))
+			}
+		}
+		out = append(out, ps)
+	}
+	return leftovers(out, o)
+}
+
+// leftovers adds the replicas of services that aren't desired, until they are gone.
+func leftovers(out []spec.ProjectStatus, o Observed) []spec.ProjectStatus {
+	for _, r := range o.Replicas {
+		if r.Project == "" {
+			continue
+		}
+		i := slices.IndexFunc(out, func(p spec.ProjectStatus) bool { return p.Name == r.Project })
+		if i < 0 {
+			out = append(out, spec.ProjectStatus{Name: r.Project})
+			i = len(out) - 1
+		}
+		p := &out[i]
+		j := slices.IndexFunc(p.Services, func(s spec.ServiceStatus) bool { return s.Name == r.Service })
+		if j >= 0 && slices.ContainsFunc(p.Services[j].Replicas, func(s spec.ReplicaStatus) bool { return s.Replica == r.ID }) {
+			continue
+		}
+		if j < 0 {
+			p.Services = append(p.Services, spec.ServiceStatus{Name: r.Service, Waiting: "is being removed"})
+			j = len(p.Services) - 1
+		}
+		p.Services[j].Replicas = append(p.Services[j].Replicas, replicaStatus(r, false, o.Now))
+	}
+	return out
+}
+
+func (v *view) status(now time.Time) spec.ServiceStatus {
+	s := spec.ServiceStatus{
+		Name: v.Name, Generation: v.gen, Wanted: v.Replicas, Ready: v.ready(),
+		Stopped: v.stopped, Orphan: v.Orphan, Ports: v.Ports, Waiting: v.why(),
+		Replicas: []spec.ReplicaStatus{},
+	}
+	for _, r := range v.current {
+		st := replicaStatus(r, true, now)
+		st.Release = v.project.Release.Number
+		if r.Named {
+			st.Ports = v.Ports
+		}
+		if v.stopped && !r.Alive() {
+			st.State = spec.StateStopped
+		}
+		s.Replicas = append(s.Replicas, st)
+	}
+	for _, r := range v.others {
+		st := replicaStatus(r, r.Generation == v.goodGen, now)
+		if r.Named {
+			st.Ports = v.Ports
+		}
+		s.Replicas = append(s.Replicas, st)
+	}
+	return s
+}
+
+// why says what keeps the service from being converged, in one line.
+func (v *view) why() string {
+	switch {
+	case v.stopped:
+		return ""
+	case v.waiting != "" && !v.enough():
+		return v.waiting
+	case v.enough():
+		return ""
+	}
+	if cause := v.failed(); cause != "" {
+		return cause
+	}
+	text := fmt.Sprintf("%d of %d ready", v.ready(), v.Replicas)
+	for _, r := range v.current {
+		if !r.Usable() && !r.Done() {
+			if d := detail(r); d != "" {
+				return fmt.Sprintf("%s; %s: %s", text, r.ID, d)
+			}
+		}
+	}
+	return text
+}
+
+func replicaStatus(r Replica, wanted bool, now time.Time) spec.ReplicaStatus {
+	s := spec.ReplicaStatus{
+		Project: r.Project, Service: r.Service, Replica: r.ID, Number: r.Number, Generation: r.Generation,
+		Release: r.Record.Release, Image: r.Record.Image, State: state(r, wanted), Health: r.Health, Pid: r.Pid,
+		Addresses: Addresses(r.Record), Ports: []spec.Port{}, Routed: r.Named,
+		Restarts: r.Record.Restarts, Started: r.StartedAt, Detail: detail(r),
+	}
+	if e := r.Record.Exit; e != nil {
+		s.ExitCode = &e.Code
+		if s.State == spec.StateBackoff {
+			s.RetryAt = e.At.Add(backoff(r.Record.Failures))
+		}
+	}
+	return s
+}
+
+// detail is what a person at night wants to know of a replica that isn't well.
+func detail(r Replica) string {
+	switch {
+	case r.Errors > 0:
+		return r.Error
+	case r.Phase == spec.PhaseRunning:
+		if r.Health == spec.HealthHealthy {
+			return ""
+		}
+		return r.Detail
+	case r.Record.Exit != nil && !r.Record.Running && !r.Done():
+		return exitText(r.Record)
+	default:
+		return ""
+	}
+}
+
+func state(r Replica, wanted bool) spec.ReplicaState {
+	switch {
+	case r.Phase == spec.PhaseLost:
+		return spec.StateLost
+	case r.Phase == spec.PhaseRunning && !r.StoppingSince.IsZero():
+		return spec.StateStopping
+	case r.Phase == spec.PhaseRunning && !wanted && !r.Named:
+		return spec.StateDraining
+	case r.Phase == spec.PhaseRunning && r.Usable():
+		return spec.StateReady
+	case r.Phase == spec.PhaseRunning && r.Health == spec.HealthUnhealthy, r.Phase == spec.PhasePaused:
+		return spec.StateUnhealthy
+	case r.Phase == spec.PhaseRunning:
+		return spec.StateStarting
+	case r.Done():
+		return spec.StateCompleted
+	case r.Record.Exit != nil && (!wanted || r.Record.Requested):
+		return spec.StateStopped
+	case r.Record.Exit != nil && restarts(r.Record):
+		return spec.StateBackoff
+	case r.Record.Exit != nil:
+		return spec.StateFailed
+	default:
+		return spec.StateCreated
+	}
+}

@@ -1,0 +1,83 @@
+package spec
+
+import (
+	"net/netip"
+	"time"
+)
+
+// State is everything that outlives the agent, as the store keeps it.
+type State struct {
+	Projects   []ProjectRecord      // sorted by Name
+	Releases   map[string][]Release // by project, sorted by Number
+	Replicas   []ReplicaRecord      // sorted by ID
+	Quarantine []QuarantinedAddress // sorted by Addr
+}
+
+// ProjectRecord is what is kept of a project beside its releases.
+type ProjectRecord struct {
+	Name      string              `json:"name"`
+	Desired   int                 `json:"desired"`           // release number that should be true
+	Good      int                 `json:"good,omitempty"`    // the newest release that converged; 0 = none yet
+	Next      int                 `json:"next"`              // number of the next release; never goes back
+	Down      bool                `json:"down,omitempty"`    // taken down: nothing of it should run, history stays
+	Stopped   []string            `json:"stopped,omitempty"` // services that were stopped on request, sorted
+	Networks  []NetworkAddressing `json:"networks,omitempty"`
+	Addresses []ServiceLease      `json:"addresses,omitempty"`
+}
+
+// ServiceLease is the stable address of a service in a network. It stays until
+// the project is taken down.
+type ServiceLease struct {
+	Service string     `json:"service"`
+	Network string     `json:"network"` // NetworkID
+	Addr    netip.Addr `json:"addr"`
+	Addr6   netip.Addr `json:"addr6,omitzero"`
+}
+
+// ReplicaRecord is what is kept of a replica: what it takes to stop it after
+// its release is gone, and how it fared.
+type ReplicaRecord struct {
+	ReplicaKey
+	Image     string            `json:"image"`   // PinnedImage.Pinned()
+	Release   int               `json:"release"` // that first wanted it
+	Addresses []EndpointAddress `json:"addresses"`
+	Drain     Duration          `json:"drain"`
+	StopGrace Duration          `json:"stop_grace_period"`
+	Restart   RestartPolicy     `json:"restart"`
+	Restarts  int               `json:"restarts,omitempty"`  // starts after the first; never goes back
+	Failures  int               `json:"failures,omitempty"`  // consecutive short runs
+	Exit      *Exit             `json:"exit,omitempty"`      // the last one
+	Requested bool              `json:"requested,omitempty"` // the stop signal of this run was ours
+	Running   bool              `json:"running,omitempty"`   // was started, and no exit of that run is recorded yet
+}
+
+// Exit is the end of a replica's process.
+type Exit struct {
+	At   time.Time `json:"at"`
+	Code int       `json:"code"`
+	OOM  bool      `json:"oom,omitempty"`
+}
+
+// QuarantinedAddress may not be used again before Until.
+type QuarantinedAddress struct {
+	Addr  netip.Addr `json:"addr"`
+	Until time.Time  `json:"until"`
+}
+
+// Commit is a set of changes that the store makes in one durable transaction:
+// after it, all of them are there, or, if it failed, none.
+type Commit struct {
+	Projects       []ProjectRecord
+	Releases       []ReleaseRecord
+	DropReleases   []ReleaseRecord // only Project and Release.Number count
+	Replicas       []ReplicaRecord
+	DropReplicas   []string // IDs
+	Quarantine     []QuarantinedAddress
+	DropQuarantine []netip.Addr
+}
+
+// ReleaseRecord is a release of a project.
+type ReleaseRecord struct {
+	Project string
+	Release Release
+}
