@@ -1,0 +1,63 @@
+package rules
+
+import (
+	"fmt"
+	"net/netip"
+
+	"dunnage/spec"
+)
+
+// Names of chains that others refer to.
+const (
+	// Prefix begins the name of every chain that dunnage owns.
+	Prefix = "DUNNAGE-"
+	// UserChain belongs to the operator: evaluated first for every forwarded
+	// packet, made once, never flushed, never deleted while it has rules.
+	UserChain = "DUNNAGE-USER"
+	// LinkPrefix begins the name of every host-side link, so that `-i dun+`
+	// means "from a replica".
+	LinkPrefix = "dun"
+	// maxChain is the kernel's limit on chain names (XT_EXTENSION_MAXNAMELEN-1).
+	maxChain = 28
+)
+
+// Config is the part of a rule set that isn't routing.
+type Config struct {
+	Pool  netip.Prefix // IPv4 addresses of replicas and services, at least a /23
+	Pool6 netip.Prefix // IPv6, at least a /63; zero = no IPv6 rules at all
+}
+
+// Addresses are the reserved addresses of a pool.
+type Addresses struct {
+	Gateway netip.Addr // the host's own: source of its connections to replicas
+	Hold    netip.Addr // a connection sent here gets no answer, so its retry meets the next rules
+	Refuse  netip.Addr // a connection sent here is reset
+}
+
+// Reserved returns the reserved addresses of pool: .1, .2 and .3 of its first
+// /24 (IPv6: ::1, ::2 and ::3 of its first /64). Networks get their subnets
+// from the second /24 (/64) on.
+func Reserved(pool netip.Prefix) Addresses {
+	gateway := pool.Masked().Addr().Next()
+	return Addresses{Gateway: gateway, Hold: gateway.Next(), Refuse: gateway.Next().Next()}
+}
+
+// ReservedSubnet returns the part of pool that no network may have.
+func ReservedSubnet(pool netip.Prefix) netip.Prefix {
+	bits := 24
+	if pool.Addr().Is6() {
+		bits = 64
+	}
+	return netip.PrefixFrom(pool.Masked().Addr(), bits)
+}
+
+// Check reports a pool that can't hold the reserved part and one network.
+func (c Config) Check() error {
+	if !c.Pool.IsValid() || !c.Pool.Addr().Is4() || c.Pool.Bits() > 23 {
+		return fmt.Errorf("pool %q: %w: it must be an IPv4 prefix of /23 or larger, for example 10.213.0.0/16", c.Pool, spec.ErrRefused)
+	}
+	if c.Pool6.IsValid() && (!c.Pool6.Addr().Is6() || c.Pool6.Bits() > 63) {
+		return fmt.Errorf("pool6 %q: %w: it must be an IPv6 prefix of /63 or larger, for example fd00:d::/48", c.Pool6, spec.ErrRefused)
+	}
+	return nil
+}

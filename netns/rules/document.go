@@ -1,0 +1,119 @@
+package rules
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
+// Document is dunnage's part of one family's tables: raw, filter, nat.
+type Document []Table
+
+// Table is dunnage's part of one table.
+type Table struct {
+	Name   string
+	Jumps  []Jump  // rules in chains of others that lead to ours
+	Chains []Chain // sorted by name
+}
+
+// Chain is one chain of ours. Rules are in order, without "-A NAME ".
+type Chain struct {
+	Name  string
+	Rules []string
+}
+
+// Jump is a rule in somebody else's chain that leads to one of ours.
+type Jump struct {
+	Chain string // the chain it stands in: FORWARD, PREROUTING ...
+	Rule  string // without "-A CHAIN "
+	First bool   // where to put it if it is missing; not part of equality
+}
+
+// Table returns the table called name, or an empty one.
+func (d Document) Table(name string) Table {
+	for _, t := range d {
+		if t.Name == name {
+			return t
+		}
+	}
+	return Table{Name: name}
+}
+
+// Chain returns the chain called name.
+func (t Table) Chain(name string) (Chain, bool) {
+	i, ok := slices.BinarySearchFunc(t.Chains, name, func(c Chain, n string) int { return cmp.Compare(c.Name, n) })
+	if !ok {
+		return Chain{}, false
+	}
+	return t.Chains[i], true
+}
+
+// String is the document as iptables-save prints it, without comments, chains
+// of others and the policies of the built-in chains. Feeding it to
+// iptables-restore --noflush makes the chains new; jumps would be doubled.
+func (d Document) String() string {
+	var b strings.Builder
+	for _, t := range d {
+		t.write(&b)
+	}
+	return b.String()
+}
+
+func (t Table) write(b *strings.Builder) {
+	b.WriteString("*" + t.Name + "\n")
+	for _, c := range t.Chains {
+		b.WriteString(":" + c.Name + " - [0:0]\n")
+	}
+	for _, j := range t.Jumps {
+		b.WriteString("-A " + j.Chain + " " + j.Rule + "\n")
+	}
+	for _, c := range t.Chains {
+		c.write(b)
+	}
+	b.WriteString("COMMIT\n")
+}
+
+func (c Chain) write(b *strings.Builder) {
+	for _, r := range c.Rules {
+		b.WriteString("-A " + c.Name + " " + r + "\n")
+	}
+}
+
+// builder collects the chains of a table in any order.
+type builder struct {
+	table  Table
+	chains map[string][]string
+}
+
+func newBuilder(table string) *builder {
+	return &builder{table: Table{Name: table}, chains: map[string][]string{}}
+}
+
+// add appends a rule, made of the parts that aren't empty.
+func (b *builder) add(chain string, parts ...string) {
+	b.chains[chain] = append(b.chains[chain], join(parts))
+}
+
+// chain makes sure that the chain exists, even without rules.
+func (b *builder) chain(name string) {
+	if _, ok := b.chains[name]; !ok {
+		b.chains[name] = nil
+	}
+}
+
+func (b *builder) jump(chain string, first bool, parts ...string) {
+	b.table.Jumps = append(b.table.Jumps, Jump{Chain: chain, Rule: join(parts), First: first})
+}
+
+func (b *builder) done() Table {
+	t := b.table
+	for name, rules := range b.chains {
+		t.Chains = append(t.Chains, Chain{Name: name, Rules: rules})
+	}
+	slices.SortFunc(t.Chains, func(x, y Chain) int { return cmp.Compare(x.Name, y.Name) })
+	return t
+}
+
+func join(parts []string) string {
+	return strings.Join(slices.DeleteFunc(slices.Clone(parts), func(p string) bool { return p == "" }), " ")
+}

@@ -1,0 +1,141 @@
+package rules
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+
+	"dunnage/spec"
+)
+
+// The fixed chains of the nat table.
+const (
+	chainPrerouting  = Prefix + "PREROUTING"
+	chainOutput      = Prefix + "OUTPUT"
+	chainPostrouting = Prefix + "POSTROUTING"
+	chainServices    = Prefix + "SERVICES"
+	chainPublished   = Prefix + "PUBLISHED"
+	chainHairpin     = Prefix + "HAIRPIN"
+)
+
+// nat renders the table that a redeploy changes.
+type nat struct {
+	family
+	*builder
+	*names
+	routing spec.Routing
+}
+
+func (n *nat) render() {
+	n.jumps()
+	n.entry()
+	n.services()
+	n.published()
+	n.postrouting()
+}
+
+// jumps go behind what others have: an owner's own redirection of a port wins.
+func (n *nat) jumps() {
+	n.jump("PREROUTING", false, comment("dunnage: service addresses and published ports"), "-j "+chainPrerouting)
+	n.jump("OUTPUT", false, comment("dunnage: the same for the host itself"), "-j "+chainOutput)
+	n.jump("POSTROUTING", false, comment("dunnage: source addresses"), "-j "+chainPostrouting)
+}
+
+// entry sorts packets by destination. A packet from outside to 127.0.0.0/8 is
+// left alone: DNAT comes before the kernel's check for such impostors, so a
+// port published on loopback would be open to the LAN (moby#45610).
+func (n *nat) entry() {
+	for _, chain := range []string{chainPrerouting, chainOutput} {
+		n.add(chain, "-d "+n.pool.String(), comment("dunnage: service addresses"), "-j "+chainServices)
+		if except := n.neverPublished(chain); except != "" {
+			n.add(chain, "-d "+except, comment("dunnage: never published here"), "-j RETURN")
+		}
+		if n.v6 {
+			n.add(chain, "-d fe80::/10", comment("dunnage: link-local can't be forwarded"), "-j RETURN")
+		}
+		n.add(chain, "-m addrtype --dst-type LOCAL", comment("dunnage: published ports"), "-j "+chainPublished)
+	}
+}
+
+func (n *nat) neverPublished(chain string) string {
+	switch {
+	case n.v6:
+		return "::1/128"
+	case chain == chainPrerouting:
+		return "127.0.0.0/8"
+	default:
+		return ""
+	}
+}
+
+// services dispatches by network, then by service.
+func (n *nat) services() {
+	n.chain(chainServices)
+	seen := map[string]bool{}
+	for _, s := range n.routing.Services {
+		subnet, ok := n.network(s.Network)
+		if !ok || !n.service(s).IsValid() {
+			continue
+		}
+		network := n.hashed(kindNetwork, s.Network)
+		if !seen[s.Network] {
+			seen[s.Network] = true
+			n.add(chainServices, "-d "+prefixText(subnet), comment("dunnage: "+s.Network), "-j "+network)
+		}
+		chain := n.hashed(kindService, s.Project, s.Service, s.Network)
+		name := owner(s.Project, s.Service)
+		n.add(network, "-d "+host(n.service(s)), comment(name+" in "+s.Network), "-j "+chain)
+		n.balance(chain, name, "", 0, s.Backends, s.Absent)
+	}
+}
+
+func (n *nat) network(id string) (netip.Prefix, bool) {
+	for _, net := range n.routing.Networks {
+		if s := pick(n.family, net.Subnet, net.Subnet6); net.ID == id && s.IsValid() {
+			return s, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// balance gives every backend the same share: the first of k takes 1/k, the
+// second 1/(k-1) of what is left, the last everything. proto is "-p tcp" where
+// the port changes, because only then the target needs it.
+func (n *nat) balance(chain, name, proto string, port uint16, all []spec.Backend, absent spec.Absent) {
+	own := n.backends(all)
+	if len(own) == 0 {
+		to := n.Refuse
+		if absent == spec.Hold {
+			to = n.Hold
+		}
+		n.add(chain, comment(name+" has no ready replica"), "-j DNAT --to-destination "+addrText(to))
+		return
+	}
+	for i, b := range own {
+		n.add(chain, proto, replicaComment(name, b), share(len(own)-i),
+			"-j DNAT --to-destination "+n.destination(n.backend(b), port))
+	}
+}
+
+// share is the statistic match with probability 1/k. The kernel keeps
+// probabilities as multiples of 2^-31 and iptables-save prints 11 digits of
+// them, so the multiple nearest to 1/k is computed here.
+func share(k int) string {
+	if k == 1 {
+		return ""
+	}
+	const unit = 1 << 31
+	return fmt.Sprintf("-m statistic --mode random --probability %.11f", math.Round(unit/float64(k))/unit)
+}
+
+// postrouting rewrites sources where the answer couldn't come back otherwise:
+// replicas that reach themselves, the host's own 127.0.0.1, and the outside.
+// Everywhere else the client's address stays.
+func (n *nat) postrouting() {
+	n.add(chainPostrouting, "-s "+n.pool.String(), "-d "+n.pool.String(), comment("dunnage: replicas that reach themselves"), "-j "+chainHairpin)
+	if !n.v6 {
+		n.add(chainPostrouting, "-s 127.0.0.0/8", "-o "+LinkPrefix+"+", comment("dunnage: loopback to replicas"), "-j SNAT --to-source "+n.Gateway.String())
+	}
+	n.add(chainPostrouting, "-s "+n.pool.String(), "! -d "+n.pool.String(), "! -o "+LinkPrefix+"+", comment("dunnage: replicas to the outside"), "-j MASQUERADE")
+	n.hairpin()
+}
