@@ -1,0 +1,239 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"dunnage/spec"
+)
+
+// DefaultHost is where an agent listens unless told otherwise.
+const DefaultHost = "unix:///run/dunnage/agent.sock"
+
+// requestTimeout is for requests that the agent answers out of its memory or
+// after a few calls to containerd.
+const requestTimeout = 30 * time.Second
+
+// removeTimeout is for the removal of an image with many layers on a slow disk.
+const removeTimeout = 5 * time.Minute
+
+// Client talks to an agent. It is a Backend itself: what a caller gets through
+// the wire is what the agent's Backend returned, errors included. It is safe
+// for concurrent use.
+type Client struct {
+	host string
+	http *http.Client
+}
+
+var _ Backend = (*Client)(nil)
+
+// Close lets go of idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Host is the address that the client was made for.
+func (c *Client) Host() string { return c.host }
+
+// Version asks the agent for its version.
+func (c *Client) Version(ctx context.Context) (v Version, err error) {
+	err = c.get(ctx, "/version", nil, &v)
+	return v, err
+}
+
+// Deploy implements Backend.
+func (c *Client) Deploy(ctx context.Context, r spec.DeployRequest) (op spec.Operation, err error) {
+	err = c.post(ctx, "/deploy", r, &op)
+	return op, err
+}
+
+// Change implements Backend.
+func (c *Client) Change(ctx context.Context, project string, r spec.ChangeRequest) (op spec.Operation, err error) {
+	err = c.post(ctx, "/projects/"+url.PathEscape(project)+"/change", r, &op)
+	return op, err
+}
+
+// Operation implements Backend.
+func (c *Client) Operation(ctx context.Context, id string) (op spec.Operation, err error) {
+	err = c.get(ctx, "/operations/"+url.PathEscape(id), nil, &op)
+	return op, err
+}
+
+// Preview implements Backend.
+func (c *Client) Preview(ctx context.Context, r spec.DeployRequest) (v spec.Preview, err error) {
+	err = c.post(ctx, "/preview", r, &v)
+	return v, err
+}
+
+// Status implements Backend.
+func (c *Client) Status(ctx context.Context) (v spec.Status, err error) {
+	err = c.get(ctx, "/status", nil, &v)
+	return v, err
+}
+
+// Releases implements Backend.
+func (c *Client) Releases(ctx context.Context, project string) (v []spec.Release, err error) {
+	err = c.get(ctx, "/projects/"+url.PathEscape(project)+"/releases", nil, &v)
+	return v, err
+}
+
+// Images implements Backend.
+func (c *Client) Images(ctx context.Context) (v []spec.Image, err error) {
+	err = c.get(ctx, "/images", nil, &v)
+	return v, err
+}
+
+// RemoveImage implements Backend.
+func (c *Client) RemoveImage(ctx context.Context, ref string) error {
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	return c.call(ctx, http.MethodDelete, "/images?"+url.Values{"ref": {ref}}.Encode(), nil, nil)
+}
+
+// Load implements Backend. The archive goes up as it is read, for as long as
+// ctx allows.
+func (c *Client) Load(ctx context.Context, archive io.Reader) (v []spec.Image, err error) {
+	err = c.call(ctx, http.MethodPost, "/images/load", archive, &v)
+	return v, err
+}
+
+// Networks implements Backend.
+func (c *Client) Networks(ctx context.Context) (v []spec.NetworkStatus, err error) {
+	err = c.get(ctx, "/networks", nil, &v)
+	return v, err
+}
+
+// Rules implements Backend.
+func (c *Client) Rules(ctx context.Context) (v spec.RuleSet, err error) {
+	err = c.get(ctx, "/rules", nil, &v)
+	return v, err
+}
+
+// Pull implements Backend; progress is called from one goroutine.
+func (c *Client) Pull(ctx context.Context, ref string, progress func(spec.PullProgress)) (img spec.Image, err error) {
+	body, err := json.Marshal(pullRequest{Ref: ref})
+	if err != nil {
+		return img, fmt.Errorf("encode the request: %w", err)
+	}
+	err = c.stream(ctx, http.MethodPost, "/images/pull", bytes.NewReader(body), handlers{
+		messageProgress: into(func(p spec.PullProgress) error { progress(p); return nil }),
+		messageImage:    into(func(i spec.Image) error { img = i; return nil }),
+	})
+	return img, err
+}
+
+// Events implements Backend.
+func (c *Client) Events(ctx context.Context, since uint64, send func(spec.Event) error) error {
+	return c.events(ctx, url.Values{"since": {strconv.FormatUint(since, 10)}}, send)
+}
+
+func (c *Client) events(ctx context.Context, q url.Values, send func(spec.Event) error) error {
+	return c.stream(ctx, http.MethodGet, "/events?"+q.Encode(), nil, handlers{messageEvent: into(send)})
+}
+
+// Logs implements Backend.
+func (c *Client) Logs(ctx context.Context, r spec.LogRequest, send func(spec.LogLine) error) error {
+	q := url.Values{
+		"project": {r.Project},
+		"service": r.Services,
+		"tail":    {strconv.Itoa(r.Tail)},
+		"follow":  {strconv.FormatBool(r.Follow)},
+	}
+	return c.stream(ctx, http.MethodGet, "/logs?"+q.Encode(), nil, handlers{messageLine: into(send)})
+}
+
+func (c *Client) get(ctx context.Context, path string, q url.Values, v any) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if len(q) > 0 {
+		path += "?" + q.Encode()
+	}
+	return c.call(ctx, http.MethodGet, path, nil, v)
+}
+
+func (c *Client) post(ctx context.Context, path string, body, v any) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	b, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("encode the request: %w", err)
+	}
+	if len(b) > maxJSON { // the agent would hang up in the middle of it
+		return tooLarge(maxJSON)
+	}
+	return c.call(ctx, http.MethodPost, path, bytes.NewReader(b), v)
+}
+
+// call makes one request and decodes the answer into v.
+func (c *Client) call(ctx context.Context, method, path string, body io.Reader, v any) error {
+	resp, err := c.do(ctx, method, path, body, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close() //nolint:errcheck // only read from
+	if v == nil {
+		v = new(struct{})
+	}
+	if err := json.NewDecoder(resp.Body).Decode(v); err != nil {
+		return c.lost(ctx, fmt.Errorf("read the agent's answer: %w", err))
+	}
+	return nil
+}
+
+// do sends a request; an answer that is not a success becomes an error.
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader, header http.Header) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+Prefix+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("make the request: %w", err)
+	}
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.lost(ctx, err)
+	}
+	if resp.StatusCode < 300 && resp.StatusCode != http.StatusSwitchingProtocols || resp.StatusCode == http.StatusSwitchingProtocols && header != nil {
+		return resp, nil
+	}
+	defer resp.Body.Close() //nolint:errcheck // only read from
+	return nil, answeredError(resp)
+}
+
+// answeredError reads the error out of an answer.
+func answeredError(resp *http.Response) error {
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return fmt.Errorf("read the agent's error: %w", err)
+	}
+	var e Error
+	if json.Unmarshal(b, &e) != nil || e.Message == "" {
+		return fmt.Errorf("the agent answered %s without saying why", resp.Status)
+	}
+	return &e
+}
+
+// lost names what a broken connection means: the caller's own end of ctx, no
+// agent, or an agent that went away.
+func (c *Client) lost(ctx context.Context, err error) error {
+	if cause := ctx.Err(); errors.Is(cause, context.DeadlineExceeded) {
+		return fmt.Errorf("no answer from the agent at %s in time: %w", c.host, spec.ErrUnavailable)
+	} else if cause != nil {
+		return cause
+	}
+	var no *NoAgentError
+	if errors.As(err, &no) {
+		return no
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err // its text has a made-up http:// address
+	}
+	return fmt.Errorf("the connection to the agent at %s broke off: %w", c.host, errors.Join(err, spec.ErrUnavailable))
+}

@@ -1,0 +1,274 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"dunnage/spec"
+)
+
+func (s *Server) routes() []route {
+	return []route{
+		{"GET /version", false, s.version},
+		{"GET /status", false, s.status},
+		{"POST /deploy", true, s.deploy},
+		{"POST /preview", false, s.preview},
+		{"POST /projects/{project}/change", true, s.change},
+		{"GET /projects/{project}/releases", false, s.releases},
+		{"GET /operations/{id}", false, s.operation},
+		{"GET /events", false, s.events},
+		{"GET /logs", false, s.logs},
+		{"POST /exec", true, s.exec},
+		{"GET /images", false, s.images},
+		{"POST /images/pull", true, s.pull},
+		{"POST /images/load", true, s.load},
+		{"DELETE /images", true, s.removeImage},
+		{"GET /networks", false, s.networks},
+		{"GET /rules", false, s.rules},
+	}
+}
+
+func (s *Server) version(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, s.options.Version)
+}
+
+func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.backend.Status(r.Context())
+	return reply(w, http.StatusOK, v, err)
+}
+
+func (s *Server) deploy(w http.ResponseWriter, r *http.Request) error {
+	var q spec.DeployRequest
+	if err := decodeDeploy(w, r, &q); err != nil {
+		return err
+	}
+	op, err := s.backend.Deploy(r.Context(), q)
+	return reply(w, http.StatusAccepted, op, err)
+}
+
+func (s *Server) preview(w http.ResponseWriter, r *http.Request) error {
+	var q spec.DeployRequest
+	if err := decodeDeploy(w, r, &q); err != nil {
+		return err
+	}
+	v, err := s.backend.Preview(r.Context(), q)
+	return reply(w, http.StatusOK, v, err)
+}
+
+func decodeDeploy(w http.ResponseWriter, r *http.Request, q *spec.DeployRequest) error {
+	if err := decode(w, r, q); err != nil {
+		return err
+	}
+	if q.Project.Name == "" {
+		return invalid("project.name is missing")
+	}
+	return nil
+}
+
+func (s *Server) change(w http.ResponseWriter, r *http.Request) error {
+	var q spec.ChangeRequest
+	if err := decode(w, r, &q); err != nil {
+		return err
+	}
+	if q.Kind == "" {
+		return invalid("kind is missing: scale, stop, start, restart, down or rollback")
+	}
+	op, err := s.backend.Change(r.Context(), r.PathValue("project"), q)
+	return reply(w, http.StatusAccepted, op, err)
+}
+
+func (s *Server) releases(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.backend.Releases(r.Context(), r.PathValue("project"))
+	return reply(w, http.StatusOK, v, err)
+}
+
+func (s *Server) operation(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.backend.Operation(r.Context(), r.PathValue("id"))
+	return reply(w, http.StatusOK, v, err)
+}
+
+// events streams events: ?since=SEQ, and ?operation=ID for those of one
+// operation only.
+func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
+	since, err := number(r, "since", 0)
+	if err != nil {
+		return err
+	}
+	if since < 0 {
+		return invalid("since=%d: sequence numbers start at 0", since)
+	}
+	operation := r.FormValue("operation")
+	st := newStream(w, s.options.Patience)
+	return st.run(func() error {
+		return s.backend.Events(r.Context(), uint64(since), func(e spec.Event) error {
+			if operation != "" && e.Operation != operation {
+				return nil
+			}
+			return st.sendID(strconv.FormatUint(e.Seq, 10), messageEvent, e)
+		})
+	})
+}
+
+// logs streams lines without a limit on how slowly they may be taken: they
+// come out of files, so a reader who paused holds up only this request.
+func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
+	tail, err := number(r, "tail", -1)
+	if err != nil {
+		return err
+	}
+	follow, err := strconv.ParseBool(cmp.Or(r.FormValue("follow"), "false"))
+	if err != nil {
+		return invalid("follow=%q: true or false", r.FormValue("follow"))
+	}
+	q := spec.LogRequest{Project: r.FormValue("project"), Services: r.Form["service"], Tail: int(tail), Follow: follow}
+	if q.Project == "" {
+		return invalid("project is missing")
+	}
+	st := newStream(w, 0)
+	return st.run(func() error {
+		return s.backend.Logs(r.Context(), q, func(l spec.LogLine) error { return st.send(messageLine, l) })
+	})
+}
+
+func (s *Server) images(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.backend.Images(r.Context())
+	return reply(w, http.StatusOK, v, err)
+}
+
+func (s *Server) pull(w http.ResponseWriter, r *http.Request) error {
+	var q pullRequest
+	if err := decode(w, r, &q); err != nil {
+		return err
+	}
+	if q.Ref == "" {
+		return invalid("ref is missing")
+	}
+	st := newStream(w, s.options.Patience)
+	return st.run(func() error {
+		img, err := s.backend.Pull(r.Context(), q.Ref, func(p spec.PullProgress) {
+			_ = st.send(messageProgress, p) // a client that is gone ends the pull through ctx
+		})
+		if err != nil {
+			return err
+		}
+		return st.send(messageImage, img)
+	})
+}
+
+// load reads the archive as it arrives: it may be larger than memory.
+func (s *Server) load(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.backend.Load(r.Context(), r.Body)
+	return reply(w, http.StatusOK, v, err)
+}
+
+func (s *Server) removeImage(w http.ResponseWriter, r *http.Request) error {
+	ref := r.FormValue("ref")
+	if ref == "" {
+		return invalid("ref is missing")
+	}
+	return reply(w, http.StatusOK, struct{}{}, s.backend.RemoveImage(r.Context(), ref))
+}
+
+func (s *Server) networks(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.backend.Networks(r.Context())
+	return reply(w, http.StatusOK, v, err)
+}
+
+func (s *Server) rules(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.backend.Rules(r.Context())
+	return reply(w, http.StatusOK, v, err)
+}
+
+func invalid(format string, args ...any) error {
+	return &Error{Message: "invalid request: " + fmt.Sprintf(format, args...), Kind: KindInvalid}
+}
+
+func tooLarge(limit int64) error {
+	return &Error{Message: fmt.Sprintf("the request has more than %d bytes", limit), Kind: KindTooLarge}
+}
+
+// number reads an integer out of the query.
+func number(r *http.Request, name string, otherwise int64) (int64, error) {
+	text := r.FormValue(name)
+	if text == "" {
+		return otherwise, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, invalid("%s=%q is not a whole number", name, text)
+	}
+	return n, nil
+}
+
+// decode reads exactly one JSON value with known fields only: a field that
+// this agent doesn't know is a wish it would silently not fulfil.
+func decode(w http.ResponseWriter, r *http.Request, v any) error {
+	rc := http.NewResponseController(w)
+	if err := rc.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil {
+		return err
+	}
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxJSON))
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
+	if err == nil {
+		if _, extra := d.Token(); !errors.Is(extra, io.EOF) {
+			err = errors.New("more follows after the JSON value")
+		}
+	}
+	if err != nil {
+		return decodeError(err)
+	}
+	// The server's wait for the client to go away must not run into the deadline.
+	return rc.SetReadDeadline(time.Time{})
+}
+
+func decodeError(err error) error {
+	var large *http.MaxBytesError
+	var wrongType *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &large):
+		return tooLarge(large.Limit)
+	case errors.As(err, &wrongType):
+		return invalid("%s: a JSON %s where %s is expected", cmp.Or(wrongType.Field, "body"), wrongType.Value, wrongType.Type)
+	case errors.Is(err, io.EOF):
+		return invalid("the body is empty")
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return invalid("the JSON ends too early")
+	case errors.Is(err, context.DeadlineExceeded):
+		return invalid("the body didn't arrive within %s", bodyTimeout)
+	}
+	return invalid("%s", strings.TrimPrefix(err.Error(), "json: "))
+}
+
+// reply writes v, or hands err on.
+func reply(w http.ResponseWriter, status int, v any, err error) error {
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, status, v)
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)+1))
+	w.WriteHeader(status)
+	_, err = w.Write(append(b, '\n'))
+	return err
+}
+
+// writeError answers with e. Nobody is left to tell if that fails.
+func writeError(w http.ResponseWriter, e *Error) {
+	_ = writeJSON(w, e.status(), e)
+}

@@ -1,0 +1,131 @@
+package api_test
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"dunnage/api"
+)
+
+func TestListenMode(t *testing.T) {
+	old := syscall.Umask(0)
+	defer syscall.Umask(old)
+	path := filepath.Join(t.TempDir(), "run", "agent.sock")
+	l, err := api.Listen(path, os.Getegid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != api.SocketMode {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob(filepath.Dir(path) + "/*"); len(left) > 0 {
+		t.Errorf("left over: %v", left)
+	}
+}
+
+func TestListenReplacesAStaleSocketOnly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	first, err := api.Listen(path, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := api.Listen(path, -1); err == nil || !strings.Contains(err.Error(), "another agent listens there") {
+		t.Fatalf("a second agent: %v", err)
+	}
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatalf("the first agent lost its socket: %v", err)
+	}
+	conn.Close()
+	first.Close()
+
+	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.SetUnlinkOnClose(false)
+	stale.Close() // as a killed agent leaves it
+	l, err := api.Listen(path, -1)
+	if err != nil {
+		t.Fatalf("a stale socket: %v", err)
+	}
+	l.Close()
+
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := api.Listen(path, -1); err == nil || !strings.Contains(err.Error(), "a file is in the way") {
+		t.Errorf("a file: %v", err)
+	}
+	if b, _ := os.ReadFile(path); string(b) != "precious" {
+		t.Error("the file is gone")
+	}
+	if _, err := api.Listen("/tmp/"+strings.Repeat("x", 120), -1); err == nil || !strings.Contains(err.Error(), "shorter") {
+		t.Errorf("a long path: %v", err)
+	}
+}
+
+// TestCloseLeavesASuccessorsSocket: an old agent that ends late must not take
+// the name from the one that follows it.
+func TestCloseLeavesASuccessorsSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	old, err := api.Listen(path, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	next, err := api.Listen(path, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if err := old.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("the successor's socket: %v", err)
+	}
+}
+
+func TestDialErrors(t *testing.T) {
+	dir := t.TempDir()
+	dead := filepath.Join(dir, "dead.sock")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: dead, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	for host, says := range map[string]string{
+		"unix://" + dir + "/none.sock": "no agent answers at unix://" + dir + "/none.sock: there is no such socket",
+		"unix://" + dead:               "nobody listens",
+	} {
+		c, err := api.Dial(host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Status(t.Context())
+		var no *api.NoAgentError
+		if !errors.Is(err, api.ErrNoAgent) || !errors.As(err, &no) || !strings.Contains(err.Error(), says) || no.Hint() == "" {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+	for _, host := range []string{"tcp://1.2.3.4", "unix://relative.sock", "agent.sock", "ssh://", "ssh://-oProxyCommand=x", "ssh://u:secret@h", "ssh://-l@h"} {
+		if _, err := api.Dial(host); !errors.Is(err, api.ErrInvalid) {
+			t.Errorf("%s: %v", host, err)
+		} else if strings.Contains(host, "secret") && strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: the error repeats the password", host)
+		}
+	}
+}

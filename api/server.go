@@ -1,0 +1,193 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// Options of a Server.
+type Options struct {
+	Version Version
+	Log     *slog.Logger // nil = silent
+	Group   int          // gid whose members may change things, as root may; -1 = none
+	// Patience is how long a client may take nothing of an event stream before
+	// it is cut off. 0 = 10 s.
+	Patience time.Duration
+}
+
+// Limits of a request. A manifest with hundreds of services is some 100 KB.
+const (
+	maxJSON       = 8 << 20
+	bodyTimeout   = 30 * time.Second // for a JSON body to arrive
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+)
+
+// Server answers the API's requests out of a Backend.
+type Server struct {
+	backend Backend
+	options Options
+	http    *http.Server
+	stop    context.CancelFunc // ends streams and upgraded connections
+	execs   sync.WaitGroup     // upgraded connections, which http.Server forgets
+}
+
+// NewServer makes a server; Serve starts it.
+func NewServer(b Backend, o Options) *Server {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Patience == 0 {
+		o.Patience = 10 * time.Second
+	}
+	base, stop := context.WithCancel(context.Background())
+	s := &Server{backend: b, options: o, stop: stop}
+	s.http = &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    64 << 10,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnContext:       withPeer,
+		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
+	}
+	return s
+}
+
+// Serve answers on l until Shutdown, and then returns nil.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the API on %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown takes no more requests, ends streams and execs, and waits for the
+// others until ctx ends. Operations go on: they don't belong to a request.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.stop()
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(err, s.http.Close())
+	}
+	s.execs.Wait()
+	return err
+}
+
+// route is one thing that can be asked for.
+type route struct {
+	pattern string // as http.ServeMux takes it, without Prefix
+	changes bool   // not for everybody: see Peer.mayChange
+	handle  func(http.ResponseWriter, *http.Request) error
+}
+
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	for _, rt := range s.routes() {
+		mux.Handle(withPrefix(rt.pattern), s.guard(rt))
+	}
+	mux.Handle("/", s.guard(route{handle: s.unknown}))
+	return mux
+}
+
+// withPrefix turns "GET /status" into "GET /v1/status".
+func withPrefix(pattern string) string {
+	for i := range pattern {
+		if pattern[i] == ' ' {
+			return pattern[:i+1] + Prefix + pattern[i+1:]
+		}
+	}
+	return Prefix + pattern
+}
+
+// unknown tells a newer client that this agent is too old for it.
+func (s *Server) unknown(_ http.ResponseWriter, r *http.Request) error {
+	return &Error{
+		Message: fmt.Sprintf("the agent (version %s) doesn't know %s %s", s.options.Version.Version, r.Method, r.URL.Path),
+		Kind:    KindInvalid,
+		Hint:    "agent and command line have different versions: restart the agent with the same program",
+	}
+}
+
+// guard checks who asks, turns errors and panics into answers, and logs.
+func (s *Server) guard(rt route) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w := &answer{ResponseWriter: rw}
+		begin := time.Now()
+		err := s.answer(rt, w, r)
+		if err != nil && w.status == 0 {
+			writeError(w, wireError(err))
+		}
+		s.log(rt, w, r, time.Since(begin), err)
+		if err != nil && errors.As(err, new(panicked)) && w.status == http.StatusOK {
+			panic(http.ErrAbortHandler) // half an answer must not look like a whole one
+		}
+	})
+}
+
+// panicked is an error made out of a handler's panic.
+type panicked struct{ value any }
+
+func (p panicked) Error() string {
+	return fmt.Sprintf("the agent failed on this request (%v); its log has the details", p.value)
+}
+
+func (s *Server) answer(rt route, w http.ResponseWriter, r *http.Request) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.options.Log.Error("panic in a request", "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
+			err = panicked{v}
+		}
+	}()
+	if p, ok := PeerFrom(r.Context()); rt.changes && !(ok && p.mayChange(s.options.Group)) {
+		return &Error{
+			Message: fmt.Sprintf("uid %d may read but not change anything here", p.Uid),
+			Kind:    KindForbidden,
+			Hint:    "run it as root, or join the group that owns the agent's socket",
+		}
+	}
+	return rt.handle(w, r)
+}
+
+func (s *Server) log(rt route, w *answer, r *http.Request, took time.Duration, err error) {
+	level := slog.LevelDebug
+	if rt.changes {
+		level = slog.LevelInfo
+	}
+	p, _ := PeerFrom(r.Context())
+	attrs := []any{"method", r.Method, "path", r.URL.Path, "status", w.status, "took", took.Round(time.Millisecond), "uid", p.Uid, "pid", p.Pid}
+	if err != nil {
+		attrs = append(attrs, "error", err)
+	}
+	s.options.Log.Log(r.Context(), level, "request", attrs...)
+}
+
+// answer remembers the status; 0 until something was written.
+type answer struct {
+	http.ResponseWriter
+	status int
+}
+
+func (a *answer) WriteHeader(status int) {
+	if a.status == 0 {
+		a.status = status
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answer) Write(b []byte) (int, error) {
+	if a.status == 0 {
+		a.status = http.StatusOK
+	}
+	return a.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController flush and hijack.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
