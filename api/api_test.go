@@ -446,20 +446,6 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// TestConnectionSurvivesAStream guards against a stream's write deadline that
-// stays on the connection.
-func TestConnectionSurvivesAStream(t *testing.T) {
-	w := newWorldWith(t, func(o *api.Options) { o.Patience = 50 * time.Millisecond })
-	if _, err := w.client.Pull(t.Context(), "a:1", func(spec.PullProgress) {}); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(100 * time.Millisecond) // past the deadline, had it stayed
-	// A POST: the transport would quietly repeat a GET on a new connection.
-	if _, err := w.client.Deploy(t.Context(), spec.DeployRequest{Project: shop()}); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestRequestTooLargeIsSaidBeforeItIsSent(t *testing.T) {
 	w := newWorld(t)
 	p := shop()

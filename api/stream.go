@@ -33,8 +33,6 @@ func (s *stream) run(produce func() error) error {
 	if err := s.rc.Flush(); err != nil {
 		return err
 	}
-	// The deadline belongs to the connection, which serves other requests later.
-	defer func() { _ = s.rc.SetWriteDeadline(time.Time{}) }()
 	err := produce()
 	if err == nil {
 		return s.send(messageEnd, struct{}{})
