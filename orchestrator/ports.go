@@ -109,9 +109,20 @@ type Network interface {
 	RuleSet(ctx context.Context, r spec.Routing) (spec.RuleSet, error)
 }
 
-// Prober does one check of a probe against a replica; nil is success.
-type Prober interface {
-	Probe(ctx context.Context, replica string, addr netip.Addr, p spec.Probe) error
+// Health watches running replicas.
+type Health interface {
+	// Watch replaces the set of processes that are probed.
+	Watch(targets []spec.ProbeTarget)
+	// Health says how the process of replica that started at started fares,
+	// and the last failure in one line.
+	Health(replica string, started time.Time) (spec.Health, string)
+}
+
+// Store keeps what outlives the agent.
+type Store interface {
+	Load() (spec.State, error)
+	// Commit makes all of c durable, or nothing of it.
+	Commit(c spec.Commit) error
 }
 
 // Clock is the time, so that tests can own it.

@@ -44,6 +44,7 @@ type ReplicaRecord struct {
 	Drain     Duration          `json:"drain"`
 	StopGrace Duration          `json:"stop_grace_period"`
 	Restart   RestartPolicy     `json:"restart"`
+	Probes    []Probe           `json:"probes"`
 	Restarts  int               `json:"restarts,omitempty"`  // starts after the first; never goes back
 	Failures  int               `json:"failures,omitempty"`  // consecutive short runs
 	Exit      *Exit             `json:"exit,omitempty"`      // the last one

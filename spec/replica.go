@@ -92,3 +92,12 @@ const (
 	HealthUnhealthy Health = "unhealthy"
 	HealthUnknown   Health = "" // not running, or not looked at since the agent started
 )
+
+// ProbeTarget is a process to be probed.
+type ProbeTarget struct {
+	Replica   string
+	Addr      netip.Addr // of the first network
+	StartedAt time.Time
+	Probes    []Probe
+	Adopted   bool // it ran before the agent did: unknown until looked at
+}

@@ -72,4 +72,3 @@ func Fingerprint(names []spec.NamedAddress) string {
 	}
 	return b.String()
 }
-

@@ -127,14 +127,21 @@ func (b *builder) run(v *view, r Replica, waiting bool) {
 	}
 }
 
-// recordExit stores an exit. With the process record lost too (a reboot) the
-// run is taken to have ended now, with 255.
+// recordExit stores an exit. When the run left no trace, it ended now, with
+// 255: either its start failed, or the host went down under it, which is no
+// failure of its own.
 func (b *builder) recordExit(r Replica) {
-	e := spec.Exit{At: r.ExitedAt, Code: r.ExitCode, OOM: r.OOM}
-	if r.Phase == spec.PhaseCreated {
-		e = spec.Exit{At: b.now, Code: 255}
+	a := RecordExit{
+		Key: r.ReplicaKey, Run: r.ExitedAt.Sub(r.StartedAt),
+		Exit: spec.Exit{At: r.ExitedAt, Code: r.ExitCode, OOM: r.OOM},
 	}
-	b.do(RecordExit{Key: r.ReplicaKey, Exit: e, Run: e.At.Sub(r.StartedAt)})
+	if r.Phase == spec.PhaseCreated {
+		a.Exit, a.Run = spec.Exit{At: b.now, Code: 255}, LongRun
+		if r.Errors > 0 {
+			a.Run = 0
+		}
+	}
+	b.do(a)
 }
 
 func (b *builder) start(v *view, r Replica, waiting bool) {

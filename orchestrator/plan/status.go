@@ -17,12 +17,12 @@ func (v *view) failed() string {
 	}
 	for _, r := range v.current {
 		switch {
+		case r.Errors > 0 && max(r.Errors, r.Record.Failures) >= tries:
+			return fmt.Sprintf("%s: %s", r.ID, r.Error)
 		case r.Record.Failures >= tries, r.Record.Exit != nil && !r.Record.Running && !r.Record.Requested && !r.Done() && !restarts(r.Record):
 			return fmt.Sprintf("%s %s", r.ID, exitText(r.Record))
 		case r.Health == spec.HealthUnhealthy && !r.Named:
 			return fmt.Sprintf("%s is unhealthy: %s", r.ID, r.Detail)
-		case r.Errors >= tries:
-			return fmt.Sprintf("%s: %s", r.ID, r.Error)
 		}
 	}
 	return ""

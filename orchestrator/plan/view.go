@@ -13,8 +13,8 @@ type view struct {
 	spec.Service
 	image   spec.PinnedImage
 	gen     string
-	goodGen string // generation of the release to go back to, "" = none
-	stopped bool   // on request
+	goodGen string    // generation of the release to go back to, "" = none
+	stopped bool      // on request
 	current []Replica // of the wanted generation and number; IDs of missing ones are in missing
 	missing []spec.ReplicaKey
 	others  []Replica // of the service, but neither wanted

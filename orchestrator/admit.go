@@ -1,0 +1,180 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+
+	"dunnage/spec"
+)
+
+// checkSources refuses a release whose bind sources or external volumes are
+// missing, before anything is touched.
+func (l *Loop) checkSources(ctx context.Context, p spec.Project) error {
+	var errs []error
+	for _, s := range p.Services {
+		for _, m := range s.Container.Mounts {
+			if m.Type != spec.MountBind || m.CreateHost {
+				continue
+			}
+			if _, err := os.Stat(m.Source); err != nil {
+				errs = append(errs, fmt.Errorf("service %s: bind mount %s: %w; create it, or set create_host_path: true", s.Name, m.Target, err))
+			}
+		}
+	}
+	for _, v := range p.Volumes {
+		if !v.External {
+			continue
+		}
+		ok, err := l.cfg.Volumes.VolumeExists(ctx, v.ID)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case !ok:
+			errs = append(errs, fmt.Errorf("volume %s is external and there is no volume %q on this host; create it, or drop external: true", v.Name, v.ID))
+		}
+	}
+	return refused(errs)
+}
+
+func refused(errs []error) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	return errors.Join(append(errs, spec.ErrRefused)...)
+}
+
+// The range out of which host ports are picked: below the kernel's ephemeral
+// ports (32768 and up), so that no outgoing connection holds one.
+const (
+	firstPort = 30000
+	lastPort  = 32767
+)
+
+// holder is who has a host port.
+type portUse struct {
+	ip    netip.Addr // zero = every address
+	port  uint16
+	proto spec.Protocol
+}
+
+func (a portUse) overlaps(b portUse) bool {
+	return a.port == b.port && a.proto == b.proto && (!a.ip.IsValid() || !b.ip.IsValid() || a.ip == b.ip)
+}
+
+// resolvePorts fills in the host ports that the agent picks and refuses those
+// that somebody else has. p is changed.
+func (l *Loop) resolvePorts(ctx context.Context, p *spec.Project) error {
+	others := l.portsOfOthers(p.Name)
+	mine := l.portsOf(p.Name)
+	var errs []error
+	var used []portUse
+	for i := range p.Services {
+		s := &p.Services[i]
+		s.Ports = slices.Clone(s.Ports)
+		for j := range s.Ports {
+			port, err := l.resolvePort(ctx, s.Ports[j], previous(mine, s.Name, j), others, used, mine)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("service %s: %w", s.Name, err))
+				continue
+			}
+			s.Ports[j] = port
+			used = append(used, portUse{port.HostIP, port.Published, port.Protocol})
+		}
+	}
+	return refused(errs)
+}
+
+// owned is a published port of a project's service.
+type owned struct {
+	portUse
+	project, service string
+	index            int
+}
+
+func previous(mine []owned, service string, index int) uint16 {
+	for _, o := range mine {
+		if o.service == service && o.index == index {
+			return o.port
+		}
+	}
+	return 0
+}
+
+// resolvePort returns the port with one host port. One of a range, or any, is
+// the one it had before if that still fits.
+func (l *Loop) resolvePort(ctx context.Context, p spec.Port, before uint16, others []owned, used []portUse, mine []owned) (spec.Port, error) {
+	first, last := p.Published, max(p.Published, p.Last)
+	if first == 0 {
+		first, last = firstPort, lastPort
+	}
+	candidates := []uint16{}
+	if before >= first && before <= last {
+		candidates = append(candidates, before)
+	}
+	for n := int(first); n <= int(last); n++ {
+		candidates = append(candidates, uint16(n))
+	}
+	var why error
+	for _, n := range candidates {
+		use := portUse{p.HostIP, n, p.Protocol}
+		if slices.ContainsFunc(used, use.overlaps) {
+			why = fmt.Errorf("port %d/%s is published twice", n, p.Protocol)
+			continue
+		}
+		if why = l.free(ctx, use, others, mine); why == nil {
+			p.Published, p.Last = n, 0
+			return p, nil
+		}
+	}
+	return p, why
+}
+
+// free says who has the port, if anybody. One that this project has already is
+// taken over: a process that came to listen on it since never got a packet.
+func (l *Loop) free(ctx context.Context, use portUse, others, mine []owned) error {
+	for _, o := range others {
+		if o.overlaps(use) {
+			return fmt.Errorf("port %d/%s: held by service %s of project %s; publish another host port or take that one down", use.port, use.proto, o.service, o.project)
+		}
+	}
+	if slices.ContainsFunc(mine, func(o owned) bool { return o.overlaps(use) }) {
+		return nil
+	}
+	who, err := l.cfg.Network.Holder(ctx, use.ip, use.port, use.proto)
+	if err != nil {
+		return fmt.Errorf("port %d/%s: find out who listens: %w", use.port, use.proto, err)
+	}
+	if who != "" {
+		return fmt.Errorf("port %d/%s: held by %s; stop it or publish another host port", use.port, use.proto, who)
+	}
+	return nil
+}
+
+func (l *Loop) portsOf(project string) []owned {
+	var out []owned
+	for _, p := range l.state.desired().Projects {
+		if p.Record.Name != project {
+			continue
+		}
+		for _, s := range p.Release.Project.Services {
+			for i, port := range s.Ports {
+				out = append(out, owned{portUse{port.HostIP, port.Published, port.Protocol}, project, s.Name, i})
+			}
+		}
+	}
+	return out
+}
+
+func (l *Loop) portsOfOthers(project string) []owned {
+	var out []owned
+	for _, p := range l.state.desired().Projects {
+		if p.Record.Name != project {
+			out = append(out, l.portsOf(p.Record.Name)...)
+		}
+	}
+	return out
+}

@@ -1,0 +1,253 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"dunnage/spec"
+)
+
+func previews(prev *spec.Release, c candidate) []spec.ServicePreview {
+	var out []spec.ServicePreview
+	for _, ch := range c.changes {
+		next, _ := c.release.Project.Service(ch.Name)
+		p := spec.ServicePreview{Name: ch.Name, Change: ch.Change, Order: next.Order, To: next.Replicas}
+		if prev != nil {
+			if old, ok := prev.Project.Service(ch.Name); ok {
+				p.From = old.Replicas
+				if ch.Change != spec.ChangeRemove {
+					p.Changed = differing("", reflect.ValueOf(old), reflect.ValueOf(next))
+				}
+				if ch.Change != spec.ChangeRemove && prev.Images[ch.Name].Digest != c.release.Images[ch.Name].Digest && !slices.Contains(p.Changed, "container.image") {
+					p.Changed = append(p.Changed, "image digest")
+				}
+			}
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// Change starts an operation on a deployed project.
+func (l *Loop) Change(ctx context.Context, project string, r spec.ChangeRequest) (spec.Operation, error) {
+	var op *spec.Operation
+	err := l.do(ctx, func() error {
+		prev := l.present(project)
+		if prev == nil && r.Kind != "rollback" {
+			return fmt.Errorf("project %s: %w; `dunnage ps` lists what is deployed", project, spec.ErrNotFound)
+		}
+		if err := known(prev, r); err != nil {
+			return err
+		}
+		op = l.ops.begin(project, r.Kind, spec.OperationRolling)
+		err := l.change(op, project, prev, r)
+		if err != nil {
+			l.end(op, spec.OperationFailed, plain(err), nil)
+		}
+		l.Look()
+		return err
+	})
+	if err != nil {
+		return spec.Operation{}, err
+	}
+	return l.ops.change(op, func(*spec.Operation) {}), nil
+}
+
+// known refuses a request that names a service the release doesn't have.
+func known(prev *spec.Release, r spec.ChangeRequest) error {
+	for _, name := range append(slices.Sorted(maps.Keys(r.Replicas)), r.Services...) {
+		if prev == nil {
+			return fmt.Errorf("service %s: %w", name, spec.ErrNotFound)
+		}
+		if _, ok := prev.Project.Service(name); !ok {
+			var names []string
+			for _, s := range prev.Project.Services {
+				names = append(names, s.Name)
+			}
+			return fmt.Errorf("service %s: %w in project %s; it has %s", name, spec.ErrNotFound, prev.Project.Name, strings.Join(names, ", "))
+		}
+	}
+	return nil
+}
+
+func (l *Loop) change(op *spec.Operation, project string, prev *spec.Release, r spec.ChangeRequest) error {
+	switch r.Kind {
+	case "scale":
+		return l.scale(op, *prev, r.Replicas)
+	case "restart":
+		return l.restart(op, *prev, r.Services)
+	case "rollback":
+		return l.rollback(op, project, r.Release)
+	case "stop", "start":
+		return l.setStopped(project, *prev, r.Services, r.Kind == "stop")
+	case "down":
+		return l.down(op, project, *prev, r.Volumes)
+	default:
+		return fmt.Errorf("unknown change %q: %w", r.Kind, spec.ErrRefused)
+	}
+}
+
+// derive makes a release that differs from prev in one respect.
+func (l *Loop) derive(op *spec.Operation, prev spec.Release, reason string, edit func(*spec.Service)) error {
+	next := prev
+	next.Reason = reason
+	next.Project.Services = slices.Clone(prev.Project.Services)
+	for i := range next.Project.Services {
+		edit(&next.Project.Services[i])
+	}
+	l.ops.change(op, func(o *spec.Operation) { o.Services = compare(&prev, next) })
+	return l.roll(op, next)
+}
+
+func (l *Loop) scale(op *spec.Operation, prev spec.Release, replicas map[string]int) error {
+	var words []string
+	for _, name := range slices.Sorted(maps.Keys(replicas)) {
+		n := replicas[name]
+		s, _ := prev.Project.Service(name)
+		if n < 0 {
+			return fmt.Errorf("scale %s=%d: a number of replicas is 0 or more: %w", name, n, spec.ErrRefused)
+		}
+		if n > 1 && s.Container.ContainerName != "" {
+			return fmt.Errorf("scale %s=%d: its container_name %s can be that of one replica only; remove it from the manifest and deploy: %w", name, n, s.Container.ContainerName, spec.ErrRefused)
+		}
+		words = append(words, fmt.Sprintf("%s=%d", name, n))
+	}
+	return l.derive(op, prev, "scale "+strings.Join(words, " "), func(s *spec.Service) {
+		if n, ok := replicas[s.Name]; ok {
+			s.Replicas = n
+		}
+	})
+}
+
+// restart rolls the services as a new generation, so that it is as safe as a
+// deploy.
+func (l *Loop) restart(op *spec.Operation, prev spec.Release, services []string) error {
+	return l.derive(op, prev, strings.TrimSpace("restart "+strings.Join(services, " ")), func(s *spec.Service) {
+		if len(services) == 0 || slices.Contains(services, s.Name) {
+			s.Container.Epoch++
+		}
+	})
+}
+
+// rollback makes an earlier release desired again: the one before the present
+// one, or the one that is named.
+func (l *Loop) rollback(op *spec.Operation, project string, number int) error {
+	rec, ok := l.state.project(project)
+	if !ok {
+		return fmt.Errorf("project %s: %w; `dunnage ps` lists what is deployed", project, spec.ErrNotFound)
+	}
+	history := l.state.history(project)
+	if number == 0 {
+		for _, r := range history {
+			if r.Number < rec.Desired {
+				number = r.Number
+			}
+		}
+	}
+	target, ok := l.state.release(project, number)
+	if !ok {
+		return fmt.Errorf("release %d of project %s: %w; `dunnage history -p %s` lists the kept ones", number, project, spec.ErrNotFound, project)
+	}
+	prev := l.present(project)
+	if err := l.reclaim(target); err != nil {
+		return err
+	}
+	networks, err := l.alloc.networks(rec, target.Project)
+	if err != nil {
+		return err
+	}
+	if rec.Down {
+		rec.Good = 0
+	}
+	rec.Down, rec.Desired, rec.Networks = false, number, networks
+	if rec.Addresses, err = l.alloc.leases(rec, target.Project, l.cfg.Clock.Now()); err != nil {
+		return err
+	}
+	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {
+		return err
+	}
+	l.ops.change(op, func(o *spec.Operation) { o.Release, o.Services = number, compare(prev, target) })
+	l.events.add(spec.Event{Kind: spec.EventRelease, Project: project, Operation: op.ID, Message: fmt.Sprintf("rollback to release %d", number)})
+	return nil
+}
+
+// reclaim refuses a rollback whose images or host ports are no longer there
+// for it.
+func (l *Loop) reclaim(target spec.Release) error {
+	var errs []error
+	for _, s := range target.Project.Services {
+		image := target.Images[s.Name]
+		if _, err := l.cfg.Images.Resolve(l.ctx, image.Pinned()); errors.Is(err, spec.ErrNotFound) {
+			errs = append(errs, fmt.Errorf("service %s: image %s is no longer on this host; `dunnage image pull %s` gets it back", s.Name, image.Pinned(), image.Pinned()))
+		} else if err != nil {
+			return err
+		}
+	}
+	if err := refused(errs); err != nil {
+		return err
+	}
+	p := target.Project
+	p.Services = slices.Clone(p.Services)
+	return l.resolvePorts(l.ctx, &p)
+}
+
+func (l *Loop) setStopped(project string, prev spec.Release, services []string, stopped bool) error {
+	rec, _ := l.state.project(project)
+	if len(services) == 0 {
+		for _, s := range prev.Project.Services {
+			services = append(services, s.Name)
+		}
+	}
+	set := slices.DeleteFunc(slices.Clone(rec.Stopped), func(s string) bool { return slices.Contains(services, s) })
+	if stopped {
+		set = append(set, services...)
+	}
+	slices.Sort(set)
+	rec.Stopped = slices.Compact(set)
+	return l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}})
+}
+
+// down takes the project out of what is desired. Its history and, unless
+// asked, its volumes stay.
+func (l *Loop) down(op *spec.Operation, project string, prev spec.Release, volumes bool) error {
+	rec, _ := l.state.project(project)
+	rec.Down, rec.Networks, rec.Addresses, rec.Stopped = true, nil, nil, nil
+	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {
+		return err
+	}
+	l.ops.change(op, func(o *spec.Operation) {
+		o.Services = compare(&prev, spec.Release{Project: spec.Project{Name: project}})
+	})
+	if volumes {
+		l.purge[project] = prev.Project.Volumes
+	}
+	return nil
+}
+
+// purgeVolumes removes the volumes of a project that is down, but for external
+// ones: those belong to somebody else.
+func (l *Loop) purgeVolumes(project string) error {
+	var errs []error
+	for _, v := range l.purge[project] {
+		if !v.External {
+			errs = append(errs, gone(l.cfg.Volumes.RemoveVolume(l.ctx, v.ID)))
+		}
+	}
+	delete(l.purge, project)
+	return errors.Join(errs...)
+}
+
+// Releases lists the project's kept releases, newest first.
+func (l *Loop) Releases(_ context.Context, project string) ([]spec.Release, error) {
+	if _, ok := l.state.project(project); !ok {
+		return nil, fmt.Errorf("project %s: %w; `dunnage ps` lists what is deployed", project, spec.ErrNotFound)
+	}
+	out := slices.Clone(l.state.history(project))
+	slices.Reverse(out)
+	return out, nil
+}

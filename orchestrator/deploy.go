@@ -1,0 +1,164 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"dunnage/spec"
+)
+
+// Deploy starts an operation that makes the request's project true. It returns
+// at once; the operation goes on without ctx.
+func (l *Loop) Deploy(_ context.Context, r spec.DeployRequest) (spec.Operation, error) {
+	if r.Project.Name == "" || len(r.Project.Services) == 0 {
+		return spec.Operation{}, fmt.Errorf("a project needs a name and at least one service: %w", spec.ErrRefused)
+	}
+	op := l.ops.begin(r.Project.Name, "deploy", spec.OperationPulling)
+	l.jobs.Go(func() {
+		if err := l.deploy(l.ctx, op, r); err != nil {
+			l.end(op, spec.OperationFailed, plain(err), nil)
+		}
+	})
+	return l.ops.change(op, func(*spec.Operation) {}), nil
+}
+
+// plain is an error as one line for people, without the sentinel's own word.
+func plain(err error) string {
+	text := strings.TrimSuffix(err.Error(), "\n"+spec.ErrRefused.Error())
+	return strings.ReplaceAll(text, "\n", "; ")
+}
+
+// deploy pulls, checks and installs. Until install, nothing is changed.
+func (l *Loop) deploy(ctx context.Context, op *spec.Operation, r spec.DeployRequest) error {
+	if err := l.checkSources(ctx, r.Project); err != nil {
+		return err
+	}
+	images, err := l.pull(ctx, op, r.Project)
+	if err != nil {
+		return err
+	}
+	err = l.do(ctx, func() error {
+		prev := l.present(r.Project.Name)
+		c, err := l.propose(ctx, r, images, prev)
+		if err != nil {
+			return err
+		}
+		l.ops.change(op, func(o *spec.Operation) { o.Services, o.Warnings = c.changes, c.notes })
+		if c.unchanged(prev) && l.restsOn(r.Project.Name, prev.Number) {
+			l.ops.change(op, func(o *spec.Operation) { o.Release = prev.Number })
+			l.end(op, spec.OperationUnchanged, "", l.outcomes(op))
+			return nil
+		}
+		return l.roll(op, c.release)
+	})
+	return err
+}
+
+// restsOn reports whether the release has converged and nothing of it is
+// stopped on request: then the same manifest asks for nothing.
+func (l *Loop) restsOn(project string, release int) bool {
+	rec, _ := l.state.project(project)
+	return rec.Good == release && len(rec.Stopped) == 0
+}
+
+// roll installs the release and lets the operation follow it. A deploy starts
+// what was stopped on request.
+func (l *Loop) roll(op *spec.Operation, r spec.Release) error {
+	if rec, ok := l.state.project(r.Project.Name); ok && len(rec.Stopped) > 0 && r.Reason == "deploy" {
+		rec.Stopped = nil
+		if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {
+			return err
+		}
+	}
+	number, err := l.install(r)
+	if err != nil {
+		return err
+	}
+	l.ops.change(op, func(o *spec.Operation) { o.State, o.Release = spec.OperationRolling, number })
+	l.Look()
+	return nil
+}
+
+// pull gets every image of the project and pins it by digest. An image that is
+// present is used as it is, as Compose does.
+func (l *Loop) pull(ctx context.Context, op *spec.Operation, p spec.Project) (map[string]spec.PinnedImage, error) {
+	byRef := map[string]spec.PinnedImage{}
+	out := map[string]spec.PinnedImage{}
+	for _, s := range p.Services {
+		ref := s.Container.Image
+		if _, ok := byRef[ref]; !ok {
+			image, err := l.ensureImage(ctx, op, ref)
+			if err != nil {
+				return nil, fmt.Errorf("service %s: image %s: %w", s.Name, ref, err)
+			}
+			byRef[ref] = image
+		}
+		out[s.Name] = byRef[ref]
+	}
+	return out, nil
+}
+
+func (l *Loop) ensureImage(ctx context.Context, op *spec.Operation, ref string) (spec.PinnedImage, error) {
+	image, err := l.cfg.Images.Resolve(ctx, ref)
+	if err == nil || !errors.Is(err, spec.ErrNotFound) {
+		return image, err
+	}
+	return l.cfg.Images.Pull(ctx, ref, func(p spec.PullProgress) {
+		l.events.add(spec.Event{Kind: spec.EventPull, Operation: op.ID, Project: op.Project, Pull: &p})
+	})
+}
+
+// repull gets back an image that vanished under a release. The replicas that
+// need it are tried again meanwhile, at their own pace.
+func (l *Loop) repull(image spec.PinnedImage) {
+	ref := image.Pinned()
+	if l.pulling[ref] {
+		return
+	}
+	l.pulling[ref] = true
+	l.jobs.Go(func() {
+		_, err := l.cfg.Images.Pull(l.ctx, ref, func(spec.PullProgress) {})
+		if err != nil {
+			l.cfg.Log.Error("pull a missing image again", "image", ref, "error", err)
+		}
+		_ = l.do(l.ctx, func() error { delete(l.pulling, ref); return nil }) // fails only when the agent stops
+	})
+}
+
+// Preview says what Deploy would do. Images that aren't present count as a new
+// digest.
+func (l *Loop) Preview(ctx context.Context, r spec.DeployRequest) (spec.Preview, error) {
+	out := spec.Preview{Project: r.Project.Name}
+	if err := l.checkSources(ctx, r.Project); err != nil {
+		return out, err
+	}
+	images := map[string]spec.PinnedImage{}
+	for _, s := range r.Project.Services {
+		image, err := l.cfg.Images.Resolve(ctx, s.Container.Image)
+		if errors.Is(err, spec.ErrNotFound) {
+			if !slices.Contains(out.Pull, s.Container.Image) {
+				out.Pull = append(out.Pull, s.Container.Image)
+			}
+		} else if err != nil {
+			return out, err
+		}
+		images[s.Name] = image
+	}
+	err := l.do(ctx, func() error {
+		prev := l.present(r.Project.Name)
+		c, err := l.propose(ctx, r, images, prev)
+		if err != nil {
+			return err
+		}
+		out.Notes = c.notes
+		out.Services = previews(prev, c)
+		if prev != nil {
+			out.From = prev.Number
+		}
+		return nil
+	})
+	return out, err
+}

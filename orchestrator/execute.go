@@ -1,0 +1,327 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"dunnage/orchestrator/plan"
+	"dunnage/spec"
+)
+
+// Bounds of a wave.
+const (
+	// actionTimeout bounds one action. Creating a task takes 0.1 s on an idle
+	// machine; a first fill of a large volume is what needs longer.
+	actionTimeout = 30 * time.Second
+	// parallel is how many actions run side by side. They wait for containerd
+	// and the kernel more than they compute.
+	parallel = 8
+	// starts bounds the slow actions of one wave, so that the next look, which
+	// takes the dead out of the rules, isn't far.
+	starts = 8
+)
+
+// outcome is what an action did, for the loop's goroutine to note.
+type outcome struct {
+	action plan.Action
+	err    error
+}
+
+// execute does a wave and waits for it. Only this goroutine touches the loop's
+// memory: actions report what they did.
+func (l *Loop) execute(ctx context.Context, actions []plan.Action) {
+	var (
+		wg      sync.WaitGroup
+		slots   = make(chan struct{}, parallel)
+		results = make(chan outcome, len(actions))
+	)
+	for _, a := range limit(actions) {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			ctx, cancel := context.WithTimeout(ctx, actionTimeout)
+			defer cancel()
+			results <- outcome{a, l.act(ctx, a)}
+		})
+	}
+	wg.Wait()
+	close(results)
+	for r := range results {
+		if ctx.Err() == nil { // a stop of the agent isn't the replica's failure
+			l.note(r)
+		}
+	}
+}
+
+// limit puts what frees users of a dead replica first and leaves all but a few
+// slow actions to the next plan.
+func limit(actions []plan.Action) []plan.Action {
+	var first, slow []plan.Action
+	for _, a := range actions {
+		switch a.(type) {
+		case plan.Create, plan.Start, plan.Remove:
+			slow = append(slow, a)
+		default:
+			first = append(first, a)
+		}
+	}
+	return append(first, slow[:min(len(slow), starts)]...)
+}
+
+// act does one action. What it does is idempotent, and NotFound is success on
+// the way down.
+func (l *Loop) act(ctx context.Context, a plan.Action) error {
+	switch a := a.(type) {
+	case plan.Create:
+		return l.create(ctx, a)
+	case plan.Start:
+		return l.start(ctx, a)
+	case plan.RecordExit:
+		return l.recordExit(a)
+	case plan.Apply:
+		return l.cfg.Network.Apply(ctx, a.Routing)
+	case plan.WriteNames:
+		return l.cfg.Network.WriteNames(ctx, a.Endpoint)
+	case plan.Drain:
+		return nil // noting it is all
+	case plan.Stop:
+		return l.stop(ctx, a)
+	case plan.Kill:
+		return gone(l.cfg.Engine.Signal(ctx, a.Key.ID, "SIGKILL"))
+	case plan.Remove:
+		return l.remove(ctx, a)
+	default:
+		panic(fmt.Sprintf("action %T has no executor", a))
+	}
+}
+
+func gone(err error) error {
+	if errors.Is(err, spec.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// create records the replica with its addresses first, so that whatever comes
+// into being after has an owner in the store.
+func (l *Loop) create(ctx context.Context, a plan.Create) error {
+	rec, err := l.record(a)
+	if err != nil {
+		return err
+	}
+	p, ok := l.desiredProject(a.Key.Project)
+	if !ok {
+		return nil // taken down meanwhile
+	}
+	e := plan.Endpoint(p, a.Service, rec)
+	var attach, create error
+	var wg sync.WaitGroup
+	wg.Go(func() { attach = l.cfg.Network.Attach(ctx, e) })
+	wg.Go(func() {
+		create = l.cfg.Engine.Create(ctx, spec.CreateRequest{
+			ReplicaKey: a.Key, Image: a.Image, Container: a.Service.Container, Hostname: e.Hostname,
+			NetNS: l.cfg.Network.Namespace(a.Key.ID), Files: l.cfg.Network.Files(a.Key.ID),
+		})
+	})
+	wg.Wait()
+	if attach != nil {
+		attach = fmt.Errorf("attach to the network: %w", attach)
+	}
+	return errors.Join(attach, create)
+}
+
+func (l *Loop) desiredProject(name string) (plan.Project, bool) {
+	for _, p := range l.state.desired().Projects {
+		if p.Record.Name == name {
+			return p, true
+		}
+	}
+	return plan.Project{}, false
+}
+
+func (l *Loop) record(a plan.Create) (spec.ReplicaRecord, error) {
+	l.recording.Lock()
+	defer l.recording.Unlock()
+	if rec, ok := l.state.replica(a.Key.ID); ok {
+		return rec, nil
+	}
+	p, ok := l.state.project(a.Key.Project)
+	if !ok {
+		return spec.ReplicaRecord{}, fmt.Errorf("project %s: %w", a.Key.Project, spec.ErrNotFound)
+	}
+	addrs, err := l.alloc.endpoint(p, a.Service, l.cfg.Clock.Now())
+	if err != nil {
+		return spec.ReplicaRecord{}, fmt.Errorf("allocate address: %w", err)
+	}
+	rec := spec.ReplicaRecord{
+		ReplicaKey: a.Key, Image: a.Image.Pinned(), Release: a.Release, Addresses: addrs,
+		Drain: a.Service.Drain, StopGrace: a.Service.Container.StopGrace,
+		Restart: a.Service.Restart, Probes: a.Service.Container.Probes,
+	}
+	return rec, l.state.save(spec.Commit{Replicas: []spec.ReplicaRecord{rec}})
+}
+
+// update changes a replica's record; one that is gone stays gone.
+func (l *Loop) update(id string, change func(*spec.ReplicaRecord)) error {
+	l.recording.Lock()
+	defer l.recording.Unlock()
+	rec, ok := l.state.replica(id)
+	if !ok {
+		return nil
+	}
+	change(&rec)
+	return l.state.save(spec.Commit{Replicas: []spec.ReplicaRecord{rec}})
+}
+
+// start records the run before it begins: if the host goes down in between,
+// the next boot knows that there may have been one.
+func (l *Loop) start(ctx context.Context, a plan.Start) error {
+	err := l.update(a.Key.ID, func(r *spec.ReplicaRecord) {
+		r.Running, r.Requested = true, false
+		if a.Restart {
+			r.Restarts++
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return l.cfg.Engine.Start(ctx, a.Key.ID)
+}
+
+func (l *Loop) recordExit(a plan.RecordExit) error {
+	return l.update(a.Key.ID, func(r *spec.ReplicaRecord) {
+		r.Running, r.Exit = false, &a.Exit
+		switch {
+		case r.Requested:
+			r.Failures = 0
+		case a.Run >= plan.LongRun:
+			r.Failures = 1
+		default:
+			r.Failures++
+		}
+	})
+}
+
+func (l *Loop) stop(ctx context.Context, a plan.Stop) error {
+	if err := l.update(a.Key.ID, func(r *spec.ReplicaRecord) { r.Requested = true }); err != nil {
+		return err
+	}
+	return gone(l.cfg.Engine.Signal(ctx, a.Key.ID, ""))
+}
+
+// remove forgets the record last: until then a crash leaves an owner for what
+// is left.
+func (l *Loop) remove(ctx context.Context, a plan.Remove) error {
+	if err := gone(l.cfg.Engine.Remove(ctx, a.Key.ID)); err != nil {
+		return err
+	}
+	if err := gone(l.cfg.Network.Detach(ctx, a.Key.ID)); err != nil {
+		return fmt.Errorf("detach from the network: %w", err)
+	}
+	rec, ok := l.state.replica(a.Key.ID)
+	if !ok {
+		return nil
+	}
+	now := l.cfg.Clock.Now()
+	c := spec.Commit{DropReplicas: []string{a.Key.ID}, DropQuarantine: l.state.expired(now)}
+	for _, addr := range plan.Addresses(rec) {
+		c.Quarantine = append(c.Quarantine, spec.QuarantinedAddress{Addr: addr, Until: now.Add(quarantineTime)})
+	}
+	l.recording.Lock()
+	defer l.recording.Unlock()
+	return l.state.save(c)
+}
+
+// expired lists the quarantined addresses whose time is over.
+func (s *state) expired(now time.Time) []netip.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []netip.Addr
+	for a, until := range s.quarantine {
+		if !now.Before(until) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// note takes an action's outcome into the loop's memory and tells of it.
+func (l *Loop) note(r outcome) {
+	key := keyOf(r.action)
+	if r.err != nil {
+		l.failed = true
+		l.noteFailure(key, r)
+		return
+	}
+	now := l.cfg.Clock.Now()
+	tell := func(kind spec.EventKind, format string, args ...any) {
+		l.events.add(spec.Event{Kind: kind, Project: key.Project, Service: key.Service, Replica: key.ID, Message: fmt.Sprintf(format, args...)})
+	}
+	switch a := r.action.(type) {
+	case plan.Apply:
+		delete(l.failures, "")
+		l.applied = a.Routing
+		tell(spec.EventRouted, "nat rules swapped")
+	case plan.WriteNames:
+		l.names[key.ID] = plan.Fingerprint(a.Endpoint.Names)
+	case plan.Drain:
+		l.draining[key.ID] = now
+		tell(spec.EventDraining, "%s drains %d connections until %s", key.ID, a.Conns, a.Until.Format(time.TimeOnly))
+	case plan.Stop:
+		l.stopping[key.ID] = now
+		tell(spec.EventStopping, "%s got its stop signal", key.ID)
+	case plan.Create:
+		delete(l.failures, key.ID)
+		tell(spec.EventCreated, "%s created", key.ID)
+	case plan.Start:
+		delete(l.failures, key.ID)
+		tell(spec.EventStarted, "%s started", key.ID)
+	case plan.RecordExit:
+		tell(spec.EventExited, "%s exited with code %d", key.ID, a.Exit.Code)
+	case plan.Remove:
+		delete(l.failures, key.ID)
+		tell(spec.EventRemoved, "%s removed", key.ID)
+	}
+}
+
+func (l *Loop) noteFailure(key spec.ReplicaKey, r outcome) {
+	text := strings.ReplaceAll(r.err.Error(), "\n", "; ")
+	what := strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", r.action), "plan."))
+	l.cfg.Log.Error("action failed", "action", what, "replica", key.ID, "error", text)
+	f := l.failures[key.ID]
+	if f.text != text {
+		l.events.add(spec.Event{Kind: spec.EventProblem, Project: key.Project, Service: key.Service, Replica: key.ID, Message: what + ": " + text})
+	}
+	l.failures[key.ID] = failure{count: f.count + 1, at: l.cfg.Clock.Now(), text: text}
+	if c, ok := r.action.(plan.Create); ok && errors.Is(r.err, spec.ErrNotFound) {
+		l.repull(c.Image)
+	}
+}
+
+func keyOf(a plan.Action) spec.ReplicaKey {
+	switch a := a.(type) {
+	case plan.Create:
+		return a.Key
+	case plan.Start:
+		return a.Key
+	case plan.RecordExit:
+		return a.Key
+	case plan.WriteNames:
+		return a.Key
+	case plan.Drain:
+		return a.Key
+	case plan.Stop:
+		return a.Key
+	case plan.Kill:
+		return a.Key
+	case plan.Remove:
+		return a.Key
+	default:
+		return spec.ReplicaKey{}
+	}
+}

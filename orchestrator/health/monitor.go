@@ -1,0 +1,160 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"dunnage/spec"
+)
+
+// Prober does one check; nil is success. It returns when ctx ends.
+type Prober interface {
+	Probe(ctx context.Context, replica string, addr netip.Addr, p spec.Probe) error
+}
+
+// Monitor probes the targets it was given last. Its methods are safe for
+// concurrent use.
+type Monitor struct {
+	ctx     context.Context
+	prober  Prober
+	changed func() // called, without locks, whenever an answer of Health may differ
+
+	mu      sync.Mutex
+	watched map[string]*watch // by replica
+	wg      sync.WaitGroup
+}
+
+// watch is one process of one replica.
+type watch struct {
+	target  spec.ProbeTarget
+	records []record
+	cancel  context.CancelFunc
+}
+
+// NewMonitor returns a monitor whose probes end with ctx; Wait waits for them.
+func NewMonitor(ctx context.Context, p Prober, changed func()) *Monitor {
+	return &Monitor{ctx: ctx, prober: p, changed: changed, watched: map[string]*watch{}}
+}
+
+// Watch replaces the set of targets. A target that was there with the same
+// start of process goes on; a new process begins anew.
+func (m *Monitor) Watch(targets []spec.ProbeTarget) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	seen := make(map[string]bool, len(targets))
+	for _, t := range targets {
+		seen[t.Replica] = true
+		if w := m.watched[t.Replica]; w != nil {
+			if w.target.StartedAt.Equal(t.StartedAt) {
+				continue
+			}
+			w.cancel()
+		}
+		m.watched[t.Replica] = m.begin(t)
+	}
+	for id, w := range m.watched {
+		if !seen[id] {
+			w.cancel()
+			delete(m.watched, id)
+		}
+	}
+}
+
+// begin starts a goroutine for each probe of the target. Called with mu held.
+func (m *Monitor) begin(t spec.ProbeTarget) *watch {
+	ctx, cancel := context.WithCancel(m.ctx)
+	w := &watch{target: t, cancel: cancel, records: make([]record, len(t.Probes))}
+	for i, p := range t.Probes {
+		w.records[i] = newRecord(p, t.StartedAt)
+		if t.Adopted {
+			w.records[i].health = spec.HealthUnknown
+		}
+		m.wg.Add(1)
+		go func() {
+			defer m.wg.Done()
+			m.run(ctx, w, i)
+		}()
+	}
+	return w
+}
+
+func (m *Monitor) run(ctx context.Context, w *watch, i int) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		err := m.check(ctx, w.target, w.target.Probes[i])
+		if ctx.Err() != nil {
+			return
+		}
+		wait, changed := m.note(w, i, err)
+		if changed {
+			m.changed()
+		}
+		timer.Reset(wait)
+	}
+}
+
+func (m *Monitor) check(ctx context.Context, t spec.ProbeTarget, p spec.Probe) error {
+	if p.Kind == spec.ProbeRunning {
+		if left := time.Until(t.StartedAt.Add(runningFor)); left > 0 {
+			return fmt.Errorf("has run for less than %s", runningFor)
+		}
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout.Std())
+	defer cancel()
+	err := m.prober.Probe(ctx, t.Replica, t.Addr, p)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("%s probe: no answer within %s", p.Kind, p.Timeout)
+	}
+	return err
+}
+
+func (m *Monitor) note(w *watch, i int, err error) (time.Duration, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := &w.records[i]
+	before := r.health
+	wait := r.result(time.Now(), err)
+	return wait, r.health != before
+}
+
+// Health returns what is known of the replica's process that started at
+// started, and the last failure: unhealthy if any probe says so, healthy if all
+// do.
+func (m *Monitor) Health(replica string, started time.Time) (spec.Health, string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := m.watched[replica]
+	if w == nil || !w.target.StartedAt.Equal(started) {
+		return spec.HealthStarting, ""
+	}
+	worst, detail := spec.HealthHealthy, ""
+	for _, r := range w.records {
+		if rank[r.health] > rank[worst] {
+			worst = r.health
+		}
+		if detail == "" {
+			detail = r.detail
+		}
+	}
+	return worst, detail
+}
+
+// rank orders health from good to bad. Unknown outranks starting only because
+// an adopted replica has both until each of its probes has answered.
+var rank = map[spec.Health]int{
+	spec.HealthHealthy: 0, spec.HealthStarting: 1, spec.HealthUnknown: 2, spec.HealthUnhealthy: 3,
+}
+
+// Wait returns when every probe has ended, after the monitor's context has.
+func (m *Monitor) Wait() { m.wg.Wait() }

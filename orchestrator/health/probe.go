@@ -1,0 +1,124 @@
+package health
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"syscall"
+
+	"dunnage/spec"
+)
+
+// ExecFunc runs a command in a replica and returns its exit code. When ctx
+// ends it kills the command and all that it started.
+type ExecFunc func(ctx context.Context, r spec.ExecRequest, output io.Writer) (int, error)
+
+// Network is the Prober for the real world: TCP and HTTP from the host's own
+// network namespace, straight to the replica's address, and commands by exec.
+type Network struct{ Exec ExecFunc }
+
+// maxOutput bounds what is kept of a failed command's output, in bytes.
+const maxOutput = 4096
+
+// Probe does one check.
+func (n Network) Probe(ctx context.Context, replica string, addr netip.Addr, p spec.Probe) error {
+	switch p.Kind {
+	case spec.ProbeTCP:
+		return probeTCP(ctx, netip.AddrPortFrom(addr, p.Port))
+	case spec.ProbeHTTP:
+		return probeHTTP(ctx, netip.AddrPortFrom(addr, p.Port), p.Path)
+	case spec.ProbeExec:
+		return n.probeExec(ctx, replica, p.Command)
+	default:
+		return fmt.Errorf("unknown probe kind %q", p.Kind)
+	}
+}
+
+func probeTCP(ctx context.Context, to netip.AddrPort) error {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		return plain("tcp", to, err)
+	}
+	return c.Close()
+}
+
+// plain says in a few words why a connection failed.
+func plain(kind string, to netip.AddrPort, err error) error {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%s probe: nothing listens on port %d", kind, to.Port())
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return fmt.Errorf("%s probe: no route to %s", kind, to.Addr())
+	default:
+		return fmt.Errorf("%s probe: %w", kind, err)
+	}
+}
+
+// client opens a connection a probe: a kept one would go on proving a process
+// that no longer accepts new ones.
+var client = &http.Client{
+	Transport:     &http.Transport{DisableKeepAlives: true, Proxy: nil},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+func probeHTTP(ctx context.Context, to netip.AddrPort, path string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+to.String()+path, nil)
+	if err != nil {
+		return fmt.Errorf("http probe: %w", err)
+	}
+	req.Header.Set("User-Agent", "dunnage-probe")
+	resp, err := client.Do(req)
+	if err != nil {
+		return plain("http", to, err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // a body longer than this is cut off: the status is the answer
+	if resp.StatusCode < 200 || resp.StatusCode > 399 {
+		return fmt.Errorf("http probe: GET %s answered %s", path, resp.Status)
+	}
+	return nil
+}
+
+func (n Network) probeExec(ctx context.Context, replica string, argv []string) error {
+	var out limited
+	code, err := n.Exec(ctx, spec.ExecRequest{Replica: replica, Command: argv}, &out)
+	if err != nil {
+		return fmt.Errorf("exec probe: %w", err)
+	}
+	if code != 0 {
+		return fmt.Errorf("exec probe: %s exited with %d: %s", argv[0], code, out.line())
+	}
+	return nil
+}
+
+// limited keeps the first maxOutput bytes and takes the rest without blocking.
+// Standard output and error write to it side by side.
+type limited struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if room := maxOutput - l.buf.Len(); room > 0 {
+		l.buf.Write(p[:min(room, len(p))])
+	}
+	return len(p), nil
+}
+
+// line is the last line that says something.
+func (l *limited) line() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lines := strings.Split(strings.TrimSpace(l.buf.String()), "\n")
+	return strings.TrimSpace(lines[len(lines)-1])
+}

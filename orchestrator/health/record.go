@@ -1,0 +1,68 @@
+package health
+
+import (
+	"time"
+
+	"dunnage/spec"
+)
+
+// Numbers of the schedule before the first success: a deploy waits for it, so
+// it is looked for often at first and less often the longer it takes.
+const (
+	firstRetry = 5 * time.Millisecond
+	maxRetry   = time.Second
+	// runningFor is how long a process must live to count as healthy when
+	// nothing else can be asked of it.
+	runningFor = 2 * time.Second
+)
+
+// record is what the results of one probe amount to.
+type record struct {
+	probe    spec.Probe
+	started  time.Time // of the process
+	tries    int
+	passed   bool // at least once
+	failures int  // consecutive
+	health   spec.Health
+	detail   string
+}
+
+// minInterval keeps a probe without an interval from spinning.
+const minInterval = spec.Duration(100 * time.Millisecond)
+
+func newRecord(p spec.Probe, started time.Time) record {
+	p.Interval = max(p.Interval, minInterval)
+	return record{probe: p, started: started, health: spec.HealthStarting}
+}
+
+// result takes a result at now and returns when to look again.
+//
+// Before the first success, failures count by time, not by number, since the
+// probe repeats faster than its interval: the replica is unhealthy when the
+// start period and retries × interval have passed.
+func (r *record) result(now time.Time, err error) time.Duration {
+	r.tries++
+	if err == nil {
+		r.passed, r.failures, r.health, r.detail = true, 0, spec.HealthHealthy, ""
+		return r.probe.Interval.Std()
+	}
+	r.detail = err.Error()
+	if r.passed {
+		r.failures++
+		if r.failures >= r.probe.Retries {
+			r.health = spec.HealthUnhealthy
+		}
+		return r.probe.Interval.Std()
+	}
+	patience := r.probe.StartPeriod.Std() + time.Duration(r.probe.Retries)*r.probe.Interval.Std()
+	if now.Sub(r.started) >= patience {
+		r.health = spec.HealthUnhealthy
+	}
+	return r.retry()
+}
+
+// retry is the time to the next look before the first success.
+func (r *record) retry() time.Duration {
+	d := firstRetry << min(r.tries/4, 10)
+	return min(d, maxRetry, r.probe.Interval.Std())
+}

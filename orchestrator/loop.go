@@ -1,0 +1,204 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"dunnage/orchestrator/plan"
+	"dunnage/spec"
+)
+
+// Config is what a Loop works with. Every field but Pool6 is required.
+type Config struct {
+	Engine  Engine
+	Images  Images
+	Volumes Volumes
+	Network Network
+	Health  Health
+	Store   Store
+	Clock   Clock
+	Log     *slog.Logger
+
+	Pool  netip.Prefix // IPv4 addresses for networks
+	Pool6 netip.Prefix // IPv6 ones; zero = the host has no IPv6
+}
+
+// Times of the loop.
+const (
+	// lookTimeout bounds one look at the world. Fifty replicas take tens of
+	// milliseconds; a containerd that needs longer than this is wedged.
+	lookTimeout = 5 * time.Second
+	// lookAnyway is the longest time between two looks: what sends no event
+	// (rules that somebody flushed, a lost event) is seen after it.
+	lookAnyway = 2 * time.Second
+	// afterFailure keeps a failing action from spinning the loop.
+	afterFailure = 100 * time.Millisecond
+)
+
+// Loop keeps what releases declare true. Run owns every change; the other
+// methods may be called from anywhere.
+type Loop struct {
+	cfg   Config
+	state *state
+	alloc allocator
+	began time.Time
+
+	wake     chan struct{}
+	requests chan func()
+	events   *events
+	ops      *operations
+	status   atomic.Pointer[spec.Status]
+	routing  atomic.Pointer[spec.Routing] // as planned last
+
+	ctx  context.Context // of the agent: operations outlive the request that began them
+	jobs sync.WaitGroup  // operations that pull
+
+	// recording serialises read, change and save of replica records among the
+	// actions of a wave: two creates must not pick the same address.
+	recording sync.Mutex
+
+	memory // owned by Run's goroutine
+}
+
+// memory is what the loop learns by looking and may lose: after a restart the
+// next looks find it again, at worst by beginning a drain anew.
+type memory struct {
+	applied  spec.Routing         // last routing that Apply reported done
+	draining map[string]time.Time // replica -> first seen running and unnamed with connections
+	stopping map[string]time.Time // replica -> stop signal sent
+	names    map[string]string    // replica -> fingerprint of its hosts file
+	failures map[string]failure   // replica -> failed actions on it
+	shown    map[string]spec.ReplicaState
+	pulling  map[string]bool          // image -> a repair pull runs
+	purge    map[string][]spec.Volume // project -> volumes to remove when it is down
+	problem  string
+	failed   bool // some action of the last wave failed
+}
+
+type failure struct {
+	count int
+	at    time.Time
+	text  string
+}
+
+// New loads the store and returns a loop that does nothing until Run. What it
+// will begin ends with ctx.
+func New(ctx context.Context, cfg Config) (*Loop, error) {
+	st, err := loadState(cfg.Store)
+	if err != nil {
+		return nil, err
+	}
+	l := &Loop{
+		ctx: ctx, cfg: cfg, state: st, began: cfg.Clock.Now(),
+		alloc:    allocator{pool: cfg.Pool, pool6: cfg.Pool6, state: st},
+		wake:     make(chan struct{}, 1),
+		requests: make(chan func()),
+		events:   newEvents(cfg.Clock),
+		ops:      newOperations(cfg.Clock),
+		memory: memory{
+			draining: map[string]time.Time{}, stopping: map[string]time.Time{}, names: map[string]string{},
+			failures: map[string]failure{}, shown: map[string]spec.ReplicaState{}, pulling: map[string]bool{}, purge: map[string][]spec.Volume{},
+		},
+	}
+	l.status.Store(&spec.Status{At: l.began})
+	l.routing.Store(&spec.Routing{})
+	return l, nil
+}
+
+// Look asks for another look soon. It never blocks.
+func (l *Loop) Look() {
+	select {
+	case l.wake <- struct{}{}:
+	default: // one is asked for already
+	}
+}
+
+// Run looks and acts until the loop's context ends, then waits for what it
+// began. Containers and rules stay as they are.
+func (l *Loop) Run() {
+	ctx := l.ctx
+	defer l.jobs.Wait()
+	changes := l.cfg.Engine.Changes(ctx)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-l.wake:
+		case _, ok := <-changes:
+			if !ok {
+				changes = nil
+			}
+		case f := <-l.requests:
+			f()
+		}
+		timer.Reset(l.Step(ctx))
+	}
+}
+
+// Step looks, does one wave and returns how long nothing need be looked at.
+// Run calls it; tests may instead.
+func (l *Loop) Step(ctx context.Context) time.Duration {
+	observed, err := l.observe(ctx)
+	if err != nil {
+		l.trouble(err)
+		return afterFailure
+	}
+	l.trouble(nil)
+	desired := l.state.desired()
+	p := plan.Make(desired, observed)
+	l.publish(p, observed)
+	l.settle(p, observed)
+	l.failed = false
+	l.execute(ctx, p.Actions)
+	switch {
+	case l.failed:
+		return afterFailure
+	case len(p.Actions) > 0:
+		return 0 // their effects are to be seen
+	case p.Wake.IsZero():
+		return lookAnyway
+	default:
+		return min(max(p.Wake.Sub(l.cfg.Clock.Now()), time.Millisecond), lookAnyway)
+	}
+}
+
+// trouble notes what keeps the loop from looking, once for each cause.
+func (l *Loop) trouble(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text == l.problem {
+		return
+	}
+	l.problem = text
+	if text == "" {
+		l.cfg.Log.Info("looking again")
+		return
+	}
+	l.cfg.Log.Error("can't look", "error", text)
+	l.events.add(spec.Event{Kind: spec.EventProblem, Message: text})
+	s := *l.status.Load()
+	s.Problems = []string{text}
+	l.status.Store(&s)
+}
+
+// do runs f on the loop's goroutine and returns its error.
+func (l *Loop) do(ctx context.Context, f func() error) error {
+	done := make(chan error, 1)
+	select {
+	case l.requests <- func() { done <- f() }:
+		return <-done
+	case <-ctx.Done():
+		return fmt.Errorf("the agent is stopping: %w", errors.Join(spec.ErrUnavailable, ctx.Err()))
+	}
+}

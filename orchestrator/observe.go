@@ -1,0 +1,199 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"dunnage/orchestrator/plan"
+	"dunnage/spec"
+)
+
+// look is what the adapters say at one time.
+type look struct {
+	instances []spec.Instance
+	attached  []string
+	named     []netip.Addr
+	equal     bool
+}
+
+// observe looks at everything. It changes nothing but the set of probes.
+func (l *Loop) observe(ctx context.Context) (plan.Observed, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	seen, err := l.look(ctx)
+	if err != nil {
+		return plan.Observed{}, err
+	}
+	o := plan.Observed{Now: l.cfg.Clock.Now(), Applied: l.applied, RulesEqual: seen.equal}
+	o.Replicas = l.merge(seen)
+	l.probe(o.Replicas)
+	if err := l.count(ctx, o.Replicas); err != nil {
+		return plan.Observed{}, err
+	}
+	return o, nil
+}
+
+// look asks engine and network side by side.
+func (l *Loop) look(ctx context.Context) (look, error) {
+	var (
+		s                look
+		engine, net, att error
+		wg               sync.WaitGroup
+	)
+	wg.Go(func() { s.instances, engine = l.cfg.Engine.Instances(ctx) })
+	wg.Go(func() { s.named, s.equal, net = l.cfg.Network.Routed(ctx, l.applied) })
+	wg.Go(func() { s.attached, att = l.cfg.Network.Attached(ctx) })
+	wg.Wait()
+	switch {
+	case engine != nil:
+		return s, fmt.Errorf("list containers: %w", engine)
+	case net != nil:
+		return s, fmt.Errorf("read nat rules: %w", net)
+	case att != nil:
+		return s, fmt.Errorf("list namespaces: %w", att)
+	}
+	return s, nil
+}
+
+// merge joins what engine, network, store and memory know of each replica.
+func (l *Loop) merge(s look) []plan.Replica {
+	all := map[string]*plan.Replica{}
+	at := func(id string) *plan.Replica {
+		if all[id] == nil {
+			all[id] = &plan.Replica{ReplicaKey: spec.ReplicaKey{ID: id}}
+		}
+		return all[id]
+	}
+	for _, rec := range l.state.replicaRecords() {
+		r := at(rec.ID)
+		r.ReplicaKey, r.Recorded, r.Record = rec.ReplicaKey, true, rec
+	}
+	for _, i := range s.instances {
+		r := at(i.ID)
+		r.ReplicaKey, r.Exists, r.Phase, r.Pid = i.ReplicaKey, true, i.Phase, i.Pid
+		r.StartedAt, r.ExitedAt, r.ExitCode, r.OOM = i.StartedAt, i.ExitedAt, i.ExitCode, i.OOM
+	}
+	for _, id := range s.attached {
+		at(id).Attached = true
+	}
+	out := make([]plan.Replica, 0, len(all))
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		r := all[id]
+		for _, a := range plan.Addresses(r.Record) {
+			_, found := slices.BinarySearchFunc(s.named, a, netip.Addr.Compare)
+			r.Named = r.Named || found
+		}
+		l.recall(r)
+		out = append(out, *r)
+	}
+	l.forget(all)
+	return out
+}
+
+// recall adds what the loop remembers of the replica.
+func (l *Loop) recall(r *plan.Replica) {
+	if !r.Alive() {
+		delete(l.stopping, r.ID)
+	}
+	if !r.Alive() || r.Named {
+		delete(l.draining, r.ID)
+	}
+	r.StoppingSince, r.DrainingSince, r.Names = l.stopping[r.ID], l.draining[r.ID], l.names[r.ID]
+	f := l.failures[r.ID]
+	r.Error, r.Errors, r.ErrorAt = f.text, f.count, f.at
+	if r.Phase == spec.PhaseRunning {
+		r.Health, r.Detail = l.cfg.Health.Health(r.ID, r.StartedAt)
+	}
+}
+
+// forget drops what is remembered of replicas that are gone. Failures to make
+// a replica stay, since there is nothing of it to see yet.
+func (l *Loop) forget(all map[string]*plan.Replica) {
+	gone := func(id string) bool { return all[id] == nil }
+	maps.DeleteFunc(l.names, func(id, _ string) bool { return gone(id) })
+	maps.DeleteFunc(l.failures, func(id string, f failure) bool {
+		return gone(id) && l.cfg.Clock.Now().Sub(f.at) > lookAnyway*10
+	})
+}
+
+// probe tells the monitor which processes run.
+func (l *Loop) probe(rs []plan.Replica) {
+	var targets []spec.ProbeTarget
+	for i := range rs {
+		r := &rs[i]
+		if r.Phase != spec.PhaseRunning || len(r.Record.Addresses) == 0 {
+			continue
+		}
+		targets = append(targets, spec.ProbeTarget{
+			Replica: r.ID, Addr: r.Record.Addresses[0].Addr, StartedAt: r.StartedAt,
+			Probes: r.Record.Probes, Adopted: r.StartedAt.Before(l.began),
+		})
+	}
+	l.cfg.Health.Watch(targets)
+	for i := range rs { // a target that is new has only now a health to ask for
+		if r := &rs[i]; r.Phase == spec.PhaseRunning {
+			r.Health, r.Detail = l.cfg.Health.Health(r.ID, r.StartedAt)
+		}
+	}
+}
+
+// count asks for the connections of replicas that run but aren't named: those
+// that may have to be waited for.
+func (l *Loop) count(ctx context.Context, rs []plan.Replica) error {
+	var addrs []netip.Addr
+	for _, r := range rs {
+		if r.Phase == spec.PhaseRunning && !r.Named && r.StoppingSince.IsZero() {
+			addrs = append(addrs, plan.Addresses(r.Record)...)
+		}
+	}
+	if len(addrs) == 0 {
+		return nil
+	}
+	conns, err := l.cfg.Network.Connections(ctx, addrs)
+	if err != nil {
+		return fmt.Errorf("count connections: %w", err)
+	}
+	for i := range rs {
+		for _, a := range plan.Addresses(rs[i].Record) {
+			rs[i].Conns += conns[a]
+		}
+	}
+	return nil
+}
+
+// publish makes the snapshot that readers see, and events of what changed.
+func (l *Loop) publish(p plan.Plan, o plan.Observed) {
+	l.routing.Store(&p.Routing)
+	l.status.Store(&spec.Status{At: o.Now, Projects: p.Status})
+	now := map[string]spec.ReplicaState{}
+	for _, project := range p.Status {
+		for _, s := range project.Services {
+			for _, r := range s.Replicas {
+				now[r.Replica] = r.State
+				l.transition(r)
+			}
+		}
+	}
+	l.shown = now
+}
+
+// transition tells of a replica that became ready or unhealthy.
+func (l *Loop) transition(r spec.ReplicaStatus) {
+	if l.shown[r.Replica] == r.State {
+		return
+	}
+	kind := map[spec.ReplicaState]spec.EventKind{
+		spec.StateReady: spec.EventReady, spec.StateUnhealthy: spec.EventUnhealthy,
+	}[r.State]
+	if kind != "" {
+		l.events.add(spec.Event{
+			Kind: kind, Project: r.Project, Service: r.Service, Replica: r.Replica,
+			Message: strings.TrimSpace(r.Replica + " is " + string(r.State) + " " + r.Detail),
+		})
+	}
+}

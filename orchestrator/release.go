@@ -1,0 +1,227 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"dunnage/spec"
+)
+
+// keptReleases is how many releases of a project stay for a rollback.
+const keptReleases = 10
+
+// candidate is a release that may become the desired one.
+type candidate struct {
+	release spec.Release // without number
+	changes []spec.ServiceOutcome
+	notes   []string
+}
+
+// propose makes what a deploy would make the desired release: the manifest,
+// plus services that it no longer has unless they may go, with host ports
+// resolved. prev is the present release, if there is one.
+func (l *Loop) propose(ctx context.Context, r spec.DeployRequest, images map[string]spec.PinnedImage, prev *spec.Release) (candidate, error) {
+	c := candidate{release: spec.Release{Project: r.Project, Images: maps.Clone(images), Reason: "deploy"}}
+	p := &c.release.Project
+	p.Services = slices.Clone(p.Services)
+	if prev != nil {
+		if !r.RemoveOrphans {
+			c.notes = append(c.notes, adopt(&c.release, *prev)...)
+		}
+		for i := range p.Services {
+			if old, ok := prev.Project.Service(p.Services[i].Name); ok {
+				p.Services[i].Container.Epoch = old.Container.Epoch
+			}
+		}
+	}
+	for i := range p.Services {
+		if r.Force && !p.Services[i].Orphan {
+			p.Services[i].Container.Epoch++
+		}
+	}
+	if err := l.resolvePorts(ctx, p); err != nil {
+		return c, err
+	}
+	c.changes = compare(prev, c.release)
+	return c, nil
+}
+
+// adopt carries over the services of prev that next doesn't have, with the
+// networks and volumes they use.
+func adopt(next *spec.Release, prev spec.Release) []string {
+	var notes []string
+	p := &next.Project
+	for _, s := range prev.Project.Services {
+		if _, ok := p.Service(s.Name); ok {
+			continue
+		}
+		s.Orphan = true
+		p.Services = append(p.Services, s)
+		next.Images[s.Name] = prev.Images[s.Name]
+		notes = append(notes, fmt.Sprintf("service %s isn't in the manifest any more and keeps running; --remove-orphans removes it", s.Name))
+		for _, a := range s.Container.Networks {
+			if _, ok := p.Network(a.Name); !ok {
+				if n, ok := prev.Project.Network(a.Name); ok {
+					p.Networks = append(slices.Clone(p.Networks), n)
+				}
+			}
+		}
+	}
+	slices.SortFunc(p.Services, func(a, b spec.Service) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(p.Networks, func(a, b spec.Network) int { return strings.Compare(a.Name, b.Name) })
+	return notes
+}
+
+// compare says what next does to each service of prev.
+func compare(prev *spec.Release, next spec.Release) []spec.ServiceOutcome {
+	var out []spec.ServiceOutcome
+	for _, s := range next.Project.Services {
+		out = append(out, spec.ServiceOutcome{Name: s.Name, Change: change(prev, next, s), Wanted: s.Replicas, Ports: s.Ports})
+	}
+	if prev == nil {
+		return out
+	}
+	for _, s := range prev.Project.Services {
+		if _, ok := next.Project.Service(s.Name); !ok {
+			out = append(out, spec.ServiceOutcome{Name: s.Name, Change: spec.ChangeRemove})
+		}
+	}
+	return out
+}
+
+func change(prev *spec.Release, next spec.Release, s spec.Service) spec.Change {
+	if prev == nil {
+		return spec.ChangeCreate
+	}
+	old, ok := prev.Project.Service(s.Name)
+	switch {
+	case !ok:
+		return spec.ChangeCreate
+	case s.Orphan:
+		return spec.ChangeOrphan
+	case spec.Generation(old.Container, prev.Images[s.Name].Digest) != spec.Generation(s.Container, next.Images[s.Name].Digest):
+		return spec.ChangeReplace
+	case old.Replicas != s.Replicas:
+		return spec.ChangeScale
+	case len(differing("", reflect.ValueOf(old), reflect.ValueOf(s))) > 0:
+		return spec.ChangeUpdate
+	default:
+		return spec.ChangeNone
+	}
+}
+
+// differing lists the JSON names of the fields that differ, down to one level
+// inside structs: "ports", "container.command".
+func differing(prefix string, a, b reflect.Value) []string {
+	var out []string
+	for i := range a.NumField() {
+		name, _, _ := strings.Cut(a.Type().Field(i).Tag.Get("json"), ",")
+		x, y := a.Field(i), b.Field(i)
+		switch {
+		case reflect.DeepEqual(x.Interface(), y.Interface()), x.Kind() == reflect.Slice && x.Len() == 0 && y.Len() == 0:
+		case x.Kind() == reflect.Struct && prefix == "":
+			out = append(out, differing(name+".", x, y)...)
+		default:
+			out = append(out, prefix+name)
+		}
+	}
+	return out
+}
+
+// unchanged reports whether the candidate is what prev is already.
+func (c candidate) unchanged(prev *spec.Release) bool {
+	if prev == nil {
+		return false
+	}
+	for _, s := range c.changes {
+		if s.Change != spec.ChangeNone && s.Change != spec.ChangeOrphan {
+			return false
+		}
+	}
+	return reflect.DeepEqual(prev.Project.Networks, c.release.Project.Networks) || len(prev.Project.Networks)+len(c.release.Project.Networks) == 0
+}
+
+// present is the project's desired release, nil if it has none or is down.
+func (l *Loop) present(project string) *spec.Release {
+	rec, ok := l.state.project(project)
+	if !ok || rec.Down {
+		return nil
+	}
+	r, ok := l.state.release(project, rec.Desired)
+	if !ok {
+		return nil
+	}
+	return &r
+}
+
+// install makes the release the desired one: number, subnets, addresses and
+// record in one commit. It runs on the loop's goroutine.
+func (l *Loop) install(r spec.Release) (int, error) {
+	now := l.cfg.Clock.Now()
+	name := r.Project.Name
+	rec, ok := l.state.project(name)
+	if !ok {
+		rec = spec.ProjectRecord{Name: name, Next: 1}
+	}
+	if rec.Down {
+		rec.Down, rec.Good, rec.Stopped = false, 0, nil
+	}
+	var err error
+	if rec.Networks, err = l.alloc.networks(rec, r.Project); err != nil {
+		return 0, err
+	}
+	if rec.Addresses, err = l.alloc.leases(rec, r.Project, now); err != nil {
+		return 0, err
+	}
+	r.Number, r.Created = rec.Next, now
+	rec.Next++
+	rec.Desired = r.Number
+	c := spec.Commit{Releases: []spec.ReleaseRecord{{Project: name, Release: r}}, DropReleases: l.outdated(rec)}
+	c.Projects = []spec.ProjectRecord{rec}
+	if err := l.retain(name, r); err != nil {
+		return 0, err
+	}
+	if err := l.state.save(c); err != nil {
+		return 0, err
+	}
+	for _, old := range c.DropReleases {
+		if err := l.cfg.Images.Retain(l.ctx, retainName(name, old.Release.Number), nil); err != nil {
+			l.cfg.Log.Warn("let go of an old release's images", "project", name, "release", old.Release.Number, "error", err)
+		}
+	}
+	l.events.add(spec.Event{Kind: spec.EventRelease, Project: name, Message: fmt.Sprintf("release %d: %s", r.Number, r.Reason)})
+	return r.Number, nil
+}
+
+// retain pins the release's images before the release is recorded, so that no
+// recorded release is without them.
+func (l *Loop) retain(project string, r spec.Release) error {
+	var images []spec.PinnedImage
+	for _, s := range r.Project.Services {
+		images = append(images, r.Images[s.Name])
+	}
+	if err := l.cfg.Images.Retain(l.ctx, retainName(project, r.Number), images); err != nil {
+		return fmt.Errorf("retain the images of release %d: %w", r.Number, err)
+	}
+	return nil
+}
+
+func retainName(project string, number int) string {
+	return fmt.Sprintf("%s-release-%d", project, number)
+}
+
+// outdated lists the releases beyond the kept ones, never the good one.
+func (l *Loop) outdated(rec spec.ProjectRecord) []spec.ReleaseRecord {
+	var out []spec.ReleaseRecord
+	history := l.state.history(rec.Name)
+	for _, r := range history[:max(0, len(history)+1-keptReleases)] {
+		if r.Number != rec.Good {
+			out = append(out, spec.ReleaseRecord{Project: rec.Name, Release: r})
+		}
+	}
+	return out
+}
