@@ -1,0 +1,59 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Agent is a dunnage agent on a lab's host, with a private containerd.
+type Agent struct {
+	Lab     *Lab
+	Program string // path of bin/dunnage
+}
+
+func (a Agent) socket() string { return a.Lab.Path("agent.sock") }
+
+// URL is what DUNNAGE_HOST must say to reach the agent.
+func (a Agent) URL() string { return "unix://" + a.socket() }
+
+// Start starts the agent and waits until it answers.
+func (a Agent) Start(ctx context.Context) error {
+	if _, err := os.Stat(a.Program); err != nil {
+		return fmt.Errorf("no %s: run make build: %w", a.Program, err)
+	}
+	err := a.Lab.Start("agent", nil, a.Program, "agent",
+		"--state-dir", a.Lab.Path("state"),
+		"--run-dir", a.Lab.Path("run"),
+		"--socket", a.socket(),
+		"--containerd", "managed",
+		"--pool", "10.213.0.0/16",
+		"--pool6", "fd00:d0:213::/48")
+	if err != nil {
+		return err
+	}
+	return Await(ctx, 30*time.Second, func() error {
+		if a.Lab.Pid("agent") == 0 {
+			return fmt.Errorf("the agent ended; see %s", a.Lab.Path("agent.log"))
+		}
+		_, err := a.Run(ctx, nil, "ps", "--json")
+		return err
+	})
+}
+
+// Run runs a verb and returns what it printed.
+func (a Agent) Run(ctx context.Context, env []string, args ...string) (string, error) {
+	return OutputEnv(ctx, append(env, "DUNNAGE_HOST="+a.URL()), append([]string{a.Program}, args...)...)
+}
+
+// LoadImages loads the archives called names (without .tar) from folder.
+func (a Agent) LoadImages(ctx context.Context, folder string, names ...string) error {
+	for _, n := range names {
+		if _, err := a.Run(ctx, nil, "image", "load", filepath.Join(folder, n+".tar")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
