@@ -1,0 +1,158 @@
+package manifest
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"dunnage/spec"
+
+	"github.com/compose-spec/compose-go/v2/types"
+)
+
+// converter turns the merged Compose project into ours.
+type converter struct {
+	*loading
+	in          *types.Project
+	volumes     map[string]spec.Volume
+	usedVolumes map[string]bool
+	usedNets    map[string]bool
+}
+
+func newConverter(l *loading, in *types.Project) *converter {
+	c := &converter{loading: l, in: in, volumes: map[string]spec.Volume{}, usedVolumes: map[string]bool{}, usedNets: map[string]bool{}}
+	for name, v := range in.Volumes {
+		c.volumes[name] = spec.Volume{Name: name, ID: v.Name, External: bool(v.External)}
+	}
+	return c
+}
+
+// sorted are a map's keys in order.
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// failAt reports a problem at a key.
+func (c *converter) failAt(p *problem, path ...string) {
+	c.fail(c.where(path...), dotted(path), p)
+}
+
+func (c *converter) project() spec.Project {
+	p := spec.Project{Name: c.name, Services: []spec.Service{}}
+	for _, name := range sorted(c.in.Services) {
+		p.Services = append(p.Services, c.service(name, c.in.Services[name]))
+	}
+	if len(p.Services) == 0 && len(c.in.DisabledServices) > 0 {
+		c.failAt(refuse("Activate one with --profile", "every service belongs to a profile, and none is active"), "services")
+	}
+	p.Networks = c.networks()
+	p.Volumes = c.declaredVolumes()
+	c.checkPublished(p)
+	c.checkInternal(p)
+	c.checkDependencies(p)
+	c.checkNames(p)
+	return p
+}
+
+func (c *converter) networks() []spec.Network {
+	var nets []spec.Network
+	for _, name := range sorted(c.in.Networks) {
+		n := c.in.Networks[name]
+		if !c.usedNets[name] {
+			c.report.note("network %s is used by no service, so it isn't made", name)
+			continue
+		}
+		nets = append(nets, spec.Network{Name: name, Internal: n.Internal, IPv6: n.EnableIPv6 != nil && *n.EnableIPv6})
+	}
+	return nets
+}
+
+func (c *converter) declaredVolumes() []spec.Volume {
+	var vols []spec.Volume
+	for _, name := range sorted(c.volumes) {
+		if !c.usedVolumes[name] {
+			c.report.note("volume %s is used by no service, so it isn't made", name)
+			continue
+		}
+		vols = append(vols, c.volumes[name])
+	}
+	return vols
+}
+
+// service converts one service; what it reports makes Load fail, so that what
+// it returns may then be incomplete.
+func (c *converter) service(name string, in types.ServiceConfig) spec.Service {
+	if len(c.name)+len(name) > maxNames {
+		c.failAt(refuse("Shorten one", "the names of project and service together have %d characters, but at most %d fit into a container's ID", len(c.name)+len(name), maxNames), "services", name)
+	}
+	s := spec.Service{
+		Name:      name,
+		Replicas:  c.replicas(name, in),
+		Container: c.container(name, in),
+		Ports:     c.ports(name, in.Ports),
+		DependsOn: dependencies(in.DependsOn),
+	}
+	s.Restart, _ = parseRestart(in.Restart) // checked by the walk
+	x := c.extension(name, in)
+	s.Drain, s.Allow = x.drain, x.allow
+	s.Container.Probes = c.probes(name, in, x.probe)
+	s.Order = c.order(name, in, s.Container)
+	if in.ContainerName != "" && s.Replicas > 1 {
+		c.failAt(refuse("Remove container_name; the service's name reaches all replicas", "%d replicas can't have one name", s.Replicas), "services", name, "container_name")
+	}
+	return s
+}
+
+// maxNames leaves room for "-<8 digits>-<number>" in the 76 characters that a
+// containerd ID may have.
+const maxNames = 60
+
+func (c *converter) replicas(name string, in types.ServiceConfig) int {
+	n := 1
+	if in.Deploy != nil && in.Deploy.Replicas != nil {
+		n = *in.Deploy.Replicas
+	}
+	if in.Scale == nil {
+		return n
+	}
+	if in.Deploy != nil && in.Deploy.Replicas != nil && n != *in.Scale {
+		c.failAt(refuse("Remove scale", "scale says %d replicas, but deploy.replicas says %d", *in.Scale, n), "services", name, "scale")
+	}
+	return *in.Scale
+}
+
+// order resolves the update order, which is visible in the notes when it is
+// the one that Compose users may not expect.
+func (c *converter) order(name string, in types.ServiceConfig, box spec.Container) spec.UpdateOrder {
+	if in.Deploy != nil && in.Deploy.UpdateConfig != nil && in.Deploy.UpdateConfig.Order != "" {
+		return spec.UpdateOrder(in.Deploy.UpdateConfig.Order)
+	}
+	for _, m := range box.Mounts {
+		if one := (spec.Container{Mounts: []spec.Mount{m}}); one.Writable() {
+			c.report.note("%s: update order is stop-first because it can write to %s %s", name, m.Type, cmp.Or(c.volumeName(m), m.Source))
+			return spec.StopFirst
+		}
+	}
+	return spec.StartFirst
+}
+
+// volumeName is the manifest's name of a mounted volume.
+func (c *converter) volumeName(m spec.Mount) string {
+	for _, name := range sorted(c.volumes) {
+		if m.Type == spec.MountVolume && c.volumes[name].ID == m.Source {
+			return name
+		}
+	}
+	return ""
+}
+
+func dependencies(in types.DependsOnConfig) []spec.Dependency {
+	var deps []spec.Dependency
+	for _, name := range sorted(in) {
+		d := in[name]
+		deps = append(deps, spec.Dependency{
+			Service:   name,
+			Condition: spec.Condition(cmp.Or(d.Condition, string(spec.DependStarted))),
+			Optional:  !d.Required,
+		})
+	}
+	return deps
+}

@@ -1,0 +1,122 @@
+package manifest
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"dunnage/spec"
+)
+
+// maxErrors bounds what is told of one hopeless file.
+const maxErrors = 100
+
+// Error is one problem of a manifest at its place in the file as written.
+// Line and Column count from 1; Column counts bytes, as YAML does.
+type Error struct {
+	File         string
+	Line, Column int
+	Path         string // "services.web.ports[0]"; empty for the file as a whole
+	Reason       string // why it is refused
+	Hint         string // the next step; may be empty
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s:%d:%d: ", e.File, e.Line, e.Column)
+	if e.Path != "" {
+		b.WriteString(e.Path + ": ")
+	}
+	b.WriteString("refused: " + e.Reason)
+	if e.Hint != "" {
+		b.WriteString(". " + e.Hint)
+	}
+	return b.String()
+}
+
+// Is makes errors.Is(err, spec.ErrRefused) true.
+func (e *Error) Is(target error) bool { return target == spec.ErrRefused }
+
+// Errors is every problem of a manifest, in the order of files and positions.
+// It is never empty.
+type Errors []*Error
+
+func (l Errors) Error() string {
+	lines := make([]string, 0, len(l))
+	for i, e := range l {
+		if i == maxErrors {
+			lines = append(lines, fmt.Sprintf("and %d more problems", len(l)-maxErrors))
+			break
+		}
+		lines = append(lines, e.Error())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap lets errors.Is and errors.As see each problem.
+func (l Errors) Unwrap() []error {
+	errs := make([]error, len(l))
+	for i, e := range l {
+		errs[i] = e
+	}
+	return errs
+}
+
+// problem is an Error that doesn't know its place yet.
+type problem struct{ reason, hint string }
+
+func (p *problem) Error() string { return p.reason }
+
+func refuse(hint, format string, args ...any) *problem {
+	return &problem{reason: fmt.Sprintf(format, args...), hint: hint}
+}
+
+// report collects problems and remarks while a manifest is read.
+type report struct {
+	order  map[string]int // files in the order they were given
+	errs   Errors
+	notes  []string
+	notice map[string]bool
+}
+
+func newReport() *report {
+	return &report{order: map[string]int{}, notice: map[string]bool{}}
+}
+
+func (r *report) file(name string) {
+	if _, ok := r.order[name]; !ok {
+		r.order[name] = len(r.order)
+	}
+}
+
+func (r *report) add(at place, path string, p *problem) {
+	r.errs = append(r.errs, &Error{
+		File: at.file, Line: at.line, Column: at.column,
+		Path: path, Reason: p.reason, Hint: p.hint,
+	})
+}
+
+func (r *report) note(format string, args ...any) {
+	n := fmt.Sprintf(format, args...)
+	if !r.notice[n] {
+		r.notice[n] = true
+		r.notes = append(r.notes, n)
+	}
+}
+
+// err returns the sorted problems without repetition, or nil.
+func (r *report) err() error {
+	if len(r.errs) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(r.errs, func(a, b *Error) int {
+		return cmp.Or(
+			cmp.Compare(r.order[a.File], r.order[b.File]),
+			cmp.Compare(a.Line, b.Line),
+			cmp.Compare(a.Column, b.Column),
+			cmp.Compare(a.Path, b.Path),
+		)
+	})
+	return slices.CompactFunc(r.errs, func(a, b *Error) bool { return *a == *b })
+}

@@ -1,0 +1,105 @@
+package manifest
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"dunnage/spec"
+
+	"github.com/compose-spec/compose-go/v2/types"
+)
+
+// Defaults of x-dunnage, as spec.Probe documents them.
+const (
+	defaultDrain    = 30 * time.Second
+	networkInterval = 5 * time.Second
+	networkTimeout  = 5 * time.Second
+	execInterval    = 30 * time.Second
+	execTimeout     = 30 * time.Second
+	defaultRetries  = 3
+)
+
+// extension is x-dunnage of a service.
+type extension struct {
+	drain spec.Duration
+	allow []netip.Prefix
+	probe *spec.Probe
+}
+
+// extension reads x-dunnage after merging; the walk has checked the values.
+func (c *converter) extension(name string, in types.ServiceConfig) extension {
+	x := extension{drain: spec.Duration(defaultDrain)}
+	m, _ := in.Extensions["x-dunnage"].(map[string]any)
+	if v, ok := m["drain"]; ok {
+		x.drain = duration(v)
+	}
+	list, _ := m["allow"].([]any)
+	for _, v := range list {
+		p, _ := parsePrefix(fmt.Sprint(v))
+		x.allow = append(x.allow, p)
+	}
+	slices.SortFunc(x.allow, netip.Prefix.Compare)
+	x.allow = slices.Compact(x.allow)
+	if p, ok := m["probe"].(map[string]any); ok {
+		x.probe = c.networkProbe(name, p)
+	}
+	if _, listed := m["allow"]; listed && len(x.allow) == 0 {
+		c.failAt(refuse("List addresses, or remove the key to allow all", "the list is empty"), "services", name, "x-dunnage", "allow")
+	}
+	return x
+}
+
+func duration(v any) spec.Duration {
+	d, _ := parseDuration(fmt.Sprint(v))
+	return spec.Duration(d)
+}
+
+func (c *converter) networkProbe(name string, m map[string]any) *spec.Probe {
+	web, isHTTP := m["http"].(map[string]any)
+	raw, isTCP := m["tcp"].(map[string]any)
+	if isHTTP == isTCP {
+		c.failAt(refuse("Write http: {port: 80, path: /healthz} or tcp: {port: 5432}", "a probe is either http or tcp"), "services", name, "x-dunnage", "probe")
+		return nil
+	}
+	p := networkDefaults(spec.ProbeTCP, portOf(raw))
+	if isHTTP {
+		p = networkDefaults(spec.ProbeHTTP, portOf(web))
+		p.Path = "/"
+		if v, ok := web["path"]; ok {
+			p.Path = fmt.Sprint(v)
+		}
+	}
+	for key, field := range map[string]*spec.Duration{"interval": &p.Interval, "timeout": &p.Timeout, "start_period": &p.StartPeriod} {
+		if v, ok := m[key]; ok {
+			*field = duration(v)
+		}
+	}
+	if v, ok := m["retries"]; ok {
+		n, _ := strconv.Atoi(fmt.Sprint(v))
+		p.Retries = orDefault(n)
+	}
+	return &p
+}
+
+// orDefault: 0 retries mean the default, as in Docker.
+func orDefault(n int) int {
+	if n == 0 {
+		return defaultRetries
+	}
+	return n
+}
+
+func portOf(m map[string]any) uint16 {
+	n, _ := parsePort(fmt.Sprint(m["port"]))
+	return n
+}
+
+func networkDefaults(k spec.ProbeKind, port uint16) spec.Probe {
+	return spec.Probe{
+		Kind: k, Port: port, Retries: defaultRetries,
+		Interval: spec.Duration(networkInterval), Timeout: spec.Duration(networkTimeout),
+	}
+}

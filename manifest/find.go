@@ -1,0 +1,227 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/dotenv"
+	"github.com/compose-spec/compose-go/v2/loader"
+)
+
+// The names that are looked for, in order; the ones of Compose after ours.
+var (
+	fileNames     = []string{"dunnage.yaml", "compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"}
+	overrideNames = []string{"compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"}
+)
+
+// environment is the process' own plus the .env of the working directory, or
+// the files of --env-file: what COMPOSE_FILE and its kin are read from.
+func environment(o Options) (map[string]string, error) {
+	env := map[string]string{}
+	for _, kv := range o.Environment {
+		k, v, _ := strings.Cut(kv, "=")
+		if k != "" {
+			env[k] = v
+		}
+	}
+	if len(o.EnvFiles) == 0 {
+		return projectEnvironment(o, env, o.WorkingDir)
+	}
+	for _, f := range o.EnvFiles {
+		if err := addDotEnv(env, absolute(o.WorkingDir, f), env, true); err != nil {
+			return nil, err
+		}
+	}
+	return env, nil
+}
+
+// projectEnvironment adds the .env of dir, which gives way to what is set.
+func projectEnvironment(o Options, env map[string]string, dir string) (map[string]string, error) {
+	if off, _ := strconv.ParseBool(env["COMPOSE_DISABLE_ENV_FILE"]); off || len(o.EnvFiles) > 0 {
+		return env, nil
+	}
+	return env, addDotEnv(env, filepath.Join(dir, ".env"), env, false)
+}
+
+// addDotEnv merges a file in Compose's env-file syntax into env.
+func addDotEnv(env map[string]string, path string, lookup map[string]string, required bool) error {
+	data, err := readFile(path)
+	if errors.Is(err, fs.ErrNotExist) && !required {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read env file: %w", err)
+	}
+	vars, err := parseEnv(string(data), func(k string) (string, bool) { v, ok := lookup[k]; return v, ok })
+	if err != nil {
+		return fmt.Errorf("read env file %s: %w", path, err)
+	}
+	for k, v := range vars {
+		if _, set := env[k]; !set {
+			env[k] = v
+		}
+	}
+	return nil
+}
+
+// parseEnv reads Compose's env-file syntax.
+func parseEnv(data string, lookup dotenv.LookupFn) (map[string]string, error) {
+	data = strings.TrimPrefix(data, "\ufeff")
+	vars, err := dotenv.ParseWithLookup(strings.NewReader(data), lookup)
+	return maps.Clone(vars), err
+}
+
+// findSources reads the files of the manifest.
+func findSources(o Options, env map[string]string, r *report) ([]source, error) {
+	files := o.Files
+	if len(files) == 0 {
+		files = fromEnvironment(env)
+	}
+	if len(files) == 0 {
+		files = discover(o.WorkingDir, r)
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("no manifest: none of %s in %s or above; name one with -f", strings.Join(fileNames, ", "), o.WorkingDir)
+	}
+	sources := make([]source, 0, len(files))
+	for _, f := range files {
+		s, err := open(o, f)
+		if err != nil {
+			return nil, fmt.Errorf("read manifest: %w", err)
+		}
+		sources = append(sources, s)
+	}
+	return sources, nil
+}
+
+func open(o Options, file string) (source, error) {
+	if file == "-" {
+		if o.Stdin == nil {
+			return source{}, errors.New("standard input isn't available; name a file with -f")
+		}
+		data, err := readLimited(o.Stdin, "standard input")
+		return source{name: "-", path: "-", data: data}, err
+	}
+	path := absolute(o.WorkingDir, file)
+	data, err := readFile(path)
+	return source{name: shown(o.WorkingDir, path), path: path, data: data}, err
+}
+
+// shown is the path as people look for it: relative where that is shorter.
+func shown(dir, path string) string {
+	if rel, err := filepath.Rel(dir, path); err == nil && len(rel) < len(path) {
+		return rel
+	}
+	return path
+}
+
+func absolute(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(dir, path)
+}
+
+// fromEnvironment is COMPOSE_FILE.
+func fromEnvironment(env map[string]string) []string {
+	list := env["COMPOSE_FILE"]
+	if list == "" {
+		return nil
+	}
+	sep := env["COMPOSE_PATH_SEPARATOR"]
+	if sep == "" {
+		sep = string(os.PathListSeparator)
+	}
+	return strings.Split(list, sep)
+}
+
+// discover looks in dir and its parents, as Compose does. dunnage.yaml stands
+// alone; a Compose file takes its override file along.
+func discover(dir string, r *report) []string {
+	for {
+		found := existing(dir, fileNames)
+		if len(found) > 1 {
+			r.note("%s is used; %s beside it isn't", found[0], strings.Join(found[1:], ", "))
+		}
+		if len(found) > 0 {
+			files := found[:1]
+			if o := existing(dir, overrideNames); len(o) > 0 && filepath.Base(found[0]) != fileNames[0] {
+				files = append(files, o[0])
+			}
+			return files
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return nil
+		}
+		dir = parent
+	}
+}
+
+func existing(dir string, names []string) []string {
+	var found []string
+	for _, n := range names {
+		p := filepath.Join(dir, n)
+		if st, err := os.Stat(p); err == nil && !st.IsDir() {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// projectDir is what relative paths start from: the first file's directory.
+func projectDir(o Options, sources []source) string {
+	if len(sources) == 0 || sources[0].path == "-" {
+		return o.WorkingDir
+	}
+	return filepath.Dir(sources[0].path)
+}
+
+// profiles are the active ones.
+func (l *loading) profiles() []string {
+	if len(l.opts.Profiles) > 0 {
+		return l.opts.Profiles
+	}
+	var active []string
+	for p := range strings.SplitSeq(l.env["COMPOSE_PROFILES"], ",") {
+		if p = strings.TrimSpace(p); p != "" {
+			active = append(active, p)
+		}
+	}
+	return active
+}
+
+// nameProject decides the project's name: -p, COMPOSE_PROJECT_NAME, the last
+// name: in the files, the directory.
+func (l *loading) nameProject() {
+	at, path, name := l.where(), "", ""
+	switch {
+	case l.opts.ProjectName != "":
+		name = l.opts.ProjectName
+	case l.env["COMPOSE_PROJECT_NAME"] != "":
+		name = l.env["COMPOSE_PROJECT_NAME"]
+	default:
+		for _, layer := range l.layers {
+			if e := layer.root.get("name"); e != nil && shapeOf(e.val) == shapeText {
+				at, path, name = e.val.at, "name", loader.NormalizeProjectName(l.text(e.val))
+			}
+		}
+	}
+	if name == "" {
+		name = loader.NormalizeProjectName(filepath.Base(l.dir))
+	}
+	if loader.NormalizeProjectName(name) != name || !partOfID.MatchString(name) {
+		l.fail(at, path, refuse("Give one with -p or name:, of lower-case letters and digits, separated by single - or _", "%q isn't a valid project name", clip(name)))
+		name = "project"
+	}
+	l.name = name
+}
+
+// missing reports whether a file isn't there.
+func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -1,0 +1,112 @@
+package manifest
+
+import (
+	"slices"
+	"strings"
+)
+
+// verdict says what happens to a key.
+type verdict int
+
+const (
+	honoured    verdict = iota // means what the Compose Specification says
+	differently                // accepted, but means something else; the text says what
+	refused                    // an error; the text says why, the hint what to do instead
+)
+
+func (v verdict) String() string {
+	return [...]string{"honoured", "honoured differently", "refused"}[v]
+}
+
+// key is one row of the table: a key of a Compose file, how its value looks
+// and what becomes of it. A refused key stands for everything below it.
+type key struct {
+	path    string // "services.*.ports.[].target": * is any name, [] any item
+	shape   shape
+	check   check // of a scalar value, after interpolation; may be nil
+	verdict verdict
+	text    string
+	hint    string
+}
+
+// yes is a key that is honoured.
+func yes(path string, k kind, text string) key {
+	return key{path: path, shape: k.shape, check: k.check, verdict: honoured, text: text}
+}
+
+// other is a key that is accepted and means something else than in Compose.
+func other(path string, k kind, text string) key {
+	return key{path: path, shape: k.shape, check: k.check, verdict: differently, text: text}
+}
+
+// no is a key that is refused.
+func no(path, why, instead string) key {
+	return key{path: path, verdict: refused, text: why, hint: instead}
+}
+
+// rule is the table as a tree, for walking next to the YAML.
+type rule struct {
+	key      key
+	name     string
+	known    bool // a row stands for it
+	children []*rule
+}
+
+// table is every row, in the order of docs/compose.md.
+var table = slices.Concat(topKeys, serviceKeys, containerKeys, refusedKeys, dunnageKeys, networkKeys, volumeKeys)
+
+var rules = buildRules(table)
+
+func buildRules(rows []key) *rule {
+	root := &rule{known: true, key: key{shape: shapeMap}}
+	for _, row := range rows {
+		at := root
+		for _, name := range strings.Split(row.path, ".") {
+			next := at.child(name)
+			if next == nil {
+				next = &rule{name: name}
+				at.children = append(at.children, next)
+			}
+			at = next
+		}
+		at.key, at.known = row, true
+	}
+	return root
+}
+
+func (r *rule) child(name string) *rule {
+	for _, c := range r.children {
+		if c.name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// lookup finds the rule for a key as written: by its name, else by the
+// wildcard of a mapping whose keys are names.
+func (r *rule) lookup(name string) *rule {
+	if c := r.child(name); c != nil {
+		return c
+	}
+	return r.child("*")
+}
+
+// item is the rule for the items of a list; nil if lists don't stand there.
+func (r *rule) item() *rule { return r.child("[]") }
+
+// extensible reports whether x-* keys may stand beside this rule's children:
+// everywhere but among names, where x-foo is a name.
+func (r *rule) extensible() bool { return r.child("*") == nil }
+
+// names lists the known keys below r.
+func (r *rule) names() []string {
+	var names []string
+	for _, c := range r.children {
+		if c.name != "*" && c.name != "[]" && c.known && c.key.verdict != refused {
+			names = append(names, c.name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}

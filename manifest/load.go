@@ -1,0 +1,227 @@
+package manifest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"dunnage/spec"
+
+	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/types"
+	"go.yaml.in/yaml/v4"
+)
+
+// Options says what Load may read. Nothing else of the machine is looked at
+// but the files that these name and that the manifest names in env_file.
+type Options struct {
+	Files       []string  // as given with -f; "-" is Stdin; none = look for them
+	Stdin       io.Reader // for "-"
+	WorkingDir  string    // where the command runs, absolute; relative Files start here
+	ProjectName string    // as given with -p; goes before everything else
+	EnvFiles    []string  // as given with --env-file; none = .env
+	Environment []string  // KEY=VALUE of the process
+	Profiles    []string  // as given with --profile; none = COMPOSE_PROFILES
+}
+
+// Result is a manifest that can be deployed.
+type Result struct {
+	Project spec.Project
+	Notes   []string // defaults that differ from Compose, unset variables ...; one line each
+	Files   []string // absolute paths in the order of merging; "-" for standard input
+}
+
+// Load reads, checks and merges the manifest. A problem in a file is an *Error;
+// all of them come together as Errors. Other errors say what couldn't be read.
+func Load(ctx context.Context, o Options) (Result, error) {
+	env, err := environment(o)
+	if err != nil {
+		return Result{}, err
+	}
+	r := newReport()
+	sources, err := findSources(o, env, r)
+	if err != nil {
+		return Result{}, err
+	}
+	env, err = projectEnvironment(o, env, projectDir(o, sources))
+	if err != nil {
+		return Result{}, err
+	}
+	var res Result
+	quietly(func(q *warnings) {
+		l := &loading{opts: o, env: env, dir: projectDir(o, sources), report: r, quiet: q}
+		res.Project, err = l.run(ctx, sources)
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	res.Notes = r.notes
+	for _, s := range sources {
+		res.Files = append(res.Files, s.path)
+	}
+	return res, nil
+}
+
+// loading is one Load after its files have been found.
+type loading struct {
+	opts   Options
+	env    map[string]string
+	dir    string // the project's directory, absolute
+	name   string // the project's
+	report *report
+	quiet  *warnings
+	layers []layer
+}
+
+func (l *loading) run(ctx context.Context, sources []source) (spec.Project, error) {
+	for _, s := range sources {
+		l.layers = append(l.layers, parse(s, l.report)...)
+	}
+	if len(l.layers) == 0 {
+		if len(l.report.errs) == 0 {
+			l.fail(place{sources[0].name, 1, 1}, "", refuse("Write `services:` and at least one service", "the file is empty"))
+		}
+		return spec.Project{}, l.report.err()
+	}
+	l.nameProject()
+	l.env["COMPOSE_PROJECT_NAME"] = l.name
+	l.walk()
+	if !l.declaresServices() {
+		return spec.Project{}, l.report.err()
+	}
+	merged, err := l.merge(ctx)
+	if err != nil {
+		return spec.Project{}, err
+	}
+	p := newConverter(l, merged).project()
+	if err := l.report.err(); err != nil {
+		return spec.Project{}, err
+	}
+	return p, nil
+}
+
+func (l *loading) fail(at place, path string, p *problem) { l.report.add(at, path, p) }
+
+// walk checks every layer against the table.
+func (l *loading) walk() {
+	w := &walker{report: l.report, env: l.env, quiet: l.quiet}
+	for _, layer := range l.layers {
+		w.mapping(layer.root, rules, "")
+		layer.root.remove("version") // compose-go warns about it once a process
+	}
+}
+
+func (t *tree) remove(key string) {
+	t.entries = slices.DeleteFunc(t.entries, func(e entry) bool { return e.key == key })
+}
+
+func (l *loading) declaresServices() bool {
+	for _, layer := range l.layers {
+		if e := layer.root.get("services"); e != nil && len(e.val.entries) > 0 {
+			return true
+		}
+	}
+	if len(l.report.errs) == 0 {
+		l.fail(l.layers[0].root.at, "", refuse("Write `services:` and at least one service", "there is no service"))
+	}
+	return false
+}
+
+// merge lets compose-go interpolate and merge what passed the table. When
+// something didn't, a failure here only follows from that.
+func (l *loading) merge(ctx context.Context) (*types.Project, error) {
+	details := types.ConfigDetails{WorkingDir: l.dir, Environment: maps.Clone(l.env)}
+	for _, layer := range l.layers {
+		content, err := encodeNode(layer.root.node())
+		if err != nil {
+			return nil, fmt.Errorf("prepare %s for merging: %w", layer.src.name, err)
+		}
+		details.ConfigFiles = append(details.ConfigFiles, types.ConfigFile{Filename: layer.src.name, Content: content})
+	}
+	p, err := loader.LoadWithContext(ctx, details, func(o *loader.Options) {
+		o.SetProjectName(l.name, true)
+		o.Profiles = l.profiles()
+		o.SkipExtends, o.SkipInclude = true, true
+		o.SkipConsistencyCheck = true // done here, with positions
+		o.SkipResolveEnvironment = true
+		o.SkipResolveLabels = true
+	})
+	switch {
+	case err == nil:
+		return p, nil
+	case len(l.report.errs) > 0:
+		return nil, l.report.err()
+	}
+	l.fail(l.layers[len(l.layers)-1].root.at, "", refuse("", "Compose can't merge it: %s", err))
+	return nil, l.report.err()
+}
+
+func encodeNode(n *yaml.Node) ([]byte, error) {
+	var b bytes.Buffer
+	enc := yaml.NewEncoder(&b)
+	if err := enc.Encode(n); err != nil {
+		return nil, err
+	}
+	if err := enc.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// where finds a key in the files as written: in the last file that has it,
+// else the nearest key above.
+func (l *loading) where(path ...string) place {
+	best, depth := l.layers[0].root.at, 0
+	for _, layer := range l.layers {
+		for n := len(path); n >= max(depth, 1); n-- {
+			if at, _, ok := layer.root.find(path[:n]...); ok {
+				best, depth = at, n
+				break
+			}
+		}
+	}
+	return best
+}
+
+// whereItem finds the item of a list, or the key of a mapping, that match
+// accepts; else the list.
+func (l *loading) whereItem(match func(v string, t *tree) bool, path ...string) (place, string) {
+	for i := len(l.layers) - 1; i >= 0; i-- {
+		_, t, ok := l.layers[i].root.find(path...)
+		if !ok {
+			continue
+		}
+		for n, item := range t.items {
+			if match(l.text(item), item) {
+				return item.at, index(dotted(path), n)
+			}
+		}
+		for _, e := range t.entries {
+			if match(e.key, e.val) {
+				return e.at, join(dotted(path), e.key)
+			}
+		}
+	}
+	return l.where(path...), dotted(path)
+}
+
+// text is a scalar after interpolation.
+func (l *loading) text(t *tree) string {
+	w := &walker{report: newReport(), env: l.env, quiet: l.quiet}
+	v, err := w.interpolate(t, "")
+	if err != nil {
+		return t.value
+	}
+	return v
+}
+
+func dotted(path []string) string {
+	var p string
+	for _, k := range path {
+		p = join(p, k)
+	}
+	return p
+}

@@ -1,0 +1,134 @@
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// Bounds of one manifest. Real files are below 1 % of each; what is above is
+// an accident or an attack.
+const (
+	maxFileBytes = 4 << 20
+	maxNodes     = 50_000 // after aliases are followed
+	maxText      = 8 << 20
+	maxDepth     = 64
+	maxDocuments = 64
+)
+
+// source is one file as it was found.
+type source struct {
+	name string // as shown to people
+	path string // absolute; empty for standard input
+	data []byte
+}
+
+// layer is one YAML document of a source. Later layers override earlier ones.
+type layer struct {
+	src  source
+	root *tree
+}
+
+// readFile reads a file of at most maxFileBytes.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	if st, err := f.Stat(); err == nil && st.IsDir() {
+		return nil, fmt.Errorf("%s is a directory; name the file in it", path)
+	}
+	return readLimited(f, path)
+}
+
+func readLimited(r io.Reader, name string) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxFileBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	if len(b) > maxFileBytes {
+		return nil, fmt.Errorf("%s is larger than %d MiB; it can't be a manifest", name, maxFileBytes>>20)
+	}
+	return b, nil
+}
+
+// parse reads the documents of a source. Problems go to r; what it returns may
+// be empty then.
+func parse(src source, r *report) []layer {
+	r.file(src.name)
+	data := bytes.TrimPrefix(src.data, []byte("\xef\xbb\xbf"))
+	if p, line := checkText(data); p != nil {
+		r.add(place{src.name, line, 1}, "", p)
+		return nil
+	}
+	var layers []layer
+	for dec := yaml.NewDecoder(bytes.NewReader(data)); ; {
+		var doc yaml.Node
+		err := dec.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			addSyntaxError(r, src.name, data, err)
+			return nil
+		}
+		if len(layers) == maxDocuments {
+			r.add(place{src.name, doc.Line, doc.Column}, "", refuse("Split the file", "it holds more than %d documents", maxDocuments))
+			return nil
+		}
+		x := expander{file: src.name, report: r}
+		if root := x.document(&doc); root != nil {
+			layers = append(layers, layer{src, root})
+		}
+	}
+	return layers
+}
+
+// checkText refuses what YAML can't hold, with the line.
+func checkText(data []byte) (*problem, int) {
+	for i, line := range bytes.Split(data, []byte("\n")) {
+		if !utf8.Valid(line) {
+			return refuse("Save it as UTF-8", "the file isn't UTF-8 text"), i + 1
+		}
+		if bytes.IndexByte(line, 0) >= 0 {
+			return refuse("Save it as UTF-8", "the file holds a zero byte, so it isn't text"), i + 1
+		}
+	}
+	return nil, 0
+}
+
+func addSyntaxError(r *report, file string, data []byte, err error) {
+	at := place{file, 1, 1}
+	msg := strings.TrimPrefix(err.Error(), "yaml: ")
+	var le *yaml.LoadError
+	if errors.As(err, &le) {
+		at.line, at.column = max(le.Mark.Line, 1), max(le.Mark.Column, 1)
+		msg = le.Message
+	}
+	if line, ok := tabIndent(data, at.line); ok {
+		r.add(place{file, line, 1}, "", refuse("Indent with spaces", "the line is indented with a tab, which YAML forbids"))
+		return
+	}
+	r.add(at, "", refuse("Correct the YAML", "not valid YAML: %s", msg))
+}
+
+// tabIndent finds the line with a tab in its indentation that made the parser
+// stop at or shortly after line.
+func tabIndent(data []byte, line int) (int, bool) {
+	lines := strings.Split(string(data), "\n")
+	for n := min(line+1, len(lines)); n >= 1 && n >= line-1; n-- {
+		text := lines[n-1]
+		indent := text[:len(text)-len(strings.TrimLeft(text, " \t"))]
+		if strings.Contains(indent, "\t") {
+			return n, true
+		}
+	}
+	return 0, false
+}

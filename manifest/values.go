@@ -1,0 +1,269 @@
+package manifest
+
+import (
+	"net/netip"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"dunnage/spec"
+
+	"github.com/compose-spec/compose-go/v2/types"
+	"golang.org/x/sys/unix"
+)
+
+var (
+	identifier = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+	// partOfID is what a name must look like to be part of a containerd ID.
+	partOfID = regexp.MustCompile(`^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$`)
+	// hostLabel follows RFC 1123, and allows the underscore that Compose
+	// service names have.
+	hostLabel = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9])?$`)
+	// imageRef is the grammar of the distribution specification: a registry,
+	// a path, a tag, a digest.
+	imageRef = regexp.MustCompile(`^(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?` +
+		`[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*` +
+		`(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64}|@sha512:[0-9a-f]{128})?$`)
+)
+
+// bools are what YAML 1.1 and Compose read as a boolean.
+var bools = map[string]bool{
+	"true": true, "y": true, "yes": true, "on": true,
+	"false": false, "n": false, "no": false, "off": false,
+}
+
+func checkBool(v string) error {
+	if _, ok := bools[strings.ToLower(v)]; !ok {
+		return refuse("", "%q is neither true nor false", clip(v))
+	}
+	return nil
+}
+
+func checkFalse(v string) error {
+	if err := checkBool(v); err != nil {
+		return err
+	}
+	if bools[strings.ToLower(v)] {
+		return refuse("Remove the key", "a service isn't restarted because another one was: its address doesn't change")
+	}
+	return nil
+}
+
+// maxReplicas keeps a slip of the finger from eating the host.
+const maxReplicas = 1000
+
+func checkCount(v string) error {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 0 || n > maxReplicas {
+		return refuse("", "%q isn't a whole number from 0 to %d", clip(v), maxReplicas)
+	}
+	return nil
+}
+
+func parseSize(v string) (int64, error) {
+	var b types.UnitBytes
+	if err := b.DecodeMapstructure(v); err != nil || b < 0 {
+		return 0, refuse("", "%q isn't a size, such as 64m or 1g", clip(v))
+	}
+	return int64(b), nil
+}
+
+func checkSize(v string) error { _, err := parseSize(v); return err }
+
+// parseMode reads permission bits as Compose does: in YAML 0700 is octal, and
+// so is a text.
+func checkMode(v string) error {
+	n, err := strconv.ParseUint(v, 0, 32)
+	if err != nil || n > 0o7777 {
+		return refuse("", "%q isn't a file mode, such as 0700", clip(v))
+	}
+	return nil
+}
+
+func parseDuration(v string) (time.Duration, error) {
+	var d types.Duration
+	if err := d.DecodeMapstructure(v); err != nil || v == "" || d < 0 {
+		return 0, refuse("", "%q isn't a duration, such as 10s or 1m30s", clip(v))
+	}
+	return time.Duration(d), nil
+}
+
+func checkDuration(v string) error { _, err := parseDuration(v); return err }
+
+// checkPeriod wants a duration that a loop can wait for. Docker's bound is the
+// same: 1 ms.
+func checkPeriod(v string) error {
+	d, err := parseDuration(v)
+	if err == nil && d < time.Millisecond {
+		return refuse("", "%q is too short: at least 1ms", clip(v))
+	}
+	return err
+}
+
+func checkIP(v string) error {
+	if _, err := parseIP(v); err != nil {
+		return err
+	}
+	return nil
+}
+
+// parseIP accepts an address without a zone; brackets around IPv6 are fine.
+func parseIP(v string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(strings.Trim(v, "[]"))
+	if err != nil || a.Zone() != "" {
+		return a, refuse("Write an address of the host, such as 127.0.0.1", "the host IP %q isn't an IP address", clip(v))
+	}
+	return a.Unmap(), nil
+}
+
+func checkPrefix(v string) error { _, err := parsePrefix(v); return err }
+
+func parsePrefix(v string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(v); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(v)
+	if err != nil {
+		return p, refuse("Write it as 203.0.113.7 or 203.0.113.0/24", "%q is neither an address nor a CIDR range", clip(v))
+	}
+	if p != p.Masked() {
+		return p, refuse("Write "+p.Masked().String(), "%q has bits set beyond its prefix", clip(v))
+	}
+	return p, nil
+}
+
+func checkRestart(v string) error { _, err := parseRestart(v); return err }
+
+func parseRestart(v string) (spec.RestartPolicy, error) {
+	mode, count, counted := strings.Cut(v, ":")
+	p := spec.RestartPolicy{Mode: spec.RestartMode(mode)}
+	switch {
+	case v == "":
+		p.Mode = spec.RestartNo
+		return p, nil
+	case counted && p.Mode == spec.RestartOnFailure:
+		n, err := strconv.Atoi(count)
+		if err == nil && n > 0 {
+			p.Max = n
+			return p, nil
+		}
+	case counted:
+	case slices.Contains([]spec.RestartMode{spec.RestartNo, spec.RestartAlways, spec.RestartOnFailure, spec.RestartUnlessStopped}, p.Mode):
+		return p, nil
+	}
+	return p, refuse("Write no, always, unless-stopped, on-failure or on-failure:N", "%q isn't a restart policy", clip(v))
+}
+
+func checkSignal(v string) error { _, err := parseSignal(v); return err }
+
+// parseSignal returns the full name: SIGTERM for TERM and for 15.
+func parseSignal(v string) (string, error) {
+	if n, err := strconv.Atoi(v); err == nil {
+		if name := unix.SignalName(unix.Signal(n)); n > 0 && name != "" {
+			return name, nil
+		}
+	}
+	name := strings.ToUpper(v)
+	if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	if unix.SignalNum(name) != 0 || realTime.MatchString(name) {
+		return name, nil
+	}
+	return "", refuse("Write a name such as SIGTERM or SIGQUIT", "%q isn't a signal", clip(v))
+}
+
+// realTime are the signals 34 to 64 as they are written.
+var realTime = regexp.MustCompile(`^SIGRT(MIN(\+(1[0-5]|[1-9]))?|MAX(-(1[0-4]|[1-9]))?)$`)
+
+func checkAbsolute(v string) error {
+	if !path.IsAbs(v) {
+		return refuse("Write it from / on", "%q isn't an absolute path in the container", clip(v))
+	}
+	return nil
+}
+
+func checkHostname(v string) error {
+	labels := strings.Split(v, ".")
+	for _, l := range labels {
+		if len(v) > 253 || !hostLabel.MatchString(l) {
+			return refuse("Use letters, digits and -", "%q isn't a valid host name", clip(v))
+		}
+	}
+	return nil
+}
+
+func checkImage(v string) error {
+	switch {
+	case v == "":
+		return refuse("Name an image, such as nginx:1.27", "the image's name is empty")
+	case !imageRef.MatchString(v):
+		return refuse("Write [REGISTRY/]NAME[:TAG][@DIGEST], the name in lower case", "%q isn't an image reference", clip(v))
+	}
+	return nil
+}
+
+func checkShellWords(v string) error {
+	var words types.ShellCommand
+	if err := words.DecodeMapstructure(v); err != nil {
+		return refuse("Close the quotes, or write it as a list", "%q can't be split into words: %s", clip(v), err)
+	}
+	return nil
+}
+
+func checkEnvItem(v string) error {
+	if name, _, _ := strings.Cut(v, "="); strings.TrimSpace(name) == "" {
+		return refuse("Write KEY=VALUE or KEY", "%q has no variable's name", clip(v))
+	}
+	return nil
+}
+
+func checkURLPath(v string) error {
+	if !strings.HasPrefix(v, "/") || strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+		return refuse("Write it as /healthz", "%q isn't a URL path", clip(v))
+	}
+	return nil
+}
+
+func checkUlimit(v string) error {
+	if n, err := strconv.ParseInt(v, 10, 64); err != nil || n < -1 {
+		return refuse("", "%q isn't a limit: a whole number, or -1 for unlimited", clip(v))
+	}
+	return nil
+}
+
+// ulimitNames are the limits that setrlimit knows.
+var ulimitNames = []string{
+	"as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice",
+	"nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+}
+
+// capabilities are those of Linux 6.x, capabilities(7).
+var capabilities = []string{
+	"ALL", "AUDIT_CONTROL", "AUDIT_READ", "AUDIT_WRITE", "BLOCK_SUSPEND", "BPF",
+	"CHECKPOINT_RESTORE", "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER",
+	"FSETID", "IPC_LOCK", "IPC_OWNER", "KILL", "LEASE", "LINUX_IMMUTABLE",
+	"MAC_ADMIN", "MAC_OVERRIDE", "MKNOD", "NET_ADMIN", "NET_BIND_SERVICE",
+	"NET_BROADCAST", "NET_RAW", "PERFMON", "SETFCAP", "SETGID", "SETPCAP",
+	"SETUID", "SYSLOG", "SYS_ADMIN", "SYS_BOOT", "SYS_CHROOT", "SYS_MODULE",
+	"SYS_NICE", "SYS_PACCT", "SYS_PTRACE", "SYS_RAWIO", "SYS_RESOURCE",
+	"SYS_TIME", "SYS_TTY_CONFIG", "WAKE_ALARM",
+}
+
+func checkCapability(v string) error { _, err := parseCapability(v); return err }
+
+// parseCapability returns "CAP_NET_ADMIN" or "ALL".
+func parseCapability(v string) (string, error) {
+	name := strings.TrimPrefix(strings.ToUpper(v), "CAP_")
+	switch {
+	case !slices.Contains(capabilities, name):
+		return "", refuse("See man 7 capabilities", "%q isn't a Linux capability", clip(v))
+	case name == "ALL":
+		return name, nil
+	}
+	return "CAP_" + name, nil
+}

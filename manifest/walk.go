@@ -1,0 +1,256 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/template"
+	"go.yaml.in/yaml/v4"
+)
+
+// walker checks one layer against the table and takes out of the tree what was
+// refused, so that the second pass still finds the other problems.
+type walker struct {
+	report *report
+	env    map[string]string
+	quiet  *warnings
+	ports  int // published so far
+}
+
+func (w *walker) fail(at place, path string, err error) {
+	var p *problem
+	if !errors.As(err, &p) {
+		p = refuse("", "%s", err)
+	}
+	w.report.add(at, path, p)
+}
+
+// mapping checks the entries of a mapping against the children of r.
+func (w *walker) mapping(t *tree, r *rule, path string) {
+	kept := t.entries[:0]
+	for _, e := range t.entries {
+		if w.entry(e, r, join(path, e.key)) {
+			kept = append(kept, e)
+		}
+	}
+	t.entries = kept
+}
+
+// entry reports whether the entry is usable.
+func (w *walker) entry(e entry, r *rule, path string) bool {
+	rule := r.lookup(e.key)
+	switch {
+	case rule == nil && strings.HasPrefix(e.key, "x-") && r.extensible() && !r.dunnage():
+		return true
+	case rule == nil:
+		w.fail(e.at, path, unknown(e.key, r))
+		return false
+	case rule.key.verdict == refused:
+		w.fail(e.at, path, &problem{rule.key.text, rule.key.hint})
+		return false
+	}
+	if rule.name == "*" && !w.name(e, rule, path) {
+		return false
+	}
+	if e.val.mark == "!reset" {
+		return true // takes the key out of the files before
+	}
+	return w.value(e.val, rule, path)
+}
+
+// dunnage reports whether r is x-dunnage or below: there every key counts.
+func (r *rule) dunnage() bool { return strings.Contains(r.key.path, ".x-dunnage") }
+
+// unknown says what a key that the table lacks might have meant.
+func unknown(name string, r *rule) *problem {
+	if r.dunnage() {
+		return refuse("Known here: "+strings.Join(r.names(), ", "), "this version of dunnage doesn't know the key")
+	}
+	if near := nearest(name, r.names()); near != "" {
+		return refuse(fmt.Sprintf("Did you mean %s?", near), "the Compose Specification has no such key here")
+	}
+	return refuse("Remove it, or write it as x-"+strings.TrimPrefix(name, "x-")+" if it is data of your own", "the Compose Specification has no such key here")
+}
+
+// name checks the name of a service, network or volume.
+func (w *walker) name(e entry, r *rule, path string) bool {
+	switch r.key.path {
+	case "services.*":
+		if !partOfID.MatchString(e.key) {
+			w.fail(e.at, path, refuse("Use letters and digits, separated by single -, _ or .", "%q isn't a valid service name", clip(e.key)))
+			return false
+		}
+	case "networks.*", "volumes.*":
+		if !identifier.MatchString(e.key) {
+			w.fail(e.at, path, refuse("Use letters, digits, -, _ and .", "%q isn't a valid name", clip(e.key)))
+			return false
+		}
+	case "services.*.ulimits.*":
+		if nearest(e.key, ulimitNames) != e.key {
+			w.fail(e.at, path, refuse("Known: "+strings.Join(ulimitNames, ", "), "%q isn't a resource limit", clip(e.key)))
+			return false
+		}
+	}
+	return true
+}
+
+// value checks what stands at a key or in a list.
+func (w *walker) value(t *tree, r *rule, path string) bool {
+	s := shapeOf(t)
+	switch {
+	case r.key.shape&shapeAny != 0:
+		return true
+	case r.key.shape&s == 0:
+		w.fail(t.at, path, wrongShape(t, r))
+		return false
+	case t.kind == yaml.MappingNode:
+		w.mapping(t, r, path)
+		return w.required(t, r, path)
+	case t.kind == yaml.SequenceNode:
+		w.list(t, r, path)
+		return true
+	case s == shapeNull:
+		return true
+	}
+	return w.scalar(t, r, path)
+}
+
+func wrongShape(t *tree, r *rule) *problem {
+	if t.null() {
+		if r.key.path == "services.*" {
+			return refuse("Give it an image", "the service is empty")
+		}
+		return refuse("Give it a value or remove the key", "there is no value, but it must be %s", r.key.shape)
+	}
+	hint := ""
+	if r.key.shape&shapeText != 0 && shapeOf(t)&scalar != 0 {
+		hint = `Put it in quotes: "` + t.value + `"`
+	}
+	return refuse(hint, "it must be %s, but this is %s", r.key.shape, t.describe())
+}
+
+func (w *walker) list(t *tree, r *rule, path string) {
+	item := r.item()
+	if item == nil { // a list of texts without a row of its own
+		item = &rule{key: key{path: r.key.path, shape: shapeText}}
+	}
+	kept := t.items[:0]
+	for i, v := range t.items {
+		p := index(path, i)
+		if v.mark == "!reset" || w.value(v, item, p) && w.bounded(v, item, p) {
+			kept = append(kept, v)
+		}
+	}
+	t.items = kept
+}
+
+// bounded keeps the number of published ports finite before anybody expands
+// the ranges.
+func (w *walker) bounded(t *tree, r *rule, path string) bool {
+	if r.key.path != "services.*.ports.[]" {
+		return true
+	}
+	n := 1
+	if t.kind == yaml.ScalarNode {
+		v, _ := w.interpolate(t, path)
+		ports, _ := parsePortItem(v)
+		n = len(ports)
+	}
+	before := w.ports
+	w.ports += n
+	if w.ports > maxPorts && before <= maxPorts {
+		w.fail(t.at, path, refuse("Publish fewer", "one project may publish at most %d ports", maxPorts))
+	}
+	return w.ports <= maxPorts
+}
+
+// scalar checks a value after interpolation.
+func (w *walker) scalar(t *tree, r *rule, path string) bool {
+	v, err := w.interpolate(t, path)
+	if err != nil {
+		w.fail(t.at, path, err)
+		return false
+	}
+	if c := w.checkFor(r); c != nil {
+		if err := c(v); err != nil {
+			w.fail(t.at, path, err)
+			return false
+		}
+	}
+	w.settle(t, r, v)
+	return true
+}
+
+// checkFor is the check of a scalar: a key that takes one item or a list of
+// them has the check on its items.
+func (w *walker) checkFor(r *rule) check {
+	if r.key.check == nil && r.key.shape&shapeList != 0 && r.item() != nil {
+		return r.item().key.check
+	}
+	return r.key.check
+}
+
+// settle writes down what compose-go would read differently, or with a
+// warning to the terminal.
+func (w *walker) settle(t *tree, r *rule, v string) {
+	switch {
+	case r.key.shape&shapeBool != 0 && r.key.shape&shapeInt == 0:
+		t.tag, t.value = "!!bool", fmt.Sprint(bools[strings.ToLower(v)])
+	case r.key.path == "services.*.environment.*", r.key.path == "services.*.labels.*":
+		t.tag = "!!str" // 1.10 stays 1.10
+	case r.key.path == "services.*.stop_signal":
+		t.tag = "!!str"
+	case r.key.path == "services.*.volumes.[].tmpfs.mode":
+		n, _ := strconv.ParseUint(v, 0, 32) // checked
+		t.tag, t.value = "!!int", fmt.Sprint(n)
+	case strings.HasPrefix(t.value, "~") && (r.key.path == "services.*.volumes.[]" || r.key.path == "services.*.volumes.[].source" || strings.HasPrefix(r.key.path, "services.*.env_file")):
+		t.value = strings.ReplaceAll(w.env["HOME"], "$", "$$") + t.value[1:]
+	}
+}
+
+// required checks keys that must be there.
+func (w *walker) required(t *tree, r *rule, path string) bool {
+	need := map[string][]string{
+		"services.*.volumes.[]":           {"type", "target"},
+		"services.*.ports.[]":             {"target"},
+		"services.*.env_file.[]":          {"path"},
+		"services.*.ulimits.*":            {"soft", "hard"},
+		"services.*.depends_on.*":         {"condition"},
+		"services.*.x-dunnage.probe.http": {"port"},
+		"services.*.x-dunnage.probe.tcp":  {"port"},
+	}
+	for _, k := range need[r.key.path] {
+		if t.get(k) == nil {
+			w.fail(t.at, path, refuse("Add "+k+":", "the key %s is missing", k))
+			return false
+		}
+	}
+	return true
+}
+
+// interpolate replaces ${VARIABLES} as Compose does.
+func (w *walker) interpolate(t *tree, path string) (string, error) {
+	if !strings.Contains(t.value, "$") {
+		return t.value, nil
+	}
+	v, err := template.Substitute(t.value, func(k string) (string, bool) {
+		v, ok := w.env[k]
+		return v, ok
+	})
+	for _, name := range w.quiet.drain() {
+		w.report.note("%s:%d: %s: %s", t.at.file, t.at.line, path, name)
+	}
+	if err == nil {
+		if len(v) > maxText {
+			return "", refuse("", "the value is longer than %d MiB", maxText>>20)
+		}
+		return v, nil
+	}
+	var missing *template.MissingRequiredError
+	if errors.As(err, &missing) {
+		return "", refuse("Set it in the environment, in .env or with --env-file", "the variable %s is required but not set: %s", missing.Variable, missing.Reason)
+	}
+	return "", refuse("Write $$ for a dollar sign", "%q isn't a valid use of variables", clip(t.value))
+}
