@@ -1,0 +1,175 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/typeurl/v2"
+
+	"dunnage/spec"
+)
+
+// Create makes the container, its writable layer and its volumes, without a
+// process. An existing container is left as it is.
+func (e *Engine) Create(ctx context.Context, r spec.CreateRequest) error {
+	defer e.replicas.lock(r.ID)()
+	if _, err := e.client.ContainerService().Get(ctx, r.ID); err == nil {
+		return nil
+	} else if !errdefs.IsNotFound(err) {
+		return e.wrap(ctx, err, "look for container %s", r.ID)
+	}
+	image, err := e.storedByDigest(ctx, r.Image.Digest)
+	if err != nil {
+		return fmt.Errorf("create %s: image %s: %w", r.ID, r.Image.Pinned(), err)
+	}
+	if err := e.create(ctx, r, image); err != nil {
+		return fmt.Errorf("create %s: %w", r.ID, err)
+	}
+	return nil
+}
+
+// create argues its order thus: the snapshot is held by a lease until the
+// container record refers to it, so a crash before leaves a snapshot that
+// containerd collects when the lease has run out; what the mounts need comes
+// last, because Start makes it again if it is missing.
+func (e *Engine) create(ctx context.Context, r spec.CreateRequest, image *storedImage) error {
+	rec := record{Mounts: allMounts(r.Container.Mounts, image.config), StopSignal: stopSignal(r.Container, image.config)}
+	if _, err := parseSignal(rec.StopSignal); err != nil {
+		return err
+	}
+	for _, m := range rec.Mounts {
+		if m.Type == spec.MountBind { // before anything is made
+			if err := checkBind(m); err != nil {
+				return err
+			}
+		}
+	}
+	ctx, release, err := e.lease(ctx, r.ID)
+	if err != nil {
+		return err
+	}
+	defer release()
+	layers, err := e.prepareSnapshot(ctx, r, image)
+	if err != nil {
+		return err
+	}
+	root, err := openRoot(layers)
+	if err != nil {
+		return err
+	}
+	defer root.Close() //nolint:errcheck // read only
+	if err := e.putContainer(ctx, r, rec, image, root); err != nil {
+		return err
+	}
+	return e.prepareMounts(r.ID, rec.Mounts, func() (*rootView, error) { return root, nil })
+}
+
+// leaseLife bounds how long a crash in Create keeps a snapshot from collection.
+const leaseLife = 10 * time.Minute
+
+// lease keeps what is made with the returned context from being collected
+// until it is released.
+func (e *Engine) lease(ctx context.Context, id string) (context.Context, func(), error) {
+	manager := e.client.LeasesService()
+	l, err := manager.Create(ctx, leases.WithID("create-"+id), leases.WithExpiration(leaseLife))
+	if errdefs.IsAlreadyExists(err) { // of a Create that crashed
+		l, err = leases.Lease{ID: "create-" + id}, nil
+	}
+	if err != nil {
+		return nil, nil, e.wrap(ctx, err, "make lease")
+	}
+	release := func() {
+		// With a context of its own: the caller's may have ended. Left over,
+		// the lease runs out by itself.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.RPCTimeout)
+		defer cancel()
+		_ = manager.Delete(ctx, l)
+	}
+	return leases.WithLease(ctx, l.ID), release, nil
+}
+
+// prepareSnapshot makes the writable layer anew: one without a container is
+// the rest of a crash.
+func (e *Engine) prepareSnapshot(ctx context.Context, r spec.CreateRequest, image *storedImage) ([]mount.Mount, error) {
+	s := e.client.SnapshotService(e.cfg.Snapshotter)
+	mounts, err := s.Prepare(ctx, r.ID, image.chain)
+	if errdefs.IsAlreadyExists(err) {
+		if err := s.Remove(ctx, r.ID); err != nil && !errdefs.IsNotFound(err) {
+			return nil, e.wrap(ctx, err, "remove the writable layer that a crash left")
+		}
+		mounts, err = s.Prepare(ctx, r.ID, image.chain)
+	}
+	return mounts, e.wrap(ctx, err, "make writable layer over image %s (is it unpacked?)", r.Image.Pinned())
+}
+
+func (e *Engine) putContainer(ctx context.Context, r spec.CreateRequest, rec record, image *storedImage, root *rootView) error {
+	oci, err := e.ociSpec(ctx, r, image, root)
+	if err != nil {
+		return err
+	}
+	body, err := typeurl.MarshalAny(oci)
+	if err != nil {
+		return fmt.Errorf("encode runtime specification: %w", err)
+	}
+	extension, err := rec.encode()
+	if err != nil {
+		return err
+	}
+	_, err = e.client.ContainerService().Create(ctx, containers.Container{
+		ID:          r.ID,
+		Labels:      labelsOf(r.ReplicaKey),
+		Image:       r.Image.Pinned(),
+		Runtime:     containers.RuntimeInfo{Name: runtimeName},
+		Spec:        body,
+		SnapshotKey: r.ID,
+		Snapshotter: e.cfg.Snapshotter,
+		Extensions:  map[string]typeurl.Any{recordKey: extension},
+	})
+	return e.wrap(ctx, err, "record container")
+}
+
+// record is what later calls need of a CreateRequest, kept in the container.
+type record struct {
+	Mounts     []spec.Mount `json:"mounts,omitempty"` // with the image's VOLUMEs
+	StopSignal string       `json:"stop_signal"`
+}
+
+const (
+	recordKey  = "dunnage/replica"
+	recordType = "dunnage/replica/v1"
+)
+
+// rawAny is a typeurl.Any of bytes that are encoded already.
+type rawAny struct {
+	url   string
+	value []byte
+}
+
+func (a rawAny) GetTypeUrl() string { return a.url }
+func (a rawAny) GetValue() []byte   { return a.value }
+
+func (r record) encode() (typeurl.Any, error) {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode replica record: %w", err)
+	}
+	return rawAny{recordType, b}, nil
+}
+
+func recordOf(c containers.Container) (record, error) {
+	var r record
+	a, ok := c.Extensions[recordKey]
+	if !ok {
+		return r, fmt.Errorf("container %s has no dunnage record: remove it (ctr containers rm) and deploy again", c.ID)
+	}
+	if err := json.Unmarshal(a.GetValue(), &r); err != nil {
+		return r, fmt.Errorf("read record of container %s: %w", c.ID, err)
+	}
+	return r, nil
+}

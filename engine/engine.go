@@ -1,0 +1,159 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	tasks "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"google.golang.org/grpc"
+
+	"dunnage/spec"
+)
+
+// Config says where an Engine works. Two engines on one containerd need
+// different namespaces, and two on one machine different directories.
+type Config struct {
+	Address     string // containerd's socket, a path or unix:///path
+	Namespace   string // containerd's namespace and the parent cgroup; default "dunnage"
+	StateDir    string // volumes/, anonymous/ and logs/ live here; survives a reboot
+	RunDir      string // what ends with a reboot: start records, exec's FIFOs
+	LogBinary   string // absolute path of dunnage-log
+	Snapshotter string // default "overlayfs"
+
+	DockerConfig string // directory of Docker's config.json; default Docker's own choice
+	HostsDir     string // directory of hosts.toml files; default /etc/containerd/certs.d
+
+	RPCTimeout time.Duration // of an ordinary call to containerd; default 10 s
+	PullIdle   time.Duration // a pull that gets no byte for so long is given up; default 30 s
+	LogSize    int64         // bytes of a log file before it is rotated; default 10 MiB
+	LogFiles   int           // log files kept a replica, the current one included; default 3
+}
+
+func (c Config) withDefaults() Config {
+	c.Namespace = cmp.Or(c.Namespace, "dunnage")
+	c.Snapshotter = cmp.Or(c.Snapshotter, "overlayfs")
+	c.HostsDir = cmp.Or(c.HostsDir, "/etc/containerd/certs.d")
+	c.RPCTimeout = cmp.Or(c.RPCTimeout, 10*time.Second)
+	c.PullIdle = cmp.Or(c.PullIdle, 30*time.Second)
+	c.LogSize = cmp.Or(c.LogSize, 10<<20)
+	c.LogFiles = cmp.Or(c.LogFiles, 3)
+	return c
+}
+
+// Engine runs containers in one namespace of one containerd. Its methods are
+// safe for concurrent use.
+type Engine struct {
+	cfg      Config
+	client   *client.Client
+	started  startRecords
+	cgroup   cgroups
+	nudges   nudges
+	replicas keyedMutex // by replica ID: create, start and remove take turns
+	volumes  keyedMutex // by volume: one copy-up at a time
+
+	ctx    context.Context // ends with Close; owns the watchers of lost processes
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// Connect returns an Engine on a containerd that answers now. The error wraps
+// spec.ErrUnavailable when it doesn't. Close releases what it holds.
+func Connect(ctx context.Context, cfg Config) (*Engine, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.prepare(); err != nil {
+		return nil, err
+	}
+	started, err := newStartRecords(filepath.Join(cfg.RunDir, "started"))
+	if err != nil {
+		return nil, err
+	}
+	c, err := newClient(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect to containerd at %s: %w", cfg.Address, err)
+	}
+	e := &Engine{cfg: cfg, client: c, started: started, cgroup: findCgroups(cfg.Namespace)}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	if err := e.probe(ctx); err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	return e, nil
+}
+
+// Close ends the connection. Containers are not touched.
+func (e *Engine) Close() error {
+	e.cancel()
+	e.wg.Wait()
+	if err := e.client.Close(); err != nil {
+		return fmt.Errorf("close connection to containerd: %w", err)
+	}
+	return nil
+}
+
+// Ping reports whether containerd answers now: both its own service and the
+// one that talks to the shims, because either can hang alone.
+func (e *Engine) Ping(ctx context.Context) error { return e.probe(ctx) }
+
+func (e *Engine) probe(ctx context.Context) error {
+	if _, err := e.client.Version(ctx); err != nil {
+		return e.wrap(ctx, err, "ask containerd for its version")
+	}
+	if _, err := e.client.TaskService().List(ctx, &tasks.ListTasksRequest{}); err != nil {
+		return e.wrap(ctx, errgrpc.ToNative(err), "list tasks")
+	}
+	return nil
+}
+
+func (c Config) prepare() error {
+	for name, path := range map[string]string{"Address": c.Address, "StateDir": c.StateDir, "RunDir": c.RunDir, "LogBinary": c.LogBinary} {
+		if path == "" {
+			return fmt.Errorf("engine: Config.%s is empty", name)
+		}
+	}
+	if _, err := os.Stat(c.LogBinary); err != nil {
+		return fmt.Errorf("find the log writer: %w; it belongs beside the agent's program (make build puts both into bin/)", err)
+	}
+	fifos := filepath.Join(c.RunDir, "fifo")
+	if err := os.RemoveAll(fifos); err != nil { // left by an agent that was killed in an exec
+		return fmt.Errorf("clear old exec pipes: %w", err)
+	}
+	for _, dir := range []string{filepath.Join(c.RunDir, "started"), fifos, c.volumesDir(), c.anonymousDir(), filepath.Join(c.StateDir, "logs")} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return fmt.Errorf("make the engine's directory: %w", err)
+		}
+	}
+	return nil
+}
+
+func (c Config) volumesDir() string   { return filepath.Join(c.StateDir, "volumes") }
+func (c Config) anonymousDir() string { return filepath.Join(c.StateDir, "anonymous") }
+
+// LogPath is where a replica's current log file is; rotated ones stand beside
+// it as <path>.1 (newest) and up.
+func (e *Engine) LogPath(k spec.ReplicaKey) string { return e.cfg.logPath(k) }
+
+func (c Config) logPath(k spec.ReplicaKey) string {
+	return filepath.Join(c.StateDir, "logs", k.Project, k.Service, k.ID+".log")
+}
+
+func newClient(cfg Config) (*client.Client, error) {
+	unary, stream := deadlines(cfg.RPCTimeout)
+	return client.New(cfg.Address,
+		client.WithDefaultNamespace(cfg.Namespace),
+		client.WithDefaultRuntime(runtimeName),
+		client.WithTimeout(time.Second), // also the longest pause between attempts to reconnect
+		client.WithExtraDialOpts([]grpc.DialOption{
+			grpc.WithChainUnaryInterceptor(unary),
+			grpc.WithChainStreamInterceptor(stream),
+		}))
+}
+
+// runtimeName is the shim that every containerd since 1.3 has.
+const runtimeName = "io.containerd.runc.v2"

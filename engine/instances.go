@@ -1,0 +1,140 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	tasks "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+
+	"dunnage/spec"
+)
+
+// Instances lists every container that dunnage owns, sorted by ID: two calls
+// to containerd, whatever their number.
+func (e *Engine) Instances(ctx context.Context) ([]spec.Instance, error) {
+	// Tasks first: a container that is made between the two calls is then
+	// "created", while the other order could show a started one as lost.
+	list, err := e.client.TaskService().List(ctx, &tasks.ListTasksRequest{})
+	if err != nil {
+		return nil, e.wrap(ctx, errgrpc.ToNative(err), "list tasks")
+	}
+	byID := make(map[string]*task.Process, len(list.Tasks))
+	for _, t := range list.Tasks {
+		byID[t.ID] = t
+	}
+	found, err := e.client.ContainerService().List(ctx, ownedFilter)
+	if err != nil {
+		return nil, e.wrap(ctx, err, "list containers")
+	}
+	out := make([]spec.Instance, 0, len(found))
+	for _, c := range found {
+		out = append(out, e.instance(c, byID[c.ID]))
+	}
+	slices.SortFunc(out, func(a, b spec.Instance) int { return strings.Compare(a.ID, b.ID) })
+	return out, nil
+}
+
+// instance joins what containerd says with what the kernel and the start
+// record say.
+func (e *Engine) instance(c containers.Container, t *task.Process) spec.Instance {
+	i := spec.Instance{ReplicaKey: keyOf(c), Image: c.Image}
+	switch t.GetStatus() {
+	case task.Status_CREATED:
+		i.Phase = spec.PhaseCreated
+	case task.Status_RUNNING:
+		i.Phase, i.Pid = spec.PhaseRunning, int(t.Pid)
+	case task.Status_PAUSED, task.Status_PAUSING:
+		i.Phase, i.Pid = spec.PhasePaused, int(t.Pid)
+	case task.Status_STOPPED:
+		i.Phase, i.ExitCode, i.ExitedAt = spec.PhaseExited, int(t.ExitStatus), t.ExitedAt.AsTime()
+		i.OOM = e.cgroup.oom(c.ID)
+	default: // no task, or one whose shim doesn't answer
+		return e.unowned(i)
+	}
+	if i.Phase != spec.PhaseCreated {
+		i.StartedAt = e.startedAt(c.ID, int(t.Pid))
+	}
+	return i
+}
+
+// unowned completes an instance that containerd has no task of.
+func (e *Engine) unowned(i spec.Instance) spec.Instance {
+	record, started := e.started.get(i.ID)
+	i.StartedAt = record.Started
+	if pids := e.cgroup.pids(i.ID); len(pids) > 0 {
+		i.Phase, i.Pid = spec.PhaseLost, record.Pid
+		if !slices.Contains(pids, record.Pid) {
+			i.Pid = pids[0]
+		}
+		e.watchLost(i.ID, i.Pid)
+		return i
+	}
+	if !started {
+		i.Phase = spec.PhaseCreated
+		return i
+	}
+	if record.Exited.IsZero() {
+		record.Exited = time.Now()
+		// Failing to keep it costs only a later exit time.
+		_ = e.started.put(i.ID, record)
+	}
+	i.Phase, i.ExitCode, i.ExitedAt = spec.PhaseExited, unknownExit, record.Exited
+	return i
+}
+
+// unknownExit stands for an exit code that died with its shim, as in containerd.
+const unknownExit = 255
+
+// startedAt is when the task's process started: from the record, or, after a
+// crash between the start and its record, from the kernel.
+func (e *Engine) startedAt(id string, pid int) time.Time {
+	if r, ok := e.started.get(id); ok && r.Pid == pid {
+		return r.Started
+	}
+	at, ok := processStart(pid)
+	if !ok {
+		return time.Time{}
+	}
+	// Failing to keep it means asking the kernel again next time.
+	_ = e.started.put(id, startRecord{Pid: pid, Started: at})
+	return at
+}
+
+// Labels of our containers.
+const (
+	labelProject    = "dunnage/project"
+	labelService    = "dunnage/service"
+	labelGeneration = "dunnage/generation"
+	labelNumber     = "dunnage/number"
+
+	ownedFilter = `labels."` + labelProject + `"`
+)
+
+func labelsOf(k spec.ReplicaKey) map[string]string {
+	return map[string]string{
+		labelProject:    k.Project,
+		labelService:    k.Service,
+		labelGeneration: k.Generation,
+		labelNumber:     strconv.Itoa(k.Number),
+	}
+}
+
+func keyOf(c containers.Container) spec.ReplicaKey {
+	n, err := strconv.Atoi(c.Labels[labelNumber])
+	if err != nil { // edited by hand: number 0 is no wanted replica, so it goes
+		n = 0
+	}
+	return spec.ReplicaKey{
+		ID:         c.ID,
+		Project:    c.Labels[labelProject],
+		Service:    c.Labels[labelService],
+		Generation: c.Labels[labelGeneration],
+		Number:     n,
+	}
+}

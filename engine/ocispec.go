@@ -1,0 +1,155 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/containerd/v2/contrib/apparmor"
+	"github.com/containerd/containerd/v2/core/containers"
+	hostapparmor "github.com/containerd/containerd/v2/pkg/apparmor"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/moby/profiles/seccomp"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"dunnage/spec"
+)
+
+const (
+	// pidsLimit stops a fork bomb without stopping a large service: what
+	// systemd gives a unit (TasksMax, 15 % of 32,768), rounded.
+	pidsLimit = 4096
+	// nofileLimit is what containers had under Docker's packages for ten years
+	// (LimitNOFILE=infinity, which was nr_open, 1,048,576): programs that
+	// don't raise their own soft limit expect it.
+	nofileLimit = 1048576
+	// defaultShm is Docker's size of /dev/shm in bytes.
+	defaultShm = 64 << 20
+	// apparmorProfile is loaded under this name where the host has AppArmor.
+	apparmorProfile = "dunnage-default"
+)
+
+// ociSpec is the runtime specification of a replica. No container gets more
+// than Docker would give it.
+func (e *Engine) ociSpec(ctx context.Context, r spec.CreateRequest, image *storedImage, root *rootView) (*specs.Spec, error) {
+	ctx = namespaces.WithNamespace(ctx, e.cfg.Namespace)
+	record := &containers.Container{ID: r.ID}
+	s, err := oci.GenerateSpec(ctx, nil, record, oci.WithDefaultUnixDevices)
+	if err != nil {
+		return nil, fmt.Errorf("generate runtime specification: %w", err)
+	}
+	s.Root = &specs.Root{Path: "rootfs", Readonly: r.Container.ReadOnly}
+	s.Hostname = r.Hostname
+	s.Annotations = r.Container.Labels
+	if err := setProcess(s.Process, r, image.config, root); err != nil {
+		return nil, err
+	}
+	if s.Mounts, err = e.mounts(r, image.config); err != nil {
+		return nil, err
+	}
+	s.Linux.CgroupsPath = filepath.Join("/", e.cfg.Namespace, r.ID)
+	limit := int64(pidsLimit)
+	s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &limit}
+	setNamespaces(s.Linux, r.NetNS)
+	if s.Linux.Seccomp, err = seccomp.GetDefaultProfile(s); err != nil { // after the capabilities: it depends on them
+		return nil, fmt.Errorf("make seccomp profile: %w", err)
+	}
+	if hostapparmor.HostSupports() {
+		if err := apparmor.WithDefaultProfile(apparmorProfile)(ctx, nil, record, s); err != nil {
+			return nil, fmt.Errorf("load AppArmor profile %s: %w", apparmorProfile, err)
+		}
+	}
+	return s, nil
+}
+
+func setProcess(p *specs.Process, r spec.CreateRequest, image ocispec.ImageConfig, root *rootView) error {
+	var err error
+	if p.Args, err = argv(r.Container, image); err != nil {
+		return err
+	}
+	name := r.Container.User
+	if name == "" {
+		name = image.User
+	}
+	if p.User, err = lookUpUser(root, name); err != nil {
+		return err
+	}
+	caps, err := capabilities(r.Container)
+	if err != nil {
+		return err
+	}
+	p.Capabilities = processCaps(caps, p.User.UID)
+	p.NoNewPrivileges = true
+	p.Env = environment(r.Hostname, image.Env, r.Container.Environment)
+	p.Cwd = workingDir(r.Container, image)
+	p.Rlimits = rlimits(r.Container.Ulimits)
+	// Set, because the shim's own value, which protects the shim, would be
+	// inherited.
+	score := 0
+	p.OOMScoreAdj = &score
+	return nil
+}
+
+// processCaps gives root its capabilities at once, and another user none until
+// it executes something that may have them, as execve itself would.
+// Inheritable stays empty (CVE-2022-24769).
+func processCaps(caps []string, uid uint32) *specs.LinuxCapabilities {
+	c := &specs.LinuxCapabilities{Bounding: caps}
+	if uid == 0 {
+		c.Effective, c.Permitted = caps, caps
+	}
+	return c
+}
+
+func rlimits(limits []spec.Ulimit) []specs.POSIXRlimit {
+	nofile := uint64(nofileLimit)
+	if max, ok := readUint("/proc/sys/fs/nr_open"); ok {
+		nofile = min(nofile, max) // the kernel refuses more
+	}
+	out := []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: nofile, Hard: nofile}}
+	for _, l := range limits {
+		limit := specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(l.Name), Soft: rlimit(l.Soft), Hard: rlimit(l.Hard)}
+		out = slices.DeleteFunc(out, func(o specs.POSIXRlimit) bool { return o.Type == limit.Type })
+		out = append(out, limit)
+	}
+	return out
+}
+
+func rlimit(v int64) uint64 {
+	if v < 0 {
+		return math.MaxUint64
+	}
+	return uint64(v)
+}
+
+func readUint(path string) (uint64, bool) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	return n, err == nil
+}
+
+// setNamespaces joins the replica's network namespace and gives it a cgroup
+// namespace, so that the host's groups don't show. The two sysctls let an
+// unprivileged user bind low ports and ping, as under Docker since 20.10.
+func setNamespaces(l *specs.Linux, netns string) {
+	for i := range l.Namespaces {
+		if l.Namespaces[i].Type == specs.NetworkNamespace {
+			l.Namespaces[i].Path = netns
+		}
+	}
+	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	l.Sysctl = map[string]string{
+		"net.ipv4.ip_unprivileged_port_start": "0",
+		"net.ipv4.ping_group_range":           "0 2147483647",
+	}
+}

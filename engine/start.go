@@ -1,0 +1,182 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	tasks "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+
+	"dunnage/spec"
+)
+
+// Start gives the container a process. A running one is left as it is; the
+// record of an exited one is deleted. It never makes a second process.
+func (e *Engine) Start(ctx context.Context, id string) error {
+	defer e.replicas.lock(id)()
+	running, err := e.clearTask(ctx, id)
+	if err != nil || running {
+		return err
+	}
+	c, err := e.client.ContainerService().Get(ctx, id)
+	if err != nil {
+		return e.wrap(ctx, err, "start %s: find its container", id)
+	}
+	if err := e.start(ctx, c); err != nil {
+		return fmt.Errorf("start %s: %w", id, err)
+	}
+	return nil
+}
+
+// clearTask leaves the container without a task, or reports that one runs.
+func (e *Engine) clearTask(ctx context.Context, id string) (running bool, err error) {
+	status, err := e.taskStatus(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	switch status {
+	case task.Status_RUNNING, task.Status_PAUSED, task.Status_PAUSING:
+		return true, nil
+	case task.Status_STOPPED, task.Status_CREATED: // created: its starter crashed; its network may be another by now
+		if err := e.deleteTask(ctx, id); err != nil {
+			return false, err
+		}
+	}
+	if pids := e.cgroup.pids(id); len(pids) > 0 {
+		return false, fmt.Errorf("start %s: process %d of its earlier run still lives without a shim; dunnage waits for its end: %w", id, pids[0], spec.ErrUnavailable)
+	}
+	return false, nil
+}
+
+// taskStatus is UNKNOWN when there is no task.
+func (e *Engine) taskStatus(ctx context.Context, id string) (task.Status, error) {
+	r, err := e.client.TaskService().Get(ctx, &tasks.GetRequest{ContainerID: id})
+	if err = errgrpc.ToNative(err); errdefs.IsNotFound(err) {
+		return task.Status_UNKNOWN, nil
+	}
+	if err != nil {
+		return task.Status_UNKNOWN, e.wrap(ctx, err, "look at task %s", id)
+	}
+	return r.Process.Status, nil
+}
+
+func (e *Engine) start(ctx context.Context, c containers.Container) error {
+	rec, err := recordOf(c)
+	if err != nil {
+		return err
+	}
+	rootfs, err := e.client.SnapshotService(c.Snapshotter).Mounts(ctx, c.SnapshotKey)
+	if err != nil {
+		return e.wrap(ctx, err, "find its writable layer")
+	}
+	root, closeRoot := lazyRoot(func() ([]mount.Mount, error) { return rootfs, nil })
+	defer closeRoot()
+	if err := e.prepareMounts(c.ID, rec.Mounts, root); err != nil {
+		return err
+	}
+	log, err := e.logURI(keyOf(c))
+	if err != nil {
+		return err
+	}
+	return e.run(ctx, c.ID, rootfs, log)
+}
+
+// run makes the task and starts it. The start record is written in between:
+// once the process runs, its loss must not look like "never started".
+func (e *Engine) run(ctx context.Context, id string, rootfs []mount.Mount, log string) error {
+	made, err := e.client.TaskService().Create(ctx, &tasks.CreateTaskRequest{
+		ContainerID: id, Rootfs: protoMounts(rootfs), Stdout: log, Stderr: log,
+	})
+	if err != nil {
+		err = e.startError(ctx, errgrpc.ToNative(err))
+		return errors.Join(err, e.dropTask(ctx, id))
+	}
+	if err := e.started.put(id, startRecord{Pid: int(made.Pid), Started: time.Now()}); err != nil {
+		return errors.Join(err, e.dropTask(ctx, id))
+	}
+	if _, err := e.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: id}); err != nil {
+		err = e.startError(ctx, errgrpc.ToNative(err))
+		return errors.Join(err, e.dropTask(ctx, id))
+	}
+	return nil
+}
+
+// dropTask undoes a failed start, also when the caller's time is up.
+func (e *Engine) dropTask(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killLimit)
+	defer cancel()
+	return errors.Join(e.deleteTask(ctx, id), e.started.remove(id))
+}
+
+// startError takes the runtime's layers of prefixes off and says what to do
+// about the usual causes.
+func (e *Engine) startError(ctx context.Context, err error) error {
+	text := err.Error()
+	if i := strings.LastIndex(text, "unable to start container process: "); i >= 0 {
+		text = text[i+len("unable to start container process: "):]
+	} else {
+		text = strings.TrimPrefix(text, "failed to create shim task: ")
+		text = strings.TrimPrefix(text, "OCI runtime create failed: ")
+	}
+	text = strings.TrimSuffix(text, ": unknown")
+	hint := ""
+	switch {
+	case !strings.HasPrefix(text, "exec"):
+		return e.wrap(ctx, err, "run its process")
+	case strings.Contains(text, "executable file not found"), strings.Contains(text, "no such file or directory"):
+		hint = "the image has no such program: check command: and entrypoint:"
+	case strings.Contains(text, "permission denied"):
+		hint = "the file is not executable for the container's user"
+	case strings.Contains(text, "exec format error"):
+		hint = "the program is for another platform, or a script without #!"
+	}
+	return &startFailure{text: text, hint: hint, err: err}
+}
+
+type startFailure struct {
+	text, hint string
+	err        error
+}
+
+func (s *startFailure) Error() string {
+	if s.hint == "" {
+		return s.text
+	}
+	return s.text + "; " + s.hint
+}
+
+func (s *startFailure) Unwrap() error { return s.err }
+
+func protoMounts(ms []mount.Mount) []*types.Mount {
+	out := make([]*types.Mount, len(ms))
+	for i, m := range ms {
+		out[i] = &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options}
+	}
+	return out
+}
+
+// logURI names the log writer and its arguments for the shim, which starts it.
+func (e *Engine) logURI(k spec.ReplicaKey) (string, error) {
+	path := e.cfg.logPath(k)
+	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+		return "", fmt.Errorf("make log directory: %w", err)
+	}
+	u := url.URL{Scheme: "binary", Path: e.cfg.LogBinary, RawQuery: url.Values{
+		"path":  {path},
+		"size":  {strconv.FormatInt(e.cfg.LogSize, 10)},
+		"files": {strconv.Itoa(e.cfg.LogFiles)},
+	}.Encode()}
+	return u.String(), nil
+}

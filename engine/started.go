@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// startRecord remembers that a replica was started since the last boot.
+// containerd keeps no start time, and forgets the task altogether when its shim dies.
+type startRecord struct {
+	Boot    string    `json:"boot"` // the kernel's boot_id; a record of an earlier boot counts as none
+	Pid     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	Exited  time.Time `json:"exited,omitzero"` // when it was first seen gone, if containerd lost the exit
+}
+
+// startRecords are files in the run directory. A reboot ends every process and
+// outdates every record, also where the directory survives it.
+type startRecords struct{ dir, boot string }
+
+func newStartRecords(dir string) (startRecords, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return startRecords{}, fmt.Errorf("read the kernel's boot id: %w", err)
+	}
+	return startRecords{dir: dir, boot: strings.TrimSpace(string(boot))}, nil
+}
+
+func (s startRecords) path(id string) string { return filepath.Join(s.dir, id+".json") }
+
+func (s startRecords) get(id string) (startRecord, bool) {
+	b, err := os.ReadFile(s.path(id))
+	if err != nil {
+		return startRecord{}, false
+	}
+	var r startRecord
+	if json.Unmarshal(b, &r) != nil || r.Boot != s.boot {
+		return startRecord{}, false
+	}
+	return r, true
+}
+
+func (s startRecords) put(id string, r startRecord) error {
+	r.Boot = s.boot
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode start record of %s: %w", id, err)
+	}
+	tmp, err := os.CreateTemp(s.dir, ".tmp-") // concurrent writers must not share one
+	if err != nil {
+		return fmt.Errorf("write start record of %s: %w", id, err)
+	}
+	_, err = tmp.Write(b)
+	err = errors.Join(err, tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), s.path(id))
+	}
+	if err != nil {
+		return fmt.Errorf("write start record of %s: %w", id, errors.Join(err, os.Remove(tmp.Name())))
+	}
+	return nil
+}
+
+func (s startRecords) remove(id string) error {
+	if err := os.Remove(s.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove start record of %s: %w", id, err)
+	}
+	return nil
+}
+
+// processStart reads from the kernel when a process started, to 10 ms.
+func processStart(pid int) (time.Time, bool) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return time.Time{}, false
+	}
+	// Field 22, counted after the name, which may hold spaces and brackets.
+	_, rest, ok := strings.Cut(string(stat[strings.LastIndexByte(string(stat), ')'):]), " ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 20 {
+		return time.Time{}, false
+	}
+	ticks, err := strconv.ParseInt(fields[19], 10, 64)
+	if err != nil {
+		return time.Time{}, false
+	}
+	uptime, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		return time.Time{}, false
+	}
+	seconds, err := strconv.ParseFloat(strings.Fields(string(uptime))[0], 64)
+	if err != nil {
+		return time.Time{}, false
+	}
+	boot := time.Now().Add(-time.Duration(seconds * float64(time.Second)))
+	const tick = 10 * time.Millisecond // USER_HZ is 100 on every Linux architecture that Go supports
+	return boot.Add(time.Duration(ticks) * tick), true
+}
