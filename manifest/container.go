@@ -17,7 +17,7 @@ import (
 const defaultGrace = 10 * time.Second
 
 func (c *converter) container(name string, in types.ServiceConfig) spec.Container {
-	if in.Image == "" {
+	if path := "services." + name; in.Image == "" && !c.dropped[path+".image"] && !c.dropped[path+".build"] {
 		c.failAt(refuse("Add image:", "the service has no image"), "services", name)
 	}
 	box := spec.Container{

@@ -66,6 +66,7 @@ func (x *expander) expand(n *yaml.Node, path string, depth int) *tree {
 	case yaml.SequenceNode:
 		for i, c := range n.Content {
 			if v := x.expand(c, index(path, i), depth+1); v != nil {
+				v.index = i
 				t.items = append(t.items, v)
 			}
 		}

@@ -23,20 +23,29 @@ func (v verdict) String() string {
 type key struct {
 	path    string // "services.*.ports.[].target": * is any name, [] any item
 	shape   shape
-	check   check // of a scalar value, after interpolation; may be nil
+	check   check  // of a scalar value, after interpolation; may be nil
+	what    string // kind.what
 	verdict verdict
 	text    string
 	hint    string
 }
 
+// wants names what may stand at the key.
+func (k key) wants() string {
+	if k.what != "" {
+		return k.what
+	}
+	return k.shape.String()
+}
+
 // yes is a key that is honoured.
 func yes(path string, k kind, text string) key {
-	return key{path: path, shape: k.shape, check: k.check, verdict: honoured, text: text}
+	return key{path: path, shape: k.shape, check: k.check, what: k.what, verdict: honoured, text: text}
 }
 
 // other is a key that is accepted and means something else than in Compose.
 func other(path string, k kind, text string) key {
-	return key{path: path, shape: k.shape, check: k.check, verdict: differently, text: text}
+	return key{path: path, shape: k.shape, check: k.check, what: k.what, verdict: differently, text: text}
 }
 
 // no is a key that is refused.

@@ -2,7 +2,7 @@ package manifest
 
 var topKeys = []key{
 	yes("name", kindText, "The project's name. `-p` and COMPOSE_PROJECT_NAME go before it; without any it is the directory's name."),
-	other("version", kindText, "Accepted without effect, as in Compose: the Compose Specification has no versions."),
+	other("version", kindScalar, "Accepted without effect, as in Compose: the Compose Specification has no versions."),
 	yes("services", kindMap, ""),
 	yes("networks", kindMap, "Networks that no service uses aren't made, as in Compose."),
 	yes("volumes", kindMap, "Volumes that no service uses aren't made, as in Compose."),

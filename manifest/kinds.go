@@ -67,6 +67,7 @@ type check func(value string) error
 type kind struct {
 	shape shape
 	check check
+	what  string // for messages, where the shape's name would mislead
 }
 
 const (
@@ -84,38 +85,38 @@ var (
 	kindTextOrList    = kind{shape: shapeText | shapeList}
 	kindTextOrMap     = kind{shape: shapeText | shapeMap}
 	kindTextListOrMap = kind{shape: shapeList | shapeMap}
-	kindCommand       = kind{shapeText | shapeList | shapeNull, checkShellWords}
+	kindCommand       = kind{shape: shapeText | shapeList | shapeNull, check: checkShellWords}
 	kindScalar        = kind{shape: scalar | shapeNull}
-	kindBool          = kind{shapeBool | shapeText, checkBool}
-	kindFalse         = kind{shapeBool | shapeText, checkFalse}
-	kindCount         = kind{textOrInt, checkCount}
-	kindSize          = kind{textOrInt, checkSize}
-	kindMode          = kind{textOrInt, checkMode}
-	kindDuration      = kind{shapeText, checkDuration}
-	kindPeriod        = kind{shapeText, checkPeriod}
-	kindPortItem      = kind{textOrInt | shapeMap, checkPortItem}
-	kindPortNumber    = kind{textOrInt, checkPortNumber}
-	kindPublished     = kind{textOrInt, checkPublished}
-	kindExpose        = kind{textOrInt, checkExpose}
-	kindIP            = kind{shapeText, checkIP}
-	kindPrefix        = kind{shapeText, checkPrefix}
-	kindProtocol      = kind{shapeText, checkProtocol}
-	kindRestart       = kind{shapeText, checkRestart}
-	kindSignal        = kind{textOrInt, checkSignal}
-	kindCapability    = kind{shapeText, checkCapability}
-	kindTmpfs         = kind{shapeText, checkTmpfs}
-	kindUlimit        = kind{textOrInt | shapeMap, checkUlimit}
-	kindUlimitNumber  = kind{textOrInt, checkUlimit}
-	kindVolumeItem    = kind{shapeText | shapeMap, checkVolumeItem}
-	kindAbsolute      = kind{shapeText, checkAbsolute}
-	kindHostname      = kind{shapeText, checkHostname}
-	kindImage         = kind{shapeText, checkImage}
-	kindEnvItem       = kind{shapeText, checkEnvItem}
-	kindURLPath       = kind{shapeText, checkURLPath}
+	kindBool          = kind{shape: shapeBool | shapeText, check: checkBool, what: "true or false"}
+	kindFalse         = kind{shape: shapeBool | shapeText, check: checkFalse, what: "true or false"}
+	kindCount         = kind{shape: textOrInt, check: checkCount, what: "a whole number"}
+	kindSize          = kind{shape: textOrInt, check: checkSize, what: "a size, such as 64m"}
+	kindMode          = kind{shape: textOrInt, check: checkMode, what: "a file mode, such as 0700"}
+	kindDuration      = kind{shape: shapeText, check: checkDuration, what: "a duration, such as 10s"}
+	kindPeriod        = kind{shape: shapeText, check: checkPeriod, what: "a duration, such as 10s"}
+	kindPortItem      = kind{shape: textOrInt | shapeMap, check: checkPortItem}
+	kindPortNumber    = kind{shape: textOrInt, check: checkPortNumber, what: "a port"}
+	kindPublished     = kind{shape: textOrInt, check: checkPublished, what: "a port or a range of ports"}
+	kindExpose        = kind{shape: textOrInt, check: checkExpose}
+	kindIP            = kind{shape: shapeText, check: checkIP}
+	kindPrefix        = kind{shape: shapeText, check: checkPrefix}
+	kindProtocol      = kind{shape: shapeText, check: checkProtocol}
+	kindRestart       = kind{shape: shapeText, check: checkRestart}
+	kindSignal        = kind{shape: textOrInt, check: checkSignal, what: "a signal"}
+	kindCapability    = kind{shape: shapeText, check: checkCapability}
+	kindTmpfs         = kind{shape: shapeText, check: checkTmpfs}
+	kindUlimit        = kind{shape: textOrInt | shapeMap, check: checkUlimit}
+	kindUlimitNumber  = kind{shape: textOrInt, check: checkUlimit, what: "a whole number"}
+	kindVolumeItem    = kind{shape: shapeText | shapeMap, check: checkVolumeItem}
+	kindAbsolute      = kind{shape: shapeText, check: checkAbsolute}
+	kindHostname      = kind{shape: shapeText, check: checkHostname}
+	kindImage         = kind{shape: shapeText, check: checkImage}
+	kindEnvItem       = kind{shape: shapeText, check: checkEnvItem}
+	kindURLPath       = kind{shape: shapeText, check: checkURLPath}
 )
 
 func kindEnum(values ...string) kind {
-	return kind{shapeText, func(v string) error {
+	return kind{shape: shapeText, check: func(v string) error {
 		for _, ok := range values {
 			if v == ok {
 				return nil
@@ -126,7 +127,7 @@ func kindEnum(values ...string) kind {
 }
 
 func kindIdentifier(what string) kind {
-	return kind{shapeText, func(v string) error {
+	return kind{shape: shapeText, check: func(v string) error {
 		if !identifier.MatchString(v) {
 			return refuse("", "%q isn't a valid %s: use letters, digits, `_`, `.` and `-`, a letter or digit first", clip(v), what)
 		}

@@ -74,6 +74,8 @@ type loading struct {
 	report *report
 	quiet  *warnings
 	layers []layer
+
+	dropped map[string]bool // what the first pass refused, by path
 }
 
 func (l *loading) run(ctx context.Context, sources []source) (spec.Project, error) {
@@ -107,7 +109,8 @@ func (l *loading) fail(at place, path string, p *problem) { l.report.add(at, pat
 
 // walk checks every layer against the table.
 func (l *loading) walk() {
-	w := &walker{report: l.report, env: l.env, quiet: l.quiet}
+	w := &walker{report: l.report, env: l.env, quiet: l.quiet, dropped: map[string]bool{}}
+	l.dropped = w.dropped
 	for _, layer := range l.layers {
 		w.mapping(layer.root, rules, "")
 		layer.root.remove("version") // compose-go warns about it once a process
@@ -194,9 +197,9 @@ func (l *loading) whereItem(match func(v string, t *tree) bool, path ...string) 
 		if !ok {
 			continue
 		}
-		for n, item := range t.items {
+		for _, item := range t.items {
 			if match(l.text(item), item) {
-				return item.at, index(dotted(path), n)
+				return item.at, index(dotted(path), item.index)
 			}
 		}
 		for _, e := range t.entries {

@@ -117,7 +117,7 @@ func (c *converter) mount(v types.ServiceVolumeConfig) (spec.Mount, *problem) {
 		if v.Source != "" {
 			id, ok := c.volumes[v.Source]
 			if !ok {
-				return m, refuse("Declare it under volumes: at the top level, or write ./"+v.Source+" for a directory", "the volume %q isn't declared", v.Source)
+				return m, refuse("Declare it under volumes: at the top level, or write ./ before it if it is a directory", "the volume %q isn't declared", v.Source)
 			}
 			m.Source = id.ID
 			c.usedVolumes[v.Source] = true

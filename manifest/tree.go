@@ -23,6 +23,7 @@ type tree struct {
 	style   yaml.Style
 	entries []entry // mapping, in order
 	items   []*tree // sequence
+	index   int     // in the sequence as written
 }
 
 // entry is one key of a mapping.

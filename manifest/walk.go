@@ -13,10 +13,11 @@ import (
 // walker checks one layer against the table and takes out of the tree what was
 // refused, so that the second pass still finds the other problems.
 type walker struct {
-	report *report
-	env    map[string]string
-	quiet  *warnings
-	ports  int // published so far
+	report  *report
+	env     map[string]string
+	quiet   *warnings
+	dropped map[string]bool // paths of the entries that were refused
+	ports   int             // published so far
 }
 
 func (w *walker) fail(at place, path string, err error) {
@@ -33,7 +34,9 @@ func (w *walker) mapping(t *tree, r *rule, path string) {
 	for _, e := range t.entries {
 		if w.entry(e, r, join(path, e.key)) {
 			kept = append(kept, e)
+			continue
 		}
+		w.dropped[join(path, e.key)] = true
 	}
 	t.entries = kept
 }
@@ -122,13 +125,18 @@ func wrongShape(t *tree, r *rule) *problem {
 		if r.key.path == "services.*" {
 			return refuse("Give it an image", "the service is empty")
 		}
-		return refuse("Give it a value or remove the key", "there is no value, but it must be %s", r.key.shape)
+		return refuse("Give it a value or remove the key", "there is no value, but it must be %s", r.key.wants())
+	}
+	for _, e := range t.entries {
+		if c := r.child(e.key); c != nil && c.key.verdict == refused {
+			return &problem{c.key.text, c.key.hint}
+		}
 	}
 	hint := ""
 	if r.key.shape&shapeText != 0 && shapeOf(t)&scalar != 0 {
 		hint = `Put it in quotes: "` + t.value + `"`
 	}
-	return refuse(hint, "it must be %s, but this is %s", r.key.shape, t.describe())
+	return refuse(hint, "it must be %s, but this is %s", r.key.wants(), t.describe())
 }
 
 func (w *walker) list(t *tree, r *rule, path string) {
@@ -137,8 +145,8 @@ func (w *walker) list(t *tree, r *rule, path string) {
 		item = &rule{key: key{path: r.key.path, shape: shapeText}}
 	}
 	kept := t.items[:0]
-	for i, v := range t.items {
-		p := index(path, i)
+	for _, v := range t.items {
+		p := index(path, v.index)
 		if v.mark == "!reset" || w.value(v, item, p) && w.bounded(v, item, p) {
 			kept = append(kept, v)
 		}
@@ -175,12 +183,21 @@ func (w *walker) scalar(t *tree, r *rule, path string) bool {
 	}
 	if c := w.checkFor(r); c != nil {
 		if err := c(v); err != nil {
-			w.fail(t.at, path, err)
+			w.fail(t.at, path, writtenAs(err, t.value, v))
 			return false
 		}
 	}
 	w.settle(t, r, v)
 	return true
+}
+
+// writtenAs tells where a bad value came from when it isn't in the file.
+func writtenAs(err error, raw, value string) error {
+	var p *problem
+	if raw == value || !errors.As(err, &p) {
+		return err
+	}
+	return refuse(p.hint, "%s (written as %q)", p.reason, clip(raw))
 }
 
 // checkFor is the check of a scalar: a key that takes one item or a list of

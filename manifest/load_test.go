@@ -1,0 +1,142 @@
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"dunnage/spec"
+)
+
+// TestLoad runs testdata/*.txtar. A file's comment has lines "env KEY=VALUE",
+// "files a.yaml b.yaml", "dir sub", "project NAME", "profiles a b"; what it
+// expects stands under errors, notes and config, which -update writes anew.
+func TestLoad(t *testing.T) {
+	cases, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(cases) == 0 {
+		t.Fatalf("no cases: %v", err)
+	}
+	for _, path := range cases {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
+			t.Parallel()
+			runCase(t, path)
+		})
+	}
+}
+
+// golden are the parts of a case that Load makes.
+var golden = []string{"errors", "notes", "config"}
+
+func runCase(t *testing.T, path string) {
+	a, err := txtar.ParseFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "proj")
+	want := map[string]string{}
+	var inputs []txtar.File
+	for _, f := range a.Files {
+		if isGolden(f.Name) {
+			want[f.Name] = string(f.Data)
+			continue
+		}
+		inputs = append(inputs, f)
+		writeInput(t, filepath.Join(dir, f.Name), f.Data)
+	}
+	got := outcome(t, dir, string(a.Comment))
+	if *update {
+		a.Files = inputs
+		for _, name := range golden {
+			if got[name] != "" {
+				a.Files = append(a.Files, txtar.File{Name: name, Data: []byte(got[name])})
+			}
+		}
+		if err := os.WriteFile(path, txtar.Format(a), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if len(want) == 0 {
+		t.Error("the case expects nothing")
+	}
+	for _, name := range golden {
+		if got[name] != want[name] {
+			t.Errorf("%s:\n%s\nwant:\n%s", name, got[name], want[name])
+		}
+	}
+}
+
+func isGolden(name string) bool {
+	for _, g := range golden {
+		if name == g {
+			return true
+		}
+	}
+	return false
+}
+
+// writeInput lets a case hold what a text file can't: \t, \r\n and a BOM are
+// written as TAB, CR and BOM in angle brackets.
+func writeInput(t *testing.T, path string, data []byte) {
+	t.Helper()
+	for mark, text := range map[string]string{"<TAB>": "\t", "<CR>": "\r", "<BOM>": "\xef\xbb\xbf", "<NUL>": "\x00", "<xFF>": "\xff"} {
+		data = bytes.ReplaceAll(data, []byte(mark), []byte(text))
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func caseOptions(dir, comment string) Options {
+	o := Options{WorkingDir: dir, Environment: []string{"HOME=/home/somebody"}}
+	for line := range strings.Lines(comment) {
+		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch word {
+		case "env":
+			o.Environment = append(o.Environment, rest)
+		case "files":
+			o.Files = strings.Fields(rest)
+		case "envfiles":
+			o.EnvFiles = strings.Fields(rest)
+		case "dir":
+			o.WorkingDir = filepath.Join(dir, rest)
+		case "project":
+			o.ProjectName = rest
+		case "profiles":
+			o.Profiles = strings.Fields(rest)
+		}
+	}
+	return o
+}
+
+// outcome is what Load says, with the directory of the test taken out.
+func outcome(t *testing.T, dir, comment string) map[string]string {
+	t.Helper()
+	res, err := Load(t.Context(), caseOptions(dir, comment))
+	clean := func(s string) string { return strings.ReplaceAll(s, dir, "/proj") }
+	if err != nil {
+		var list Errors
+		if errors.As(err, &list) && !errors.Is(err, spec.ErrRefused) {
+			t.Errorf("doesn't wrap ErrRefused: %v", err)
+		}
+		return map[string]string{"errors": clean(err.Error()) + "\n"}
+	}
+	checkRoundTrip(t, res.Project)
+	text, err := Encode(res.Project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{"config": clean(string(text))}
+	if len(res.Notes) > 0 {
+		out["notes"] = clean(strings.Join(res.Notes, "\n")) + "\n"
+	}
+	return out
+}
