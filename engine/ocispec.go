@@ -13,11 +13,13 @@ import (
 	"github.com/containerd/containerd/v2/contrib/apparmor"
 	"github.com/containerd/containerd/v2/core/containers"
 	hostapparmor "github.com/containerd/containerd/v2/pkg/apparmor"
+	"github.com/containerd/containerd/v2/pkg/cap"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/moby/profiles/seccomp"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"dunnage/spec"
 )
@@ -109,10 +111,7 @@ func processCaps(caps []string, uid uint32) *specs.LinuxCapabilities {
 }
 
 func rlimits(limits []spec.Ulimit) []specs.POSIXRlimit {
-	nofile := uint64(nofileLimit)
-	if max, ok := readUint("/proc/sys/fs/nr_open"); ok {
-		nofile = min(nofile, max) // the kernel refuses more
-	}
+	nofile := defaultNofile()
 	out := []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: nofile, Hard: nofile}}
 	for _, l := range limits {
 		limit := specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(l.Name), Soft: rlimit(l.Soft), Hard: rlimit(l.Hard)}
@@ -120,6 +119,24 @@ func rlimits(limits []spec.Ulimit) []specs.POSIXRlimit {
 		out = append(out, limit)
 	}
 	return out
+}
+
+// defaultNofile is as much of nofileLimit as this host lets a container have.
+func defaultNofile() uint64 {
+	nofile := uint64(nofileLimit)
+	if most, ok := readUint("/proc/sys/fs/nr_open"); ok {
+		nofile = min(nofile, most) // the kernel refuses more to everybody
+	}
+	held, err := cap.Current()
+	if err != nil || slices.Contains(held, "CAP_SYS_RESOURCE") {
+		return nofile
+	}
+	// On a host that is a container itself, nobody can raise a hard limit.
+	var own unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &own); err == nil {
+		nofile = min(nofile, own.Max)
+	}
+	return nofile
 }
 
 func rlimit(v int64) uint64 {
