@@ -43,7 +43,7 @@ func Diff(want, have Table) string {
 		if _, ok := want.Chain(c.Name); ok {
 			continue
 		}
-		pinned := have.pinned(want, c.Name)
+		pinned := have.pinned(c.Name)
 		if pinned && len(c.Rules) == 0 {
 			continue
 		}
@@ -58,31 +58,48 @@ func Diff(want, have Table) string {
 	return "*" + want.Name + "\n" + declare.String() + fill.String() + remove.String() + "COMMIT\n"
 }
 
-// pinned reports whether a rule that isn't ours leads to the chain.
-func (t Table) pinned(want Table, chain string) bool {
-	return slices.ContainsFunc(t.Jumps, func(j Jump) bool { return target(j.Rule) == chain })
+// pinned reports whether a rule of somebody else leads to the chain.
+func (t Table) pinned(chain string) bool {
+	return slices.ContainsFunc(t.Jumps, func(j Jump) bool { return !j.ours() && target(j.Rule) == chain })
 }
 
-// JumpDiff lists want's jumps that have lacks, and the surplus copies of
-// want's jumps in have.
+// ours tells dunnage's jumps by their comment.
+func (j Jump) ours() bool { return strings.Contains(j.Rule, `--comment "dunnage: `) }
+
+// JumpDiff lists want's jumps that have lacks, and what have has too much:
+// second copies, and jumps of ours that want doesn't know (another pool's).
 func JumpDiff(want, have Table) (missing, extra []Jump) {
-	for _, j := range want.Jumps {
-		n := have.count(j)
-		if n == 0 {
-			missing = append(missing, j)
-		}
-		for ; n > 1; n-- {
+	seen := map[Jump]bool{}
+	for _, j := range have.Jumps {
+		key := Jump{Chain: j.Chain, Rule: j.Rule}
+		if j.ours() && (seen[key] || !want.has(j)) {
 			extra = append(extra, j)
+		}
+		seen[key] = true
+	}
+	for _, j := range want.Jumps {
+		if !have.has(j) {
+			missing = append(missing, j)
 		}
 	}
 	return missing, extra
 }
 
-func (t Table) count(j Jump) (n int) {
-	for _, other := range t.Jumps {
-		if other.Chain == j.Chain && other.Rule == j.Rule {
-			n++
+func (t Table) has(j Jump) bool {
+	return slices.ContainsFunc(t.Jumps, func(o Jump) bool { return o.Chain == j.Chain && o.Rule == j.Rule })
+}
+
+// Args splits a rule into the arguments of an iptables command.
+func Args(rule string) []string {
+	var args []string
+	for rule = strings.TrimSpace(rule); rule != ""; rule = strings.TrimSpace(rule) {
+		var arg string
+		if rest, quoted := strings.CutPrefix(rule, `"`); quoted {
+			arg, rule, _ = strings.Cut(rest, `"`)
+		} else {
+			arg, rule, _ = strings.Cut(rule, " ")
 		}
+		args = append(args, arg)
 	}
-	return n
+	return args
 }

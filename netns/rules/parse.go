@@ -143,3 +143,16 @@ func destination(rule string) (netip.Addr, bool) {
 	p, err := netip.ParsePrefix(dst)
 	return p.Addr(), err == nil && p.IsSingleIP()
 }
+
+// UserChainUsed reports whether the operator's chain has rules, or a rule of
+// somebody else leads to it.
+func UserChainUsed(text string) bool {
+	for line := range strings.Lines(text) {
+		rule, ok := strings.CutPrefix(strings.TrimSpace(line), "-A ")
+		chain, rule, _ := strings.Cut(rule, " ")
+		if ok && (chain == UserChain || !owned(chain) && target(rule) == UserChain) {
+			return true
+		}
+	}
+	return false
+}

@@ -104,11 +104,13 @@ func (f family) input(b *builder) {
 }
 
 // output does the same for connections of the host, which don't pass FORWARD.
-// Replicas leave by their links and stay reachable: probes need them.
+// Dropping and refusing here rather than at INPUT leaves no conntrack entry
+// that a retry would follow. The reserved addresses are named one by one: the
+// way out is still "lo" here for everything that OUTPUT's DNAT sends to a
+// replica, so `-o lo` would match that too.
 func (f family) output(b *builder) {
 	b.add(chainOutput, "-d "+host(f.Hold), comment("dunnage: held until a replica is ready"), "-j DROP")
-	b.add(chainOutput, "-d "+host(f.Gateway), comment("dunnage: the host to itself"), "-j RETURN")
-	f.reject(b, chainOutput, "-o lo")
+	f.reject(b, chainOutput, "-d "+host(f.Refuse))
 }
 
 func (f family) reject(b *builder, chain, match string) {

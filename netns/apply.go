@@ -1,0 +1,174 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"dunnage/netns/rules"
+	"dunnage/spec"
+)
+
+// Apply makes the kernel's rules equal to r. Before the commit it adds what
+// new rules need (local routes of new service addresses), after it removes
+// what only old rules needed, so that no instant has a rule without its route.
+// Last, it deletes the UDP conntrack entries that lead to backends which r
+// doesn't have for that port: such clients would stay on them for ever.
+func (n *Network) Apply(ctx context.Context, r spec.Routing) error {
+	v4, v6, err := rules.Render(r, n.rules())
+	if err != nil {
+		return fmt.Errorf("render rules: %w", err)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.ensureHost(ctx); err != nil {
+		return fmt.Errorf("prepare the host's network: %w", err)
+	}
+	if err := n.addServiceRoutes(r); err != nil {
+		return err
+	}
+	changed, err := n.syncTables(ctx, v4, v6)
+	if err != nil {
+		return err
+	}
+	if err := n.removeServiceRoutes(r); err != nil {
+		return err
+	}
+	return n.sweep(ctx, r, changed)
+}
+
+// sweep runs after every change, and once after the start: the agent before
+// may have died between its commit and its sweep.
+func (n *Network) sweep(ctx context.Context, r spec.Routing, changed bool) error {
+	if n.swept && !changed {
+		return nil
+	}
+	n.swept = false
+	if err := n.sweepUDP(ctx, r); err != nil {
+		return err
+	}
+	n.swept = true
+	return nil
+}
+
+// syncTables works on both families side by side: a commit in nf_tables takes
+// 12 ms at least. The first call of a process also clears the backend and the
+// family that an earlier configuration may have used.
+func (n *Network) syncTables(ctx context.Context, v4, v6 rules.Document) (changed bool, err error) {
+	var changed4, changed6 bool
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		changed4, err = n.tables.v4.sync(gctx, v4)
+		return err
+	})
+	if n.cfg.Pool6.IsValid() || !n.swept {
+		g.Go(func() (err error) {
+			changed6, err = n.tables.v6.sync(gctx, v6)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return true, err
+	}
+	if !n.swept {
+		return changed4 || changed6, n.removeOther(ctx)
+	}
+	return changed4 || changed6, nil
+}
+
+// removeOther deletes our rules from the backend that isn't in use (any more).
+func (n *Network) removeOther(ctx context.Context) error {
+	for _, p := range []programs{n.tables.other4, n.tables.other6} {
+		if !p.inUse() {
+			continue
+		}
+		if err := p.remove(ctx); err != nil {
+			return fmt.Errorf("remove rules of the backend used before: %w", err)
+		}
+	}
+	return nil
+}
+
+// Routed parses the nat rules back.
+func (n *Network) Routed(ctx context.Context, r spec.Routing) (named []netip.Addr, equal bool, err error) {
+	want4, want6, err := rules.Render(r, n.rules())
+	if err != nil {
+		return nil, false, fmt.Errorf("render rules: %w", err)
+	}
+	have4, have6, err := n.kernel(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	hostOK, err := n.hostReady(r)
+	if err != nil {
+		return nil, false, err
+	}
+	named = slices.Concat(rules.Named(have4, n.rules()), rules.Named(have6, n.rules()))
+	return named, hostOK && rules.Equal(want4, have4) && rules.Equal(want6, have6), nil
+}
+
+// RuleSet returns the rules of r rendered and as the kernel has them.
+func (n *Network) RuleSet(ctx context.Context, r spec.Routing) (spec.RuleSet, error) {
+	want4, want6, err := rules.Render(r, n.rules())
+	if err != nil {
+		return spec.RuleSet{}, fmt.Errorf("render rules: %w", err)
+	}
+	have4, have6, err := n.kernel(ctx)
+	if err != nil {
+		return spec.RuleSet{}, err
+	}
+	return spec.RuleSet{Rendered: ruleText(want4, want6), Kernel: ruleText(have4, have6)}, nil
+}
+
+func ruleText(v4, v6 rules.Document) string {
+	text := "# IPv4\n" + v4.String()
+	if len(v6) > 0 {
+		text += "# IPv6\n" + v6.String()
+	}
+	return text
+}
+
+// kernel reads both families side by side.
+func (n *Network) kernel(ctx context.Context) (v4, v6 rules.Document, err error) {
+	var text4, text6 string
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		text4, err = n.tables.v4.read(gctx)
+		return err
+	})
+	if n.cfg.Pool6.IsValid() {
+		g.Go(func() (err error) {
+			text6, err = n.tables.v6.read(gctx)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, nil, err
+	}
+	return rules.Parse(text4), rules.Parse(text6), nil
+}
+
+// Remove deletes everything that dunnage has on the host's network beside the
+// replicas themselves (Detach does those): rules in both backends, routes, its
+// addresses, and puts back the settings that it changed. Nothing there is no
+// error. The operator's chain stays while it has rules.
+func (n *Network) Remove(ctx context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.swept = false
+	var all []error
+	for _, p := range []programs{n.tables.v4, n.tables.v6, n.tables.other4, n.tables.other6} {
+		if p.inUse() {
+			all = append(all, p.remove(ctx))
+		}
+	}
+	all = append(all, n.removeHost(), n.restoreSettings())
+	if err := errors.Join(all...); err != nil {
+		return fmt.Errorf("remove the rules: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,110 @@
+package netns
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"dunnage/spec"
+)
+
+// Attach makes the replica's namespace, link, routes and host files, or
+// completes what is missing of them. Order: the files come first, because they
+// record the addresses; whatever a crash leaves behind is listed by Attached.
+func (n *Network) Attach(ctx context.Context, e spec.Endpoint) error {
+	if err := n.checkEndpoint(e); err != nil {
+		return fmt.Errorf("attach %s: %w", e.Replica, err)
+	}
+	defer n.replicas.lock(e.Replica)()
+	if err := n.attach(ctx, e); err != nil {
+		return fmt.Errorf("attach %s: %w", e.Replica, err)
+	}
+	return nil
+}
+
+func (n *Network) attach(ctx context.Context, e spec.Endpoint) error {
+	if err := n.writeFiles(e); err != nil {
+		return err
+	}
+	if err := n.ensureHost(ctx); err != nil {
+		return err
+	}
+	ns, err := n.openNamespace(ctx, e.Replica, hasIPv6(e))
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return n.ensureLink(ctx, ns, e)
+}
+
+func (n *Network) checkEndpoint(e spec.Endpoint) error {
+	if err := checkName(e.Replica); err != nil {
+		return err
+	}
+	if len(e.Addresses) == 0 {
+		return fmt.Errorf("%w: it has no address", spec.ErrRefused)
+	}
+	for _, a := range e.Addresses {
+		if !n.cfg.Pool.Contains(a.Addr) || !a.Subnet.Contains(a.Addr) {
+			return fmt.Errorf("%w: address %s isn't in subnet %s of pool %s", spec.ErrRefused, a.Addr, a.Subnet, n.cfg.Pool)
+		}
+		if a.Addr6.IsValid() && (!n.cfg.Pool6.Contains(a.Addr6) || !a.Subnet6.Contains(a.Addr6)) {
+			return fmt.Errorf("%w: address %s isn't in subnet %s of pool %s", spec.ErrRefused, a.Addr6, a.Subnet6, n.cfg.Pool6)
+		}
+	}
+	return nil
+}
+
+// checkName keeps a replica's name from leading out of the run directory.
+func checkName(replica string) error {
+	if replica == "" || replica != filepath.Base(replica) || strings.HasPrefix(replica, ".") {
+		return fmt.Errorf("replica name %q: %w: it can't be a file name", replica, spec.ErrRefused)
+	}
+	return nil
+}
+
+func hasIPv6(e spec.Endpoint) bool {
+	return slices.ContainsFunc(e.Addresses, func(a spec.EndpointAddress) bool { return a.Addr6.IsValid() })
+}
+
+// addressesFile records the replica's addresses, for Detach: it is only told
+// the name, and the link may be gone.
+const addressesFile = "addresses.json"
+
+func (n *Network) recordAddresses(e spec.Endpoint) error {
+	b, err := json.Marshal(e.Addresses)
+	if err != nil {
+		return fmt.Errorf("encode addresses: %w", err)
+	}
+	return overwrite(filepath.Join(n.dir(e.Replica), addressesFile), b)
+}
+
+// recorded returns the addresses that Attach wrote down; none is no error, a
+// damaged record (a crash while writing) counts as none.
+func (n *Network) recorded(replica string) ([]netip.Addr, error) {
+	b, err := os.ReadFile(filepath.Join(n.dir(replica), addressesFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read recorded addresses: %w", err)
+	}
+	var all []spec.EndpointAddress
+	if json.Unmarshal(b, &all) != nil {
+		return nil, nil
+	}
+	var addrs []netip.Addr
+	for _, a := range all {
+		addrs = append(addrs, a.Addr)
+		if a.Addr6.IsValid() {
+			addrs = append(addrs, a.Addr6)
+		}
+	}
+	return addrs, nil
+}

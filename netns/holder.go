@@ -1,0 +1,138 @@
+package netns
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"dunnage/spec"
+)
+
+// Holder names the process of the host that listens on the port, or is empty.
+// A zero or unspecified ip asks for every address: any listener is in the way.
+// A listener on all addresses is in the way of every ip; one on [::] holds the
+// IPv4 port too (the kernel doesn't tell whether it was made IPv6-only).
+func (n *Network) Holder(ctx context.Context, ip netip.Addr, port uint16, proto spec.Protocol) (string, error) {
+	for _, suffix := range []string{"", "6"} {
+		sockets, err := readSockets("/proc/thread-self/net/" + string(proto) + suffix)
+		if err != nil {
+			return "", err
+		}
+		for _, s := range sockets {
+			if s.port == port && s.bound(proto) && s.conflicts(ip) {
+				return processOf(ctx, s.inode)
+			}
+		}
+	}
+	return "", nil
+}
+
+// socket is a line of /proc/net/tcp and its kin.
+type socket struct {
+	addr  netip.Addr
+	port  uint16
+	state uint64
+	inode string
+}
+
+// The kernel's socket states (include/net/tcp_states.h): listening for TCP; an
+// unconnected UDP socket is "closed".
+const (
+	stateClose  = 7
+	stateListen = 10
+)
+
+func (s socket) bound(proto spec.Protocol) bool {
+	if proto == spec.TCP {
+		return s.state == stateListen
+	}
+	return s.state == stateClose
+}
+
+func (s socket) conflicts(ip netip.Addr) bool {
+	return !ip.IsValid() || ip.IsUnspecified() || s.addr.IsUnspecified() || s.addr.Unmap() == ip.Unmap()
+}
+
+// readSockets parses the table; a missing one (no IPv6) is empty.
+func readSockets(path string) ([]socket, error) {
+	b, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list sockets: %w", err)
+	}
+	var all []socket
+	for line := range bytes.Lines(b) {
+		if s, ok := parseSocket(strings.Fields(string(line))); ok {
+			all = append(all, s)
+		}
+	}
+	return all, nil
+}
+
+func parseSocket(f []string) (socket, bool) {
+	if len(f) < 10 {
+		return socket{}, false
+	}
+	addr, port, _ := strings.Cut(f[1], ":")
+	raw, err := hex.DecodeString(addr)
+	p, err2 := strconv.ParseUint(port, 16, 16)
+	state, err3 := strconv.ParseUint(f[3], 16, 8)
+	if err != nil || err2 != nil || err3 != nil || len(raw)%4 != 0 {
+		return socket{}, false
+	}
+	// Each 32-bit word of the address is printed in the machine's byte order.
+	for i := 0; i < len(raw); i += 4 {
+		binary.BigEndian.PutUint32(raw[i:], binary.NativeEndian.Uint32(raw[i:]))
+	}
+	a, ok := netip.AddrFromSlice(raw)
+	return socket{addr: a, port: uint16(p), state: state, inode: f[9]}, ok
+}
+
+// processOf finds who has the socket open. Nobody (a kernel service, or it
+// closed meanwhile) is named as such: the port was taken a moment ago.
+func processOf(ctx context.Context, inode string) (string, error) {
+	want := "socket:[" + inode + "]"
+	procs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return "", fmt.Errorf("list processes: %w", err)
+	}
+	for _, proc := range procs {
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		if hasFile(proc, want) {
+			return describe(proc), nil
+		}
+	}
+	return "a socket without a process", nil
+}
+
+func hasFile(proc, want string) bool {
+	entries, err := os.ReadDir(filepath.Join(proc, "fd"))
+	if err != nil {
+		return false // gone meanwhile
+	}
+	for _, e := range entries {
+		if to, err := os.Readlink(filepath.Join(proc, "fd", e.Name())); err == nil && to == want {
+			return true
+		}
+	}
+	return false
+}
+
+func describe(proc string) string {
+	name, err := os.ReadFile(filepath.Join(proc, "comm"))
+	if err != nil {
+		name = []byte("process")
+	}
+	return fmt.Sprintf("%s (pid %s)", strings.TrimSpace(string(name)), filepath.Base(proc))
+}

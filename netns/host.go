@@ -1,0 +1,124 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"dunnage/netns/rules"
+)
+
+// ensureHost gives the host its address in each pool and makes hold and refuse
+// local, so that packets sent there meet INPUT's rules. What is left of the
+// pool is unreachable: an unused address must not leave by the default route.
+func (n *Network) ensureHost(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := n.ensureForwarding(); err != nil {
+		return err
+	}
+	lo, err := loopback()
+	if err != nil {
+		return err
+	}
+	if lo.Attrs().RawFlags&unix.IFF_UP == 0 {
+		if err := netlink.LinkSetUp(lo); err != nil {
+			return fmt.Errorf("set loopback up: %w", err)
+		}
+	}
+	for _, pool := range n.pools() {
+		if err := ensurePool(lo, pool); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func loopback() (netlink.Link, error) {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return nil, fmt.Errorf("find loopback: %w", err)
+	}
+	return lo, nil
+}
+
+func ensurePool(lo netlink.Link, pool netip.Prefix) error {
+	r := rules.Reserved(pool)
+	addr := &netlink.Addr{IPNet: hostNet(r.Gateway), Scope: int(netlink.SCOPE_UNIVERSE)}
+	if pool.Addr().Is6() {
+		addr.Flags = unix.IFA_F_NODAD
+	}
+	if err := netlink.AddrReplace(lo, addr); err != nil {
+		return fmt.Errorf("set the host's address %s: %w", r.Gateway, err)
+	}
+	for _, a := range []netip.Addr{r.Hold, r.Refuse} {
+		if err := addLocal(lo, a, r.Gateway); err != nil {
+			return err
+		}
+	}
+	rest := netlink.Route{Dst: prefixNet(pool), Type: unix.RTN_UNREACHABLE, Protocol: routeProtocol}
+	if err := netlink.RouteReplace(&rest); err != nil {
+		return fmt.Errorf("make the rest of %s unreachable: %w", pool, err)
+	}
+	return nil
+}
+
+// addLocal makes a the host's own without giving it to an interface: the
+// kernel looks a destination up before OUTPUT's DNAT rewrites it.
+func addLocal(lo netlink.Link, a, source netip.Addr) error {
+	if err := netlink.RouteReplace(localRoute(lo, a, source)); err != nil {
+		return fmt.Errorf("make %s local: %w", a, err)
+	}
+	return nil
+}
+
+func localRoute(lo netlink.Link, a, source netip.Addr) *netlink.Route {
+	return &netlink.Route{
+		LinkIndex: lo.Attrs().Index, Dst: hostNet(a), Src: source.AsSlice(), Scope: netlink.SCOPE_HOST,
+		Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Protocol: routeProtocol,
+	}
+}
+
+// hostMTU is the MTU of the device with the default route, so that a replica's
+// packets fit where they leave; 1500 without one.
+func hostMTU() (int, error) {
+	routes, err := retryDump(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
+	if err != nil {
+		return 0, fmt.Errorf("list routes: %w", err)
+	}
+	best := -1
+	for i, r := range routes {
+		isDefault := r.Dst == nil || r.Dst.IP.IsUnspecified()
+		if isDefault && r.LinkIndex > 0 && (best < 0 || r.Priority < routes[best].Priority) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return 1500, nil
+	}
+	l, err := netlink.LinkByIndex(routes[best].LinkIndex)
+	if err != nil {
+		return 0, fmt.Errorf("find the device of the default route: %w", err)
+	}
+	return l.Attrs().MTU, nil
+}
+
+// retryDump repeats a listing that a concurrent change interrupted. Five times
+// in a row is not bad luck any more.
+func retryDump[T any](list func() (T, error)) (T, error) {
+	var (
+		all T
+		err error
+	)
+	for range 5 {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}

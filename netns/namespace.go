@@ -1,0 +1,121 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// openNamespace returns the file of the replica's namespace, making it first
+// if it isn't there. The bind mount is the last step of making it: a namespace
+// that can be seen is complete.
+func (n *Network) openNamespace(ctx context.Context, replica string, v6 bool) (*os.File, error) {
+	path := n.Namespace(replica)
+	mounted, err := isNamespace(path)
+	if err != nil {
+		return nil, err
+	}
+	if !mounted {
+		if err := makeNamespace(ctx, path, v6); err != nil {
+			return nil, err
+		}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open namespace: %w", err)
+	}
+	return f, nil
+}
+
+// isNamespace tells a mounted namespace from a missing one or an empty file
+// that a crash left behind.
+func isNamespace(path string) (bool, error) {
+	var st unix.Statfs_t
+	err := unix.Statfs(path, &st)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at namespace %s: %w", path, err)
+	}
+	return st.Type == unix.NSFS_MAGIC, nil
+}
+
+func makeNamespace(ctx context.Context, path string, v6 bool) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("make directory for namespaces: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o444)
+	if err != nil {
+		return fmt.Errorf("make mount point for namespace: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("make mount point for namespace: %w", err)
+	}
+	return onThread(ctx, func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make namespace: %w", err)
+		}
+		if err := insideSysctls(v6); err != nil {
+			return err
+		}
+		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount namespace at %s: %w", path, err)
+		}
+		return nil
+	})
+}
+
+// onThread runs f on an OS thread of its own, which dies with it: f may move
+// the thread to another namespace. The goroutine ends when f does.
+func onThread(ctx context.Context, f func() error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the runtime ends the thread
+		done <- f()
+	}()
+	return <-done
+}
+
+// insideSysctls sets what every container expects of its namespace, as Docker
+// does: ping and ports below 1024 without privileges. IPv6 is set up by us
+// alone, without router advertisements or link-local addresses, so that no
+// duplicate address detection delays the first packet. These are the defaults
+// for the link that is made next.
+func insideSysctls(v6 bool) error {
+	return setAll([]sysctl{
+		{"net/ipv4/ip_unprivileged_port_start", "0"},
+		{"net/ipv4/ping_group_range", "0 2147483647"},
+		{"net/ipv6/conf/default/accept_ra", "0"},
+		{"net/ipv6/conf/default/accept_dad", "0"},
+		{"net/ipv6/conf/default/addr_gen_mode", "1"},
+		{"net/ipv6/conf/default/disable_ipv6", boolSysctl(!v6)},
+	})
+}
+
+// removeNamespace unmounts the namespace and deletes the file. The kernel
+// frees the namespace once the last process in it is gone.
+func (n *Network) removeNamespace(replica string) error {
+	path := n.Namespace(replica)
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+			break // not mounted (any more)
+		}
+		if err != nil {
+			return fmt.Errorf("unmount namespace %s: %w", path, err)
+		}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove mount point of namespace: %w", err)
+	}
+	return nil
+}

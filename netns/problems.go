@@ -1,0 +1,82 @@
+package netns
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/coreos/go-iptables/iptables"
+)
+
+// inUse reports whether the backend has tables at all, without making any:
+// listing a legacy table creates it.
+func (p programs) inUse() bool {
+	if !p.found() {
+		return false
+	}
+	if !p.legacy {
+		return true
+	}
+	names := "/proc/thread-self/net/ip_tables_names"
+	if p.proto == iptables.ProtocolIPv6 {
+		names = "/proc/thread-self/net/ip6_tables_names"
+	}
+	b, err := os.ReadFile(names)
+	return err == nil && len(b) > 0
+}
+
+// Problems names what others have set up that may stop replicas' traffic: a
+// dropping rule before dunnage's in FORWARD, or rules in the backend that
+// dunnage doesn't use. A drop in either backend is final. dunnage respects
+// them and changes nothing. The list is empty when there is nothing to tell.
+func (n *Network) Problems(ctx context.Context) ([]string, error) {
+	var all []string
+	for _, p := range []programs{n.tables.v4, n.tables.v6, n.tables.other4, n.tables.other6} {
+		if !p.inUse() {
+			continue
+		}
+		text, err := p.read(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, rule := range dropsBeforeOurs(text) {
+			all = append(all, fmt.Sprintf("%s: rule %q in FORWARD comes before dunnage's and may drop traffic of replicas: move it to DUNNAGE-USER or after the jump to DUNNAGE-FORWARD", p.name(), rule))
+		}
+	}
+	return all, nil
+}
+
+func (p programs) name() string {
+	name := "iptables-nft"
+	if p.legacy {
+		name = "iptables-legacy"
+	}
+	if p.proto == iptables.ProtocolIPv6 {
+		name = strings.Replace(name, "iptables", "ip6tables", 1)
+	}
+	return name
+}
+
+// dropsBeforeOurs lists the rules of FORWARD that drop or reject and that a
+// packet meets before dunnage's jump; in a backend without the jump, all of
+// them and a dropping policy.
+func dropsBeforeOurs(text string) []string {
+	_, filter, _ := strings.Cut(text, "*filter\n")
+	filter, _, _ = strings.Cut(filter, "\nCOMMIT")
+	jump := strings.Contains(filter, " -j DUNNAGE-FORWARD")
+	var drops []string
+	for line := range strings.Lines(filter) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "-A FORWARD ") && strings.HasSuffix(line, " -j DUNNAGE-FORWARD") {
+			break
+		}
+		if strings.HasPrefix(line, ":FORWARD DROP") && !jump {
+			drops = append(drops, "policy DROP")
+		}
+		if strings.HasPrefix(line, "-A FORWARD ") && (strings.Contains(line, " -j DROP") || strings.Contains(line, " -j REJECT")) {
+			drops = append(drops, line)
+		}
+	}
+	return drops
+}

@@ -1,0 +1,178 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"dunnage/netns/rules"
+	"dunnage/spec"
+)
+
+// serviceAddrs are the addresses that must be local for r.
+func (n *Network) serviceAddrs(r spec.Routing) map[netip.Addr]bool {
+	want := map[netip.Addr]bool{}
+	for _, pool := range n.pools() {
+		res := rules.Reserved(pool)
+		want[res.Hold], want[res.Refuse] = true, true
+	}
+	for _, s := range r.Services {
+		want[s.Addr] = true
+		if s.Addr6.IsValid() && n.cfg.Pool6.IsValid() {
+			want[s.Addr6] = true
+		}
+	}
+	return want
+}
+
+// addServiceRoutes makes service addresses local: the host must find a route
+// before OUTPUT can rewrite the destination.
+func (n *Network) addServiceRoutes(r spec.Routing) error {
+	have, err := n.localRoutes()
+	if err != nil {
+		return err
+	}
+	lo, err := loopback()
+	if err != nil {
+		return err
+	}
+	for a := range n.serviceAddrs(r) {
+		if _, ok := have[a]; ok {
+			continue
+		}
+		if err := addLocal(lo, a, n.gateway(a)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *Network) removeServiceRoutes(r spec.Routing) error {
+	have, err := n.localRoutes()
+	if err != nil {
+		return err
+	}
+	want := n.serviceAddrs(r)
+	for a, route := range have {
+		if want[a] {
+			continue
+		}
+		if err := deleteRoute(route); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// localRoutes lists the local routes that dunnage made.
+func (n *Network) localRoutes() (map[netip.Addr]netlink.Route, error) {
+	all := map[netip.Addr]netlink.Route{}
+	for _, pool := range n.pools() {
+		list, err := listRoutes(family(pool), unix.RT_TABLE_LOCAL, unix.RTN_LOCAL)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range list {
+			if a, ok := netip.AddrFromSlice(r.Dst.IP); ok {
+				all[a.Unmap()] = r
+			}
+		}
+	}
+	return all, nil
+}
+
+// listRoutes lists dunnage's routes of a type in a table.
+func listRoutes(family, table, kind int) ([]netlink.Route, error) {
+	filter := &netlink.Route{Table: table, Protocol: routeProtocol, Type: kind}
+	list, err := retryDump(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(family, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TYPE)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	return list, nil
+}
+
+func family(pool netip.Prefix) int {
+	if pool.Addr().Is6() {
+		return netlink.FAMILY_V6
+	}
+	return netlink.FAMILY_V4
+}
+
+func deleteRoute(r netlink.Route) error {
+	if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("delete route to %s: %w", r.Dst, err)
+	}
+	return nil
+}
+
+// hostReady reports whether the host has what the rules of r need: forwarding,
+// its addresses, the local routes.
+func (n *Network) hostReady(r spec.Routing) (bool, error) {
+	for _, s := range n.forwarding() {
+		if now, err := s.read(); err != nil || now != s.value {
+			return false, err
+		}
+	}
+	have, err := n.localRoutes()
+	if err != nil {
+		return false, err
+	}
+	want := n.serviceAddrs(r)
+	for a := range want {
+		if _, ok := have[a]; !ok {
+			return false, nil
+		}
+	}
+	if len(have) != len(want) {
+		return false, nil
+	}
+	return n.hasGateways()
+}
+
+func (n *Network) hasGateways() (bool, error) {
+	lo, err := loopback()
+	if err != nil {
+		return false, err
+	}
+	addrs, err := retryDump(func() ([]netlink.Addr, error) { return netlink.AddrList(lo, netlink.FAMILY_ALL) })
+	if err != nil {
+		return false, fmt.Errorf("list the host's addresses: %w", err)
+	}
+	found := 0
+	for _, pool := range n.pools() {
+		for _, a := range addrs {
+			if addr, ok := netip.AddrFromSlice(a.IP); ok && addr.Unmap() == rules.Reserved(pool).Gateway {
+				found++
+			}
+		}
+	}
+	return found == len(n.pools()), nil
+}
+
+// removeHost deletes dunnage's routes and addresses.
+func (n *Network) removeHost() error {
+	lo, err := loopback()
+	if err != nil {
+		return err
+	}
+	var all []error
+	for _, pool := range n.pools() {
+		for table, kind := range map[int]int{unix.RT_TABLE_LOCAL: unix.RTN_LOCAL, unix.RT_TABLE_MAIN: unix.RTN_UNREACHABLE} {
+			list, err := listRoutes(family(pool), table, kind)
+			all = append(all, err)
+			for _, r := range list {
+				all = append(all, deleteRoute(r))
+			}
+		}
+		err := netlink.AddrDel(lo, &netlink.Addr{IPNet: hostNet(rules.Reserved(pool).Gateway)})
+		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			all = append(all, fmt.Errorf("delete the host's address in %s: %w", pool, err))
+		}
+	}
+	return errors.Join(all...)
+}

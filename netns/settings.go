@@ -1,0 +1,127 @@
+package netns
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// forwarding are the settings without which the host doesn't route.
+func (n *Network) forwarding() []sysctl {
+	all := []sysctl{{"net/ipv4/ip_forward", "1"}}
+	if n.cfg.Pool6.IsValid() {
+		all = append(all, sysctl{"net/ipv6/conf/all/forwarding", "1"})
+	}
+	return all
+}
+
+// ensureForwarding turns routing on. What stood there before is written down
+// first, for Remove.
+func (n *Network) ensureForwarding() error {
+	var change []sysctl
+	for _, s := range n.forwarding() {
+		now, err := s.read()
+		if err != nil {
+			return err
+		}
+		if now != s.value {
+			change = append(change, s)
+		}
+		if now != s.value && s.ipv6() {
+			change = append(acceptRA(), change...)
+		}
+	}
+	if len(change) == 0 {
+		return nil
+	}
+	if err := n.rememberSettings(change); err != nil {
+		return err
+	}
+	return setAll(change)
+}
+
+// acceptRA keeps router advertisements working where they are in use: a
+// forwarding host ignores them unless accept_ra is 2, and would lose its IPv6
+// default route when the last one expires.
+func acceptRA() []sysctl {
+	var all []sysctl
+	links, _ := filepath.Glob("/proc/sys/net/ipv6/conf/*/accept_ra") // the pattern is fixed and valid
+	for _, path := range links {
+		name, err := filepath.Rel("/proc/sys", path)
+		if err != nil {
+			continue
+		}
+		s := sysctl{name, "2"}
+		link := filepath.Base(filepath.Dir(path))
+		if now, err := s.read(); err == nil && now == "1" && link != "all" && link != "lo" {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// settingsFile records the values that dunnage changed, as they were before.
+func (n *Network) settingsFile() string { return filepath.Join(n.cfg.RunDir, "settings.json") }
+
+func (n *Network) rememberSettings(change []sysctl) error {
+	former, err := n.formerSettings()
+	if err != nil {
+		return err
+	}
+	for _, s := range change {
+		if _, known := former[s.name]; known {
+			continue
+		}
+		if former[s.name], err = s.read(); err != nil {
+			return err
+		}
+	}
+	b, err := json.Marshal(former)
+	if err != nil {
+		return fmt.Errorf("encode former settings: %w", err)
+	}
+	if err := os.MkdirAll(n.cfg.RunDir, 0o755); err != nil {
+		return fmt.Errorf("make run directory: %w", err)
+	}
+	return overwrite(n.settingsFile(), b)
+}
+
+func (n *Network) formerSettings() (map[string]string, error) {
+	former := map[string]string{}
+	b, err := os.ReadFile(n.settingsFile())
+	if errors.Is(err, os.ErrNotExist) {
+		return former, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read former settings: %w", err)
+	}
+	if err := json.Unmarshal(b, &former); err != nil {
+		return nil, fmt.Errorf("read former settings from %s: %w: delete the file to go on without them", n.settingsFile(), err)
+	}
+	return former, nil
+}
+
+// restoreSettings puts back what rememberSettings wrote down, in any order:
+// none of these settings changes another one's value.
+func (n *Network) restoreSettings() error {
+	former, err := n.formerSettings()
+	if err != nil {
+		return err
+	}
+	var all []error
+	for name, value := range former {
+		err := (sysctl{name, value}).set()
+		if !errors.Is(err, os.ErrNotExist) { // the interface is gone
+			all = append(all, err)
+		}
+	}
+	if err := errors.Join(all...); err != nil {
+		return err
+	}
+	if err := os.Remove(n.settingsFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("forget former settings: %w", err)
+	}
+	return nil
+}

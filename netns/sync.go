@@ -1,0 +1,134 @@
+package netns
+
+import (
+	"context"
+	"fmt"
+
+	"dunnage/netns/rules"
+)
+
+// sync makes one family's rules equal to want and reports whether it wrote
+// anything. Order: chains of the scaffold, then the nat chains, then the jumps
+// that make them live. Of these, only the nat chains differ in a redeploy: one
+// document, one commit.
+func (p programs) sync(ctx context.Context, want rules.Document) (changed bool, err error) {
+	text, err := p.read(ctx)
+	if err != nil {
+		return false, err
+	}
+	have := rules.Parse(text)
+	if rules.Equal(want, have) && (len(want) == 0 || rules.HasUserChain(text)) {
+		return false, nil
+	}
+	missing, extra := jumps(want, have)
+	if err := p.deleteJumps(extra); err != nil {
+		return true, err
+	}
+	if len(want) > 0 && !rules.HasUserChain(text) {
+		if err := p.makeUserChain(); err != nil {
+			return true, err
+		}
+	}
+	scaffold := rules.Diff(want.Table("raw"), have.Table("raw")) + rules.Diff(want.Table("filter"), have.Table("filter"))
+	for _, doc := range []string{scaffold, rules.Diff(want.Table("nat"), have.Table("nat"))} {
+		if doc == "" {
+			continue
+		}
+		if err := p.commit(ctx, doc); err != nil {
+			return true, err
+		}
+	}
+	return true, p.insertJumps(missing)
+}
+
+// tableJump is a jump and the table it stands in.
+type tableJump struct {
+	table string
+	rules.Jump
+}
+
+func jumps(want, have rules.Document) (missing, extra []tableJump) {
+	for _, table := range []string{"raw", "filter", "nat"} {
+		m, e := rules.JumpDiff(want.Table(table), have.Table(table))
+		for _, j := range m {
+			missing = append(missing, tableJump{table, j})
+		}
+		for _, j := range e {
+			extra = append(extra, tableJump{table, j})
+		}
+	}
+	return missing, extra
+}
+
+// insertJumps touches chains of others rule by rule, the only way that leaves
+// the rest of them alone.
+func (p programs) insertJumps(all []tableJump) error {
+	if len(all) == 0 {
+		return nil
+	}
+	t, err := p.edit()
+	if err != nil {
+		return err
+	}
+	for _, j := range all {
+		args := rules.Args(j.Rule)
+		if j.First {
+			err = t.Insert(j.table, j.Chain, 1, args...)
+		} else {
+			err = t.Append(j.table, j.Chain, args...)
+		}
+		if err != nil {
+			return fmt.Errorf("add jump to %s/%s: %w", j.table, j.Chain, err)
+		}
+	}
+	return nil
+}
+
+func (p programs) deleteJumps(all []tableJump) error {
+	if len(all) == 0 {
+		return nil
+	}
+	t, err := p.edit()
+	if err != nil {
+		return err
+	}
+	for _, j := range all {
+		if err := t.Delete(j.table, j.Chain, rules.Args(j.Rule)...); err != nil {
+			return fmt.Errorf("delete jump from %s/%s: %w", j.table, j.Chain, err)
+		}
+	}
+	return nil
+}
+
+// makeUserChain makes the operator's chain. It is never named in a document:
+// that would empty it.
+func (p programs) makeUserChain() error {
+	t, err := p.edit()
+	if err != nil {
+		return err
+	}
+	if err := t.NewChain("filter", rules.UserChain); err != nil {
+		return fmt.Errorf("make chain %s: %w", rules.UserChain, err)
+	}
+	return nil
+}
+
+// remove deletes everything of ours; the operator's chain only if it is empty
+// and nothing leads to it.
+func (p programs) remove(ctx context.Context) error {
+	if _, err := p.sync(ctx, nil); err != nil {
+		return err
+	}
+	text, err := p.read(ctx)
+	if err != nil || !rules.HasUserChain(text) || rules.UserChainUsed(text) {
+		return err
+	}
+	t, err := p.edit()
+	if err != nil {
+		return err
+	}
+	if err := t.DeleteChain("filter", rules.UserChain); err != nil {
+		return fmt.Errorf("delete chain %s: %w", rules.UserChain, err)
+	}
+	return nil
+}
