@@ -43,7 +43,7 @@ func goImage(ctx context.Context, name, pkg, version string) (Image, error) {
 }
 
 // stackPackages is what the images of examples/stack share as their lowest layer.
-var stackPackages = []string{"nginx-light", "postgresql-15", "redis-server"}
+var stackPackages = []string{"curl", "nginx-light", "postgresql-15", "redis-server"}
 
 // Stack is nginx, redis and postgres for examples/stack, with entrypoints from
 // dir (examples/stack/images) that have the habits of the official images.
