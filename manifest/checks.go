@@ -110,6 +110,10 @@ func (c *converter) checkDependencies(p spec.Project) {
 	}
 	if circle := findCircle(p); circle != nil {
 		last := circle[len(circle)-1]
+		if len(circle) == 1 {
+			c.failDependency(last, last, refuse("Remove it", "the service waits for itself"))
+			return
+		}
 		c.failDependency(last, circle[0], refuse("Remove one of the dependencies", "the services wait for each other: %s", strings.Join(append(circle, circle[0]), " -> ")))
 	}
 }

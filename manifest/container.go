@@ -17,7 +17,7 @@ import (
 const defaultGrace = 10 * time.Second
 
 func (c *converter) container(name string, in types.ServiceConfig) spec.Container {
-	if path := "services." + name; in.Image == "" && !c.dropped[path+".image"] && !c.dropped[path+".build"] {
+	if path := "services." + name; in.Image == "" && !c.report.below(path+".image") && !c.report.below(path+".build") {
 		c.failAt(refuse("Add image:", "the service has no image"), "services", name)
 	}
 	box := spec.Container{
@@ -173,7 +173,7 @@ func (c *converter) environ(name string, in types.ServiceConfig) []string {
 
 // addEnvFile reads one file into vars; a later one goes before an earlier.
 func (c *converter) addEnvFile(name string, f types.EnvFile, env types.MappingWithEquals, vars map[string]string) {
-	data, err := readFile(f.Path)
+	data, err := readRegular(f.Path)
 	if err != nil && missing(err) && !bool(f.Required) {
 		return
 	}

@@ -32,6 +32,9 @@ func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m))
 
 // failAt reports a problem at a key.
 func (c *converter) failAt(p *problem, path ...string) {
+	if len(path) > 2 && c.report.below(dotted(path)) {
+		return
+	}
 	c.fail(c.where(path...), dotted(path), p)
 }
 

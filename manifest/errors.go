@@ -78,10 +78,11 @@ type report struct {
 	errs   Errors
 	notes  []string
 	notice map[string]bool
+	known  map[string]bool // paths with a problem at or below them
 }
 
 func newReport() *report {
-	return &report{order: map[string]int{}, notice: map[string]bool{}}
+	return &report{order: map[string]int{}, notice: map[string]bool{}, known: map[string]bool{}}
 }
 
 func (r *report) file(name string) {
@@ -95,7 +96,17 @@ func (r *report) add(at place, path string, p *problem) {
 		File: at.file, Line: at.line, Column: at.column,
 		Path: path, Reason: p.reason, Hint: p.hint,
 	})
+	r.known[path] = true
+	for i, c := range path {
+		if c == '.' || c == '[' {
+			r.known[path[:i]] = true
+		}
+	}
 }
+
+// below reports whether a problem at the path or below it is known already:
+// what is found there later may only follow from it.
+func (r *report) below(path string) bool { return r.known[path] }
 
 func (r *report) note(format string, args ...any) {
 	n := fmt.Sprintf(format, args...)

@@ -33,12 +33,23 @@ func environment(o Options) (map[string]string, error) {
 	if len(o.EnvFiles) == 0 {
 		return projectEnvironment(o, env, o.WorkingDir)
 	}
+	vars := map[string]string{}
 	for _, f := range o.EnvFiles {
-		if err := addDotEnv(env, absolute(o.WorkingDir, f), env, true); err != nil {
+		if err := addDotEnv(vars, absolute(o.WorkingDir, f), env, true); err != nil {
 			return nil, err
 		}
 	}
-	return env, nil
+	return under(env, vars), nil
+}
+
+// under adds what env doesn't have.
+func under(env, vars map[string]string) map[string]string {
+	for k, v := range vars {
+		if _, set := env[k]; !set {
+			env[k] = v
+		}
+	}
+	return env
 }
 
 // projectEnvironment adds the .env of dir, which gives way to what is set.
@@ -46,11 +57,14 @@ func projectEnvironment(o Options, env map[string]string, dir string) (map[strin
 	if off, _ := strconv.ParseBool(env["COMPOSE_DISABLE_ENV_FILE"]); off || len(o.EnvFiles) > 0 {
 		return env, nil
 	}
-	return env, addDotEnv(env, filepath.Join(dir, ".env"), env, false)
+	vars := map[string]string{}
+	err := addDotEnv(vars, filepath.Join(dir, ".env"), env, false)
+	return under(env, vars), err
 }
 
-// addDotEnv merges a file in Compose's env-file syntax into env.
-func addDotEnv(env map[string]string, path string, lookup map[string]string, required bool) error {
+// addDotEnv adds a file in Compose's env-file syntax to vars, over what is
+// there. Its values may use env and vars.
+func addDotEnv(vars map[string]string, path string, env map[string]string, required bool) error {
 	data, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) && !required {
 		return nil
@@ -58,15 +72,17 @@ func addDotEnv(env map[string]string, path string, lookup map[string]string, req
 	if err != nil {
 		return fmt.Errorf("read env file: %w", err)
 	}
-	vars, err := parseEnv(string(data), func(k string) (string, bool) { v, ok := lookup[k]; return v, ok })
+	read, err := parseEnv(string(data), func(k string) (string, bool) {
+		if v, ok := env[k]; ok {
+			return v, true
+		}
+		v, ok := vars[k]
+		return v, ok
+	})
 	if err != nil {
 		return fmt.Errorf("read env file %s: %w", path, err)
 	}
-	for k, v := range vars {
-		if _, set := env[k]; !set {
-			env[k] = v
-		}
-	}
+	maps.Copy(vars, read)
 	return nil
 }
 

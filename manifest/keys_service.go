@@ -53,7 +53,7 @@ var serviceKeys = []key{
 	no("services.*.ports.[].app_protocol", "ports are published at the transport layer, whatever runs over them", "Remove the key"),
 	yes("services.*.expose", kindList, "Documents a port, and the first TCP one is what the default probe checks. Members of a network reach every port of each other."),
 	yes("services.*.expose.[]", kindExpose, "`PORT[-PORT][/tcp|/udp]`"),
-	yes("services.*.container_name", kindIdentifier("container name"), "A further name of the service in its networks. Not with more than one replica."),
+	yes("services.*.container_name", kindContainerName, "A further name of the service in its networks. Not with more than one replica."),
 }
 
 // dunnageKeys are what Compose can't say.

@@ -112,6 +112,7 @@ var (
 	kindHostname      = kind{shape: shapeText, check: checkHostname}
 	kindImage         = kind{shape: shapeText, check: checkImage}
 	kindEnvItem       = kind{shape: shapeText, check: checkEnvItem}
+	kindContainerName = kind{shape: shapeText, check: checkContainerName}
 	kindURLPath       = kind{shape: shapeText, check: checkURLPath}
 )
 

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
+	"strings"
 
 	"dunnage/spec"
 
@@ -74,8 +76,6 @@ type loading struct {
 	report *report
 	quiet  *warnings
 	layers []layer
-
-	dropped map[string]bool // what the first pass refused, by path
 }
 
 func (l *loading) run(ctx context.Context, sources []source) (spec.Project, error) {
@@ -109,8 +109,7 @@ func (l *loading) fail(at place, path string, p *problem) { l.report.add(at, pat
 
 // walk checks every layer against the table.
 func (l *loading) walk() {
-	w := &walker{report: l.report, env: l.env, quiet: l.quiet, dropped: map[string]bool{}}
-	l.dropped = w.dropped
+	w := &walker{report: l.report, env: l.env, quiet: l.quiet}
 	for _, layer := range l.layers {
 		w.mapping(layer.root, rules, "")
 		layer.root.remove("version") // compose-go warns about it once a process
@@ -158,13 +157,21 @@ func (l *loading) merge(ctx context.Context) (*types.Project, error) {
 	case len(l.report.errs) > 0:
 		return nil, l.report.err()
 	}
-	l.fail(l.layers[len(l.layers)-1].root.at, "", refuse("", "Compose can't merge it: %s", err))
+	path := strings.Split(mergePath.FindString(err.Error()), ".")
+	if path[0] == "" {
+		path = nil
+	}
+	l.fail(l.where(path...), dotted(path), refuse("", "Compose can't merge it: %s", err))
 	return nil, l.report.err()
 }
+
+// mergePath is where compose-go says that a problem is.
+var mergePath = regexp.MustCompile(`(services|networks|volumes)\.[A-Za-z0-9_.-]*[A-Za-z0-9]`)
 
 func encodeNode(n *yaml.Node) ([]byte, error) {
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
 	if err := enc.Encode(n); err != nil {
 		return nil, err
 	}

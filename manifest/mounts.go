@@ -105,7 +105,7 @@ func (c *converter) mount(v types.ServiceVolumeConfig) (spec.Mount, *problem) {
 		if v.Source == "" {
 			return m, refuse("Add source:", "the bind mount at %s has no source", v.Target)
 		}
-		m.Source = v.Source
+		m.Source = path.Clean(v.Source)
 		if v.Bind != nil {
 			m.CreateHost = bool(v.Bind.CreateHostPath)
 			m.Options = propagation(v.Bind.Propagation)

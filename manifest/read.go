@@ -48,6 +48,19 @@ func readFile(path string) ([]byte, error) {
 	return readLimited(f, path)
 }
 
+// readRegular is readFile for what a manifest names: a pipe or a device there
+// could block for ever.
+func readRegular(path string) ([]byte, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s isn't a regular file", path)
+	}
+	return readFile(path)
+}
+
 func readLimited(r io.Reader, name string) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, maxFileBytes+1))
 	if err != nil {

@@ -197,6 +197,14 @@ func checkHostname(v string) error {
 	return nil
 }
 
+// checkContainerName follows the Compose Specification, which wants two characters.
+func checkContainerName(v string) error {
+	if len(v) < 2 || !identifier.MatchString(v) {
+		return refuse("Use at least two letters, digits, _, . and -, a letter or digit first", "%q isn't a valid container name", clip(v))
+	}
+	return nil
+}
+
 func checkImage(v string) error {
 	switch {
 	case v == "":

@@ -13,11 +13,10 @@ import (
 // walker checks one layer against the table and takes out of the tree what was
 // refused, so that the second pass still finds the other problems.
 type walker struct {
-	report  *report
-	env     map[string]string
-	quiet   *warnings
-	dropped map[string]bool // paths of the entries that were refused
-	ports   int             // published so far
+	report *report
+	env    map[string]string
+	quiet  *warnings
+	ports  int // published so far
 }
 
 func (w *walker) fail(at place, path string, err error) {
@@ -34,9 +33,7 @@ func (w *walker) mapping(t *tree, r *rule, path string) {
 	for _, e := range t.entries {
 		if w.entry(e, r, join(path, e.key)) {
 			kept = append(kept, e)
-			continue
 		}
-		w.dropped[join(path, e.key)] = true
 	}
 	t.entries = kept
 }
@@ -135,6 +132,9 @@ func wrongShape(t *tree, r *rule) *problem {
 	hint := ""
 	if r.key.shape&shapeText != 0 && shapeOf(t)&scalar != 0 {
 		hint = `Put it in quotes: "` + t.value + `"`
+		if strings.HasPrefix(r.key.what, "a duration") {
+			hint = "Add a unit, such as " + t.value + "s"
+		}
 	}
 	return refuse(hint, "it must be %s, but this is %s", r.key.wants(), t.describe())
 }
@@ -239,12 +239,22 @@ func (w *walker) required(t *tree, r *rule, path string) bool {
 		"services.*.x-dunnage.probe.tcp":  {"port"},
 	}
 	for _, k := range need[r.key.path] {
-		if t.get(k) == nil {
-			w.fail(t.at, path, refuse("Add "+k+":", "the key %s is missing", k))
-			return false
+		if t.get(k) != nil {
+			continue
 		}
+		if !w.report.below(join(path, k)) {
+			w.fail(t.at, path, refuse("Add "+k+":", "the key %s is missing", k))
+		}
+		return false
 	}
 	return true
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
 }
 
 // interpolate replaces ${VARIABLES} as Compose does.
@@ -267,7 +277,7 @@ func (w *walker) interpolate(t *tree, path string) (string, error) {
 	}
 	var missing *template.MissingRequiredError
 	if errors.As(err, &missing) {
-		return "", refuse("Set it in the environment, in .env or with --env-file", "the variable %s is required but not set: %s", missing.Variable, missing.Reason)
+		return "", refuse("Set it in the environment, in .env or with --env-file", "the variable %s is required but not set%s", missing.Variable, because(missing.Reason))
 	}
 	return "", refuse("Write $$ for a dollar sign", "%q isn't a valid use of variables", clip(t.value))
 }
