@@ -61,12 +61,9 @@ type Volumes interface {
 	RemoveVolume(ctx context.Context, id string) error
 }
 
-// Terminal is the user's side of an exec. Stdin may be nil.
-type Terminal struct {
-	Stdin          io.Reader
-	Stdout, Stderr io.Writer
-	Resize         <-chan [2]uint16 // rows, columns
-}
+// Terminal is the user's side of an exec. It stands in package spec, because
+// an adapter's method must have this very type to satisfy Execer.
+type Terminal = spec.Terminal
 
 // Execer runs a command inside a running container.
 type Execer interface {
