@@ -50,7 +50,7 @@ func (e *Engine) create(ctx context.Context, r spec.CreateRequest, image *stored
 			}
 		}
 	}
-	ctx, release, err := e.lease(ctx, r.ID)
+	ctx, release, err := e.leaseFor(ctx, "create-"+r.ID, leaseLife)
 	if err != nil {
 		return err
 	}
@@ -73,15 +73,12 @@ func (e *Engine) create(ctx context.Context, r spec.CreateRequest, image *stored
 // leaseLife bounds how long a crash in Create keeps a snapshot from collection.
 const leaseLife = 10 * time.Minute
 
-// lease keeps what is made with the returned context from being collected
-// until it is released.
-func (e *Engine) lease(ctx context.Context, id string) (context.Context, func(), error) {
+// leaseFor keeps what is made with the returned context from being collected
+// until it is released, or for as long as life. One that a crash left is used on.
+func (e *Engine) leaseFor(ctx context.Context, id string, life time.Duration) (context.Context, func(), error) {
 	manager := e.client.LeasesService()
-	l, err := manager.Create(ctx, leases.WithID("create-"+id), leases.WithExpiration(leaseLife))
-	if errdefs.IsAlreadyExists(err) { // of a Create that crashed
-		l, err = leases.Lease{ID: "create-" + id}, nil
-	}
-	if err != nil {
+	_, err := manager.Create(ctx, leases.WithID(id), leases.WithExpiration(life))
+	if err != nil && !errdefs.IsAlreadyExists(err) {
 		return nil, nil, e.wrap(ctx, err, "make lease")
 	}
 	release := func() {
@@ -89,9 +86,9 @@ func (e *Engine) lease(ctx context.Context, id string) (context.Context, func(),
 		// the lease runs out by itself.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.RPCTimeout)
 		defer cancel()
-		_ = manager.Delete(ctx, l)
+		_ = manager.Delete(ctx, leases.Lease{ID: id})
 	}
-	return leases.WithLease(ctx, l.ID), release, nil
+	return leases.WithLease(ctx, id), release, nil
 }
 
 // prepareSnapshot makes the writable layer anew: one without a container is

@@ -3,11 +3,11 @@ package engine
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"time"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
@@ -71,7 +71,7 @@ func (e *Engine) Resolve(ctx context.Context, ref string) (spec.PinnedImage, err
 // Load stores and unpacks the images of an archive, as `docker save` or as an
 // OCI layout in a tar file, and returns them sorted by reference.
 func (e *Engine) Load(ctx context.Context, archive io.Reader) ([]spec.Image, error) {
-	ctx, release, err := e.lease(ctx, "load-"+time.Now().Format("150405.000000000"))
+	ctx, release, err := e.leaseFor(ctx, "load-"+rand.Text(), pullLease)
 	if err != nil {
 		return nil, err
 	}

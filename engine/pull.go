@@ -1,0 +1,174 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"dunnage/spec"
+)
+
+const (
+	pullTries = 3                      // of transient failures; downloads resume where they broke
+	pullPause = 500 * time.Millisecond // before the second try; doubles
+	pullLease = 24 * time.Hour         // keeps a broken download for a later resume
+	pulledFor = time.Hour              // an image is kept so long for a release to retain it
+)
+
+// Pull resolves ref, downloads and unpacks what is missing, syncs it to disk
+// and pins it by digest. With a digest in ref, an image that is present costs
+// no word with the registry.
+func (e *Engine) Pull(ctx context.Context, ref string, progress func(spec.PullProgress)) (spec.PinnedImage, error) {
+	name, dgst, err := canonical(ref)
+	if err != nil {
+		return spec.PinnedImage{}, err
+	}
+	p := &pull{engine: e, name: name, ref: name, report: progress}
+	if dgst != "" {
+		p.ref = trimTag(name) + "@" + dgst.String() // the digest wins over a tag that moved
+		if found, err := e.Resolve(ctx, ref); !errors.Is(err, spec.ErrNotFound) {
+			p.state("", "ready", found.Size, found.Size)
+			return found, err
+		}
+	}
+	img, err := p.run(ctx)
+	if err != nil {
+		return spec.PinnedImage{}, err
+	}
+	return p.finish(ctx, img)
+}
+
+// pull is one call of Pull.
+type pull struct {
+	engine *Engine
+	name   string // canonical, with the tag
+	ref    string // what the registry is asked for, and the name in the store
+	report func(spec.PullProgress)
+}
+
+func (p *pull) state(layer, state string, offset, total int64) {
+	if p.report != nil {
+		p.report(spec.PullProgress{Image: p.name, Layer: layer, State: state, Offset: offset, Total: total})
+	}
+}
+
+// run tries until it has the image or a failure that trying again can't mend.
+func (p *pull) run(ctx context.Context) (client.Image, error) {
+	lease := "pull-" + digest.FromString(p.ref).Encoded()[:32]
+	ctx, release, err := p.engine.leaseFor(ctx, lease, pullLease)
+	if err != nil {
+		return nil, err
+	}
+	pause := pullPause
+	for try := 1; ; try++ {
+		img, err := p.once(ctx)
+		if err == nil {
+			release() // a failed pull keeps its lease, and what it has downloaded
+			return img, nil
+		}
+		failure := p.explain(ctx, err)
+		if try == pullTries || !errors.Is(failure, spec.ErrUnavailable) {
+			return nil, failure
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("pull %s: %w", p.name, context.Cause(ctx))
+		case <-time.After(pause):
+		}
+		pause *= 2
+	}
+}
+
+func (p *pull) once(ctx context.Context) (client.Image, error) {
+	registry, err := p.engine.registry(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return p.engine.client.Pull(ctx, p.ref,
+		client.WithResolver(meteredResolver{registry, p}),
+		client.WithPullUnpack,
+		client.WithPullSnapshotter(p.engine.cfg.Snapshotter),
+		client.WithPlatformMatcher(platforms.Default()),
+		client.WithImageHandlerWrapper(p.watch))
+}
+
+// watch looks at each manifest and configuration as it arrives: an image for
+// other machines is refused before its layers are downloaded.
+func (p *pull) watch(next images.Handler) images.Handler {
+	return images.HandlerFunc(func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		children, err := next.Handle(ctx, desc)
+		switch {
+		case images.IsIndexType(desc.MediaType) && (err == nil && len(children) == 0 || errdefs.IsNotFound(err)):
+			return nil, p.engine.namePlatforms(ctx, images.Image{Name: p.name, Target: desc}, errors.Join(err, errNoPlatform))
+		case err != nil:
+			return nil, err
+		case images.IsManifestType(desc.MediaType):
+			p.announce(ctx, children)
+		case images.IsConfigType(desc.MediaType):
+			have, err := images.ConfigPlatform(ctx, p.engine.client.ContentStore(), desc)
+			if err != nil {
+				return nil, err
+			}
+			if err := checkPlatform(p.name, have); err != nil {
+				return nil, err
+			}
+		}
+		return children, nil
+	})
+}
+
+var errNoPlatform = errors.New("the index has no manifest for this platform")
+
+// announce says which layers are to come and which are here.
+func (p *pull) announce(ctx context.Context, children []ocispec.Descriptor) {
+	for _, c := range children {
+		if !images.IsLayerType(c.MediaType) {
+			continue
+		}
+		if _, err := p.engine.client.ContentStore().Info(ctx, c.Digest); err == nil {
+			p.state(c.Digest.String(), "exists", c.Size, c.Size)
+		} else {
+			p.state(c.Digest.String(), "waiting", 0, c.Size)
+		}
+	}
+}
+
+// finish makes sure that the image is whole and on disk, and holds it until a
+// release can.
+func (p *pull) finish(ctx context.Context, img client.Image) (spec.PinnedImage, error) {
+	p.state("", "unpacking", 0, 0)
+	s, err := p.engine.stored(ctx, img.Target())
+	if err != nil {
+		return spec.PinnedImage{}, err
+	}
+	if err := p.engine.hold(ctx, img.Target().Digest.String()); err != nil {
+		return spec.PinnedImage{}, err
+	}
+	if err := p.engine.syncStore(ctx); err != nil {
+		return spec.PinnedImage{}, err
+	}
+	p.state("", "ready", s.size, s.size)
+	return spec.PinnedImage{Ref: p.name, Digest: img.Target().Digest.String(), Size: s.size}, nil
+}
+
+// hold keeps a digest for a while even if its tag moves on.
+func (e *Engine) hold(ctx context.Context, dgst string) error {
+	manager := e.client.LeasesService()
+	l := leases.Lease{ID: "pulled-" + digest.Digest(dgst).Encoded()[:32]}
+	if err := manager.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) { // its time starts anew
+		return e.wrap(ctx, err, "renew the hold on image %s", dgst)
+	}
+	if _, err := manager.Create(ctx, leases.WithID(l.ID), leases.WithExpiration(pulledFor)); err != nil && !errdefs.IsAlreadyExists(err) {
+		return e.wrap(ctx, err, "hold image %s", dgst)
+	}
+	return e.wrap(ctx, manager.AddResource(ctx, l, contentResource(dgst)), "hold image %s", dgst)
+}
