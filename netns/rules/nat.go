@@ -51,7 +51,7 @@ func (n *nat) entry() {
 			n.add(chain, "-d "+except, comment("dunnage: never published here"), "-j RETURN")
 		}
 		if n.v6 {
-			n.add(chain, "-d fe80::/10", comment("dunnage: link-local can't be forwarded"), "-j RETURN")
+			n.add(chain, "-d fe80::/10", comment("dunnage: link-local is never forwarded"), "-j RETURN")
 		}
 		n.add(chain, "-m addrtype --dst-type LOCAL", comment("dunnage: published ports"), "-j "+chainPublished)
 	}

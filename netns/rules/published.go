@@ -164,7 +164,7 @@ func (n *nat) publishedChain(chain string, key []string, p spec.PublishedRoute) 
 	for _, a := range p.Allow {
 		n.allow(chain, name, backends, a.Masked())
 	}
-	n.add(chain, comment(name+" isn't open to this client"), "-j DNAT --to-destination "+addrText(n.Refuse))
+	n.add(chain, comment(name+" is closed to this client"), "-j DNAT --to-destination "+addrText(n.Refuse))
 	n.balance(backends, name, proto, n.newPort(p), p.Backends, p.Absent)
 }
 

@@ -22,9 +22,9 @@ func (f family) raw() Table {
 	b.jump("PREROUTING", true, comment("dunnage: forged addresses"), "-j "+chainRaw)
 	b.add(chainRaw, "-i lo", comment("dunnage: the host itself"), "-j RETURN")
 	if !f.v6 {
-		b.add(chainRaw, "-d 127.0.0.0/8", "-i "+LinkPrefix+"+", comment("dunnage: replicas don't reach the host's loopback"), "-j DROP")
+		b.add(chainRaw, "-d 127.0.0.0/8", "-i "+LinkPrefix+"+", comment("dunnage: the loopback of the host is closed to replicas"), "-j DROP")
 	}
-	b.add(chainRaw, "-i "+LinkPrefix+"+", "-m rpfilter --invert", comment("dunnage: not the replica's address"), "-j DROP")
+	b.add(chainRaw, "-i "+LinkPrefix+"+", "-m rpfilter --invert", comment("dunnage: not the address of the replica"), "-j DROP")
 	b.add(chainRaw, "-i "+LinkPrefix+"+", comment("dunnage: replicas"), "-j RETURN")
 	b.add(chainRaw, "-s "+f.pool.String(), comment("dunnage: only replicas have these addresses"), "-j DROP")
 	return b.done()
@@ -32,9 +32,9 @@ func (f family) raw() Table {
 
 func (f family) filter(networks []spec.NetworkAddressing) Table {
 	b := newBuilder("filter")
-	b.jump("INPUT", true, "-d "+f.pool.String(), comment("dunnage: addresses of the pool that are the host's"), "-j "+chainInput)
+	b.jump("INPUT", true, "-d "+f.pool.String(), comment("dunnage: pool addresses that the host has itself"), "-j "+chainInput)
 	b.jump("FORWARD", true, comment("dunnage: traffic of replicas"), "-j "+chainForward)
-	b.jump("OUTPUT", true, "-d "+f.pool.String(), comment("dunnage: addresses of the pool that are the host's"), "-j "+chainOutput)
+	b.jump("OUTPUT", true, "-d "+f.pool.String(), comment("dunnage: pool addresses that the host has itself"), "-j "+chainOutput)
 	f.forward(b)
 	f.to(b, networks)
 	f.from(b, networks)
@@ -52,7 +52,7 @@ const (
 )
 
 func (f family) forward(b *builder) {
-	b.add(chainForward, comment("dunnage: the operator's own rules first"), "-j "+UserChain)
+	b.add(chainForward, comment("dunnage: rules of the operator come first"), "-j "+UserChain)
 	b.add(chainForward, "-d "+f.pool.String(), comment("dunnage: to replicas"), "-j "+chainTo)
 	b.add(chainForward, "-s "+f.pool.String(), comment("dunnage: from replicas to the outside"), "-j "+chainFrom)
 }
