@@ -99,7 +99,8 @@ func (c *Client) RemoveImage(ctx context.Context, ref string) error {
 // Load implements Backend. The archive goes up as it is read, for as long as
 // ctx allows.
 func (c *Client) Load(ctx context.Context, archive io.Reader) (v []spec.Image, err error) {
-	err = c.call(ctx, http.MethodPost, "/images/load", archive, &v)
+	// The caller opened the archive; net/http would close it.
+	err = c.call(ctx, http.MethodPost, "/images/load", io.NopCloser(archive), &v)
 	return v, err
 }
 

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"dunnage/spec"
+)
+
+// completeTimeout bounds what a Tab waits for.
+const completeTimeout = time.Second
+
+// completeCommand is what the completion scripts call: it prints, one a line,
+// what could stand in place of the last word. No candidates means a file.
+func (p *program) completeCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "__complete",
+		Hidden:      true,
+		Usage:       "print candidates for the last word of a command line",
+		ArgsUsage:   "-- WORD...",
+		Description: "Called by the completion scripts.\n\nExample:\n   dunnage __complete -- logs w",
+		Action: func(c *cli.Context) error {
+			words := c.Args().Slice()
+			if len(words) == 0 {
+				words = []string{""}
+			}
+			last := words[len(words)-1]
+			for _, candidate := range p.candidates(c, words[:len(words)-1], last) {
+				if strings.HasPrefix(candidate, last) {
+					if err := p.print(candidate + "\n"); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// candidates reads the words before the last as arrange does.
+func (p *program) candidates(c *cli.Context, before []string, last string) []string {
+	a := &arranger{app: c.App, verbs: c.App.Commands}
+	for len(before) > 0 {
+		if f := a.pending(before); f != nil {
+			return p.values(c, a, f)
+		}
+		rest, err := a.next(before)
+		if err != nil {
+			return nil
+		}
+		before = rest
+	}
+	switch {
+	case strings.HasPrefix(last, "-"):
+		return a.flagNames()
+	case len(a.verbs) > 0:
+		return verbNames(a.verbs)
+	}
+	return p.arguments(c, a)
+}
+
+// pending is the flag that args consist of and that still lacks its value.
+func (a *arranger) pending(args []string) cli.Flag {
+	if len(args) != 1 || strings.Contains(args[0], "=") {
+		return nil
+	}
+	name := strings.TrimLeft(args[0], "-")
+	if name == args[0] || name == "" {
+		return nil
+	}
+	if f, _ := a.find(name); f != nil && takesValue(f) {
+		return f
+	}
+	return nil
+}
+
+func (a *arranger) flagNames() (names []string) {
+	flags := slices.Clone(a.app.Flags)
+	if len(a.path) > 0 {
+		flags = append(slices.Clone(a.leaf().Flags), flags...)
+	}
+	for _, f := range flags {
+		names = append(names, "--"+f.Names()[0])
+	}
+	return append(names, "--help")
+}
+
+// values completes a flag's value: projects are known, the rest are files.
+func (p *program) values(c *cli.Context, a *arranger, f cli.Flag) (names []string) {
+	if f.Names()[0] != "project-name" {
+		return nil
+	}
+	for _, pr := range p.completionStatus(c, a).Projects {
+		names = append(names, pr.Name)
+	}
+	return names
+}
+
+// arguments completes what stands after the verb.
+func (p *program) arguments(c *cli.Context, a *arranger) (names []string) {
+	suffix := ""
+	switch a.leaf().Name {
+	case "scale":
+		suffix = "="
+	case "logs", "ps", "stop", "start", "restart":
+	case "exec":
+		if len(a.positional) > 0 {
+			return nil
+		}
+	default:
+		return nil
+	}
+	name := a.globalValue("project-name")
+	for _, pr := range p.completionStatus(c, a).Projects {
+		if name != "" && pr.Name != name {
+			continue
+		}
+		for _, s := range pr.Services {
+			names = append(names, s.Name+suffix)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func (a *arranger) globalValue(flag string) string {
+	for _, w := range a.global {
+		if v, ok := strings.CutPrefix(w, "--"+flag+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// completionStatus asks the agent; without an answer there is nothing to offer.
+func (p *program) completionStatus(c *cli.Context, a *arranger) spec.Status {
+	host := a.globalValue("host")
+	if host == "" {
+		host = c.String("host")
+	}
+	agent, err := p.connect(host)
+	if err != nil {
+		return spec.Status{}
+	}
+	defer agent.Close()
+	ctx, cancel := context.WithTimeout(c.Context, completeTimeout)
+	defer cancel()
+	st, err := agent.Status(ctx)
+	if err != nil {
+		return spec.Status{}
+	}
+	return st
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/urfave/cli/v2"
+)
+
+//go:generate go test -run TestDocs -update .
+
+var update = flag.Bool("update", false, "write docs/cli.md and the scripts' golden files anew")
+
+const docsFile = "../../docs/cli.md"
+
+// TestDocs holds docs/cli.md to the program.
+func TestDocs(t *testing.T) {
+	want := renderDocs(newProgram().app())
+	if *update {
+		if err := os.MkdirAll("../../docs", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(docsFile, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(docsFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("docs/cli.md differs from the program (go generate ./cmd/dunnage writes it):\n%s", diff)
+	}
+}
+
+// TestHelp: every verb explains itself with an example, and every flag has a
+// text and one meaning.
+func TestHelp(t *testing.T) {
+	walk(newProgram().app().Commands, func(c *cli.Command) {
+		if c.Usage == "" || !strings.Contains(c.Description, "Example:\n   ") {
+			t.Errorf("%s has no usage or no example", c.Name)
+		}
+		for _, f := range c.Flags {
+			d := f.(cli.DocGenerationFlag)
+			if d.GetUsage() == "" {
+				t.Errorf("%s --%s has no text", c.Name, f.Names()[0])
+			}
+		}
+	})
+}
+
+func walk(commands []*cli.Command, visit func(*cli.Command)) {
+	for _, c := range commands {
+		visit(c)
+		walk(c.Subcommands, visit)
+	}
+}
+
+func renderDocs(app *cli.App) []byte {
+	var b bytes.Buffer
+	b.WriteString("# The command line\n\nGenerated from the program: `go generate ./cmd/dunnage`.\n\n" +
+		"`dunnage [flags] VERB [flags] [arguments]`. Flags stand before or after arguments; a flag of the verb goes before a global one of the same letter. " +
+		"Results are on standard output, everything else on standard error. Colours need a terminal and no `NO_COLOR`.\n\n" +
+		"| exit code | meaning |\n|---|---|\n| 0 | done |\n| 1 | error; what was asked for is not done |\n| 2 | the command line makes no sense |\n" +
+		"| 3 | not converged, or rolled back |\n| 4 | no agent |\n| 130 | interrupted |\n\n`exec` ends with the command's own code.\n\n## Global flags\n\n")
+	docFlags(&b, app.Flags)
+	b.WriteString("## Verbs\n")
+	docCommands(&b, app.Name, app.Commands)
+	return b.Bytes()
+}
+
+func docCommands(b *bytes.Buffer, prefix string, commands []*cli.Command) {
+	for _, c := range commands {
+		if c.Hidden {
+			continue
+		}
+		line := prefix + " " + c.Name
+		fmt.Fprintf(b, "\n### %s\n\n%s.\n", line, strings.ToUpper(c.Usage[:1])+c.Usage[1:])
+		text, example, _ := strings.Cut(c.Description, "Example:\n")
+		if text = strings.TrimSpace(text); text != "" {
+			fmt.Fprintf(b, "\n%s\n", text)
+		}
+		usage := strings.TrimSpace(line + " " + c.ArgsUsage)
+		fmt.Fprintf(b, "\n```\n%s\n```\n\nExample: `%s`\n\n", usage, strings.TrimSpace(example))
+		docFlags(b, c.Flags)
+		docCommands(b, line, c.Subcommands)
+	}
+}
+
+func docFlags(b *bytes.Buffer, flags []cli.Flag) {
+	if len(flags) == 0 {
+		return
+	}
+	b.WriteString("| flag | |\n|---|---|\n")
+	for _, f := range flags {
+		names := f.Names()
+		for i, n := range names {
+			names[i] = "`--" + n + "`"
+			if len(n) == 1 {
+				names[i] = "`-" + n + "`"
+			}
+		}
+		usage := strings.ReplaceAll(f.(cli.DocGenerationFlag).GetUsage(), "|", `\|`)
+		if env := f.(cli.DocGenerationFlag).GetEnvVars(); len(env) > 0 {
+			usage += " (or `" + strings.Join(env, "`, `") + "` in the environment)"
+		}
+		fmt.Fprintf(b, "| %s | %s |\n", strings.Join(names, ", "), usage)
+	}
+	b.WriteString("\n")
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"dunnage/api"
+	"dunnage/spec"
+)
+
+func (p *program) eventsCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "events",
+		Usage: "print what happens, as it happens",
+		Description: "Goes on until it is interrupted. Without -p it shows all projects.\n\n" +
+			"Example:\n   dunnage events --since 10m",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "since", Usage: "begin with kept events from `WHEN` on: 10m ago, a time like 2026-11-22T12:00:00Z, or all; else with the next"},
+			&cli.BoolFlag{Name: "json", Usage: "print a JSON object a line"},
+		},
+		Action: p.withAgent(p.events),
+	}
+}
+
+func (p *program) events(ctx context.Context, c *cli.Context, agent *api.Client) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	since, err := p.parseSince(c.String("since"))
+	if err != nil {
+		return err
+	}
+	name := c.String("project-name")
+	return agent.Events(ctx, 0, func(e spec.Event) error {
+		if e.At.Before(since) || name != "" && e.Project != name {
+			return nil
+		}
+		if c.Bool("json") {
+			return p.printJSONLine(e)
+		}
+		return p.print(eventText(e) + "\n")
+	})
+}
+
+// parseSince is the time from which on events are shown.
+func (p *program) parseSince(text string) (time.Time, error) {
+	switch text {
+	case "":
+		return p.now(), nil
+	case "all":
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return p.now().Add(-d), nil
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return t, usagef("--since %s: use a duration (10m), a time (2026-11-22T12:00:00Z) or all", quote(text))
+	}
+	return t, nil
+}
+
+// eventText is an event as one line: when, what, where, and the words.
+func eventText(e spec.Event) string {
+	words := []string{e.At.UTC().Format(time.RFC3339), fmt.Sprintf("%-9s", e.Kind)}
+	for _, w := range []string{e.Project, e.Service, e.Replica} {
+		if w != "" {
+			words = append(words, w)
+		}
+	}
+	text := strings.Join(words, " ")
+	if e.Pull != nil {
+		text += fmt.Sprintf(" %s %s %s", e.Pull.Image, e.Pull.Layer, e.Pull.State)
+	}
+	if e.Message != "" {
+		text += ": " + e.Message
+	}
+	return printable(text)
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"dunnage/api"
+	"dunnage/spec"
+)
+
+func (p *program) execCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "exec",
+		Usage:     "run a command in a running replica",
+		ArgsUsage: "SERVICE|REPLICA COMMAND [ARG...]",
+		Description: "Runs in the first running replica of the service, or in the one that --index or its full name names. " +
+			"With a terminal at both ends the command gets one too. The exit code is the command's. " +
+			"Flags stand before the command: what follows it is its own.\n\n" +
+			"Example:\n   dunnage exec web sh",
+		Flags: []cli.Flag{
+			&cli.IntFlag{Name: "index", Usage: "in replica `NUMBER` of the service"},
+			&cli.BoolFlag{Name: "no-tty", Aliases: []string{"T"}, Usage: "no terminal for the command"},
+			&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "a terminal for the command; the default when both ends are one"},
+			&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "pass standard input on; always done"},
+			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "as `USER[:GROUP]`; else the service's"},
+			&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "in directory `DIR`; else the service's"},
+			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "with variable `NAME=VALUE`, or NAME with its value here (repeats)"},
+		},
+		Action: p.withAgent(p.exec),
+	}
+}
+
+func (p *program) exec(ctx context.Context, c *cli.Context, agent *api.Client) error {
+	if err := wantArgs(c, 2, -1); err != nil {
+		return err
+	}
+	st, err := agent.Status(ctx)
+	if err != nil {
+		return err
+	}
+	replica, err := p.target(c, st, c.Args().First())
+	if err != nil {
+		return err
+	}
+	r := spec.ExecRequest{
+		Replica: replica, Command: c.Args().Tail(), User: c.String("user"), WorkingDir: c.String("workdir"),
+		Env: p.variables(c.StringSlice("env")),
+		TTY: c.Bool("tty") || p.terminal.stdin && p.terminal.stdout && !c.Bool("no-tty"),
+	}
+	code, err := p.runExec(ctx, agent, r)
+	if err != nil {
+		return err
+	}
+	if code != 0 {
+		return &exitCode{code: code}
+	}
+	return nil
+}
+
+// variables fills in the values of names that stand alone.
+func (p *program) variables(list []string) []string {
+	out := slices.Clone(list)
+	for i, kv := range out {
+		if !strings.Contains(kv, "=") {
+			out[i] = kv + "=" + p.getenv(kv)
+		}
+	}
+	return out
+}
+
+// target finds the replica that exec is about: a full name, or a service of
+// the project.
+func (p *program) target(c *cli.Context, st spec.Status, name string) (string, error) {
+	for _, pr := range st.Projects {
+		for _, s := range pr.Services {
+			for _, r := range s.Replicas {
+				if r.Replica == name {
+					return name, nil
+				}
+			}
+		}
+	}
+	project, err := p.project(c)
+	if err != nil {
+		return "", err
+	}
+	replicas, err := selectReplicas(st, project, []string{name})
+	if err != nil {
+		return "", fmt.Errorf("project %s: %w", project, err)
+	}
+	return pick(replicas, name, c.Int("index"))
+}
+
+// pick chooses among a service's replicas: one that takes connections before
+// one that only runs, then the lowest number.
+func pick(replicas []spec.ReplicaStatus, service string, index int) (string, error) {
+	running := slices.DeleteFunc(slices.Clone(replicas), func(r spec.ReplicaStatus) bool {
+		return r.Pid == 0 || index > 0 && r.Number != index
+	})
+	if len(running) == 0 {
+		what := fmt.Sprintf("service %s has no running replica", service)
+		if index > 0 {
+			what = fmt.Sprintf("service %s has no running replica %d", service, index)
+		}
+		return "", &exitCode{code: exitError, err: fmt.Errorf("%s: %w", what, spec.ErrNotFound), hint: "see `dunnage ps`"}
+	}
+	slices.SortStableFunc(running, func(a, b spec.ReplicaStatus) int {
+		if a.Routed != b.Routed {
+			if a.Routed {
+				return -1
+			}
+			return 1
+		}
+		return a.Number - b.Number
+	})
+	return running[0].Replica, nil
+}
+
+// runExec gives the command this terminal, in raw mode, for as long as it runs.
+func (p *program) runExec(ctx context.Context, agent *api.Client, r spec.ExecRequest) (int, error) {
+	if !r.TTY || !p.terminal.stdin {
+		return agent.Exec(ctx, r, p.stdin, p.stdout, p.stderr, nil)
+	}
+	fd := int(os.Stdin.Fd())
+	if w, h, err := term.GetSize(fd); err == nil {
+		r.Cols, r.Rows = uint16(w), uint16(h)
+	}
+	old, err := term.MakeRaw(fd)
+	if err != nil {
+		return 0, fmt.Errorf("put the terminal into raw mode: %w", err)
+	}
+	defer func() { _ = term.Restore(fd, old) }() // nothing better can be done about it
+	sizes, stop := watchSize(fd)
+	defer stop()
+	return agent.Exec(ctx, r, p.stdin, p.stdout, p.stderr, sizes)
+}
+
+// watchSize delivers the terminal's size each time it changes, until stop.
+func watchSize(fd int) (sizes <-chan [2]uint16, stop func()) {
+	changed, out, done := make(chan os.Signal, 1), make(chan [2]uint16), make(chan struct{})
+	signal.Notify(changed, syscall.SIGWINCH)
+	go func() {
+		defer close(out)
+		for {
+			select {
+			case <-changed:
+			case <-done:
+				return
+			}
+			w, h, err := term.GetSize(fd)
+			if err != nil {
+				continue
+			}
+			select {
+			case out <- [2]uint16{uint16(h), uint16(w)}:
+			case <-done:
+				return
+			}
+		}
+	}()
+	return out, func() {
+		signal.Stop(changed)
+		close(done)
+	}
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"dunnage/api"
+	"dunnage/spec"
+)
+
+// see follows an operation to its end and tells how it went; with --detach it
+// only says that it has begun.
+func (p *program) see(ctx context.Context, c *cli.Context, agent *api.Client, op spec.Operation) error {
+	for _, w := range op.Warnings {
+		p.warn("%s", w)
+	}
+	if c.Bool("detach") && !op.State.Ended() {
+		if c.Bool("json") {
+			return p.printJSON(op)
+		}
+		return p.print(fmt.Sprintf("%s: %s started; watch it with `dunnage events`, see `dunnage ps -p %s`\n", op.Project, op.Kind, op.Project))
+	}
+	if !op.State.Ended() {
+		ended, err := p.follow(ctx, agent, op)
+		if err != nil {
+			return p.lostSight(ctx, op, err)
+		}
+		for _, w := range ended.Warnings[min(len(op.Warnings), len(ended.Warnings)):] {
+			p.warn("%s", w)
+		}
+		op = ended
+	}
+	return p.tellOutcome(c, op)
+}
+
+func (p *program) follow(ctx context.Context, agent *api.Client, op spec.Operation) (spec.Operation, error) {
+	show := p.newProgress()
+	defer show.close()
+	return agent.Follow(ctx, op.ID, show.event)
+}
+
+// lostSight explains that the operation goes on without this command.
+func (p *program) lostSight(ctx context.Context, op spec.Operation, err error) error {
+	hint := fmt.Sprintf("watch it with `dunnage events`, see `dunnage ps -p %s`", op.Project)
+	if ctx.Err() != nil {
+		return &exitCode{code: exitInterrupted, err: fmt.Errorf("interrupted: the %s of %s goes on", op.Kind, op.Project), hint: hint}
+	}
+	if errors.Is(err, api.ErrNoAgent) || errors.Is(err, spec.ErrUnavailable) {
+		return &exitCode{code: exitNoAgent, err: fmt.Errorf("the agent is gone in the middle of the %s of %s: %w", op.Kind, op.Project, err),
+			hint: "the agent goes on with it when it is back: start it, then see `dunnage ps -p " + op.Project + "`"}
+	}
+	return err
+}
+
+// tellOutcome prints the last lines and decides the exit code.
+func (p *program) tellOutcome(c *cli.Context, op spec.Operation) error {
+	if c.Bool("json") {
+		if err := p.printJSON(op); err != nil {
+			return err
+		}
+	} else if err := p.printOutcome(op); err != nil {
+		return err
+	}
+	switch op.State {
+	case spec.OperationRolledBack:
+		return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s failed: %s; the earlier release is back", op.Kind, op.Project, op.Cause), hint: nextStep(op)}
+	case spec.OperationFailed:
+		code := exitNotConverged
+		if op.Release == 0 { // it never came to a release: nothing was changed
+			code = exitError
+		}
+		return &exitCode{code: code, err: fmt.Errorf("the %s of %s failed: %s", op.Kind, op.Project, op.Cause), hint: nextStep(op)}
+	}
+	return nil
+}
+
+// nextStep names where to look after a failure.
+func nextStep(op spec.Operation) string {
+	for _, s := range op.Services {
+		if s.Ready < s.Wanted {
+			return fmt.Sprintf("see `dunnage logs -p %s %s` and `dunnage ps -p %s`", op.Project, s.Name, op.Project)
+		}
+	}
+	return "see `dunnage ps -p " + op.Project + "`"
+}
+
+func (p *program) printOutcome(op spec.Operation) error {
+	t := table{columns: []column{{name: "SERVICE"}, {name: "CHANGE"}, {name: "READY"}, {name: "TIME", drop: 1}, {name: "PORTS", drop: 2}}}
+	for _, s := range op.Services {
+		spent := "-"
+		if s.Duration > 0 {
+			spent = took(s.Duration.Std())
+		}
+		colour := green
+		if s.Ready < s.Wanted {
+			colour = red
+		}
+		t.rows = append(t.rows, row{
+			cells:   []string{printable(s.Name), string(s.Change), fmt.Sprintf("%d/%d", s.Ready, s.Wanted), spent, ports(s.Ports)},
+			colours: map[int]int{2: colour},
+			below:   printable(s.Detail),
+		})
+	}
+	if len(t.rows) > 0 {
+		if err := p.write(t); err != nil {
+			return err
+		}
+	}
+	return p.print(lastLine(op) + "\n")
+}
+
+// lastLine sums an operation up.
+func lastLine(op spec.Operation) string {
+	spent := took(op.Ended.Sub(op.Started))
+	release := ""
+	if op.Release > 0 && op.Kind != "down" {
+		release = fmt.Sprintf(", release %d", op.Release)
+	}
+	switch op.State {
+	case spec.OperationUnchanged:
+		return fmt.Sprintf("%s: unchanged%s: nothing to do", op.Project, release)
+	case spec.OperationDone:
+		return fmt.Sprintf("%s: %s done%s, in %s", op.Project, op.Kind, release, spent)
+	case spec.OperationRolledBack:
+		return fmt.Sprintf("%s: %s rolled back after %s", op.Project, op.Kind, spent)
+	}
+	return fmt.Sprintf("%s: %s failed after %s", op.Project, op.Kind, spent)
+}
+
+// progress shows an operation's events on stderr: bars for images on a
+// terminal, lines for the rest.
+type progress struct {
+	p     *program
+	pulls *pulls
+}
+
+func (p *program) newProgress() *progress { return &progress{p: p, pulls: p.newPulls()} }
+
+func (s *progress) close() { s.pulls.close() }
+
+func (s *progress) event(e spec.Event) {
+	if e.Pull != nil {
+		s.pulls.show(*e.Pull)
+		return
+	}
+	if e.Kind == spec.EventDone || e.Kind == spec.EventFailed {
+		return // the outcome says it better
+	}
+	// Progress that can't be shown is no reason to stop following.
+	_, _ = io.WriteString(s.pulls.lines(), s.p.eventLine(e)+"\n")
+}
+
+// eventLine is an event for people who follow one project.
+func (p *program) eventLine(e spec.Event) string {
+	subject := e.Service
+	if subject == "" {
+		subject = e.Project
+	}
+	text := e.Message
+	if text == "" {
+		text = strings.TrimSpace(e.Replica + " " + string(e.Kind))
+	}
+	colour := 0
+	switch e.Kind {
+	case spec.EventUnhealthy, spec.EventExited, spec.EventProblem:
+		colour = yellow
+	case spec.EventConverged:
+		colour = green
+	}
+	if !strings.HasPrefix(text, subject+":") {
+		text = subject + ": " + text
+	}
+	return p.paint(colour, printable(text))
+}

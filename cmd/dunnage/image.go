@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"dunnage/api"
+	"dunnage/spec"
+)
+
+func (p *program) imageCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "image",
+		Usage:       "load, pull, list and remove images",
+		Description: "Example:\n   dunnage image load app.tar",
+		Subcommands: []*cli.Command{p.imageLoadCommand(), p.imageLsCommand(), p.imagePullCommand(), p.imageRmCommand()},
+	}
+}
+
+func (p *program) imageLoadCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "load",
+		Usage:     "store the images of an archive",
+		ArgsUsage: "[FILE]",
+		Description: "Reads an archive as `docker save` or skopeo write it, from FILE or from standard input.\n\n" +
+			"Example:\n   docker save app:1 | dunnage image load",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "input", Aliases: []string{"i"}, Usage: "read `FILE`, as docker load has it"},
+			jsonFlag(),
+		},
+		Action: p.withAgent(p.imageLoad),
+	}
+}
+
+func (p *program) imageLoad(ctx context.Context, c *cli.Context, agent *api.Client) (err error) {
+	if err := wantArgs(c, 0, 1); err != nil {
+		return err
+	}
+	file := c.String("input")
+	if c.Args().Present() {
+		if file != "" {
+			return usagef("the archive is named twice: %s and %s", file, c.Args().First())
+		}
+		file = c.Args().First()
+	}
+	archive, err := p.openArchive(file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, archive.Close()) }()
+	images, err := agent.Load(ctx, archive)
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return p.printJSON(images)
+	}
+	for _, i := range images {
+		if err := p.print("loaded " + printable(i.Ref) + " " + i.Digest + "\n"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *program) openArchive(file string) (io.ReadCloser, error) {
+	if file != "" && file != "-" {
+		f, err := os.Open(p.absolute(file))
+		if err != nil {
+			return nil, fmt.Errorf("read the archive: %w", err)
+		}
+		return f, nil
+	}
+	if p.terminal.stdin {
+		return nil, &usageError{message: "no archive: standard input is a terminal", hint: "name a file, or pipe one in"}
+	}
+	return io.NopCloser(p.stdin), nil
+}
+
+func (p *program) imagePullCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "pull",
+		Usage:     "fetch images from their registries",
+		ArgsUsage: "IMAGE...",
+		Description: "Uses the agent's credentials and hosts files, not this user's.\n\n" +
+			"Example:\n   dunnage image pull nginx:1.27",
+		Flags:  []cli.Flag{jsonFlag()},
+		Action: p.withAgent(p.imagePull),
+	}
+}
+
+func (p *program) imagePull(ctx context.Context, c *cli.Context, agent *api.Client) error {
+	if err := wantArgs(c, 1, -1); err != nil {
+		return err
+	}
+	images := []spec.Image{}
+	for _, ref := range c.Args().Slice() {
+		img, err := p.pullOne(ctx, agent, ref)
+		if err != nil {
+			return err
+		}
+		images = append(images, img)
+		if !c.Bool("json") {
+			if err := p.print("pulled " + printable(img.Ref) + " " + img.Digest + "\n"); err != nil {
+				return err
+			}
+		}
+	}
+	if c.Bool("json") {
+		return p.printJSON(images)
+	}
+	return nil
+}
+
+func (p *program) pullOne(ctx context.Context, agent *api.Client, ref string) (spec.Image, error) {
+	show := p.newPulls()
+	defer show.close()
+	return agent.Pull(ctx, ref, show.show)
+}
+
+func (p *program) imageLsCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "ls",
+		Usage:       "list the stored images",
+		Description: "SIZE is compressed, as a registry has it.\n\nExample:\n   dunnage image ls",
+		Flags:       []cli.Flag{jsonFlag()},
+		Action:      p.withAgent(p.imageLs),
+	}
+}
+
+func (p *program) imageLs(ctx context.Context, c *cli.Context, agent *api.Client) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	images, err := agent.Images(ctx)
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return p.printJSON(images)
+	}
+	t := table{columns: []column{{name: "IMAGE"}, {name: "DIGEST", drop: 2}, {name: "SIZE"}, {name: "CREATED", drop: 3}, {name: "USED BY", drop: 1}}}
+	for _, i := range images {
+		t.rows = append(t.rows, row{cells: []string{printable(i.Ref), shortDigest(i.Digest), size(i.Size), age(p.now(), i.Created), strings.Join(i.UsedBy, ", ")}})
+	}
+	return p.write(t)
+}
+
+func (p *program) imageRmCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "rm",
+		Usage:       "remove images",
+		ArgsUsage:   "IMAGE...",
+		Description: "An image that a kept release needs is not removed.\n\nExample:\n   dunnage image rm app:1",
+		Action:      p.withAgent(p.imageRm),
+	}
+}
+
+// imageRm goes on after a failure, so that one image in use keeps no other.
+func (p *program) imageRm(ctx context.Context, c *cli.Context, agent *api.Client) error {
+	if err := wantArgs(c, 1, -1); err != nil {
+		return err
+	}
+	var errs []error
+	for _, ref := range c.Args().Slice() {
+		err := agent.RemoveImage(ctx, ref)
+		if err == nil {
+			err = p.print("removed " + printable(ref) + "\n")
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}

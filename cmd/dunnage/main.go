@@ -1,0 +1,92 @@
+// Command dunnage runs the containers of one Linux host: `dunnage agent` is
+// the service, every other verb asks it over its socket.
+//
+// This package holds what people see: the verbs (one file each), how arguments
+// are read (args.go), how an error becomes text and an exit code (exit.go).
+// What a verb asks for is in package api.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"dunnage/api"
+)
+
+// version is set by the build: -ldflags "-X main.version=...".
+var version = "development"
+
+func main() {
+	os.Exit(runMain())
+}
+
+// runMain is main with an end that lets deferred calls run. Tests adjust the
+// program: its clock, its terminal.
+func runMain(adjust ...func(*program)) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends a command that doesn't
+	p := newProgram()
+	for _, a := range adjust {
+		a(p)
+	}
+	return p.run(ctx, os.Args[1:])
+}
+
+// program is the command line's surroundings, so that tests can own them.
+type program struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	environ        []string
+	dir            string // working directory
+	now            func() time.Time
+	terminal       terminal
+	quietColour    bool // NO_COLOR
+}
+
+// terminal says which standard streams are one, and how wide.
+type terminal struct {
+	stdin, stdout, stderr bool
+	width                 int // columns of stdout; 0 = unlimited
+}
+
+func newProgram() *program {
+	dir, err := os.Getwd()
+	if err != nil {
+		dir = "." // relative names still work, or say why not
+	}
+	t := terminal{stdin: isTerminal(os.Stdin), stdout: isTerminal(os.Stdout), stderr: isTerminal(os.Stderr)}
+	if t.stdout {
+		if w, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil {
+			t.width = w
+		}
+	}
+	return &program{
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+		environ: os.Environ(), dir: dir, now: time.Now, terminal: t,
+		quietColour: os.Getenv("NO_COLOR") != "",
+	}
+}
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
+// run is the whole program: arguments in, exit code out.
+func (p *program) run(ctx context.Context, args []string) int {
+	app := p.app()
+	arranged, err := arrange(app, args)
+	if err == nil {
+		err = app.RunContext(ctx, append([]string{app.Name}, arranged...))
+	}
+	return p.finish(ctx, err)
+}
+
+// connect makes a client for the agent that --host names.
+func (p *program) connect(host string) (*api.Client, error) {
+	return api.Dial(host)
+}

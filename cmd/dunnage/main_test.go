@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"dunnage/api"
+	"dunnage/api/apitest"
+	"dunnage/spec"
+)
+
+// TestMain lets the scripts run this binary as dunnage. Its clock stands where
+// the fake agent's does.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"dunnage": func() {
+			if at := os.Getenv("DUNNAGE_TEST_NOW"); at != "" {
+				os.Exit(runAt(at))
+			}
+			os.Exit(runMain())
+		},
+	})
+}
+
+// runAt is runMain with a clock that stands still and, if the script asks, a
+// narrow terminal that isn't one.
+func runAt(at string) int {
+	now, err := time.Parse(time.RFC3339, at)
+	if err != nil {
+		panic(err)
+	}
+	clock := func(p *program) {
+		p.now = func() time.Time { return now }
+		if w := os.Getenv("DUNNAGE_TEST_WIDTH"); w != "" {
+			p.terminal.width, _ = strconv.Atoi(w)
+		}
+	}
+	return runMain(clock)
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		UpdateScripts:       *update,
+		Setup:               setup,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"agent":  controlAgent,
+			"status": wantStatus,
+		},
+	})
+}
+
+type fakeKey struct{}
+
+// setup starts a fake agent in this process, on a socket of the script's own.
+func setup(e *testscript.Env) error {
+	dir, err := os.MkdirTemp("", "dunnage-cli") // $WORK is too long for a socket
+	if err != nil {
+		return err
+	}
+	socket := filepath.Join(dir, "agent.sock")
+	l, err := api.Listen(socket, -1)
+	if err != nil {
+		return err
+	}
+	fake := apitest.New()
+	s := api.NewServer(fake, api.Options{Group: -1, Version: api.Version{Version: "9.8.7", Go: "go1.0"}})
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	e.Defer(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := errors.Join(s.Shutdown(ctx), <-served, os.RemoveAll(dir)); err != nil {
+			panic(err)
+		}
+	})
+	e.Values[fakeKey{}] = fake
+	e.Setenv("DUNNAGE_HOST", "unix://"+socket)
+	e.Setenv("SOCKET", socket)
+	e.Setenv("EMPTY", dir) // a directory with no manifest in it or above
+	e.Setenv("DUNNAGE_TEST_NOW", fake.Now.Format(time.RFC3339))
+	return nil
+}
+
+// controlAgent is the script command that makes the fake misbehave, or prints
+// it to agent.txt.
+func controlAgent(ts *testscript.TestScript, neg bool, args []string) {
+	f := ts.Value(fakeKey{}).(*apitest.Fake)
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: agent WHAT [TEXT...]")
+	}
+	text := strings.Join(args[1:], " ")
+	switch args[0] {
+	case "refuse":
+		f.RefuseNext(fmt.Errorf("%s: %w", text, spec.ErrRefused))
+	case "fail":
+		f.FailNext(text)
+	case "hold":
+		f.Hold()
+	case "release":
+		f.Release()
+	case "detail":
+		f.SetDetail(args[1], args[2], unquote(ts, strings.Join(args[3:], " ")))
+	case "log":
+		f.AddLine(spec.LogLine{At: f.Now, Service: args[1], Replica: args[2], Stream: "stdout", Text: []byte(unquote(ts, strings.Join(args[3:], " ")))})
+	case "part":
+		f.AddLine(spec.LogLine{At: f.Now, Service: args[1], Replica: args[2], Stream: "stdout", Partial: true, Text: []byte(strings.Join(args[3:], " "))})
+	case "rules":
+		f.SetRules(spec.RuleSet{Rendered: "*nat\n-A A\n-A B\nCOMMIT\n", Kernel: "*nat\n-A A\n-A C\nCOMMIT\n"})
+	case "awaitcall":
+		await(ts, f, text)
+	case "print":
+		out := f.String() + strings.Join(f.Calls(), "\n") + "\n"
+		ts.Check(os.WriteFile(ts.MkAbs("agent.txt"), []byte(out), 0o600))
+	default:
+		ts.Fatalf("agent: what is %s?", args[0])
+	}
+}
+
+func unquote(ts *testscript.TestScript, text string) string {
+	out, err := strconv.Unquote(`"` + text + `"`)
+	ts.Check(err)
+	return out
+}
+
+// await waits until the agent got a call that starts with text.
+func await(ts *testscript.TestScript, f *apitest.Fake, text string) {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		for _, c := range f.Calls() {
+			if strings.HasPrefix(c, text) {
+				return
+			}
+		}
+	}
+	ts.Fatalf("the agent got no call %q, only %v", text, f.Calls())
+}
+
+// wantStatus runs dunnage and checks its exit code, which `! exec` doesn't:
+// status CODE ARG... Output goes to stdout.txt and stderr.txt.
+func wantStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status CODE ARG...")
+	}
+	// sh gets the arguments as its own: none of them is read as shell.
+	script := `dunnage "$@" >stdout.txt 2>stderr.txt </dev/null; echo $? >code.txt`
+	ts.Check(ts.Exec("sh", append([]string{"-c", script, "sh"}, args[1:]...)...))
+	code := strings.TrimSpace(ts.ReadFile("code.txt"))
+	if code != args[0] {
+		ts.Fatalf("dunnage %s: exit code %s, want %s\nstdout: %sstderr: %s", strings.Join(args[1:], " "), code, args[0], ts.ReadFile("stdout.txt"), ts.ReadFile("stderr.txt"))
+	}
+}

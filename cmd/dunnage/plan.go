@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"dunnage/api"
+	"dunnage/spec"
+)
+
+func (p *program) planCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "plan",
+		Usage: "show what deploy would do, changing nothing",
+		Description: "Compares the manifest with what is deployed. The notes name the defaults that differ from Compose's.\n\n" +
+			"Example:\n   dunnage plan -f compose.yaml",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "force", Usage: "as in deploy"},
+			&cli.BoolFlag{Name: "remove-orphans", Usage: "as in deploy"},
+			jsonFlag(),
+		},
+		Action: p.withAgent(p.plan),
+	}
+}
+
+func (p *program) plan(ctx context.Context, c *cli.Context, agent *api.Client) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	m, err := p.load(c)
+	if err != nil {
+		return err
+	}
+	prev, err := agent.Preview(ctx, spec.DeployRequest{Project: m.Project, RemoveOrphans: c.Bool("remove-orphans"), Force: c.Bool("force")})
+	if err != nil {
+		return err
+	}
+	prev.Notes = append(m.Notes, prev.Notes...)
+	if c.Bool("json") {
+		return p.printJSON(prev)
+	}
+	return p.printPreview(prev)
+}
+
+var changeColours = map[spec.Change]int{
+	spec.ChangeCreate: green, spec.ChangeReplace: yellow, spec.ChangeScale: yellow,
+	spec.ChangeUpdate: yellow, spec.ChangeRemove: red, spec.ChangeNone: grey, spec.ChangeOrphan: grey,
+}
+
+func (p *program) printPreview(v spec.Preview) error {
+	heading := fmt.Sprintf("project %s: new\n", v.Project)
+	if v.From > 0 {
+		heading = fmt.Sprintf("project %s: against release %d\n", v.Project, v.From)
+	}
+	if err := p.print(heading); err != nil {
+		return err
+	}
+	t := table{columns: []column{{name: "SERVICE"}, {name: "CHANGE"}, {name: "REPLICAS"}, {name: "ORDER", drop: 1}, {name: "BECAUSE OF", drop: 2}}}
+	moves := false
+	for _, s := range v.Services {
+		moves = moves || s.Change != spec.ChangeNone && s.Change != spec.ChangeOrphan
+		t.rows = append(t.rows, previewRow(s))
+	}
+	if err := p.write(t); err != nil {
+		return err
+	}
+	var b strings.Builder
+	for _, ref := range v.Pull {
+		fmt.Fprintf(&b, "pull: %s\n", printable(ref))
+	}
+	for _, n := range v.Notes {
+		fmt.Fprintf(&b, "note: %s\n", printable(n))
+	}
+	if !moves {
+		b.WriteString("nothing to do\n")
+	}
+	return p.print(b.String())
+}
+
+func previewRow(s spec.ServicePreview) row {
+	replicas := fmt.Sprint(s.To)
+	if s.From != s.To {
+		replicas = fmt.Sprintf("%d -> %d", s.From, s.To)
+	}
+	order := "-"
+	if s.Change == spec.ChangeReplace {
+		order = string(s.Order)
+	}
+	return row{
+		cells:   []string{printable(s.Name), string(s.Change), replicas, order, printable(strings.Join(s.Changed, ", "))},
+		colours: map[int]int{1: changeColours[s.Change]},
+	}
+}

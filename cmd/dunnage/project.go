@@ -1,0 +1,81 @@
+package main
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"dunnage/manifest"
+	"dunnage/spec"
+)
+
+// load reads the manifest that the global flags name. Its notes go to stderr
+// where the caller wants them.
+func (p *program) load(c *cli.Context) (manifest.Result, error) {
+	o := manifest.Options{
+		Files:       c.StringSlice("file"),
+		Stdin:       p.stdin,
+		WorkingDir:  p.dir,
+		ProjectName: c.String("project-name"),
+		EnvFiles:    c.StringSlice("env-file"),
+		Environment: p.environ,
+	}
+	if dir := c.String("project-directory"); dir != "" {
+		if len(o.Files) > 0 {
+			return manifest.Result{}, usagef("--project-directory and --file can't stand together: relative paths start from the first file's directory")
+		}
+		o.WorkingDir = p.absolute(dir)
+	}
+	return manifest.Load(c.Context, o)
+}
+
+// noManifest reports whether Load failed only because there is no file.
+func noManifest(err error) bool {
+	return errors.Is(err, spec.ErrNotFound) || strings.HasPrefix(err.Error(), "no manifest:")
+}
+
+func (p *program) absolute(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(p.dir, path)
+}
+
+// findProject returns the name of the project that a verb is about: -p's, else
+// COMPOSE_PROJECT_NAME, else the manifest's; empty when there is none of them.
+func (p *program) findProject(c *cli.Context) (string, error) {
+	if name := c.String("project-name"); name != "" {
+		return name, nil
+	}
+	if name := p.getenv("COMPOSE_PROJECT_NAME"); name != "" {
+		return name, nil
+	}
+	r, err := p.load(c)
+	switch {
+	case err == nil:
+		return r.Project.Name, nil
+	case noManifest(err):
+		return "", nil
+	}
+	return "", &exitCode{code: exitError, err: err, hint: "name the project with -p to leave the manifest aside"}
+}
+
+// project is findProject for verbs that can't do without.
+func (p *program) project(c *cli.Context) (string, error) {
+	name, err := p.findProject(c)
+	if err == nil && name == "" {
+		err = &usageError{message: "which project? There is no manifest here", hint: "name it with -p, or the manifest with -f; `dunnage ps` lists all"}
+	}
+	return name, err
+}
+
+func (p *program) getenv(name string) string {
+	for _, kv := range p.environ {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}

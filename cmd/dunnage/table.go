@@ -1,0 +1,127 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// table is aligned text with a heading.
+type table struct {
+	columns []column
+	rows    []row
+}
+
+type column struct {
+	name string
+	drop int // on a narrow terminal the column with the highest number goes first; 0 = stays
+}
+
+type row struct {
+	cells   []string
+	colours map[int]int // by column
+	below   string      // a line of its own under the row, indented
+}
+
+// gap is between columns.
+const gap = 2
+
+// write renders the table into at most width columns (0 = any): first columns
+// are left out, then the ends of lines.
+func (p *program) write(t table) error {
+	shown := make([]int, len(t.columns))
+	for i := range shown {
+		shown[i] = i
+	}
+	for p.terminal.width > 0 && t.width(shown) > p.terminal.width {
+		i := t.mostDispensable(shown)
+		if i < 0 {
+			break
+		}
+		shown = slices.Delete(shown, i, i+1)
+	}
+	var b strings.Builder
+	heading := make([]string, len(t.columns))
+	for i, c := range t.columns {
+		heading[i] = c.name
+	}
+	p.line(&b, t, row{cells: heading}, shown)
+	for _, r := range t.rows {
+		p.line(&b, t, r, shown)
+		if r.below != "" {
+			b.WriteString(p.paintOut(grey, p.fit("    "+r.below)) + "\n")
+		}
+	}
+	return p.print(b.String())
+}
+
+func (p *program) line(b *strings.Builder, t table, r row, shown []int) {
+	used := 0
+	for k, i := range shown {
+		cell := r.cells[i]
+		if p.terminal.width > 0 {
+			cell = truncate(cell, max(p.terminal.width-used, 0))
+		}
+		b.WriteString(p.paintOut(r.colours[i], cell))
+		if k == len(shown)-1 || allEmpty(r.cells, shown[k+1:]) {
+			break // no blanks at the end of a line
+		}
+		pad := t.columnWidth(i) + gap - utf8.RuneCountInString(cell)
+		b.WriteString(strings.Repeat(" ", max(pad, 0)))
+		used += t.columnWidth(i) + gap
+	}
+	b.WriteByte('\n')
+}
+
+func allEmpty(cells []string, of []int) bool {
+	for _, i := range of {
+		if cells[i] != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// fit shortens a line to the terminal.
+func (p *program) fit(text string) string {
+	if p.terminal.width == 0 {
+		return text
+	}
+	return truncate(text, p.terminal.width)
+}
+
+func truncate(text string, width int) string {
+	if utf8.RuneCountInString(text) <= width {
+		return text
+	}
+	if width <= 0 {
+		return ""
+	}
+	return string([]rune(text)[:width-1]) + "…"
+}
+
+func (t table) columnWidth(i int) int {
+	w := utf8.RuneCountInString(t.columns[i].name)
+	for _, r := range t.rows {
+		w = max(w, utf8.RuneCountInString(r.cells[i]))
+	}
+	return w
+}
+
+func (t table) width(shown []int) (sum int) {
+	for _, i := range shown {
+		sum += t.columnWidth(i) + gap
+	}
+	return sum - gap
+}
+
+// mostDispensable is the place in shown of the column to leave out, or -1.
+func (t table) mostDispensable(shown []int) int {
+	best, at := 0, -1
+	for k, i := range shown {
+		if d := t.columns[i].drop; d > best {
+			best, at = d, k
+		}
+	}
+	return at
+}

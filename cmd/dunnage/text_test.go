@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+	"time"
+
+	"dunnage/spec"
+)
+
+func TestAge(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0s", 0: "0s", 119 * time.Second: "119s", 3 * time.Minute: "3m", 119 * time.Minute: "119m",
+		2 * time.Hour: "2h", 47 * time.Hour: "47h", 49 * time.Hour: "2d", 1000 * time.Hour: "41d",
+	} {
+		if got := age(now, now.Add(-d)); got != want {
+			t.Errorf("%s: %s, want %s", d, got, want)
+		}
+	}
+	if got := age(now, time.Time{}); got != "-" {
+		t.Errorf("never: %s", got)
+	}
+}
+
+func TestPorts(t *testing.T) {
+	got := ports([]spec.Port{
+		{Published: 8080, Target: 80, Protocol: spec.TCP},
+		{HostIP: netip.MustParseAddr("::1"), Published: 53, Target: 53, Protocol: spec.UDP},
+		{Target: 80, Protocol: spec.TCP},
+	})
+	if want := "0.0.0.0:8080->80/tcp, [::1]:53->53/udp, 0.0.0.0:?->80/tcp"; got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	if got := printable("a\x1b[31mb\nc\rd\x00\u202e\xff"); got != "a?[31mb c d???" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestSize(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 5 << 20: "5.0 MiB", 3 << 40: "3.0 TiB", 5 << 50: "5120.0 TiB"} {
+		if got := size(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}
+
+func TestLogWriterJoinsParts(t *testing.T) {
+	var out bytes.Buffer
+	w := &logWriter{p: &program{stdout: &out}, prefix: true}
+	for _, l := range []spec.LogLine{
+		{Service: "a", Replica: "p-a-00000000-1", Partial: true, Text: []byte("one ")},
+		{Service: "a", Replica: "p-a-00000000-1", Text: []byte("line")},
+		{Service: "a", Replica: "p-a-00000000-1", Partial: true, Text: []byte("cut ")},
+		{Service: "b", Replica: "p-b-00000000-2", Text: []byte("between")},
+		{Service: "a", Replica: "p-a-00000000-1", Text: []byte("short")},
+	} {
+		if err := w.line(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := "a-1 | one line\na-1 | cut \nb-2 | between\na-1 | short\n"
+	if out.String() != want {
+		t.Errorf("got %q\nwant %q", out.String(), want)
+	}
+}
+
+func TestColourOnlyOnATerminal(t *testing.T) {
+	for _, c := range []struct {
+		p    program
+		want string
+	}{
+		{program{}, "x"},
+		{program{terminal: terminal{stdout: true}}, "\x1b[31mx\x1b[0m"},
+		{program{terminal: terminal{stdout: true}, quietColour: true}, "x"},
+	} {
+		if got := c.p.paintOut(red, "x"); got != c.want {
+			t.Errorf("%+v: %q", c.p.terminal, got)
+		}
+	}
+}
