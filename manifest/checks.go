@@ -98,24 +98,37 @@ func (c *converter) checkInternal(p spec.Project) {
 // checkDependencies refuses unknown services, a service that waits for itself,
 // and circles.
 func (c *converter) checkDependencies(p spec.Project) {
+	byName := map[string]*spec.Service{}
+	for i := range p.Services {
+		byName[p.Services[i].Name] = &p.Services[i]
+	}
 	for i := range p.Services {
 		s := &p.Services[i]
 		s.DependsOn = slices.DeleteFunc(s.DependsOn, func(d spec.Dependency) bool {
-			_, known := p.Service(d.Service)
+			known := byName[d.Service] != nil
 			if !known && !d.Optional {
 				c.failDependency(s.Name, d.Service, c.unknownService(d.Service))
 			}
 			return !known // an optional one that isn't there, as in Compose
 		})
 	}
-	if circle := findCircle(p); circle != nil {
+	if circle := findCircle(p.Services, byName); circle != nil {
 		last := circle[len(circle)-1]
 		if len(circle) == 1 {
 			c.failDependency(last, last, refuse("Remove it", "the service waits for itself"))
 			return
 		}
-		c.failDependency(last, circle[0], refuse("Remove one of the dependencies", "the services wait for each other: %s", strings.Join(append(circle, circle[0]), " -> ")))
+		c.failDependency(last, circle[0], refuse("Remove one of the dependencies", "the services wait for each other: %s", drawCircle(circle)))
 	}
+}
+
+func drawCircle(circle []string) string {
+	const shown = 12
+	names := append(slices.Clone(circle), circle[0])
+	if len(names) > shown {
+		names = append(slices.Clone(names[:shown-1]), "...", circle[0])
+	}
+	return strings.Join(names, " -> ")
 }
 
 func (c *converter) unknownService(name string) *problem {
@@ -131,7 +144,7 @@ func (c *converter) failDependency(service, on string, p *problem) {
 }
 
 // findCircle returns the services of one circle of dependencies, or nil.
-func findCircle(p spec.Project) []string {
+func findCircle(services []spec.Service, byName map[string]*spec.Service) []string {
 	done := map[string]bool{}
 	var visit func(name string, trail []string) []string
 	visit = func(name string, trail []string) []string {
@@ -142,15 +155,14 @@ func findCircle(p spec.Project) []string {
 			return nil
 		}
 		done[name] = true
-		s, _ := p.Service(name)
-		for _, d := range s.DependsOn {
+		for _, d := range byName[name].DependsOn {
 			if circle := visit(d.Service, append(trail, name)); circle != nil {
 				return circle
 			}
 		}
 		return nil
 	}
-	for _, s := range p.Services {
+	for _, s := range services {
 		if circle := visit(s.Name, nil); circle != nil {
 			return circle
 		}

@@ -113,8 +113,7 @@ func (c *converter) mounts(name string, in types.ServiceConfig) []spec.Mount {
 	for _, v := range in.Volumes {
 		m, p := c.mount(v)
 		if p != nil {
-			at, path := c.whereItem(mountsAt(m.Target), "services", name, "volumes")
-			c.fail(at, path, p)
+			c.failMount(name, m, p)
 			continue
 		}
 		out = append(out, m)
@@ -125,14 +124,19 @@ func (c *converter) mounts(name string, in types.ServiceConfig) []spec.Mount {
 	}
 	slices.SortStableFunc(out, func(a, b spec.Mount) int { return cmp.Compare(a.Target, b.Target) })
 	for i, m := range out {
-		if m.Target == "/" {
-			c.failAt(refuse("Mount a directory below it", "nothing can be mounted over / of the container"), "services", name, "volumes")
-		}
-		if i > 0 && out[i-1].Target == m.Target {
-			c.failAt(refuse("Remove one of them", "two mounts stand at %s", m.Target), "services", name, "volumes")
+		switch {
+		case m.Target == "/":
+			c.failMount(name, m, refuse("Mount a directory below it", "nothing can be mounted over / of the container"))
+		case i > 0 && out[i-1].Target == m.Target:
+			c.failMount(name, m, refuse("Remove one of them", "two mounts stand at %s", m.Target))
 		}
 	}
 	return out
+}
+
+func (c *converter) failMount(name string, m spec.Mount, p *problem) {
+	at, path := c.whereItem(mountsAt(m.Target), "services", name, "volumes")
+	c.fail(at, path, p)
 }
 
 // mountsAt matches an item of volumes by its target.

@@ -79,6 +79,7 @@ type report struct {
 	notes  []string
 	notice map[string]bool
 	known  map[string]bool // paths with a problem at or below them
+	ended  bool            // a bound was passed, so that what was read isn't whole
 }
 
 func newReport() *report {

@@ -11,7 +11,6 @@ type expander struct {
 	report *report
 	nodes  int
 	text   int
-	full   bool // a bound was passed and reported
 	open   map[*yaml.Node]bool
 }
 
@@ -75,20 +74,20 @@ func (x *expander) expand(n *yaml.Node, path string, depth int) *tree {
 }
 
 func (x *expander) count(n *yaml.Node, path string, depth int) bool {
-	if x.full {
+	if x.report.ended {
 		return false
 	}
 	x.nodes++
 	x.text += len(n.Value)
 	switch {
 	case x.nodes > maxNodes || x.text > maxText:
-		x.full = true
+		x.report.ended = true
 		x.fail(n, path, refuse("Use fewer aliases", "the file grows beyond %d values when its aliases are followed", maxNodes))
 	case depth > maxDepth:
-		x.full = true
+		x.report.ended = true
 		x.fail(n, "", refuse("", "values are nested more than %d deep", maxDepth))
 	}
-	return !x.full
+	return !x.report.ended
 }
 
 // tag sets the tree's tag and merge mark.
@@ -128,6 +127,10 @@ func (x *expander) mapping(n *yaml.Node, t *tree, path string, depth int) {
 		}
 		if k.Kind != yaml.ScalarNode || (k.ShortTag() != "!!str" && k.ShortTag() != "!!timestamp") {
 			x.fail(k, path, refuse("Put it in quotes", "the key %q isn't text", clip(k.Value)))
+			continue
+		}
+		if len(k.Value) > maxKey {
+			x.fail(k, path, refuse("Shorten it", "the key %q has more than %d bytes", clip(k.Value), maxKey))
 			continue
 		}
 		p := join(path, k.Value)

@@ -82,6 +82,9 @@ func (l *loading) run(ctx context.Context, sources []source) (spec.Project, erro
 	for _, s := range sources {
 		l.layers = append(l.layers, parse(s, l.report)...)
 	}
+	if l.report.ended {
+		return spec.Project{}, l.report.err()
+	}
 	if len(l.layers) == 0 {
 		if len(l.report.errs) == 0 {
 			l.fail(place{sources[0].name, 1, 1}, "", refuse("Write `services:` and at least one service", "the file is empty"))

@@ -20,6 +20,7 @@ const (
 	maxText      = 8 << 20
 	maxDepth     = 64
 	maxDocuments = 64
+	maxKey       = 1024 // bytes
 )
 
 // source is one file as it was found.
@@ -97,7 +98,11 @@ func parse(src source, r *report) []layer {
 			return nil
 		}
 		x := expander{file: src.name, report: r}
-		if root := x.document(&doc); root != nil {
+		root := x.document(&doc)
+		if r.ended {
+			return nil
+		}
+		if root != nil {
 			layers = append(layers, layer{src, root})
 		}
 	}

@@ -3,10 +3,10 @@ package manifest
 import (
 	"errors"
 	"fmt"
-	"strconv"
+	"path"
+	"slices"
 	"strings"
 
-	"github.com/compose-spec/compose-go/v2/template"
 	"go.yaml.in/yaml/v4"
 )
 
@@ -145,9 +145,10 @@ func (w *walker) list(t *tree, r *rule, path string) {
 		item = &rule{key: key{path: r.key.path, shape: shapeText}}
 	}
 	kept := t.items[:0]
+	targets := map[string]int{}
 	for _, v := range t.items {
 		p := index(path, v.index)
-		if v.mark == "!reset" || w.value(v, item, p) && w.bounded(v, item, p) {
+		if v.mark == "!reset" || w.value(v, item, p) && w.bounded(v, item, p) && w.distinct(v, item, p, targets) {
 			kept = append(kept, v)
 		}
 	}
@@ -174,6 +175,30 @@ func (w *walker) bounded(t *tree, r *rule, path string) bool {
 	return w.ports <= maxPorts
 }
 
+// distinct refuses a second mount at one place of the same list: Compose drops
+// the first without a word. Over several files it is a way to override.
+func (w *walker) distinct(t *tree, r *rule, p string, targets map[string]int) bool {
+	if r.key.path != "services.*.volumes.[]" {
+		return true
+	}
+	v := t
+	if e := t.get("target"); e != nil {
+		v = e.val
+	}
+	target, _ := w.interpolate(v, p)
+	if t.kind == yaml.ScalarNode {
+		it, _ := parseVolumeItem(target)
+		target = it.target
+	}
+	target = path.Clean(target)
+	if first, ok := targets[target]; ok {
+		w.fail(t.at, p, refuse("Remove one of them", "the mount at %s is there twice, first as item %d", target, first))
+		return false
+	}
+	targets[target] = t.index
+	return true
+}
+
 // scalar checks a value after interpolation.
 func (w *walker) scalar(t *tree, r *rule, path string) bool {
 	v, err := w.interpolate(t, path)
@@ -191,15 +216,6 @@ func (w *walker) scalar(t *tree, r *rule, path string) bool {
 	return true
 }
 
-// writtenAs tells where a bad value came from when it isn't in the file.
-func writtenAs(err error, raw, value string) error {
-	var p *problem
-	if raw == value || !errors.As(err, &p) {
-		return err
-	}
-	return refuse(p.hint, "%s (written as %q)", p.reason, clip(raw))
-}
-
 // checkFor is the check of a scalar: a key that takes one item or a list of
 // them has the check on its items.
 func (w *walker) checkFor(r *rule) check {
@@ -209,36 +225,26 @@ func (w *walker) checkFor(r *rule) check {
 	return r.key.check
 }
 
-// settle writes down what compose-go would read differently, or with a
-// warning to the terminal.
-func (w *walker) settle(t *tree, r *rule, v string) {
-	switch {
-	case r.key.shape&shapeBool != 0 && r.key.shape&shapeInt == 0:
-		t.tag, t.value = "!!bool", fmt.Sprint(bools[strings.ToLower(v)])
-	case r.key.path == "services.*.environment.*", r.key.path == "services.*.labels.*":
-		t.tag = "!!str" // 1.10 stays 1.10
-	case r.key.path == "services.*.stop_signal":
-		t.tag = "!!str"
-	case r.key.path == "services.*.volumes.[].tmpfs.mode":
-		n, _ := strconv.ParseUint(v, 0, 32) // checked
-		t.tag, t.value = "!!int", fmt.Sprint(n)
-	case strings.HasPrefix(t.value, "~") && (r.key.path == "services.*.volumes.[]" || r.key.path == "services.*.volumes.[].source" || strings.HasPrefix(r.key.path, "services.*.env_file")):
-		t.value = strings.ReplaceAll(w.env["HOME"], "$", "$$") + t.value[1:]
-	}
+// requiredKeys must be there, by the path of their mapping.
+var requiredKeys = map[string][]string{
+	"services.*.volumes.[]":           {"type", "target"},
+	"services.*.ports.[]":             {"target"},
+	"services.*.env_file.[]":          {"path"},
+	"services.*.ulimits.*":            {"soft", "hard"},
+	"services.*.depends_on.*":         {"condition"},
+	"services.*.x-dunnage.probe.http": {"port"},
+	"services.*.x-dunnage.probe.tcp":  {"port"},
 }
 
 // required checks keys that must be there.
 func (w *walker) required(t *tree, r *rule, path string) bool {
-	need := map[string][]string{
-		"services.*.volumes.[]":           {"type", "target"},
-		"services.*.ports.[]":             {"target"},
-		"services.*.env_file.[]":          {"path"},
-		"services.*.ulimits.*":            {"soft", "hard"},
-		"services.*.depends_on.*":         {"condition"},
-		"services.*.x-dunnage.probe.http": {"port"},
-		"services.*.x-dunnage.probe.tcp":  {"port"},
+	need := requiredKeys[r.key.path]
+	if r.key.path == "services.*.volumes.[]" {
+		if e := t.get("type"); e != nil && e.val.value == "bind" {
+			need = append(slices.Clone(need), "source")
+		}
 	}
-	for _, k := range need[r.key.path] {
+	for _, k := range need {
 		if t.get(k) != nil {
 			continue
 		}
@@ -248,36 +254,4 @@ func (w *walker) required(t *tree, r *rule, path string) bool {
 		return false
 	}
 	return true
-}
-
-func because(reason string) string {
-	if reason == "" {
-		return ""
-	}
-	return ": " + reason
-}
-
-// interpolate replaces ${VARIABLES} as Compose does.
-func (w *walker) interpolate(t *tree, path string) (string, error) {
-	if !strings.Contains(t.value, "$") {
-		return t.value, nil
-	}
-	v, err := template.Substitute(t.value, func(k string) (string, bool) {
-		v, ok := w.env[k]
-		return v, ok
-	})
-	for _, name := range w.quiet.drain() {
-		w.report.note("%s:%d: %s: %s", t.at.file, t.at.line, path, name)
-	}
-	if err == nil {
-		if len(v) > maxText {
-			return "", refuse("", "the value is longer than %d MiB", maxText>>20)
-		}
-		return v, nil
-	}
-	var missing *template.MissingRequiredError
-	if errors.As(err, &missing) {
-		return "", refuse("Set it in the environment, in .env or with --env-file", "the variable %s is required but not set%s", missing.Variable, because(missing.Reason))
-	}
-	return "", refuse("Write $$ for a dollar sign", "%q isn't a valid use of variables", clip(t.value))
 }

@@ -1,0 +1,69 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/template"
+)
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
+}
+
+// interpolate replaces ${VARIABLES} as Compose does.
+func (w *walker) interpolate(t *tree, path string) (string, error) {
+	if !strings.Contains(t.value, "$") {
+		return t.value, nil
+	}
+	v, err := template.Substitute(t.value, func(k string) (string, bool) {
+		v, ok := w.env[k]
+		return v, ok
+	})
+	for _, name := range w.quiet.drain() {
+		w.report.note("%s:%d: %s: %s", t.at.file, t.at.line, path, name)
+	}
+	if err == nil {
+		if len(v) > maxText {
+			return "", refuse("", "the value is longer than %d MiB", maxText>>20)
+		}
+		return v, nil
+	}
+	var missing *template.MissingRequiredError
+	if errors.As(err, &missing) {
+		return "", refuse("Set it in the environment, in .env or with --env-file", "the variable %s is required but not set%s", missing.Variable, because(missing.Reason))
+	}
+	return "", refuse("Write $$ for a dollar sign", "%q isn't a valid use of variables", clip(t.value))
+}
+
+// writtenAs tells where a bad value came from when it isn't in the file.
+func writtenAs(err error, raw, value string) error {
+	var p *problem
+	if raw == value || !errors.As(err, &p) {
+		return err
+	}
+	return refuse(p.hint, "%s (written as %q)", p.reason, clip(raw))
+}
+
+// settle writes down what compose-go would read differently, or with a
+// warning to the terminal.
+func (w *walker) settle(t *tree, r *rule, v string) {
+	switch {
+	case r.key.shape&shapeBool != 0 && r.key.shape&shapeInt == 0:
+		t.tag, t.value = "!!bool", fmt.Sprint(bools[strings.ToLower(v)])
+	case r.key.path == "services.*.environment.*", r.key.path == "services.*.labels.*":
+		t.tag = "!!str" // 1.10 stays 1.10
+	case r.key.path == "services.*.stop_signal":
+		t.tag = "!!str"
+	case r.key.path == "services.*.volumes.[].tmpfs.mode":
+		n, _ := strconv.ParseUint(v, 0, 32) // checked
+		t.tag, t.value = "!!int", fmt.Sprint(n)
+	case strings.HasPrefix(t.value, "~") && (r.key.path == "services.*.volumes.[]" || r.key.path == "services.*.volumes.[].source" || strings.HasPrefix(r.key.path, "services.*.env_file")):
+		t.value = strings.ReplaceAll(w.env["HOME"], "$", "$$") + t.value[1:]
+	}
+}
