@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"os"
@@ -156,4 +157,25 @@ func (b *bench) log(k spec.ReplicaKey) string {
 		}
 	}
 	return out.String()
+}
+
+// exec runs a command in a replica.
+func (b *bench) exec(id, user string, command ...string) (code int, stdout, stderr string) {
+	b.t.Helper()
+	var out, errs bytes.Buffer
+	code, err := b.Exec(b.ctx, spec.ExecRequest{Replica: id, User: user, Command: command}, spec.Terminal{Stdout: &out, Stderr: &errs})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return code, out.String(), errs.String()
+}
+
+// file writes a file on the host.
+func (b *bench) file(name, body string) string {
+	b.t.Helper()
+	path := filepath.Join(b.daemon.Dir, name)
+	if err := os.WriteFile(path, []byte(body), 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+	return path
 }

@@ -1,12 +1,14 @@
 package engine
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"dunnage/engine/logfile"
 	"dunnage/spec"
 )
 
@@ -54,4 +56,52 @@ func (e *Engine) removeLog(dir, id string) {
 	for _, f := range files {
 		_ = os.Remove(f) // the next removal tries again
 	}
+}
+
+// Logs sends the log lines that r selects: of the replicas that exist, or,
+// for a service that has none, of the one that was removed last. It reads only
+// files, so it works without containerd.
+func (e *Engine) Logs(ctx context.Context, r spec.LogRequest, send func(spec.LogLine) error) error {
+	return logfile.Read(ctx, func() []logfile.Source { return e.logSources(r) }, r.Tail, r.Follow, send)
+}
+
+func (e *Engine) logSources(r spec.LogRequest) []logfile.Source {
+	services := r.Services
+	if len(services) == 0 {
+		entries, err := os.ReadDir(filepath.Join(e.cfg.StateDir, "logs", r.Project))
+		if err != nil { // nothing logged yet
+			return nil
+		}
+		for _, entry := range entries {
+			services = append(services, entry.Name())
+		}
+	}
+	var out []logfile.Source
+	for _, s := range services {
+		out = append(out, e.serviceLogs(r.Project, s)...)
+	}
+	return out
+}
+
+func (e *Engine) serviceLogs(project, service string) []logfile.Source {
+	paths, err := filepath.Glob(filepath.Join(e.cfg.StateDir, "logs", project, service, "*.log"))
+	if err != nil {
+		return nil
+	}
+	var present []logfile.Source
+	var newest logfile.Source
+	var newestAt time.Time
+	for _, path := range paths {
+		s := logfile.Source{Service: service, Replica: strings.TrimSuffix(filepath.Base(path), ".log"), Path: path}
+		if _, ok := e.started.get(s.Replica); ok {
+			present = append(present, s)
+		}
+		if info, err := os.Stat(path); err == nil && info.ModTime().After(newestAt) {
+			newest, newestAt = s, info.ModTime()
+		}
+	}
+	if len(present) == 0 && newest.Path != "" {
+		return []logfile.Source{newest}
+	}
+	return present
 }
