@@ -87,6 +87,13 @@ func (r Replica) Done() bool {
 	return over && !r.Record.Running && !r.Record.Requested && r.Record.Exit != nil && r.Record.Exit.Code == 0 && !restarts(r.Record)
 }
 
+// neverBegan reports whether the run that the record speaks of didn't come to
+// be: the agent died between recording and starting it, and the exit that the
+// engine still shows is the one before.
+func (r Replica) neverBegan() bool {
+	return r.Phase == spec.PhaseExited && r.Record.Exit != nil && r.Record.Exit.At.Equal(r.ExitedAt)
+}
+
 // Addr returns the replica's addresses in the network, zero when it has none.
 func (r Replica) Addr(network string) (netip.Addr, netip.Addr) {
 	for _, a := range r.Record.Addresses {

@@ -116,14 +116,14 @@ func (b *builder) run(v *view, r Replica, waiting bool) {
 	case spec.PhaseLost:
 		b.wakeAt(b.now.Add(pollLost))
 	case spec.PhaseCreated, spec.PhaseExited:
-		if r.Record.Running {
+		switch {
+		case r.Record.Running && r.neverBegan():
+			b.tryStart(r, retryAt(r))
+		case r.Record.Running:
 			b.recordExit(r)
-			return
+		case r.Record.Exit != nil || !waiting:
+			b.start(v, r, waiting)
 		}
-		if r.Record.Exit == nil && waiting {
-			return
-		}
-		b.start(v, r, waiting)
 	}
 }
 
@@ -165,11 +165,15 @@ func (b *builder) start(v *view, r Replica, waiting bool) {
 			due = t
 		}
 	}
+	b.tryStart(r, due)
+}
+
+func (b *builder) tryStart(r Replica, due time.Time) {
 	if b.now.Before(due) {
 		b.wakeAt(due)
 		return
 	}
-	b.do(Start{Key: r.ReplicaKey, Restart: again})
+	b.do(Start{Key: r.ReplicaKey, Restart: r.Record.Exit != nil})
 }
 
 // rest keeps a replica of a stopped service: no process, but nothing lost.

@@ -187,9 +187,12 @@ var conditionWord = map[spec.Condition]string{
 	spec.DependCompleted: "completed",
 }
 
+// met reports whether the service has reached the condition. One that was
+// asked to have no process, by its scale or by a stop, can't be waited for:
+// whoever asked for that knows.
 func met(v *view, c spec.Condition) bool {
-	if v.Replicas == 0 || v.stopped {
-		return false
+	if v.stopped {
+		return true
 	}
 	n := 0
 	for _, r := range v.current {

@@ -1,0 +1,175 @@
+package world
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"dunnage/spec"
+)
+
+// Instances lists the containers.
+func (w *World) Instances(context.Context) ([]spec.Instance, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.dead {
+		return nil, ErrCrashed
+	}
+	var out []spec.Instance
+	for _, id := range slices.Sorted(maps.Keys(w.containers)) {
+		c := w.containers[id]
+		if w.Lie == LieOldGone && !c.stopping.IsZero() {
+			continue
+		}
+		i := spec.Instance{ReplicaKey: c.key, Image: c.req.Image.Pinned(), Phase: c.phase}
+		switch c.phase {
+		case spec.PhaseRunning:
+			i.Pid, i.StartedAt = 1000, c.started
+		case spec.PhaseExited:
+			i.StartedAt, i.ExitedAt, i.ExitCode = c.started, c.exited, c.code
+		}
+		out = append(out, i)
+	}
+	return out, nil
+}
+
+// Create makes a container.
+func (w *World) Create(_ context.Context, r spec.CreateRequest) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	effect, err := w.call("create %s", r.ID)
+	if effect && w.containers[r.ID] == nil {
+		w.containers[r.ID] = &container{key: r.ReplicaKey, req: r, phase: spec.PhaseCreated}
+	}
+	return err
+}
+
+// Start gives a container a process.
+func (w *World) Start(_ context.Context, id string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := w.containers[id]
+	if c == nil {
+		return spec.ErrNotFound
+	}
+	effect, err := w.call("start %s", id)
+	if !effect || c.phase == spec.PhaseRunning {
+		return err
+	}
+	if w.attached[id] == nil {
+		return fmt.Errorf("start %s: no network namespace", id)
+	}
+	for _, other := range w.containers {
+		if other != c && other.phase == spec.PhaseRunning && other.key.Service == c.key.Service &&
+			other.key.Project == c.key.Project && other.key.Generation != c.key.Generation && c.req.Container.Writable() {
+			w.violate("%s starts while %s may still write to its volume", id, other.key.ID)
+		}
+	}
+	c.phase, c.started, c.stopping, c.killed = spec.PhaseRunning, w.now, time.Time{}, false
+	return err
+}
+
+// Signal tells a process to end.
+func (w *World) Signal(_ context.Context, id, sig string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := w.containers[id]
+	if c == nil {
+		return spec.ErrNotFound
+	}
+	effect, err := w.call("signal %s %s", id, sig)
+	if !effect || c.phase != spec.PhaseRunning {
+		return err
+	}
+	w.checkUnused(c)
+	if sig == "SIGKILL" {
+		c.killed = true
+		w.live(c)
+	} else if c.stopping.IsZero() {
+		c.stopping = w.now
+		w.live(c)
+	}
+	return err
+}
+
+// checkUnused notes what a signal would break.
+func (w *World) checkUnused(c *container) {
+	for _, s := range w.kernel.Services {
+		for _, b := range s.Backends {
+			if b.Replica == c.key.ID {
+				w.violate("%s is signalled while rules send connections to it", c.key.ID)
+			}
+		}
+	}
+	drain := w.state.replicas[c.key.ID].Drain.Std()
+	for _, x := range w.conns {
+		if x.replica == c.key.ID && c.stopping.IsZero() && w.now.Before(x.unroutedAt.Add(drain)) {
+			w.violate("%s is signalled %s after its rules went, with a connection that had %s", c.key.ID, w.now.Sub(x.unroutedAt), drain)
+		}
+	}
+}
+
+// Remove deletes a container.
+func (w *World) Remove(_ context.Context, id string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := w.containers[id]
+	if c == nil {
+		return spec.ErrNotFound
+	}
+	effect, err := w.call("remove %s", id)
+	if effect {
+		if c.phase == spec.PhaseRunning {
+			w.checkUnused(c)
+			w.exit(c, 137)
+		}
+		delete(w.containers, id)
+	}
+	return err
+}
+
+// Changes never sends: the tests step the loop themselves.
+func (w *World) Changes(ctx context.Context) <-chan struct{} {
+	ch := make(chan struct{})
+	context.AfterFunc(ctx, func() { close(ch) })
+	return ch
+}
+
+// Resolve finds every image whose behaviour is known: the reference is the digest.
+func (w *World) Resolve(_ context.Context, ref string) (spec.PinnedImage, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for digest := range w.images {
+		if ref == digest || ref == (spec.PinnedImage{Ref: digest, Digest: digest}).Pinned() {
+			return spec.PinnedImage{Ref: digest, Digest: digest}, nil
+		}
+	}
+	return spec.PinnedImage{}, fmt.Errorf("image %s: %w", ref, spec.ErrNotFound)
+}
+
+// Pull finds what Resolve finds.
+func (w *World) Pull(ctx context.Context, ref string, _ func(spec.PullProgress)) (spec.PinnedImage, error) {
+	return w.Resolve(ctx, ref)
+}
+
+// Retain, Load, ListImages and RemoveImage have nothing to do here: images in
+// a world are always there.
+func (w *World) Retain(context.Context, string, []spec.PinnedImage) error { return nil }
+
+// Load does nothing.
+func (w *World) Load(context.Context, io.Reader) ([]spec.Image, error) { return nil, nil }
+
+// ListImages does nothing.
+func (w *World) ListImages(context.Context) ([]spec.Image, error) { return nil, nil }
+
+// RemoveImage does nothing.
+func (w *World) RemoveImage(context.Context, string) error { return nil }
+
+// VolumeExists says yes.
+func (w *World) VolumeExists(context.Context, string) (bool, error) { return true, nil }
+
+// RemoveVolume does nothing.
+func (w *World) RemoveVolume(context.Context, string) error { return nil }

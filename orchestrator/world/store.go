@@ -1,0 +1,87 @@
+package world
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"dunnage/spec"
+)
+
+// state is what the simulated store keeps.
+type state struct {
+	projects   map[string]spec.ProjectRecord
+	releases   map[string]map[int]spec.Release
+	replicas   map[string]spec.ReplicaRecord
+	quarantine map[netip.Addr]spec.QuarantinedAddress
+}
+
+func newState() state {
+	return state{
+		projects: map[string]spec.ProjectRecord{}, releases: map[string]map[int]spec.Release{},
+		replicas: map[string]spec.ReplicaRecord{}, quarantine: map[netip.Addr]spec.QuarantinedAddress{},
+	}
+}
+
+// Store is the world's store.
+type Store struct{ World *World }
+
+// Load returns what was committed.
+func (st Store) Load() (spec.State, error) {
+	w := st.World
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := spec.State{Releases: map[string][]spec.Release{}}
+	for _, k := range slices.Sorted(maps.Keys(w.state.projects)) {
+		s.Projects = append(s.Projects, w.state.projects[k])
+	}
+	for project, rs := range w.state.releases {
+		for _, n := range slices.Sorted(maps.Keys(rs)) {
+			s.Releases[project] = append(s.Releases[project], rs[n])
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(w.state.replicas)) {
+		s.Replicas = append(s.Replicas, w.state.replicas[k])
+	}
+	if w.Lie != LieNoQuarantine {
+		s.Quarantine = slices.SortedFunc(maps.Values(w.state.quarantine), func(a, b spec.QuarantinedAddress) int { return a.Addr.Compare(b.Addr) })
+	}
+	return s, nil
+}
+
+// Commit keeps c, or nothing of it.
+func (st Store) Commit(c spec.Commit) error {
+	w := st.World
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	effect, err := w.call("commit")
+	if !effect {
+		return err
+	}
+	s := w.state
+	for _, p := range c.Projects {
+		s.projects[p.Name] = p
+	}
+	for _, r := range c.Releases {
+		if s.releases[r.Project] == nil {
+			s.releases[r.Project] = map[int]spec.Release{}
+		}
+		s.releases[r.Project][r.Release.Number] = r.Release
+	}
+	for _, r := range c.DropReleases {
+		delete(s.releases[r.Project], r.Release.Number)
+	}
+	for _, r := range c.Replicas {
+		s.replicas[r.ID] = r
+	}
+	for _, id := range c.DropReplicas {
+		delete(s.replicas, id)
+	}
+	for _, q := range c.Quarantine {
+		s.quarantine[q.Addr] = q
+	}
+	for _, a := range c.DropQuarantine {
+		delete(s.quarantine, a)
+	}
+	return err
+}

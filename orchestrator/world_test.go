@@ -1,0 +1,291 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"dunnage/orchestrator/plan"
+	"dunnage/orchestrator/world"
+	"dunnage/spec"
+	"dunnage/store/storetest"
+)
+
+// images are the behaviours that random manifests choose from.
+var images = map[string]world.Behaviour{
+	"fast":     {},
+	"slow":     {ReadyAfter: 2 * time.Second, StopTakes: time.Second},
+	"stubborn": {ReadyAfter: 200 * time.Millisecond, StopTakes: time.Hour},
+	"broken":   {NeverReady: true},
+	"crashing": {ReadyAfter: 50 * time.Millisecond, DiesAfter: 20 * time.Millisecond, ExitCode: 1},
+	"mortal":   {ReadyAfter: 100 * time.Millisecond, DiesAfter: 40 * time.Second, ExitCode: 3},
+}
+
+// worlds is how many TestWorld checks; DUNNAGE_WORLDS asks for more.
+const worlds = 2000
+
+func TestWorld(t *testing.T) {
+	n := worlds
+	if v := os.Getenv("DUNNAGE_WORLDS"); v != "" {
+		var err error
+		if n, err = strconv.Atoi(v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seed := uint64(time.Now().UnixNano())
+	if v := os.Getenv("DUNNAGE_SEED"); v != "" {
+		var err error
+		if seed, err = strconv.ParseUint(v, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+		n = 1
+	}
+	fmt.Printf("seed %d, %d worlds (replay one with DUNNAGE_SEED)\n", seed, n)
+	for i := range uint64(n) {
+		s := newScenario(seed+i, world.Truth)
+		s.run()
+		if bad := s.verdict(); bad != "" {
+			t.Fatalf("DUNNAGE_SEED=%d: %s\n%s", seed+i, bad, s.w)
+		}
+	}
+}
+
+// TestWorldSaboteurs shows that each property can fail: with an adapter that
+// lies, some world must turn red, with the words that belong to the property.
+func TestWorldSaboteurs(t *testing.T) {
+	for lie, want := range map[world.Lie]string{
+		world.LieUnnamed:      "signalled while rules send connections",
+		world.LieNoConns:      "with a connection that had",
+		world.LieHealthy:      "which doesn't serve",
+		world.LieEqual:        "want the routes",
+		world.LieNoLeftovers:  "left over: namespace ghost",
+		world.LieOldGone:      "may still write to its volume",
+		world.LieNoQuarantine: "released",
+	} {
+		t.Run(strings.ReplaceAll(string(lie), " ", "_"), func(t *testing.T) {
+			for seed := range uint64(400) {
+				s := newScenario(seed, lie)
+				s.run()
+				if strings.Contains(s.verdict(), want) {
+					return
+				}
+			}
+			t.Fatalf("no world of 400 showed %q", want)
+		})
+	}
+}
+
+// scenario is one random world with a random history.
+type scenario struct {
+	rng  *rand.Rand
+	w    *world.World
+	loop *Loop
+	stop context.CancelFunc
+	gaps []string
+}
+
+func newScenario(seed uint64, lie world.Lie) *scenario {
+	s := &scenario{rng: rand.New(rand.NewPCG(seed, 7)), w: world.New(images)}
+	s.w.Lie = lie
+	s.start(0)
+	return s
+}
+
+// start gives the world a fresh agent.
+func (s *scenario) start(crashAt int) {
+	if s.stop != nil {
+		s.stop()
+	}
+	failEvery := 0
+	if crashAt > 0 && s.rng.IntN(3) == 0 {
+		failEvery = 3 + s.rng.IntN(10)
+	}
+	s.w.Restart(crashAt, s.rng.IntN(2) == 0, failEvery)
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop = cancel
+	loop, err := New(ctx, Config{
+		Engine: s.w, Images: s.w, Volumes: s.w, Network: s.w, Health: s.w, Store: world.Store{World: s.w}, Clock: s.w,
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Pool: netip.MustParsePrefix("10.9.0.0/16"),
+	})
+	if err != nil {
+		panic(err)
+	}
+	s.loop = loop
+}
+
+// run plays a few requests with damage and crashes among them, then lets the
+// world come to rest without any.
+func (s *scenario) run() {
+	defer func() { s.stop() }()
+	for range 2 + s.rng.IntN(3) {
+		if s.rng.IntN(2) == 0 {
+			s.start(1 + s.rng.IntN(60))
+		}
+		s.request()
+		s.live(time.Duration(s.rng.IntN(20000)) * time.Millisecond)
+		if s.rng.IntN(3) == 0 {
+			s.w.Damage(s.rng.IntN(6), s.rng.IntN(100))
+			s.live(time.Duration(s.rng.IntN(3000)) * time.Millisecond)
+		}
+	}
+	s.start(0)
+	s.live(5 * time.Minute)
+}
+
+// live lets time pass with the loop running, restarting an agent that died.
+func (s *scenario) live(d time.Duration) {
+	end := s.w.Now().Add(d)
+	for busy := 0; s.w.Now().Before(end); {
+		wait := s.loop.Step(s.loop.ctx)
+		if s.w.Dead() {
+			s.start(0)
+			continue
+		}
+		if wait == 0 {
+			if busy++; busy > 2000 {
+				s.gaps = append(s.gaps, "the loop never comes to rest")
+				return
+			}
+			continue
+		}
+		busy = 0
+		if !s.loop.failed {
+			s.w.CheckRoutes()
+		}
+		if s.rng.IntN(8) == 0 {
+			s.w.Traffic(time.Duration(s.rng.IntN(8000)) * time.Millisecond)
+		}
+		s.w.Advance(min(wait, 500*time.Millisecond))
+		s.loop.Step(s.loop.ctx) // the event of a death or a success comes at once
+		if s.w.Dead() {
+			s.start(0)
+		}
+	}
+}
+
+// request does one random thing that a user may ask for.
+func (s *scenario) request() {
+	project := []string{"a", "b"}[s.rng.IntN(2)]
+	if s.loop.present(project) == nil || s.rng.IntN(2) == 0 {
+		s.deploy(s.manifest(project))
+		return
+	}
+	var names []string
+	for _, svc := range s.loop.present(project).Project.Services {
+		names = append(names, svc.Name)
+	}
+	name := names[s.rng.IntN(len(names))]
+	change := []spec.ChangeRequest{
+		{Kind: "scale", Replicas: map[string]int{name: s.rng.IntN(4)}},
+		{Kind: "restart", Services: []string{name}},
+		{Kind: "stop", Services: []string{name}},
+		{Kind: "start"},
+		{Kind: "rollback"},
+		{Kind: "down"},
+	}[s.rng.IntN(6)]
+	s.answer(func(ctx context.Context) { _, _ = s.loop.Change(ctx, project, change) })
+}
+
+func (s *scenario) deploy(p spec.Project) {
+	op := s.loop.ops.begin(p.Name, "deploy", spec.OperationPulling)
+	s.answer(func(ctx context.Context) {
+		_ = s.loop.deploy(ctx, op, spec.DeployRequest{Project: p, RemoveOrphans: s.rng.IntN(2) == 0})
+	})
+}
+
+// answer runs f, which asks the loop for something, and is the loop's goroutine
+// meanwhile.
+func (s *scenario) answer(f func(context.Context)) {
+	done := make(chan struct{})
+	go func() { defer close(done); f(s.loop.ctx) }()
+	for {
+		select {
+		case r := <-s.loop.requests:
+			r()
+		case <-done:
+			return
+		}
+	}
+}
+
+func (s *scenario) manifest(name string) spec.Project {
+	p := spec.Project{Name: name, Networks: []spec.Network{{Name: "default"}}}
+	choice := []string{"fast", "slow", "stubborn", "broken", "crashing", "mortal", "fast", "slow"}
+	for i := range 1 + s.rng.IntN(3) {
+		svc := spec.Service{
+			Name: fmt.Sprintf("s%d", i), Replicas: s.rng.IntN(4), Order: spec.StartFirst,
+			Restart: spec.RestartPolicy{Mode: []spec.RestartMode{spec.RestartAlways, spec.RestartUnlessStopped, spec.RestartOnFailure}[s.rng.IntN(3)]},
+			Drain:   spec.Duration(time.Duration(s.rng.IntN(3)) * 2 * time.Second),
+			Container: spec.Container{
+				Image: choice[s.rng.IntN(len(choice))], StopGrace: spec.Duration(time.Duration(s.rng.IntN(3)) * time.Second),
+				Networks: []spec.Attachment{{Name: "default"}}, Environment: []string{fmt.Sprintf("V=%d", s.rng.IntN(3))},
+			},
+		}
+		if s.rng.IntN(3) == 0 {
+			svc.Order = spec.StopFirst
+			svc.Container.Mounts = []spec.Mount{{Type: spec.MountVolume, Source: "v", Target: "/data"}}
+		}
+		if i > 0 && s.rng.IntN(3) == 0 {
+			svc.DependsOn = []spec.Dependency{{Service: "s0", Condition: spec.DependHealthy}}
+		}
+		svc.Ports = []spec.Port{{Published: uint16(8000 + 10*i + len(name+p.Name)), Target: 80, Protocol: spec.TCP}}
+		if name == "b" {
+			svc.Ports[0].Published += 1000
+		}
+		p.Services = append(p.Services, svc)
+	}
+	return p
+}
+
+// verdict says what is wrong with the world at the end; empty = nothing.
+func (s *scenario) verdict() string {
+	bad := append(slices.Clone(s.w.Violations), s.gaps...)
+	var wanted []string
+	desired := s.loop.state.desired()
+	for _, p := range desired.Projects {
+		for _, svc := range p.Release.Project.Services {
+			gen := spec.Generation(svc.Container, p.Release.Images[svc.Name].Digest)
+			for n := 1; n <= svc.Replicas; n++ {
+				wanted = append(wanted, spec.ReplicaID(p.Record.Name, svc.Name, gen, n))
+			}
+		}
+		// With nothing to go back to, a broken release may stay as it is.
+		if p.Rolling() && p.Good != nil {
+			bad = append(bad, fmt.Sprintf("project %s neither converged nor went back", p.Record.Name))
+		}
+	}
+	status, _ := s.loop.Status(context.Background())
+	for _, p := range status.Projects {
+		for _, svc := range p.Services {
+			if svc.Waiting == "" && !svc.Stopped && s.w.Served(p.Name, svc.Name) < min(svc.Wanted, svc.Ready) {
+				bad = append(bad, fmt.Sprintf("%s/%s: want the routes to lead to %d replicas", p.Name, svc.Name, svc.Ready))
+			}
+		}
+	}
+	if !s.rolling() {
+		for _, l := range s.w.Leftovers(wanted) {
+			bad = append(bad, "left over: "+l)
+		}
+	}
+	return strings.Join(bad, "\n")
+}
+
+func (s *scenario) rolling() bool {
+	return slices.ContainsFunc(s.loop.state.desired().Projects, func(p plan.Project) bool { return p.Rolling() })
+}
+
+func TestWorldStore(t *testing.T) {
+	w := world.New(images)
+	storetest.Run(t,
+		func(*testing.T) storetest.Store { w = world.New(images); return world.Store{World: w} },
+		func(_ *testing.T, s storetest.Store) storetest.Store { return s })
+}
