@@ -4,7 +4,7 @@ package manifest
 // container.
 var serviceKeys = []key{
 	yes("services.*", kindMap, "Names are letters and digits, separated by single `.`, `_` or `-`; project and service together have at most 60 characters."),
-	yes("services.*.profiles", kindTextList, "A service with profiles is part of the project only when one of them is active (`--profile`, COMPOSE_PROFILES)."),
+	yes("services.*.profiles", kindTextList, "A service with profiles is part of the project only when one of them is active (`--profile`, COMPOSE_PROFILES). Its keys and values are checked all the same."),
 	yes("services.*.profiles.[]", kindText, ""),
 	yes("services.*.restart", kindRestart, "`no`, `always`, `unless-stopped`, `on-failure[:N]`; without it `no`, as in Compose."),
 	yes("services.*.scale", kindCount, "The number of replicas; must agree with deploy.replicas."),

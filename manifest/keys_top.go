@@ -6,7 +6,7 @@ var topKeys = []key{
 	yes("services", kindMap, ""),
 	yes("networks", kindMap, "Networks that no service uses aren't made, as in Compose."),
 	yes("volumes", kindMap, "Volumes that no service uses aren't made, as in Compose."),
-	yes("x-*", kindAny, "Any `x-` key but `x-dunnage` is yours: accepted and not looked at, at the top level and in every mapping of the Specification."),
+	yes("x-*", kindAny, "Any `x-` key but `x-dunnage` is yours: accepted and not looked at, at the top level and in every mapping of the Specification. `x-dunnage`, and what looks like a misprint of it, is refused elsewhere than under a service."),
 	no("include", "this version reads only the files that are named with -f", "Name the included file with a further -f"),
 	no("models", "dunnage runs containers, not language models", "Run the model server as a service of its own"),
 	no("secrets", "this version keeps no secrets", "Bind-mount the file read-only for now, and remove the key"),

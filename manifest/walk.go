@@ -42,6 +42,9 @@ func (w *walker) mapping(t *tree, r *rule, path string) {
 func (w *walker) entry(e entry, r *rule, path string) bool {
 	rule := r.lookup(e.key)
 	switch {
+	case rule == nil && nearest(e.key, []string{"x-dunnage"}) != "":
+		w.fail(e.at, path, refuse("Write it as services.<service>.x-dunnage", "x-dunnage has a meaning directly under a service only"))
+		return false
 	case rule == nil && strings.HasPrefix(e.key, "x-") && r.extensible() && !r.dunnage():
 		return true
 	case rule == nil:
