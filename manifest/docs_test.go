@@ -68,7 +68,7 @@ func document() []byte {
 	var b bytes.Buffer
 	b.WriteString(preface)
 	for _, s := range sections {
-		fmt.Fprintf(&b, "\n## %s\n\n| key | | |\n|---|---|---|\n", s.title)
+		fmt.Fprintf(&b, "\n## %s\n\n| key | verdict | what it means here |\n|---|---|---|\n", s.title)
 		for _, k := range s.rows {
 			name := strings.ReplaceAll(strings.TrimPrefix(k.path, s.prefix), ".[]", "[]")
 			fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, k.verdict, sentence(k))
