@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/urfave/cli/v2"
+
+	"dunnage/api"
+	"dunnage/engine"
+	"dunnage/netns"
+	"dunnage/orchestrator"
+	"dunnage/orchestrator/health"
+	"dunnage/store"
+)
+
+// Defaults of the agent.
+const (
+	defaultStateDir = "/var/lib/dunnage"
+	defaultRunDir   = "/run/dunnage"
+	// The pools: a /12 gives 256 networks of 4,093 addresses. It is a part of
+	// 10.0.0.0/8 that neither Docker's nor Kubernetes' defaults use; the IPv6
+	// one is a unique local prefix that spells "dunnage".
+	defaultPool  = "10.208.0.0/12"
+	defaultPool6 = "fd64:756e:6e61::/48"
+	// shutdownTime is how long requests may take to finish when the agent stops.
+	shutdownTime = 5 * time.Second
+)
+
+// agentOptions are the agent's flags, checked.
+type agentOptions struct {
+	stateDir, runDir, socket, containerd, namespace string
+	pool, pool6                                     netip.Prefix
+	iptables                                        netns.Backend
+	log                                             *slog.Logger
+}
+
+func agentCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "agent",
+		Usage: "run the agent: keep the deployed projects running",
+		Description: "Runs in the foreground, as a service manager expects. Stopping it stops nothing else:\n" +
+			"containers, rules and traffic go on, and the next agent takes them over.\n\n" +
+			"Example:\n   dunnage agent --containerd managed",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "state-dir", Value: defaultStateDir, Usage: "what must survive a reboot: store, volumes, logs, images"},
+			&cli.StringFlag{Name: "run-dir", Value: defaultRunDir, Usage: "what ends with a reboot: sockets, namespaces"},
+			&cli.StringFlag{Name: "socket", Usage: "where the API listens (default: agent.sock in the run directory)"},
+			&cli.StringFlag{Name: "containerd", Value: engine.ModeAuto, Usage: "auto (the system's if it answers, else a private one), managed (a private one), or the path of a socket"},
+			&cli.StringFlag{Name: "namespace", Usage: "containerd's namespace and the parent cgroup (default: dunnage, or one made from an unusual state directory)"},
+			&cli.StringFlag{Name: "pool", Value: defaultPool, Usage: "IPv4 `CIDR` that networks are cut from; must not be in use around the host"},
+			&cli.StringFlag{Name: "pool6", Value: defaultPool6, Usage: "IPv6 `CIDR`, or none"},
+			&cli.StringFlag{Name: "iptables", Value: string(netns.Auto), Usage: "auto (what the host's iptables is), nft or legacy"},
+			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json, on standard error"},
+		},
+		Action: func(c *cli.Context) error {
+			if err := wantArgs(c, 0, 0); err != nil {
+				return err
+			}
+			o, err := agentFlags(c)
+			if err != nil {
+				return &usageError{message: err.Error(), hint: "see `dunnage agent --help`"}
+			}
+			return runAgent(c.Context, o)
+		},
+	}
+}
+
+func agentFlags(c *cli.Context) (agentOptions, error) {
+	o := agentOptions{
+		stateDir: c.String("state-dir"), runDir: c.String("run-dir"), socket: c.String("socket"),
+		containerd: c.String("containerd"), namespace: c.String("namespace"), iptables: netns.Backend(c.String("iptables")),
+	}
+	for _, dir := range []struct {
+		flag string
+		path *string
+	}{{"--state-dir", &o.stateDir}, {"--run-dir", &o.runDir}} {
+		abs, err := filepath.Abs(*dir.path)
+		if err != nil {
+			return o, fmt.Errorf("%s %s: %w", dir.flag, *dir.path, err)
+		}
+		*dir.path = abs
+	}
+	if o.socket == "" {
+		o.socket = filepath.Join(o.runDir, "agent.sock")
+	}
+	if o.namespace == "" {
+		o.namespace = namespaceFor(o.stateDir)
+	}
+	var err error
+	if o.pool, err = netip.ParsePrefix(c.String("pool")); err != nil || !o.pool.Addr().Is4() {
+		return o, fmt.Errorf("--pool %q: use an IPv4 prefix such as %s", c.String("pool"), defaultPool)
+	}
+	if v := c.String("pool6"); v != "none" && v != "" {
+		if o.pool6, err = netip.ParsePrefix(v); err != nil || !o.pool6.Addr().Is6() {
+			return o, fmt.Errorf("--pool6 %q: use an IPv6 prefix such as %s, or none", v, defaultPool6)
+		}
+	}
+	switch c.String("log-format") {
+	case "text":
+		o.log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	case "json":
+		o.log = slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	default:
+		return o, fmt.Errorf("--log-format %q: use text or json", c.String("log-format"))
+	}
+	return o, nil
+}
+
+// namespaceFor keeps agents with different state directories apart on one
+// containerd and in the cgroup tree.
+func namespaceFor(stateDir string) string {
+	if stateDir == defaultStateDir {
+		return "dunnage"
+	}
+	return fmt.Sprintf("dunnage-%x", sha256.Sum256([]byte(stateDir)))[:16]
+}
+
+// ipv6Available reports whether the kernel has IPv6 switched on.
+func ipv6Available() bool {
+	b, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+	return err == nil && strings.TrimSpace(string(b)) == "0"
+}
+
+// runAgent is the process tree: every long-lived goroutine of the agent is
+// begun here, or by what is begun here.
+func runAgent(ctx context.Context, o agentOptions) error {
+	if os.Geteuid() != 0 {
+		return errors.New("the agent needs root: it makes network namespaces, mounts and netfilter rules; run it with sudo or as a system service")
+	}
+	if !ipv6Available() {
+		o.pool6 = netip.Prefix{}
+	}
+	if err := os.MkdirAll(o.runDir, 0o711); err != nil {
+		return fmt.Errorf("create run directory: %w", err)
+	}
+	st, err := store.Open(filepath.Join(o.stateDir, "dunnage.db"))
+	if err != nil {
+		return err
+	}
+	defer st.Close() //nolint:errcheck // every commit is durable by itself
+	network, err := netns.New(netns.Config{RunDir: o.runDir, Pool: o.pool, Pool6: o.pool6, Iptables: o.iptables})
+	if err != nil {
+		return err
+	}
+	eng, managed, err := connectEngine(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer eng.Close() //nolint:errcheck // nothing is lost with the connection
+
+	ctx, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	if managed != nil {
+		wg.Go(func() { managed.Run(ctx) })
+	}
+	loop, monitor, err := newLoop(ctx, o, st, network, eng)
+	if err != nil {
+		return err
+	}
+	wg.Go(loop.Run)
+	wg.Go(func() { <-ctx.Done(); monitor.Wait() })
+	return serve(ctx, o, backend{Loop: loop, engine: eng})
+}
+
+func connectEngine(ctx context.Context, o agentOptions) (*engine.Engine, *engine.Managed, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, fmt.Errorf("find this program: %w", err)
+	}
+	logger := filepath.Join(filepath.Dir(self), "dunnage-log")
+	if _, err := os.Stat(logger); err != nil {
+		return nil, nil, fmt.Errorf("find dunnage-log, which writes the containers' logs: %w; install it beside %s", err, self)
+	}
+	address, managed, err := engine.Dial(ctx, o.containerd, engine.ManagedConfig{StateDir: o.stateDir, RunDir: o.runDir, Log: o.log})
+	if err != nil {
+		return nil, nil, err
+	}
+	eng, err := engine.Connect(ctx, engine.Config{
+		Address: address, Namespace: o.namespace, StateDir: o.stateDir, RunDir: o.runDir, LogBinary: logger,
+	})
+	return eng, managed, err
+}
+
+func newLoop(ctx context.Context, o agentOptions, st *store.Store, network *netns.Network, eng *engine.Engine) (*orchestrator.Loop, *health.Monitor, error) {
+	var loop *orchestrator.Loop
+	prober := health.Network{Exec: execProbe(eng)}
+	monitor := health.NewMonitor(ctx, prober, func() { loop.Look() })
+	loop, err := orchestrator.New(ctx, orchestrator.Config{
+		Engine: eng, Images: eng, Volumes: eng, Network: network, Health: monitor, Store: st,
+		Clock: systemClock{}, Log: o.log, Pool: o.pool, Pool6: o.pool6,
+	})
+	return loop, monitor, err
+}
+
+type systemClock struct{}
+
+func (systemClock) Now() time.Time { return time.Now() }
+
+// serve answers the API until ctx ends.
+func serve(ctx context.Context, o agentOptions, b api.Backend) error {
+	l, err := api.Listen(o.socket, groupID())
+	if err != nil {
+		return err
+	}
+	s := api.NewServer(b, api.Options{Version: thisVersion(), Log: o.log, Group: groupID()})
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	o.log.Info("agent ready", "socket", o.socket, "state", o.stateDir, "version", version)
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		o.log.Warn("tell the service manager", "error", err)
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	o.log.Info("agent stops; containers and rules stay")
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+	defer cancel()
+	return errors.Join(s.Shutdown(ctx), <-done)
+}
