@@ -82,11 +82,11 @@ func (n *Network) recordAddresses(e spec.Endpoint) error {
 	if err != nil {
 		return fmt.Errorf("encode addresses: %w", err)
 	}
-	return overwrite(filepath.Join(n.dir(e.Replica), addressesFile), b)
+	return replaceFile(filepath.Join(n.dir(e.Replica), addressesFile), b)
 }
 
-// recorded returns the addresses that Attach wrote down; none is no error, a
-// damaged record (a crash while writing) counts as none.
+// recorded returns the addresses that Attach wrote down; none is no error, and
+// a record that somebody damaged counts as none.
 func (n *Network) recorded(replica string) ([]netip.Addr, error) {
 	b, err := os.ReadFile(filepath.Join(n.dir(replica), addressesFile))
 	if errors.Is(err, os.ErrNotExist) {

@@ -31,12 +31,25 @@ func BenchmarkSwap1000NFT(b *testing.B) { testenv.Host(b, func() { benchmarkSwap
 // BenchmarkSwap1000Legacy is the same with the other backend.
 func BenchmarkSwap1000Legacy(b *testing.B) { testenv.Host(b, func() { benchmarkSwap(b, Legacy) }) }
 
+// BenchmarkSwapRangeNFT swaps 1,000 ports of one service (20000-20999:80).
+func BenchmarkSwapRangeNFT(b *testing.B) {
+	testenv.Host(b, func() { benchmarkSwapOf(b, NFT, func(int) string { return "app" }) })
+}
+
 func benchmarkSwap(b *testing.B, backend Backend) {
+	benchmarkSwapOf(b, backend, func(i int) string { return fmt.Sprintf("app%04d", i) })
+}
+
+func benchmarkSwapOf(b *testing.B, backend Backend, service func(i int) string) {
 	w := newWorld(b, backend)
 	routings := []spec.Routing{}
 	for i := range 2 {
 		m := member(network(1, false), 10+i)
-		routings = append(routings, thousand(1000, spec.Backend{Replica: fmt.Sprint("r", i), Addr: m.Addr, Addr6: m.Addr6}))
+		r := thousand(1000, spec.Backend{Replica: fmt.Sprint("r", i), Addr: m.Addr, Addr6: m.Addr6})
+		for i := range r.Published {
+			r.Published[i].Service = service(i)
+		}
+		routings = append(routings, r)
 	}
 	w.apply(routings[1])
 	w.apply(routings[0])

@@ -1,11 +1,13 @@
 package netns
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"dunnage/spec"
@@ -67,26 +69,31 @@ func hostsText(e spec.Endpoint) string {
 
 // overwrite replaces the content of a file that may be bind-mounted into a
 // running container: the inode must stay, so a rename is no way. A reader must
-// never find the file empty or a line cut in half: one write puts the new
-// content over the old, with blank lines up to the old length, and only then
-// the rest is cut off. Equal content isn't written.
+// never find the file empty or cut: truncating shows zeros to a reader that
+// has looked at the size already, and a file that grows is short for an
+// instant. So the file never shrinks: blank lines are appended up to the new
+// length first, then one write puts the new content, filled up with blank
+// lines, over the old. Equal content isn't written.
 func overwrite(path string, content []byte) error {
 	old, err := os.ReadFile(path)
-	if err == nil && string(old) == string(content) {
+	if err == nil && string(bytes.TrimRight(old, "\n")) == string(bytes.TrimRight(content, "\n")) {
 		return nil
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
-	padded := content
-	if missing := len(old) - len(content); missing > 0 {
-		padded = append(append([]byte{}, content...), strings.Repeat("\n", missing)...)
+	if len(old) > 0 && len(content) > len(old) {
+		_, err = f.WriteAt(blankLines(len(content)-len(old)), int64(len(old)))
 	}
-	_, err = f.WriteAt(padded, 0)
-	err = errors.Join(err, f.Truncate(int64(len(content))), f.Close())
-	if err != nil {
+	if err == nil {
+		_, err = f.WriteAt(slices.Concat(content, blankLines(len(old)-len(content))), 0)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
 }
+
+// blankLines is n times a line's end; nothing for n < 0.
+func blankLines(n int) []byte { return bytes.Repeat([]byte("\n"), max(n, 0)) }

@@ -85,7 +85,7 @@ func (n *Network) rememberSettings(change []sysctl) error {
 	if err := os.MkdirAll(n.cfg.RunDir, 0o755); err != nil {
 		return fmt.Errorf("make run directory: %w", err)
 	}
-	return overwrite(n.settingsFile(), b)
+	return replaceFile(n.settingsFile(), b)
 }
 
 func (n *Network) formerSettings() (map[string]string, error) {
@@ -122,6 +122,19 @@ func (n *Network) restoreSettings() error {
 	}
 	if err := os.Remove(n.settingsFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("forget former settings: %w", err)
+	}
+	return nil
+}
+
+// replaceFile swaps the file in one step: a crash leaves the old or the new.
+// The run directory is gone after a reboot, so nothing is synced.
+func replaceFile(path string, content []byte) error {
+	next := path + ".new"
+	if err := os.WriteFile(next, content, 0o644); err != nil {
+		return fmt.Errorf("write %s: %w", next, err)
+	}
+	if err := os.Rename(next, path); err != nil {
+		return fmt.Errorf("replace %s: %w", path, err)
 	}
 	return nil
 }
