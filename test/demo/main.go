@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -47,7 +48,7 @@ func newDemo() (demo, error) {
 	}
 	l := lab.New("dunnage-demo", dir, 1)
 	if os.Getenv("DEMO_NET") == "host" {
-		l = lab.OnMachine(dir)
+		l = lab.OnMachine("dunnage-demo", dir)
 	}
 	return demo{lab: l, agent: lab.Agent{Lab: l, Program: filepath.Join(root, "bin/dunnage")}, root: root}, nil
 }
@@ -166,11 +167,7 @@ Stop it:
 
 // curl is a command that asks the example, for people.
 func (d demo) curl() string {
-	s := ""
-	for _, a := range d.lab.OnClient("curl", "http://"+d.addr()) {
-		s += a + " "
-	}
-	return s
+	return strings.Join(d.lab.OnClient("curl", "http://"+d.addr()), " ")
 }
 
 func say(what string) { fmt.Println("==>", what) }

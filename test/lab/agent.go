@@ -29,6 +29,7 @@ func (a Agent) Start(ctx context.Context) error {
 		"--run-dir", a.Lab.Path("run"),
 		"--socket", a.socket(),
 		"--containerd", "managed",
+		"--namespace", a.Lab.Name,
 		"--pool", "10.213.0.0/16",
 		"--pool6", "fd00:d0:213::/48")
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 func (l *Lab) Down(ctx context.Context) error {
 	errs := []error{l.stopRecorded(ctx)}
 	procs := l.processes()
-	cgroups := cgroupsOf(procs)
+	cgroups := append(cgroupsOf(procs), l.ownCgroups()...)
 	errs = append(errs, kill(ctx, procs), l.unmount(), removeCgroups(ctx, cgroups))
 	if !l.OnMachine {
 		for _, ns := range []string{l.clientNS(), l.hostNS()} {
@@ -222,6 +222,20 @@ func cgroupsOf(pids []int) []string {
 		}
 	}
 	return all
+}
+
+// ownCgroups are the agent's parents of its containers' cgroups: they are
+// there also when no container is.
+func (l *Lab) ownCgroups() []string {
+	var dirs []string
+	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+		found, err := filepath.Glob(pattern + l.Name)
+		if err != nil { // a name with glob characters in it
+			panic(err)
+		}
+		dirs = append(dirs, found...)
+	}
+	return dirs
 }
 
 // cgroupFolders reads "hierarchy:controllers:path" lines, of version 1 and 2.

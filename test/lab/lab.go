@@ -20,7 +20,7 @@ import (
 
 // Lab is one host with one client.
 type Lab struct {
-	Name   string     // prefix of the namespaces' names
+	Name   string     // prefix of the namespaces' names, and the agent's name in containerd and in the cgroup tree
 	Dir    string     // holds everything on disk; removed by Down
 	Host   netip.Addr // the host's address on the wire
 	Client netip.Addr
@@ -42,9 +42,9 @@ func New(name, dir string, n uint8) *Lab {
 }
 
 // OnMachine is a lab without namespaces, reached at 127.0.0.1.
-func OnMachine(dir string) *Lab {
+func OnMachine(name, dir string) *Lab {
 	lo := netip.MustParseAddr("127.0.0.1")
-	return &Lab{Dir: dir, Host: lo, Client: lo, OnMachine: true}
+	return &Lab{Name: name, Dir: dir, Host: lo, Client: lo, OnMachine: true}
 }
 
 func (l *Lab) hostNS() string   { return l.Name + "-host" }
@@ -98,6 +98,14 @@ func (l *Lab) enter(ns string, argv []string) []string {
 		return argv
 	}
 	return append([]string{"nsenter", "--net=" + nsPath(ns), "--"}, argv...)
+}
+
+// ClientPath is the client's network namespace, for setns.
+func (l *Lab) ClientPath() string {
+	if l.OnMachine {
+		return "/proc/self/ns/net"
+	}
+	return nsPath(l.clientNS())
 }
 
 // Path is a path in the lab's folder.
