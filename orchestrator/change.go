@@ -215,6 +215,7 @@ func (l *Loop) setStopped(project string, prev spec.Release, services []string, 
 // down takes the project out of what is desired. Its history and, unless
 // asked, its volumes stay.
 func (l *Loop) down(op *spec.Operation, project string, prev spec.Release, volumes bool) error {
+	l.endRollouts(project, spec.OperationFailed, "the project was taken down")
 	rec, _ := l.state.project(project)
 	rec.Down, rec.Networks, rec.Addresses, rec.Stopped = true, nil, nil, nil
 	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {

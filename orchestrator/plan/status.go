@@ -183,7 +183,7 @@ func state(r Replica, wanted bool) spec.ReplicaState {
 		return spec.StateStarting
 	case r.Done():
 		return spec.StateCompleted
-	case r.Record.Exit != nil && (!wanted || r.Record.Requested):
+	case !wanted || r.Record.Requested:
 		return spec.StateStopped
 	case r.Record.Exit != nil && restarts(r.Record):
 		return spec.StateBackoff
