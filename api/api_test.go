@@ -312,7 +312,7 @@ func TestPanicIsAnAnswerAndALogLine(t *testing.T) {
 func TestRequestsAreLoggedWithTheirUser(t *testing.T) {
 	w := newWorld(t)
 	deploy(t, w.client, shop())
-	want := fmt.Sprintf("level=INFO msg=request method=POST path=/v1/deploy status=202")
+	want := "level=INFO msg=request method=POST path=/v1/deploy status=202"
 	if log := w.log.String(); !strings.Contains(log, want) || !strings.Contains(log, fmt.Sprintf("uid=%d pid=%d", os.Geteuid(), os.Getpid())) {
 		t.Errorf("log: %s", log)
 	}
@@ -351,6 +351,30 @@ func TestFollowSeesEverythingAndTheOutcome(t *testing.T) {
 	}
 }
 
+// TestFollowSeesTheProject: replicas' events don't name an operation.
+func TestFollowSeesTheProject(t *testing.T) {
+	w := newWorld(t)
+	old := w.fake.Now.Add(-time.Hour)
+	w.fake.AddEvent(spec.Event{Kind: spec.EventStarted, Project: "shop", At: old, Message: "before"})
+	w.fake.Hold()
+	op := deploy(t, w.client, shop())
+	for _, project := range []string{"shop", "other", ""} {
+		w.fake.AddEvent(spec.Event{Kind: spec.EventProblem, Project: project, Message: "of " + project})
+	}
+	var got []string
+	_, err := w.client.Follow(t.Context(), op.ID, func(e spec.Event) {
+		if e.Kind == spec.EventProblem || e.Kind == spec.EventStarted && e.Operation == "" {
+			got = append(got, e.Message)
+		}
+		if len(got) == 2 {
+			w.fake.Release()
+		}
+	})
+	if want := []string{"of shop", "of "}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+}
+
 func TestFollowOfAnEndedOperationReplaysIt(t *testing.T) {
 	w := newWorld(t)
 	op := deploy(t, w.client, shop())
@@ -382,8 +406,8 @@ func TestStreamsEndWhenTheAgentDoes(t *testing.T) {
 		}
 		return nil
 	})
-	if err == nil {
-		t.Error("no error from a stream that was cut off")
+	if !errors.Is(err, spec.ErrUnavailable) {
+		t.Errorf("a stream that was cut off ended with %v", err)
 	}
 }
 

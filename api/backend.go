@@ -12,7 +12,12 @@ import (
 
 // Backend is the agent behind the API. Errors are shown to
 // people as they are; those that wrap spec.ErrNotFound, spec.ErrRefused or
-// spec.ErrUnavailable stay apart on the wire (404, 409, 503).
+// spec.ErrUnavailable stay apart on the wire (404, 409, 503); one with a
+// Hint() string tells the next step too.
+//
+// The functions that Events, Logs and Pull are given write to the client: they
+// may block for seconds, so they must be called with no lock held. Once one has
+// returned an error, the client is gone.
 type Backend interface {
 	// Deploy starts an operation and returns it at once; it goes on without ctx.
 	Deploy(ctx context.Context, r spec.DeployRequest) (spec.Operation, error)

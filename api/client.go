@@ -177,7 +177,7 @@ func (c *Client) call(ctx context.Context, method, path string, body io.Reader, 
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read from
+	defer resp.Body.Close()
 	if v == nil {
 		v = new(struct{})
 	}
@@ -203,7 +203,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, he
 	if resp.StatusCode < 300 && resp.StatusCode != http.StatusSwitchingProtocols || resp.StatusCode == http.StatusSwitchingProtocols && header != nil {
 		return resp, nil
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read from
+	defer resp.Body.Close()
 	return nil, answeredError(resp)
 }
 

@@ -95,7 +95,7 @@ func (s *Server) operation(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, http.StatusOK, v, err)
 }
 
-// events streams events: ?since=SEQ, and ?operation=ID for those of one
+// events streams events: ?since=SEQ, and ?operation=ID for what concerns one
 // operation only.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	since, err := number(r, "since", 0)
@@ -105,16 +105,33 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	if since < 0 {
 		return invalid("since=%d: sequence numbers start at 0", since)
 	}
-	operation := r.FormValue("operation")
+	wanted := func(spec.Event) bool { return true }
+	if id := r.FormValue("operation"); id != "" {
+		op, err := s.backend.Operation(r.Context(), id)
+		if err != nil {
+			return err
+		}
+		wanted = func(e spec.Event) bool { return concerns(e, op) }
+	}
 	st := newStream(w, s.options.Patience)
-	return st.run(func() error {
+	return st.run(r.Context(), func() error {
 		return s.backend.Events(r.Context(), uint64(since), func(e spec.Event) error {
-			if operation != "" && e.Operation != operation {
+			if !wanted(e) {
 				return nil
 			}
 			return st.sendID(strconv.FormatUint(e.Seq, 10), messageEvent, e)
 		})
 	})
+}
+
+// concerns reports whether somebody who waits for op wants to see e: its own
+// events, and what happens since its start to the project's replicas and to
+// the host as a whole (a replica's events don't know why it was made).
+func concerns(e spec.Event, op spec.Operation) bool {
+	if e.Operation != "" {
+		return e.Operation == op.ID
+	}
+	return (e.Project == op.Project || e.Project == "") && !e.At.Before(op.Started)
 }
 
 // logs streams lines without a limit on how slowly they may be taken: they
@@ -133,7 +150,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 		return invalid("project is missing")
 	}
 	st := newStream(w, 0)
-	return st.run(func() error {
+	return st.run(r.Context(), func() error {
 		return s.backend.Logs(r.Context(), q, func(l spec.LogLine) error { return st.send(messageLine, l) })
 	})
 }
@@ -152,7 +169,7 @@ func (s *Server) pull(w http.ResponseWriter, r *http.Request) error {
 		return invalid("ref is missing")
 	}
 	st := newStream(w, s.options.Patience)
-	return st.run(func() error {
+	return st.run(r.Context(), func() error {
 		img, err := s.backend.Pull(r.Context(), q.Ref, func(p spec.PullProgress) {
 			_ = st.send(messageProgress, p) // a client that is gone ends the pull through ctx
 		})

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -46,19 +47,19 @@ func TestListenReplacesAStaleSocketOnly(t *testing.T) {
 		t.Fatalf("the first agent lost its socket: %v", err)
 	}
 	conn.Close()
-	first.Close()
+	mustClose(t, first)
 
 	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	stale.SetUnlinkOnClose(false)
-	stale.Close() // as a killed agent leaves it
+	mustClose(t, stale) // as a killed agent leaves it
 	l, err := api.Listen(path, -1)
 	if err != nil {
 		t.Fatalf("a stale socket: %v", err)
 	}
-	l.Close()
+	mustClose(t, l)
 
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
@@ -89,7 +90,7 @@ func TestCloseLeavesASuccessorsSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer next.Close()
+	defer mustClose(t, next)
 	if err := old.Close(); err != nil {
 		t.Error(err)
 	}
@@ -106,7 +107,7 @@ func TestDialErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.SetUnlinkOnClose(false)
-	l.Close()
+	mustClose(t, l)
 	for host, says := range map[string]string{
 		"unix://" + dir + "/none.sock": "no agent answers at unix://" + dir + "/none.sock: there is no such socket",
 		"unix://" + dead:               "nobody listens",
@@ -127,5 +128,12 @@ func TestDialErrors(t *testing.T) {
 		} else if strings.Contains(host, "secret") && strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: the error repeats the password", host)
 		}
+	}
+}
+
+func mustClose(t *testing.T, c io.Closer) {
+	t.Helper()
+	if err := c.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -39,7 +40,7 @@ func TestPeerOfThisProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer mustClose(t, l)
 	c, err := net.Dial("unix", l.Addr().(*net.UnixAddr).Name[:len(l.Addr().(*net.UnixAddr).Name)-len(socketSuffix)])
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +70,11 @@ func TestStrangersMayOnlyRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
 	path := filepath.Join(dir, "agent.sock")
 	const group = 54321
 	l, err := Listen(path, group)
@@ -88,7 +93,9 @@ func TestStrangersMayOnlyRead(t *testing.T) {
 		if err := s.Shutdown(t.Context()); err != nil {
 			t.Error(err)
 		}
-		<-served
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
 	}()
 	ask := func(cred syscall.Credential, args ...string) string {
 		cmd := exec.Command(curl, append([]string{"-s", "-o", "/dev/null", "-w", "%{http_code}", "--unix-socket", path}, args...)...)
@@ -115,5 +122,12 @@ func TestStrangersMayOnlyRead(t *testing.T) {
 		if got := ask(c.cred, change...); got != c.change {
 			t.Errorf("%s changes: %s, want %s", c.name, got, c.change)
 		}
+	}
+}
+
+func mustClose(t *testing.T, c io.Closer) {
+	t.Helper()
+	if err := c.Close(); err != nil {
+		t.Error(err)
 	}
 }

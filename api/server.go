@@ -146,7 +146,7 @@ func (s *Server) answer(rt route, w http.ResponseWriter, r *http.Request) (err e
 			err = panicked{v}
 		}
 	}()
-	if p, ok := PeerFrom(r.Context()); rt.changes && !(ok && p.mayChange(s.options.Group)) {
+	if p, ok := PeerFrom(r.Context()); rt.changes && (!ok || !p.mayChange(s.options.Group)) {
 		return &Error{
 			Message: fmt.Sprintf("uid %d may read but not change anything here", p.Uid),
 			Kind:    KindForbidden,

@@ -39,7 +39,7 @@ func (c *Client) stream(ctx context.Context, method, path string, body io.Reader
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read from
+	defer resp.Body.Close()
 	h[messageEnd] = func([]byte) error { return errEnd }
 	h[messageError] = into(func(e Error) error { return &e })
 

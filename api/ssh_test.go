@@ -45,7 +45,9 @@ func TestCommandConn(t *testing.T) {
 		if err := s.Shutdown(t.Context()); err != nil {
 			t.Error(err)
 		}
-		<-served
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
 	}()
 	c := commandClient(t, "ssh://far", "socat", "-", "UNIX-CONNECT:"+path)
 	v, err := c.Version(t.Context())

@@ -2,11 +2,15 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
 	"time"
+
+	"dunnage/spec"
 )
 
 // stream sends server-sent events, each flushed as it is sent. The socket's
@@ -26,7 +30,7 @@ func newStream(w http.ResponseWriter, patience time.Duration) *stream {
 
 // run sends the header at once, so that a client knows it is connected before
 // anything happens, then what produce sends, then how that ended.
-func (s *stream) run(produce func() error) error {
+func (s *stream) run(ctx context.Context, produce func() error) error {
 	s.w.Header().Set("Content-Type", "text/event-stream")
 	s.w.Header().Set("Cache-Control", "no-store")
 	s.w.WriteHeader(http.StatusOK)
@@ -34,6 +38,9 @@ func (s *stream) run(produce func() error) error {
 		return err
 	}
 	err := produce()
+	if ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())) { // cut short by a Shutdown: this is no end
+		err = fmt.Errorf("the agent is stopping: %w", spec.ErrUnavailable)
+	}
 	if err == nil {
 		return s.send(messageEnd, struct{}{})
 	}

@@ -36,7 +36,7 @@ func (p *program) join(ctx context.Context, path string) error {
 	if err != nil {
 		return &api.NoAgentError{Host: "unix://" + path, Cause: err, Next: "start one there with `dunnage agent`"}
 	}
-	defer conn.Close() //nolint:errcheck // nothing is lost by it
+	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	go func() {
 		// The end of the input is passed on; the answer may still come.

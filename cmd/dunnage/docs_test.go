@@ -106,6 +106,9 @@ func docFlags(b *bytes.Buffer, flags []cli.Flag) {
 			}
 		}
 		usage := strings.ReplaceAll(f.(cli.DocGenerationFlag).GetUsage(), "|", `\|`)
+		if v := f.(cli.DocGenerationFlag).GetValue(); takesValue(f) && v != "" && v != "0" && v != "[]" {
+			usage += " (default: `" + v + "`)"
+		}
 		if env := f.(cli.DocGenerationFlag).GetEnvVars(); len(env) > 0 {
 			usage += " (or `" + strings.Join(env, "`, `") + "` in the environment)"
 		}

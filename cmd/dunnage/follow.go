@@ -172,7 +172,7 @@ func (p *program) eventLine(e spec.Event) string {
 	case spec.EventConverged:
 		colour = green
 	}
-	if !strings.HasPrefix(text, subject+":") {
+	if subject != "" && !strings.HasPrefix(text, subject+":") {
 		text = subject + ": " + text
 	}
 	return p.paint(colour, printable(text))

@@ -138,11 +138,3 @@ func (p *program) print(text string) error {
 	}
 	return nil
 }
-
-// plural is "1 replica", "3 replicas".
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
