@@ -3,13 +3,17 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/pkg/cio"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"dunnage/internal/testenv"
@@ -179,3 +183,37 @@ func (b *bench) file(name, body string) string {
 	}
 	return path
 }
+
+// awaitReady waits until a replica has logged "ready".
+func (b *bench) awaitReady(r spec.CreateRequest) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, 20*time.Second)
+	defer cancel()
+	ready := errors.New("ready")
+	err := b.Logs(ctx, spec.LogRequest{Project: r.Project, Services: []string{r.Service}, Tail: -1, Follow: true}, func(l spec.LogLine) error {
+		if l.Replica == r.ID && string(l.Text) == "ready" {
+			return ready
+		}
+		return nil
+	})
+	if !errors.Is(err, ready) {
+		b.t.Fatalf("%s does not become ready: %v", r.ID, err)
+	}
+}
+
+// unowned puts a sleeping process of the test into a cgroup.
+func (b *bench) unowned(group string) int {
+	b.t.Helper()
+	cmd := exec.Command("sleep", "600")
+	if err := cmd.Start(); err != nil {
+		b.t.Fatal(err)
+	}
+	go func() { _ = cmd.Wait() }() // killed by the test
+	b.t.Cleanup(func() { _ = cmd.Process.Kill() })
+	if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(cmd.Process.Pid)), 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+	return cmd.Process.Pid
+}
+
+func nullIO(string) (cio.IO, error) { return cio.NullIO("") }

@@ -84,7 +84,8 @@ func (e *Engine) Load(ctx context.Context, archive io.Reader) ([]spec.Image, err
 			}
 			return name
 		}),
-		client.WithSkipMissing()) // other platforms of an index may have been left out
+		client.WithAllPlatforms(true), // an image of another one is refused by its name, not by "filtered out"
+		client.WithSkipMissing())      // other platforms of an index may have been left out
 	if err != nil {
 		return nil, e.wrap(ctx, err, "load archive (is it a docker save or OCI archive?)")
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -103,14 +104,14 @@ func TestAdjusted(t *testing.T) {
 	b := newBench(t)
 	r := request(b.app(), 1, "cat", "/proc/self/status", "/proc/self/limits", "/proc/mounts", "/etc/hosts")
 	r.Container.CapAdd, r.Container.CapDrop = []string{"CAP_NET_RAW"}, []string{"ALL"}
-	r.Container.Ulimits = []spec.Ulimit{{Name: "nofile", Soft: 100, Hard: 200}, {Name: "core", Soft: 0, Hard: 0}}
+	r.Container.Ulimits = []spec.Ulimit{{Name: "msgqueue", Soft: 100, Hard: 200}, {Name: "core", Soft: 0, Hard: 0}}
 	r.Container.ShmSize = 8 << 20
 	r.Container.ReadOnly = true
 	r.Container.Mounts = []spec.Mount{{Type: spec.MountTmpfs, Target: "/scratch", Size: 1 << 20, Mode: 0o700, Options: []string{"exec"}}}
 	r.Files.Hosts = b.file("hosts", "127.0.0.1 from-the-network\n")
 	out := b.output(r)
 	for _, want := range []string{
-		"CapBnd:\t0000000000002000", "Max open files            100                  200",
+		"CapBnd:\t0000000000002000", "Max msgqueue size         100                  200",
 		"overlay / overlay ro", "size=8192k", "from-the-network", "tmpfs /scratch tmpfs rw,nosuid,nodev,relatime,size=1024k,mode=700",
 	} {
 		if !strings.Contains(out, want) {
@@ -137,8 +138,9 @@ func TestImageConfig(t *testing.T) {
 	if out := b.output(request(image, 2, "cat", "/proc/self/status")); !strings.Contains(out, "CapEff:\t0000000000000000") {
 		t.Errorf("a user that isn't root has capabilities:\n%s", out)
 	}
-	r = request(image, 3, "sleep", "1h") // ends at SIGTERM with 143
+	r = request(image, 3, "sleep", "1h")
 	b.run(r)
+	b.awaitReady(r)
 	if err := b.Signal(b.ctx, r.ID, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +215,7 @@ func TestExitCodes(t *testing.T) {
 	b := newBench(t)
 	image := b.app()
 	for i, code := range []int{0, 1, 42, 255} {
-		r := request(image, i+1, "exit", string(rune('0'+code/100))+string(rune('0'+code/10%10))+string(rune('0'+code%10)))
+		r := request(image, i+1, "exit", strconv.Itoa(code))
 		b.run(r)
 		if got := b.awaitPhase(r.ID, spec.PhaseExited); got.ExitCode != code || got.StartedAt.IsZero() || got.ExitedAt.Before(got.StartedAt) {
 			t.Errorf("%+v", got)

@@ -63,18 +63,35 @@ func openOverlay(layers []string) (*rootView, error) {
 		err  error
 	}
 	done := make(chan result, 1)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine, and its mount
-		// namespace with it.
-		runtime.LockOSThread()
+	onDyingThread(func() {
 		view, err := mountOverlay(layers)
 		done <- result{view, err}
-	}()
+	})
 	r := <-done
 	if r.err != nil {
 		return nil, fmt.Errorf("open root file system: %w", r.err)
 	}
 	return r.view, nil
+}
+
+// onDyingThread runs f on a thread that ends afterwards, with whatever f did to
+// it. It is never the main thread: that one can't end, and /proc/self would
+// show its changed namespace as the whole program's.
+func onDyingThread(f func()) {
+	go func() {
+		runtime.LockOSThread() // never unlocked on the thread that runs f
+		if unix.Gettid() != unix.Getpid() {
+			f()
+			return
+		}
+		defer runtime.UnlockOSThread()
+		over := make(chan struct{})
+		onDyingThread(func() { // elsewhere, because this goroutine holds the main thread
+			defer close(over)
+			f()
+		})
+		<-over
+	}()
 }
 
 // mountOverlay runs on a thread of its own. The options of mount(2) have room

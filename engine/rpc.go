@@ -29,9 +29,9 @@ var slowMethods = map[string]time.Duration{
 	"/containerd.services.introspection.v1.Introspection/": 10 * time.Second,
 }
 
-// messageLimit bounds the wait for one message of a stream: a chunk of a
-// layer, an entry of a list. Committing a blob, the slowest, is an fsync.
-const messageLimit = 2 * time.Minute
+// contentLimit bounds the wait for one message about a blob. The slowest is
+// the answer to its commit, which is an fsync of a layer.
+const contentLimit = 2 * time.Minute
 
 // deadlines gives every call to containerd a deadline of its own, so that
 // nobody can forget one. The caller's earlier deadline wins.
@@ -62,26 +62,31 @@ func deadlines(limit time.Duration) (grpc.UnaryClientInterceptor, grpc.StreamCli
 			cancel()
 			return nil, err
 		}
-		return &boundedStream{ClientStream: s, cancel: cancel}, nil
+		each := limit
+		if strings.HasPrefix(method, "/containerd.services.content.") {
+			each = contentLimit
+		}
+		return &boundedStream{ClientStream: s, cancel: cancel, limit: each}, nil
 	}
 	return unary, stream
 }
 
-// boundedStream cancels a stream when one message takes longer than messageLimit.
+// boundedStream cancels a stream when one message takes longer than limit.
 type boundedStream struct {
 	grpc.ClientStream
+	limit  time.Duration
 	cancel context.CancelFunc
 	once   sync.Once
 }
 
 func (s *boundedStream) SendMsg(m any) error {
-	timer := time.AfterFunc(messageLimit, s.cancel)
+	timer := time.AfterFunc(s.limit, s.cancel)
 	defer timer.Stop()
 	return s.ClientStream.SendMsg(m)
 }
 
 func (s *boundedStream) RecvMsg(m any) error {
-	timer := time.AfterFunc(messageLimit, s.cancel)
+	timer := time.AfterFunc(s.limit, s.cancel)
 	defer timer.Stop()
 	err := s.ClientStream.RecvMsg(m)
 	if err != nil { // the stream is over: free its context

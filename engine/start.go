@@ -96,12 +96,11 @@ func (e *Engine) start(ctx context.Context, c containers.Container) error {
 // run makes the task and starts it. The start record is written in between:
 // once the process runs, its loss must not look like "never started".
 func (e *Engine) run(ctx context.Context, id string, rootfs []mount.Mount, log string) error {
-	made, err := e.client.TaskService().Create(ctx, &tasks.CreateTaskRequest{
+	made, err := e.makeTask(ctx, &tasks.CreateTaskRequest{
 		ContainerID: id, Rootfs: protoMounts(rootfs), Stdout: log, Stderr: log,
 	})
 	if err != nil {
-		err = e.startError(ctx, errgrpc.ToNative(err))
-		return errors.Join(err, e.dropTask(ctx, id))
+		return errors.Join(e.startError(ctx, err), e.dropTask(ctx, id))
 	}
 	if err := e.started.put(id, startRecord{Pid: int(made.Pid), Started: time.Now()}); err != nil {
 		return errors.Join(err, e.dropTask(ctx, id))
@@ -111,6 +110,26 @@ func (e *Engine) run(ctx context.Context, id string, rootfs []mount.Mount, log s
 		return errors.Join(err, e.dropTask(ctx, id))
 	}
 	return nil
+}
+
+// cleanLimit is what containerd gets to clean up after a dead shim: until
+// then it shows no task, but refuses a new one.
+const cleanLimit = 10 * time.Second
+
+func (e *Engine) makeTask(ctx context.Context, r *tasks.CreateTaskRequest) (*tasks.CreateTaskResponse, error) {
+	deadline := time.Now().Add(cleanLimit)
+	for {
+		made, err := e.client.TaskService().Create(ctx, r)
+		err = errgrpc.ToNative(err)
+		if !errdefs.IsAlreadyExists(err) || time.Now().After(deadline) {
+			return made, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // dropTask undoes a failed start, also when the caller's time is up.

@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -176,12 +177,19 @@ func (d *Daemon) clean() {
 	for _, g := range groups {
 		removeGroup(g)
 	}
-	unmountBelow(d.Dir)
-	for _, dir := range []string{d.Dir, "/run/containerd/runc/" + d.Namespace} {
-		if err := os.RemoveAll(dir); err != nil {
-			d.t.Errorf("clean up: %v", err)
+	d.removeFiles()
+}
+
+// removeFiles tries again for a while: what a shim started last may still write.
+func (d *Daemon) removeFiles() {
+	var err error
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		unmountBelow(d.Dir)
+		if err = errors.Join(os.RemoveAll(d.Dir), os.RemoveAll("/run/containerd/runc/"+d.Namespace)); err == nil {
+			return
 		}
 	}
+	d.t.Errorf("clean up: %v", err)
 }
 
 func (d *Daemon) tailLog() {

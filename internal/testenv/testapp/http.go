@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -24,8 +25,13 @@ func serveHTTP(port int) error {
 	mux.HandleFunc("GET /health", health)
 	mux.HandleFunc("POST /quit", func(http.ResponseWriter, *http.Request) { quit <- syscall.SIGTERM })
 	s := &http.Server{Addr: fmt.Sprintf(":%d", port), Handler: mux, ReadHeaderTimeout: time.Minute}
+	l, err := net.Listen("tcp", s.Addr)
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
 	failed := make(chan error, 1)
-	go func() { failed <- s.ListenAndServe() }()
+	go func() { failed <- s.Serve(l) }()
 	select {
 	case err := <-failed:
 		return err

@@ -24,7 +24,7 @@ import (
 var commands = map[string]func(args []string) error{
 	"serve":    serve,    // serve [http-port [tcp-port [udp-port]]]: web server and echo servers
 	"exit":     exit,     // exit CODE [AFTER]: end with a code after a duration
-	"sleep":    sleep,    // sleep DURATION: dies of SIGTERM
+	"sleep":    sleep,    // sleep DURATION: ends at SIGTERM, SIGQUIT or SIGUSR1 with 128 + signal
 	"stubborn": stubborn, // stubborn: ignores SIGTERM
 	"spawn":    spawn,    // spawn N: N children that sleep, then sleeps itself
 	"orphan":   orphan,   // orphan DURATION: a grandchild in a session of its own, left behind; then sleeps
@@ -156,10 +156,11 @@ func exit(args []string) error {
 
 func sleep(args []string) error {
 	end := make(chan os.Signal, 1)
-	signal.Notify(end, syscall.SIGTERM)
+	signal.Notify(end, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGQUIT)
+	fmt.Println("ready") // until here, as process 1, it would not hear a signal
 	select {
-	case <-end:
-		os.Exit(143)
+	case s := <-end:
+		os.Exit(128 + int(s.(syscall.Signal)))
 	case <-time.After(duration(args, 0)):
 	}
 	return nil
@@ -168,7 +169,9 @@ func sleep(args []string) error {
 func stubborn([]string) error {
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	fmt.Println("ready")
-	select {}
+	for {
+		time.Sleep(time.Hour) // not select {}: the runtime would call that a deadlock
+	}
 }
 
 func self(args ...string) *exec.Cmd {
@@ -183,7 +186,6 @@ func spawn(args []string) error {
 			return err
 		}
 	}
-	fmt.Println("ready")
 	return sleep([]string{"1h"})
 }
 
@@ -198,7 +200,6 @@ func orphan(args []string) error {
 	if err := self("orphan", args[0], "child").Run(); err != nil {
 		return err
 	}
-	fmt.Println("ready")
 	return sleep(args)
 }
 
