@@ -66,17 +66,20 @@ func (p *program) tellOutcome(c *cli.Context, op spec.Operation) error {
 	} else if err := p.printOutcome(op); err != nil {
 		return err
 	}
-	switch op.State {
-	case spec.OperationRolledBack:
-		return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s failed: %s; the earlier release is back", op.Kind, op.Project, op.Cause), hint: nextStep(op)}
-	case spec.OperationFailed:
-		code := exitNotConverged
-		if op.Release == 0 { // it never came to a release: nothing was changed
-			code = exitError
-		}
-		return &exitCode{code: code, err: fmt.Errorf("the %s of %s failed: %s", op.Kind, op.Project, op.Cause), hint: nextStep(op)}
+	return verdict(op)
+}
+
+// verdict is an ended operation as an error, nil when all is well.
+func verdict(op spec.Operation) error {
+	switch {
+	case op.State == spec.OperationRolledBack:
+		return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s was rolled back: %s", op.Kind, op.Project, op.Cause), hint: nextStep(op)}
+	case op.State != spec.OperationFailed:
+		return nil
+	case op.Release == 0 && len(op.Services) == 0: // it never came so far as to change anything
+		return &exitCode{code: exitError, err: fmt.Errorf("the %s of %s failed, nothing was changed: %s", op.Kind, op.Project, op.Cause), hint: "put it right and try again"}
 	}
-	return nil
+	return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s failed: %s", op.Kind, op.Project, op.Cause), hint: nextStep(op)}
 }
 
 // nextStep names where to look after a failure.
