@@ -63,6 +63,7 @@ func TestIsolation(t *testing.T) {
 		// A default route that the container gives itself doesn't open it.
 		in.Run(t, "ip", "route", "add", "default", "via", gateway4.String(), "dev", "eth0", "onlink")
 		w.wantNobody("internal to outside with a route of its own", in.NS, "tcp", w.ClientAddr, 81)
+		w.wantNobody("published port of an internal replica that can answer", w.Client, "tcp", w.HostAddr, 8081)
 		w.wantNobody("internal to another network", in.NS, "tcp", addr4(1, 10), 80)
 	})
 }
@@ -96,10 +97,13 @@ func TestForgery(t *testing.T) {
 		w.wantNobody("published on loopback, from LAN", w.Client, "tcp", w.HostAddr, 8080)
 
 		// moby#45610: the neighbour routes 127.0.0.0/8 to us.
+		// Without route_localnet it would drop the answers itself.
+		w.Attacker.Run(t, "sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
 		w.Attacker.Run(t, "ip", "addr", "del", "127.0.0.1/8", "dev", "lo")
 		w.Attacker.Run(t, "ip", "route", "add", "127.0.0.1/32", "via", w.AttackerHostAddr.String())
 		w.wantNobody("published on loopback, routed to", w.Attacker, "tcp", netip.MustParseAddr("127.0.0.1"), 8080)
 		testenv.Serve(t, w.Host, "host", 82)
+		b.Run(t, "sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
 		b.Run(t, "ip", "addr", "del", "127.0.0.1/8", "dev", "lo")
 		b.Run(t, "ip", "route", "add", "127.0.0.1/32", "via", gateway4.String(), "dev", "eth0", "onlink", "src", addr4(1, 11).String())
 		w.wantNobody("the host's loopback, from a replica", b.NS, "tcp", netip.MustParseAddr("127.0.0.1"), 82)
