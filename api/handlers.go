@@ -87,7 +87,7 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) releases(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.backend.Releases(r.Context(), r.PathValue("project"))
-	return reply(w, http.StatusOK, v, err)
+	return reply(w, http.StatusOK, list(v), err)
 }
 
 func (s *Server) operation(w http.ResponseWriter, r *http.Request) error {
@@ -157,7 +157,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) images(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.backend.Images(r.Context())
-	return reply(w, http.StatusOK, v, err)
+	return reply(w, http.StatusOK, list(v), err)
 }
 
 func (s *Server) pull(w http.ResponseWriter, r *http.Request) error {
@@ -183,7 +183,7 @@ func (s *Server) pull(w http.ResponseWriter, r *http.Request) error {
 // load reads the archive as it arrives: it may be larger than memory.
 func (s *Server) load(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.backend.Load(r.Context(), r.Body)
-	return reply(w, http.StatusOK, v, err)
+	return reply(w, http.StatusOK, list(v), err)
 }
 
 func (s *Server) removeImage(w http.ResponseWriter, r *http.Request) error {
@@ -196,7 +196,7 @@ func (s *Server) removeImage(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) networks(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.backend.Networks(r.Context())
-	return reply(w, http.StatusOK, v, err)
+	return reply(w, http.StatusOK, list(v), err)
 }
 
 func (s *Server) rules(w http.ResponseWriter, r *http.Request) error {
@@ -263,6 +263,14 @@ func decodeError(err error) error {
 		return invalid("the body didn't arrive within %s", bodyTimeout)
 	}
 	return invalid("%s", strings.TrimPrefix(err.Error(), "json: "))
+}
+
+// list makes an empty list JSON's [], not null: scripts range over it.
+func list[T any](v []T) []T {
+	if v == nil {
+		return []T{}
+	}
+	return v
 }
 
 // reply writes v, or hands err on.
