@@ -87,15 +87,15 @@ func (b *bench) measure(ctx context.Context) (err error) {
 			err = errors.Join(err, l.Down(context.WithoutCancel(ctx)))
 		}
 	}()
-	for _, n := range []uint8{15, 16} {
-		up = append(up, b.lab(map[uint8]string{15: "one", 16: "many"}[n], n))
-	}
+	up = append(up, b.lab("swap", 14), b.lab("one", 15), b.lab("many", 16))
 	if b.wants("redeploy") || b.wants("start") {
 		b.choose()
 		for _, c := range b.all() {
 			say("starting %s", c.name())
 			up = append(up, c.host())
-			if err := c.up(ctx); err != nil {
+			if err := c.up(ctx); err != nil && slices.Contains(b.peers, c) {
+				b.dropout(c, err)
+			} else if err != nil {
 				return fmt.Errorf("%s: %w", c.name(), err)
 			}
 		}
@@ -129,6 +129,14 @@ func (b *bench) peer(c contender, programs ...string) {
 	b.peers = append(b.peers, c)
 }
 
+// dropout leaves a peer that fails out of what follows: its trouble must not
+// cost our own figures.
+func (b *bench) dropout(c contender, why error) {
+	say("%s: %v", c.name(), why)
+	b.results.Missing = append(b.results.Missing, fmt.Sprintf("%s dropped out: %v", c.name(), why))
+	b.peers = slices.DeleteFunc(slices.Clone(b.peers), func(p contender) bool { return p == c })
+}
+
 func (b *bench) all() []contender { return append([]contender{b.us, b.ctr}, b.peers...) }
 
 func (b *bench) redeploy(ctx context.Context) error {
@@ -145,7 +153,8 @@ func (b *bench) redeploy(ctx context.Context) error {
 		say("%d redeploys of one replica by %s", b.peerRedeploys, c.name())
 		r, err := measureRedeploys(ctx, b.world, c, b.peerRedeploys)
 		if err != nil {
-			return fmt.Errorf("%s: %w", c.name(), err)
+			b.dropout(c, err)
+			continue
 		}
 		say("%v", r.Report)
 		raw[c.name()] = r

@@ -30,7 +30,7 @@ func measureSwap(ctx context.Context, w world, runs int) ([]time.Duration, error
 	if err := json.Unmarshal([]byte(out), &took); err != nil {
 		return nil, fmt.Errorf("read swap times: %w", err)
 	}
-	return took, l.Down(ctx)
+	return took, nil
 }
 
 // swapHere is run inside the namespace: it applies rules for swapPorts ports of
@@ -61,14 +61,14 @@ func swapHere(ctx context.Context, runDir string, runs int) error {
 
 // manyPorts routes swapPorts published ports to the three replicas of a generation.
 func manyPorts(generation byte) spec.Routing {
-	subnet, subnet6 := netip.MustParsePrefix("10.214.0.0/24"), netip.MustParsePrefix("fd00:d0:214::/64")
+	subnet, subnet6 := netip.MustParsePrefix("10.214.16.0/20"), netip.MustParsePrefix("fd00:d0:214:1::/64")
 	var backends []spec.Backend
 	for i := range byte(3) {
 		a6 := subnet6.Addr().As16()
 		a6[15] = 10 + 10*generation + i
 		backends = append(backends, spec.Backend{
 			Replica: fmt.Sprintf("many-web-%08d-%d", generation, i+1),
-			Addr:    netip.AddrFrom4([4]byte{10, 214, 0, 10 + 10*generation + i}),
+			Addr:    netip.AddrFrom4([4]byte{10, 214, 16, 10 + 10*generation + i}),
 			Addr6:   netip.AddrFrom16(a6),
 		})
 	}
@@ -77,7 +77,7 @@ func manyPorts(generation byte) spec.Routing {
 		Networks: []spec.NetworkAddressing{{ID: id, Subnet: subnet, Subnet6: subnet6}},
 		Services: []spec.ServiceRoute{{
 			Project: "many", Service: "web", Network: id,
-			Addr: netip.AddrFrom4([4]byte{10, 214, 0, 2}), Backends: backends,
+			Addr: netip.AddrFrom4([4]byte{10, 214, 16, 2}), Backends: backends,
 		}},
 	}
 	for i := range swapPorts {

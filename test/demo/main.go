@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"dunnage/netns"
 	"dunnage/test/lab"
 	"dunnage/test/load"
 )
@@ -71,7 +72,25 @@ func (d demo) down(ctx context.Context) error {
 			fmt.Fprintln(os.Stderr, "demo: going on without the agent:", err)
 		}
 	}
+	if d.lab.OnMachine {
+		if err := d.clearMachine(ctx); err != nil {
+			return err
+		}
+	}
 	return d.lab.Down(ctx)
+}
+
+// clearMachine takes the agent's scaffold out of the machine's tables, where
+// no namespace takes it along.
+func (d demo) clearMachine(ctx context.Context) error {
+	if err := d.lab.Stop(ctx, "agent"); err != nil { // it would put it back
+		return err
+	}
+	n, err := netns.New(netns.Config{RunDir: d.agent.RunDir(), Pool: lab.Pool, Pool6: lab.Pool6})
+	if err != nil {
+		return err
+	}
+	return n.Remove(ctx)
 }
 
 func (d demo) up(ctx context.Context) error {

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -13,6 +14,15 @@ type Agent struct {
 	Lab     *Lab
 	Program string // path of bin/dunnage
 }
+
+// The pools of a lab's agent; agents in different namespaces may share them.
+var (
+	Pool  = netip.MustParsePrefix("10.213.0.0/16")
+	Pool6 = netip.MustParsePrefix("fd00:d0:213::/48")
+)
+
+// RunDir is the agent's --run-dir.
+func (a Agent) RunDir() string { return a.Lab.Path("run") }
 
 func (a Agent) socket() string { return a.Lab.Path("agent.sock") }
 
@@ -26,12 +36,12 @@ func (a Agent) Start(ctx context.Context) error {
 	}
 	err := a.Lab.Start("agent", nil, a.Program, "agent",
 		"--state-dir", a.Lab.Path("state"),
-		"--run-dir", a.Lab.Path("run"),
+		"--run-dir", a.RunDir(),
 		"--socket", a.socket(),
 		"--containerd", "managed",
 		"--namespace", a.Lab.Name,
-		"--pool", "10.213.0.0/16",
-		"--pool6", "fd00:d0:213::/48")
+		"--pool", Pool.String(),
+		"--pool6", Pool6.String())
 	if err != nil {
 		return err
 	}

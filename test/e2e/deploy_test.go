@@ -1,0 +1,223 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"dunnage/spec"
+)
+
+// hello is a manifest of the example's server.
+func hello(version string, replicas int, more string) string {
+	return fmt.Sprintf(`name: hello
+services:
+  web:
+    image: example.org/hello:%s
+    deploy: {replicas: %d}
+    ports: ["8080:80"]
+    stop_grace_period: 20s
+    x-dunnage:
+      probe: {http: {port: 80, path: /healthz}}
+      drain: 1s
+%s`, version, replicas, more)
+}
+
+func TestDeployRedeployRollback(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 3, ""))
+	before := h.ready(3)
+	h.answers(8080, "version v1")
+	if r := h.deploy(hello("v1", 3, "")); r.code != 0 || !strings.Contains(r.stdout+r.stderr, "unchanged") {
+		t.Errorf("deploying the same file again: %+v", r)
+	}
+	if after := h.ready(3); pids(after) != pids(before) {
+		t.Errorf("an unchanged deploy changed processes: %s, then %s", pids(before), pids(after))
+	}
+	rep := h.underLoad(8080, func() {
+		h.mustDeploy(hello("v2", 3, ""))
+		h.answers(8080, "version v2")
+		h.must("rollback", "-p", "hello")
+		h.answers(8080, "version v1")
+	})
+	if rep.Versions["v1"] == 0 || rep.Versions["v2"] == 0 {
+		t.Errorf("versions that answered: %v", rep.Versions)
+	}
+	h.clean(h.ready(3))
+	h.must("down", "-p", "hello")
+	h.clean(nil)
+	if _, err := h.get(8080, "/"); err == nil {
+		t.Error("the port answers after down")
+	}
+}
+
+func pids(rs []spec.ReplicaStatus) string {
+	var b strings.Builder
+	for _, r := range rs {
+		fmt.Fprintf(&b, "%s=%d ", r.Replica, r.Pid)
+	}
+	return b.String()
+}
+
+// What doesn't shape a container is changed without a restart.
+func TestPortsAndScaleRestartNothing(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 2, ""))
+	before := h.ready(2)
+	h.mustDeploy(strings.Replace(hello("v1", 2, ""), "8080:80", "8088:80", 1))
+	h.answers(8088, "version v1")
+	if _, err := h.get(8080, "/"); err == nil {
+		t.Error("the old port still answers")
+	}
+	if after := h.ready(2); pids(after) != pids(before) {
+		t.Errorf("another host port changed processes: %s, then %s", pids(before), pids(after))
+	}
+	h.must("scale", "-p", "hello", "web=4")
+	if after := h.ready(4); !strings.HasPrefix(pids(after), pids(before)) {
+		t.Errorf("scaling changed processes: %s, then %s", pids(before), pids(after))
+	}
+	h.must("scale", "-p", "hello", "web=1")
+	h.clean(h.ready(1))
+}
+
+func TestStopStart(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 2, ""))
+	h.ready(2)
+	h.must("stop", "-p", "hello")
+	for _, r := range h.ps() {
+		if r.State != spec.StateStopped || r.Pid != 0 {
+			t.Errorf("%s is %s with pid %d after stop", r.Replica, r.State, r.Pid)
+		}
+	}
+	if _, err := h.get(8080, "/"); err == nil {
+		t.Error("the port answers after stop")
+	}
+	h.must("start", "-p", "hello")
+	h.ready(2)
+	h.answers(8080, "version v1")
+	before := h.ready(2)
+	h.underLoad(8080, func() { h.must("restart", "-p", "hello") })
+	for i, r := range h.ready(2) {
+		if r.Pid == before[i].Pid {
+			t.Errorf("%s wasn't restarted", r.Replica)
+		}
+	}
+}
+
+// A release that can't work leaves the one that does alone.
+func TestBadReleaseIsRolledBack(t *testing.T) {
+	for name, tc := range map[string]struct{ edit, want string }{
+		"exits at once":       {"    command: [\"-no-such-flag\"]\n", "exited with code"},
+		"entrypoint missing":  {"    entrypoint: [\"/no/such/program\"]\n", "/no/such/program"},
+		"never passes probes": {"    healthcheck: {test: [\"CMD\", \"/no-check\"], interval: 1s, retries: 1}\n", "no-check"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			h.mustDeploy(hello("v1", 2, ""))
+			before := h.ready(2)
+			h.underLoad(8080, func() {
+				r := h.deploy(hello("v2", 2, tc.edit))
+				if r.code != 3 || !strings.Contains(r.stdout+r.stderr, tc.want) {
+					t.Errorf("exit code %d, want 3 and the cause %q:\n%s%s", r.code, tc.want, r.stdout, r.stderr)
+				}
+			})
+			after := h.ready(2)
+			if pids(after) != pids(before) {
+				t.Errorf("processes of the good release: %s, then %s", pids(before), pids(after))
+			}
+			h.clean(after)
+		})
+	}
+}
+
+// What can be seen to fail is refused before anything is touched.
+func TestRefusedDeployTouchesNothing(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 2, ""))
+	before := h.ready(2)
+	holder := exec.Command("nsenter", h.lab.OnHost("socat", "TCP-LISTEN:9100,fork,reuseaddr", "OPEN:/dev/null")[1:]...)
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = holder.Process.Kill(); _ = holder.Wait() })
+	h.eventually(10*time.Second, "socat listens", func() error {
+		out, err := exec.Command("nsenter", h.lab.OnHost("ss", "-Hltn", "sport = :9100")[1:]...).Output()
+		if err == nil && len(out) == 0 {
+			err = os.ErrNotExist
+		}
+		return err
+	})
+	for name, tc := range map[string]struct{ manifest, want string }{
+		"missing image":           {strings.Replace(hello("v1", 2, ""), "example.org/hello:v1", "127.0.0.1:1/nobody/home:1", 1), "127.0.0.1:1"},
+		"missing bind source":     {hello("v1", 2, "    volumes: [{type: bind, source: /no/such/folder, target: /data}]\n"), "/no/such/folder"},
+		"port of a host process":  {strings.Replace(hello("v2", 2, ""), "8080:80", "9100:80", 1), "held by socat"},
+		"port of another project": {strings.Replace(hello("v2", 1, ""), "name: hello", "name: other", 1), "project hello"},
+		"missing external volume": {hello("v1", 2, "    volumes: [\"data:/data\"]\nvolumes: {data: {external: true}}\n"), "no volume"},
+		"unknown key":             {hello("v1", 2, "    prvileged: true\n"), "compose.yaml:"},
+		"an empty file":           {"", "compose.yaml"},
+		"a tab":                   {"services:\n\tweb: {}\n", "compose.yaml:2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := h.deploy(tc.manifest)
+			if r.code != 1 || !strings.Contains(r.stderr, tc.want) {
+				t.Errorf("exit code %d, want 1 and %q:\n%s%s", r.code, tc.want, r.stdout, r.stderr)
+			}
+		})
+	}
+	after := h.ready(2)
+	if pids(after) != pids(before) {
+		t.Errorf("processes: %s, then %s", pids(before), pids(after))
+	}
+	var releases []spec.Release
+	if err := json.Unmarshal([]byte(h.must("history", "-p", "hello", "--json")), &releases); err != nil || len(releases) != 1 {
+		t.Errorf("%d releases, %v; want 1", len(releases), err)
+	}
+	h.clean(after)
+}
+
+// A service that writes to a volume never has two generations running.
+func TestStopFirstWithVolume(t *testing.T) {
+	h := newHost(t)
+	manifest := func(v string) string {
+		return hello(v, 1, "    volumes: [\"data:/data\"]\nvolumes: {data: {}}\n")
+	}
+	h.mustDeploy(manifest("v1"))
+	h.ready(1)
+	h.mustDeploy(manifest("v2"))
+	h.clean(h.ready(1))
+	evs := h.events("hello")
+	running := 0
+	for _, e := range evs {
+		switch e.Kind {
+		case spec.EventStarted:
+			running++
+		case spec.EventExited:
+			running--
+		}
+		if running > 1 {
+			t.Fatalf("two writers at %s", e.Message)
+		}
+	}
+	if running != 1 {
+		t.Fatalf("events show %d running", running)
+	}
+}
+
+func TestOrphansStayUntilAsked(t *testing.T) {
+	h := newHost(t)
+	two := hello("v1", 1, "  side:\n    image: example.org/hello:v1\n    ports: [\"8081:80\"]\n")
+	h.mustDeploy(two)
+	h.ready(2)
+	r := h.deploy(hello("v2", 1, ""))
+	if r.code != 0 || !strings.Contains(r.stderr, "--remove-orphans") {
+		t.Errorf("deploy without the service: %+v", r)
+	}
+	h.answers(8081, "version v1")
+	h.mustDeploy(hello("v2", 1, ""), "--remove-orphans")
+	h.clean(h.ready(1))
+}
