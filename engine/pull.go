@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
@@ -76,6 +78,7 @@ func (p *pull) run(ctx context.Context) (client.Image, error) {
 			return img, nil
 		}
 		failure := p.explain(ctx, err)
+		p.dropDamaged(ctx, err)
 		if try == pullTries || !errors.Is(failure, spec.ErrUnavailable) {
 			return nil, failure
 		}
@@ -85,6 +88,27 @@ func (p *pull) run(ctx context.Context) (client.Image, error) {
 		case <-time.After(pause):
 		}
 		pause *= 2
+	}
+}
+
+var expectedDigest = regexp.MustCompile(`expected (sha256:[0-9a-f]{64})`)
+
+// dropDamaged throws away a download whose content is wrong: going on where it
+// broke off would end the same for ever.
+func (p *pull) dropDamaged(ctx context.Context, err error) {
+	blob := expectedDigest.FindStringSubmatch(err.Error())
+	if blob == nil {
+		return
+	}
+	store := p.engine.client.ContentStore()
+	downloads, err := store.ListStatuses(ctx)
+	if err != nil { // the next pull meets it again, and tries again to drop it
+		return
+	}
+	for _, d := range downloads {
+		if strings.HasSuffix(d.Ref, blob[1]) {
+			_ = store.Abort(ctx, d.Ref) // likewise
+		}
 	}
 }
 

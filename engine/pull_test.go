@@ -1,17 +1,17 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -32,26 +31,60 @@ import (
 
 // testRegistry is a registry on loopback whose answers can be spoiled.
 type testRegistry struct {
-	host  string
-	spoil atomic.Pointer[func(w http.ResponseWriter, r *http.Request) bool] // true: answered
-	asked atomic.Int64
+	host    string
+	backend http.Handler
+	spoil   atomic.Pointer[func(w http.ResponseWriter, r *http.Request) bool] // true: answered
+	asked   atomic.Int64
 }
 
 func newRegistry(t *testing.T) *testRegistry {
 	t.Helper()
-	backend := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	tr := &testRegistry{}
+	tr := &testRegistry{backend: startRegistry(t)}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		tr.asked.Add(1)
 		if spoil := tr.spoil.Load(); spoil != nil && (*spoil)(w, r) {
 			return
 		}
-		backend.ServeHTTP(w, r)
+		tr.backend.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.CloseClientConnections)
 	t.Cleanup(server.Close)
 	tr.host = strings.TrimPrefix(server.URL, "http://")
 	return tr
+}
+
+// startRegistry runs Debian's registry on loopback and returns a way to it.
+func startRegistry(t *testing.T) http.Handler {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	config := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %s}\n", dir, address)
+	if err := os.WriteFile(dir+"/config.yml", []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("docker-registry", "serve", dir+"/config.yml")
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("start a registry (apt install docker-registry): %v", err)
+	}
+	t.Cleanup(func() { _ = errors.Join(cmd.Process.Kill(), cmd.Wait()) })
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			_ = c.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	return httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: address})
 }
 
 func (r *testRegistry) behave(f func(w http.ResponseWriter, r *http.Request) bool) {
@@ -200,10 +233,13 @@ func TestPullFailures(t *testing.T) {
 			return true
 		}, spec.ErrUnavailable, "sent nothing for 300ms"},
 		{"wrong content", ref, func(w http.ResponseWriter, r *http.Request) bool {
-			if isBlob(r) {
-				_, _ = w.Write([]byte("something else")) // the client notices
+			if !isBlob(r) {
+				return false
 			}
-			return isBlob(r)
+			good := httptest.NewRecorder()
+			reg.backend.ServeHTTP(good, r)
+			_, _ = w.Write(bytes.Repeat([]byte("x"), good.Body.Len())) // the client notices
+			return true
 		}, spec.ErrRefused, "damaged"},
 		{"down", closed + "/app:1", nil, spec.ErrUnavailable, "can registry " + closed + " be reached"},
 		{"platform", other, nil, spec.ErrRefused, "is for linux/s390x, this machine is linux/amd64"},
@@ -251,18 +287,12 @@ func TestPullBreaks(t *testing.T) {
 	b := newBench(t)
 	reg := newRegistry(t)
 	ref := reg.push(t, "app:1", testenv.AppImage(t, "1"))
-	target, err := url.Parse("http://" + reg.host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(target)
 	var broken atomic.Int64
 	reg.behave(func(w http.ResponseWriter, r *http.Request) bool {
-		if !isBlob(r) || r.Header.Get("X-Second") != "" || broken.Add(1) > 2 {
+		if !isBlob(r) || broken.Add(1) > 4 {
 			return false
 		}
-		r.Header.Set("X-Second", "1")
-		proxy.ServeHTTP(&cutWriter{ResponseWriter: w, left: 1000}, r)
+		reg.backend.ServeHTTP(&cutWriter{ResponseWriter: w, left: 100}, r)
 		return true
 	})
 	if _, err := b.Pull(b.ctx, ref, nil); err != nil {
