@@ -1,0 +1,95 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"dunnage/internal/testenv"
+	"dunnage/spec"
+)
+
+func managedConfigFor(t *testing.T) ManagedConfig {
+	t.Helper()
+	testenv.Root(t)
+	dir, err := os.MkdirTemp("", "dm") // short: the socket's path has a limit
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return ManagedConfig{StateDir: dir + "/lib", RunDir: dir + "/run"}
+}
+
+func TestManaged(t *testing.T) {
+	cfg := managedConfigFor(t)
+	ctx := testenv.Context(t)
+	start := time.Now()
+	address, m, err := Dial(ctx, ModeManaged, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("answers after %s", time.Since(start))
+
+	// Another agent adopts it, also by address, and starts it again when it dies.
+	_, second, err := Dial(ctx, ModeManaged, cfg)
+	if err != nil || second.Pid() != m.Pid() || second.Pid() == 0 {
+		t.Fatalf("%+v %v", second, err)
+	}
+	if _, none, err := Dial(ctx, address, cfg); err != nil || none != nil {
+		t.Errorf("by address: %v %v", none, err)
+	}
+	runCtx, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() { defer close(done); second.Run(runCtx) }()
+	old := m.Pid()
+	for range 2 {
+		if err := syscall.Kill(second.Pid(), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		for second.Pid() == old || second.Pid() == 0 {
+			if ctx.Err() != nil {
+				t.Fatal("containerd is not started again")
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		old = second.Pid()
+	}
+	stop()
+	<-done
+	if pid, err := listener(ctx, address); err != nil || pid != old {
+		t.Errorf("the end of its supervisor touched containerd: %d %v", pid, err)
+	}
+	m.setPid(old)
+}
+
+func TestDialFailures(t *testing.T) {
+	cfg := managedConfigFor(t)
+	cfg.Binary = "containerd-that-is-not-there"
+	for mode, says := range map[string]string{
+		ModeManaged: "apt install containerd",
+		"relative":  "absolute path",
+		"/nowhere":  "--containerd managed",
+	} {
+		_, _, err := Dial(testenv.Context(t), mode, cfg)
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", mode, err)
+		}
+	}
+	cfg.Binary = "false"
+	if _, _, err := Dial(testenv.Context(t), ModeManaged, cfg); !errors.Is(err, spec.ErrUnavailable) || !strings.Contains(err.Error(), "containerd.log") {
+		t.Errorf("a containerd that ends at once: %v", err)
+	}
+}
