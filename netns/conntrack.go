@@ -23,17 +23,6 @@ type flow struct {
 	tcpHasStates bool
 }
 
-func newFlow(f *netlink.ConntrackFlow) flow {
-	out := flow{
-		proto: f.Forward.Protocol, src: fromIP(f.Forward.SrcIP), dst: fromIP(f.Forward.DstIP), dport: f.Forward.DstPort,
-		answers: fromIP(f.Reverse.SrcIP), answersTo: fromIP(f.Reverse.DstIP),
-	}
-	if tcp, ok := f.ProtoInfo.(*netlink.ProtoInfoTCP); ok && tcp != nil {
-		out.tcpState, out.tcpHasStates = tcp.State, true
-	}
-	return out
-}
-
 func fromIP(ip net.IP) netip.Addr {
 	a, _ := netip.AddrFromSlice(ip)
 	return a.Unmap()
@@ -59,22 +48,24 @@ func (f flow) live() bool {
 	}
 }
 
-// match adapts a function to netlink's filter.
-type match func(flow) bool
-
-func (m match) MatchConntrackFlow(f *netlink.ConntrackFlow) bool { return m(newFlow(f)) }
-
-// deleteFlows deletes the entries for which m holds, in both families.
-func (n *Network) deleteFlows(ctx context.Context, m match) error {
+// deleteFlows deletes the entries of a protocol (0 = all) for which match
+// holds, in both families.
+func (n *Network) deleteFlows(ctx context.Context, proto uint8, match func(flow) bool) error {
 	for _, pool := range n.pools() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		_, err := retryDump(func() (uint, error) {
-			return netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(family(pool)), m)
-		})
+		all, err := dumpFlows(family(pool), proto)
 		if err != nil {
-			return fmt.Errorf("delete conntrack entries: %w", err)
+			return err
+		}
+		for _, e := range all {
+			if !match(e.flow) {
+				continue
+			}
+			if err := deleteFlow(family(pool), e); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -89,7 +80,7 @@ func (n *Network) forgetConnections(ctx context.Context, addrs []netip.Addr) err
 	for _, a := range addrs {
 		gone[a] = true
 	}
-	return n.deleteFlows(ctx, func(f flow) bool {
+	return n.deleteFlows(ctx, 0, func(f flow) bool {
 		return gone[f.src] || gone[f.dst] || gone[f.answers] || gone[f.answersTo]
 	})
 }
@@ -106,15 +97,13 @@ func (n *Network) Connections(ctx context.Context, addrs []netip.Addr) (map[neti
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		list, err := retryDump(func() ([]*netlink.ConntrackFlow, error) {
-			return netlink.ConntrackTableList(netlink.ConntrackTable, netlink.InetFamily(family(pool)))
-		})
+		all, err := dumpFlows(family(pool), 0)
 		if err != nil {
-			return nil, fmt.Errorf("list conntrack entries: %w", err)
+			return nil, err
 		}
-		for _, entry := range list {
-			if f := newFlow(entry); asked[f.answers] && f.live() {
-				count[f.answers]++
+		for _, e := range all {
+			if asked[e.answers] && e.live() {
+				count[e.answers]++
 			}
 		}
 	}
@@ -132,7 +121,7 @@ func (n *Network) sweepUDP(ctx context.Context, r spec.Routing) error {
 		return err
 	}
 	u := newUDPRoutes(r, n.cfg, local)
-	return n.deleteFlows(ctx, u.stale)
+	return n.deleteFlows(ctx, unix.IPPROTO_UDP, u.stale)
 }
 
 // localAddrs are the host's own addresses.

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"dunnage/internal/testenv"
 	"dunnage/netns/rules"
 	"dunnage/spec"
@@ -210,8 +212,12 @@ func TestInvalid(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// hping3 counts a missing answer as failure.
-		app.Run(t, "sh", "-c", "hping3 -q -c 1 -A -M 1 -L 1 -s 80 -k -p "+portText(a.Client)+" -d 4 "+a.Client.Addr().String()+" || true")
+		// Sequence numbers from each quarter of the space: wherever the
+		// connection is, two of them lie beyond its window. hping3 counts a
+		// missing answer as failure.
+		for _, seq := range []string{"1", "1073741825", "2147483649", "3221225473"} {
+			app.Run(t, "sh", "-c", "hping3 -q -c 1 -A -M "+seq+" -L 1 -s 80 -k -p "+portText(a.Client)+" -d 4 "+a.Client.Addr().String()+" || true")
+		}
 		if drops := testenv.Run(t, "iptables", "-xvnL", "DUNNAGE-FROM"); !countedInvalid(drops) {
 			t.Errorf("no packet was seen as invalid, so nothing was tried:\n%s", drops)
 		}
@@ -248,4 +254,34 @@ func mustRender(t *testing.T, w *world, r spec.Routing) rules.Document {
 		t.Fatal(err)
 	}
 	return v4
+}
+
+// TestDumpFilter: the kernel's filter by protocol leaves nothing out and
+// hands out nothing else.
+func TestDumpFilter(t *testing.T) {
+	testenv.Host(t, func() {
+		w := newWorld(t, Auto)
+		app := w.start("app", member(network(1, false), 10))
+		w.apply(spec.Routing{Networks: []spec.NetworkAddressing{network(1, false)}, Published: published(8080, 80, app.backend(0))})
+		eachTransport(func(network string) {
+			w.wantAnswer("open", w.Client, network, w.HostAddr, 8080, "app", w.ClientAddr)
+			w.wantAnswer("open", w.Client, network, w.HostAddr6, 8080, "app", w.ClientAddr6)
+		})
+		for _, pool := range w.net.pools() {
+			for proto, want := range map[uint8]int{0: 2, unix.IPPROTO_TCP: 1, unix.IPPROTO_UDP: 1} {
+				all, err := dumpFlows(family(pool), proto)
+				got := 0
+				for _, e := range all {
+					if e.dport == 8080 {
+						got++
+					} else if proto != 0 && e.proto != proto {
+						t.Errorf("asked for protocol %d, got %+v", proto, e.flow)
+					}
+				}
+				if err != nil || got != want {
+					t.Errorf("protocol %d: %d entries of the port (%v), want %d", proto, got, err, want)
+				}
+			}
+		}
+	})
 }
