@@ -10,10 +10,11 @@ import (
 	"dunnage/spec"
 )
 
-// defaultCaps is what a container gets without cap_add and cap_drop: Docker's
-// fourteen without the five that the official images of Debian's servers
-// start without (engine/caps_test.go starts such an image under the rest).
-// The seccomp profile and no_new_privileges limit all of them further.
+// defaultCaps is what a container gets without cap_add and cap_drop: of
+// Docker's fourteen those that an entrypoint uses which starts as root, chowns
+// its data, drops to a user and binds a low port, as those of the official
+// nginx, redis and postgres images do. The seccomp profile and
+// no_new_privileges limit all of them further.
 //
 // Left out, against Docker: MKNOD (device nodes), NET_RAW (forged packets;
 // ping works by the ping_group_range sysctl instead), SETFCAP (file

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"dunnage/spec"
 )
 
@@ -293,4 +295,25 @@ func (b *bench) logSize(r spec.CreateRequest) int64 {
 		b.t.Fatal(err)
 	}
 	return info.Size()
+}
+
+// TestCloseLeavesNothing: every goroutine of an engine ends with it.
+func TestCloseLeavesNothing(t *testing.T) {
+	b := newBench(t)
+	r := request(b.app(), 1, "serve", "8080")
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before := goleak.IgnoreCurrent()
+	b.connect()
+	b.run(r)
+	changes := b.Changes(b.ctx)
+	<-changes
+	b.exec(r.ID, "", "/testapp", "id")
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range changes { // closed, though its context lives
+	}
+	goleak.VerifyNone(t, before)
 }

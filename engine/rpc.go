@@ -16,17 +16,16 @@ import (
 
 // slowMethods are the calls that may rightly take longer than an ordinary one.
 var slowMethods = map[string]time.Duration{
-	"/containerd.services.tasks.v1.Tasks/Wait":             0,                // as long as the process lives
-	"/containerd.services.tasks.v1.Tasks/Create":           60 * time.Second, // shim and runc start; slow under load
-	"/containerd.services.tasks.v1.Tasks/Start":            60 * time.Second,
-	"/containerd.services.tasks.v1.Tasks/Delete":           60 * time.Second, // the shim gives the log writer up to 12 s
-	"/containerd.services.tasks.v1.Tasks/DeleteProcess":    60 * time.Second,
-	"/containerd.services.diff.v1.Diff/Apply":              30 * time.Minute, // unpacks a layer of any size
-	"/containerd.services.snapshots.v1.Snapshots/Commit":   5 * time.Minute,  // measures the layer's disk use
-	"/containerd.services.snapshots.v1.Snapshots/Remove":   5 * time.Minute,
-	"/containerd.services.images.v1.Images/Delete":         5 * time.Minute, // waits for the collection of garbage
-	"/containerd.services.leases.v1.Leases/Delete":         5 * time.Minute,
-	"/containerd.services.introspection.v1.Introspection/": 10 * time.Second,
+	"/containerd.services.tasks.v1.Tasks/Wait":           0,                // as long as the process lives
+	"/containerd.services.tasks.v1.Tasks/Create":         60 * time.Second, // shim and runc start; slow under load
+	"/containerd.services.tasks.v1.Tasks/Start":          60 * time.Second,
+	"/containerd.services.tasks.v1.Tasks/Delete":         60 * time.Second, // the shim gives the log writer up to 12 s
+	"/containerd.services.tasks.v1.Tasks/DeleteProcess":  60 * time.Second,
+	"/containerd.services.diff.v1.Diff/Apply":            30 * time.Minute, // unpacks a layer of any size
+	"/containerd.services.snapshots.v1.Snapshots/Commit": 5 * time.Minute,  // measures the layer's disk use
+	"/containerd.services.snapshots.v1.Snapshots/Remove": 5 * time.Minute,
+	"/containerd.services.images.v1.Images/Delete":       5 * time.Minute, // waits for the collection of garbage
+	"/containerd.services.leases.v1.Leases/Delete":       5 * time.Minute,
 }
 
 // contentLimit bounds the wait for one message about a blob. The slowest is
