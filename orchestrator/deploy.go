@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"dunnage/spec"
 )
@@ -101,8 +102,31 @@ func (l *Loop) pull(ctx context.Context, op *spec.Operation, p spec.Project) (ma
 	return out, nil
 }
 
+// An engine that is being restarted is waited for before a deploy fails.
+const (
+	engineBack  = 20 * time.Second
+	engineRetry = 100 * time.Millisecond
+)
+
+// findImage resolves ref among the stored images.
+func (l *Loop) findImage(ctx context.Context, ref string) (spec.PinnedImage, error) {
+	ctx, cancel := context.WithTimeout(ctx, engineBack)
+	defer cancel()
+	for {
+		image, err := l.cfg.Images.Resolve(ctx, ref)
+		if !errors.Is(err, spec.ErrUnavailable) {
+			return image, err
+		}
+		select {
+		case <-ctx.Done():
+			return image, err
+		case <-time.After(engineRetry):
+		}
+	}
+}
+
 func (l *Loop) ensureImage(ctx context.Context, op *spec.Operation, ref string) (spec.PinnedImage, error) {
-	image, err := l.cfg.Images.Resolve(ctx, ref)
+	image, err := l.findImage(ctx, ref)
 	if err == nil || !errors.Is(err, spec.ErrNotFound) {
 		return image, err
 	}

@@ -127,13 +127,13 @@ type result struct {
 	code           int
 }
 
-// run runs a verb in the folder of manifests.
+// run runs a verb in a folder without a manifest.
 func (h *host) run(env []string, args ...string) result {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, h.agent.Program, args...)
-	cmd.Dir = h.dir
+	cmd.Dir = h.lab.Dir // no manifest lies there
 	cmd.Env = append(append(os.Environ(), "DUNNAGE_HOST="+h.agent.URL()), env...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

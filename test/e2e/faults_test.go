@@ -1,0 +1,335 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"dunnage/internal/testenv"
+	"dunnage/spec"
+)
+
+// kill ends a recorded daemon of the lab as a crash would.
+func (h *host) kill(name string) {
+	h.t.Helper()
+	pid := h.lab.Pid(name)
+	if pid == 0 {
+		h.t.Fatalf("%s doesn't run", name)
+	}
+	h.killPid(pid)
+}
+
+func (h *host) killPid(pid int) {
+	h.t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		h.t.Fatalf("kill %d: %v", pid, err)
+	}
+	h.eventually(10*time.Second, fmt.Sprintf("process %d is gone", pid), func() error {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || strings.Contains(string(b), ") Z ") {
+			return nil
+		}
+		return errors.New("it lives")
+	})
+}
+
+// The agent may die at any time of a deploy: the next one finishes it, with no
+// request lost, no process restarted that needn't be, and nothing left over.
+func TestAgentKilledInMidDeploy(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 2, ""))
+	h.ready(2)
+	file := h.file("compose.yaml", hello("v2", 2, ""))
+	back := h.file("back.yaml", hello("v1", 2, ""))
+	h.underLoad(8080, func() {
+		for i, after := range []time.Duration{5, 40, 80, 130, 200, 300, 450, 700} {
+			next := []string{file, back}[i%2]
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			cmd := exec.CommandContext(ctx, h.agent.Program, "deploy", "-f", next)
+			cmd.Env = append(os.Environ(), "DUNNAGE_HOST="+h.agent.URL())
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(after * time.Millisecond) // the moment of death is the test's input
+			killAgent(h)
+			_ = cmd.Wait() // the command lost its agent
+			cancel()
+			h.start()
+			h.oneGeneration(2)
+		}
+	})
+	h.clean(h.ready(2))
+}
+
+// killAgent kills the agent without asking it anything afterwards.
+func killAgent(h *host) {
+	h.t.Helper()
+	pid := h.lab.Pid("agent")
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		h.t.Fatalf("kill agent: %v", err)
+	}
+	for range 1000 {
+		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err != nil || strings.Contains(string(b), ") Z ") {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	h.t.Fatal("the agent survives SIGKILL")
+}
+
+// oneGeneration waits until n replicas of one generation are ready and no
+// other replica is there.
+func (h *host) oneGeneration(n int) {
+	h.t.Helper()
+	rs := h.ready(n)
+	for _, r := range rs {
+		if r.Generation != rs[0].Generation {
+			h.t.Fatalf("two generations: %s and %s", r.Replica, rs[0].Replica)
+		}
+	}
+}
+
+func TestAgentRestartAdopts(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 3, ""))
+	before := h.ready(3)
+	h.underLoad(8080, func() {
+		for range 5 {
+			killAgent(h)
+			h.start()
+			if after := h.ready(3); pids(after) != pids(before) {
+				t.Fatalf("processes: %s, then %s", pids(before), pids(after))
+			}
+		}
+	})
+	for _, r := range h.ready(3) {
+		if r.Restarts != 0 {
+			t.Errorf("%s counts %d restarts", r.Replica, r.Restarts)
+		}
+	}
+	h.clean(h.ready(3))
+}
+
+func TestContainerdKilledUnderLoad(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 2, ""))
+	before := h.ready(2)
+	h.underLoad(8080, func() {
+		pid := h.containerdPid()
+		h.killPid(pid)
+		h.eventually(30*time.Second, "another containerd", func() error {
+			if now := h.findContainerd(); now == 0 || now == pid {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		h.mustDeploy(hello("v2", 2, ""))
+	})
+	if after := h.ready(2); pids(after) == pids(before) {
+		t.Error("the deploy after the kill replaced nothing")
+	}
+	h.clean(h.ready(2))
+}
+
+func (h *host) containerdPid() int {
+	h.t.Helper()
+	pid := h.findContainerd()
+	if pid == 0 {
+		h.t.Fatal("no containerd")
+	}
+	return pid
+}
+
+// findContainerd looks for the process whose arguments name this host's files.
+func (h *host) findContainerd() int {
+	return h.findProcess(func(argv []string) bool {
+		return filepath.Base(argv[0]) == "containerd" && strings.Contains(strings.Join(argv, " "), h.lab.Path("run/containerd"))
+	})
+}
+
+func (h *host) findProcess(match func(argv []string) bool) int {
+	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range procs {
+		b, err := os.ReadFile(p)
+		if err != nil || len(b) == 0 {
+			continue
+		}
+		if match(strings.Split(strings.TrimRight(string(b), "\x00"), "\x00")) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(p)))
+			return pid
+		}
+	}
+	return 0
+}
+
+// A killed shim takes its container's supervision along; the replica is
+// replaced, but never beside a copy that still lives.
+func TestShimKilled(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 1, "    restart: always\n"))
+	r := h.ready(1)[0]
+	shim := h.findProcess(func(argv []string) bool {
+		return strings.HasPrefix(filepath.Base(argv[0]), "containerd-shim") && strings.Contains(strings.Join(argv, " "), "-id "+r.Replica)
+	})
+	if shim == 0 {
+		t.Fatal("no shim")
+	}
+	copies := make(chan int, 1)
+	stop := make(chan struct{})
+	go func() { copies <- h.mostCopies(stop) }()
+	h.killPid(shim)
+	h.eventually(time.Minute, "another process", func() error {
+		rs := h.ps()
+		if len(rs) != 1 || rs[0].State != spec.StateReady || rs[0].Pid == r.Pid {
+			return fmt.Errorf("%+v", rs)
+		}
+		return nil
+	})
+	close(stop)
+	if n := <-copies; n != 1 {
+		t.Errorf("%d live copies at once", n)
+	}
+	h.answers(8080, "version v1")
+	h.clean(h.ready(1))
+}
+
+// mostCopies counts the containers' processes until stop is closed.
+func (h *host) mostCopies(stop chan struct{}) int {
+	most := 0
+	for {
+		select {
+		case <-stop:
+			return most
+		default:
+		}
+		n := 0
+		procs, _ := filepath.Glob("/proc/[0-9]*/cgroup")
+		for _, p := range procs {
+			cg, err := os.ReadFile(p)
+			if err != nil || !strings.Contains(string(cg), "/"+h.lab.Name+"/") {
+				continue
+			}
+			if exe, err := os.Readlink(filepath.Join(filepath.Dir(p), "exe")); err == nil && exe == "/hello" {
+				n++
+			}
+		}
+		most = max(most, n)
+	}
+}
+
+// A killed workload is out of the rules and back before long.
+func TestWorkloadKilled(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 2, "    restart: always\n"))
+	before := h.ready(2)
+	h.killPid(before[0].Pid)
+	h.eventually(30*time.Second, "the replica is back", func() error {
+		for _, r := range h.ps() {
+			if r.Replica == before[0].Replica && r.State == spec.StateReady && r.Pid != before[0].Pid && r.Restarts == 1 {
+				return nil
+			}
+		}
+		return errors.New("not yet")
+	})
+	h.clean(h.ready(2))
+}
+
+// Damage done behind our back is made good.
+func TestDamageIsRepaired(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 2, "    restart: always\n"))
+	h.ready(2)
+	onHost := func(argv ...string) {
+		t.Helper()
+		if out, err := exec.Command("nsenter", h.lab.OnHost(argv...)[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v: %s", argv, err, out)
+		}
+	}
+	for name, damage := range map[string]func(){
+		"nat flushed": func() { onHost("iptables", "-t", "nat", "-F") },
+		"everything flushed": func() {
+			onHost("iptables", "-F")
+			onHost("iptables", "-t", "nat", "-F")
+			onHost("ip6tables", "-t", "nat", "-F")
+		},
+		"container deleted": func() {
+			id := h.ready(2)[0].Replica
+			_, _ = h.ctr("task", "kill", "-s", "SIGKILL", id)
+			_, _ = h.ctr("task", "rm", "-f", id)
+			_, _ = h.ctr("container", "rm", id)
+		},
+		"link deleted": func() {
+			out, err := exec.Command("nsenter", h.lab.OnHost("ip", "-br", "link")[1:]...).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for line := range strings.Lines(string(out)) {
+				if f := strings.Fields(line); strings.HasPrefix(f[0], "dun") {
+					onHost("ip", "link", "del", strings.Split(f[0], "@")[0])
+					return
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			damage()
+			h.eventually(30*time.Second, "it answers on both replicas", func() error {
+				for range 6 {
+					if _, err := h.get(8080, "/"); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			h.ready(2)
+			h.rulesEqual()
+		})
+	}
+}
+
+func TestAgentRefusesToStart(t *testing.T) {
+	testenv.Root(t)
+	tools, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	agent := filepath.Join(tools, "dunnage")
+	args := []string{"agent", "--state-dir", dir + "/s", "--run-dir", dir + "/r", "--containerd", "managed"}
+	for name, tc := range map[string]struct {
+		cmd  *exec.Cmd
+		want string
+	}{
+		"not root":       {exec.Command("setpriv", append([]string{"--reuid=65534", "--regid=65534", "--clear-groups", agent}, args...)...), "needs root"},
+		"no iptables":    {exec.Command("unshare", append([]string{"--mount", "--net", "sh", "-c", "mount -t tmpfs none /usr/sbin && PATH=/usr/bin exec \"$@\"", "sh", agent}, args...)...), "iptables"},
+		"no containerd":  {inPath(exec.Command("unshare", append([]string{"--net", agent}, args...)...), "/nowhere"), "apt install containerd"},
+		"bad pool":       {exec.Command(agent, append(args, "--pool", "10.0.0.0")...), "--pool"},
+		"bad containerd": {exec.Command("unshare", append([]string{"--net", agent}, append(args, "--containerd", "/no/such.sock")...)...), "/no/such.sock"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "not root" {
+				if err := os.Chmod(tools, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			out, err := tc.cmd.CombinedOutput()
+			if err == nil || !strings.Contains(string(out), tc.want) {
+				t.Fatalf("%v: %s; want %q", err, out, tc.want)
+			}
+		})
+	}
+}
+
+func inPath(c *exec.Cmd, path string) *exec.Cmd {
+	c.Path, _ = exec.LookPath(c.Args[0])
+	c.Env = append(os.Environ(), "PATH="+path)
+	return c
+}
