@@ -19,6 +19,8 @@ func (n *Network) ensureHost(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	n.host.Lock()
+	defer n.host.Unlock()
 	if err := n.ensureForwarding(); err != nil {
 		return err
 	}
