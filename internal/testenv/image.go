@@ -145,19 +145,10 @@ func opener(t testing.TB, files []File) tarball.Opener {
 	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil }
 }
 
-var testApp = sync.OnceValues(func() ([]byte, error) {
-	path, err := build("./internal/testenv/testapp")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(filepath.Dir(path)) //nolint:errcheck // in the temporary directory
-	return os.ReadFile(path)
-})
-
 // TestApp is the static program of internal/testenv/testapp, built once a test run.
 func TestApp(t testing.TB) []byte {
 	t.Helper()
-	b, err := testApp()
+	b, err := os.ReadFile(Program(t, "./internal/testenv/testapp"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,22 +177,25 @@ func Program(t testing.TB, pkg string) string {
 	return path
 }
 
-// build makes a static program in a new temporary directory.
+// build makes a static program in build/test of the checkout. It gets there by
+// a rename, because another package's tests may be running the earlier one.
 func build(pkg string) (string, error) {
 	_, file, _, ok := runtime.Caller(0)
 	if !ok {
 		return "", fmt.Errorf("find the module: no caller")
 	}
-	dir, err := os.MkdirTemp("", "dunnage-build")
-	if err != nil {
+	module := filepath.Join(filepath.Dir(file), "..", "..")
+	dir := filepath.Join(module, "build", "test")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, filepath.Base(pkg))
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, pkg)
-	cmd.Dir = filepath.Join(filepath.Dir(file), "..", "..")
+	tmp := fmt.Sprintf("%s.%d", path, os.Getpid())
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", tmp, pkg)
+	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 	}
-	return path, nil
+	return path, os.Rename(tmp, path)
 }
