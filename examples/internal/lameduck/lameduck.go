@@ -48,7 +48,7 @@ func serve(ctx context.Context, l net.Listener, h http.Handler, limit time.Durat
 	leaving.Store(true)
 	open.awaitNone(limit)
 	err := srv.Close()
-	<-failed
+	_ = <-failed // says that the server was closed
 	return err
 }
 

@@ -101,7 +101,10 @@ func TestLimit(t *testing.T) {
 	ask(t, connect(t, addr)) // stays open and silent
 	leave()
 	select {
-	case <-ended:
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
 	case <-time.After(5 * time.Second):
 		t.Error("a silent connection kept the server beyond its limit")
 	}
