@@ -8,6 +8,7 @@ package lameduck
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"os/signal"
@@ -48,7 +49,9 @@ func serve(ctx context.Context, l net.Listener, h http.Handler, limit time.Durat
 	leaving.Store(true)
 	open.awaitNone(limit)
 	err := srv.Close()
-	_ = <-failed // says that the server was closed
+	if served := <-failed; !errors.Is(served, http.ErrServerClosed) {
+		return served
+	}
 	return err
 }
 
