@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 
 	"dunnage/spec"
 
@@ -17,6 +18,8 @@ type converter struct {
 	volumes     map[string]spec.Volume
 	usedVolumes map[string]bool
 	usedNets    map[string]bool
+
+	unsaidRestart []string // services without the key
 }
 
 func newConverter(l *loading, in *types.Project) *converter {
@@ -45,6 +48,9 @@ func (c *converter) project() spec.Project {
 	}
 	if len(p.Services) == 0 && len(c.in.DisabledServices) > 0 {
 		c.failAt(refuse("Activate one with --profile", "every service belongs to a profile, and none is active"), "services")
+	}
+	if len(c.unsaidRestart) > 0 {
+		c.report.note("%s: restarted when a replica fails, since restart isn't set; Compose would leave it dead. restart: \"no\" asks for that", strings.Join(c.unsaidRestart, ", "))
 	}
 	p.Networks = c.networks()
 	p.Volumes = c.declaredVolumes()
@@ -94,6 +100,9 @@ func (c *converter) service(name string, in types.ServiceConfig) spec.Service {
 		DependsOn: dependencies(in.DependsOn),
 	}
 	s.Restart, _ = parseRestart(in.Restart) // checked by the walk
+	if in.Restart == "" {
+		c.unsaidRestart = append(c.unsaidRestart, name)
+	}
 	x := c.extension(name, in)
 	s.Drain, s.Allow = x.drain, x.allow
 	s.Container.Probes = c.probes(name, in, x.probe)

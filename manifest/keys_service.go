@@ -6,7 +6,7 @@ var serviceKeys = []key{
 	yes("services.*", kindMap, "Names are letters and digits, separated by single `.`, `_` or `-`; project and service together have at most 60 characters."),
 	yes("services.*.profiles", kindTextList, "A service with profiles is part of the project only when one of them is active (`--profile`, COMPOSE_PROFILES). Its keys and values are checked all the same."),
 	yes("services.*.profiles.[]", kindText, ""),
-	yes("services.*.restart", kindRestart, "`no`, `always`, `unless-stopped`, `on-failure[:N]`; without it `no`, as in Compose."),
+	other("services.*.restart", kindRestart, "`no`, `always`, `unless-stopped`, `on-failure[:N]`, as in Compose. Without the key `on-failure`: a replica that dies is replaced, and a job that ends well is done; Compose would leave both."),
 	yes("services.*.scale", kindCount, "The number of replicas; must agree with deploy.replicas."),
 	yes("services.*.deploy", kindMap, ""),
 	yes("services.*.deploy.replicas", kindCount, "The number of replicas, 0 or more. They share published ports."),
@@ -32,7 +32,7 @@ var serviceKeys = []key{
 	yes("services.*.depends_on.*.required", kindBool, ""),
 	other("services.*.depends_on.*.restart", kindFalse, "`false` only: a service isn't restarted because another one was; its address doesn't change."),
 
-	yes("services.*.healthcheck", kindMap, "Decides when a replica is ready and when it leaves the rules. Without it and without x-dunnage.probe: a TCP check on the first published, else the first exposed TCP port, else \"has run for 2 s\". The image's own HEALTHCHECK isn't used."),
+	yes("services.*.healthcheck", kindMap, "Decides when a replica is ready and when it leaves the rules. Without it and without x-dunnage.probe: a TCP check on the first published, else the first exposed TCP port, which may take a minute to open, else \"has run for 2 s\". The image's own HEALTHCHECK isn't used."),
 	yes("services.*.healthcheck.test", kindTextOrList, "A text runs in `/bin/sh -c`; a list starts with CMD, CMD-SHELL or NONE."),
 	yes("services.*.healthcheck.test.[]", kindText, ""),
 	yes("services.*.healthcheck.interval", kindPeriod, "Default 30 s, counted from the end of one check to the start of the next."),

@@ -115,6 +115,9 @@ func pairPorts(text string, base spec.Port, host string, target portRange) ([]sp
 		return nil, refuse("Publish fewer", "%q publishes %d ports, but one file may publish at most %d", clip(text), target.size(), maxPorts)
 	}
 	var published portRange
+	if host == "0" && target.size() > 1 {
+		return nil, refuse("Leave the host's part out to have ports picked", "%q publishes one host port for %d container ports", clip(text), target.size())
+	}
 	if host != "" && host != "0" {
 		published, _ = parsePortRange(host) // checked by the caller
 		if published.size() != target.size() && target.size() != 1 {

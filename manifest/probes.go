@@ -1,6 +1,8 @@
 package manifest
 
 import (
+	"time"
+
 	"dunnage/spec"
 
 	"github.com/compose-spec/compose-go/v2/types"
@@ -24,10 +26,17 @@ func (c *converter) probes(name string, in types.ServiceConfig, network *spec.Pr
 		return out
 	}
 	if port := defaultProbePort(in); port != 0 && !off {
-		return []spec.Probe{networkDefaults(spec.ProbeTCP, port)}
+		p := networkDefaults(spec.ProbeTCP, port)
+		p.StartPeriod = spec.Duration(defaultStartPeriod)
+		return []spec.Probe{p}
 	}
 	return []spec.Probe{networkDefaults(spec.ProbeRunning, 0)}
 }
+
+// defaultStartPeriod is how long software may take until it listens when nobody
+// said how to look at it. A database that initialises or a JVM takes tens of
+// seconds; a success ends the wait at once.
+const defaultStartPeriod = time.Minute
 
 func disabled(in *types.HealthCheckConfig) bool {
 	return in.Disable || len(in.Test) > 0 && in.Test[0] == "NONE"

@@ -142,7 +142,7 @@ func parseRestart(v string) (spec.RestartPolicy, error) {
 	p := spec.RestartPolicy{Mode: spec.RestartMode(mode)}
 	switch {
 	case v == "":
-		p.Mode = spec.RestartNo
+		p.Mode = spec.RestartOnFailure
 		return p, nil
 	case counted && p.Mode == spec.RestartOnFailure:
 		n, err := strconv.Atoi(count)
