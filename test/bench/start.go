@@ -78,9 +78,13 @@ func awaitAnswer(ctx context.Context, l *lab.Lab, port string) error {
 	return fmt.Errorf("no answer from %s: %w", net.JoinHostPort(l.Host.String(), port), err)
 }
 
-// connectLimit is short: a SYN that is dropped while somebody sets rules up is
-// sent again only after a second, and that would be what is measured.
-const connectLimit = 20 * time.Millisecond
+// The limits are short: a SYN that is dropped while somebody sets rules up is
+// sent again only after a second, by us or by a proxy that has accepted us, and
+// that would be what is measured.
+const (
+	connectLimit = 20 * time.Millisecond
+	answerLimit  = 100 * time.Millisecond
+)
 
 func askOnce(host netip.Addr, port string) error {
 	conn, err := net.DialTimeout("tcp", net.JoinHostPort(host.String(), port), connectLimit)
@@ -88,7 +92,7 @@ func askOnce(host netip.Addr, port string) error {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(answerLimit)); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n"); err != nil {
