@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -21,6 +22,9 @@ func connect(to netip.AddrPort) (time.Duration, error) {
 	start := time.Now()
 	err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
 	took := time.Since(start)
+	if errors.Is(err, unix.EINTR) { // Go's scheduler; this one wasn't timed well
+		return connect(to)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("connect to %s: %w", to, err)
 	}
