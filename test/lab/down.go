@@ -20,17 +20,36 @@ func (l *Lab) Down(ctx context.Context) error {
 	errs := []error{l.stopRecorded(ctx)}
 	procs := l.processes()
 	cgroups := append(cgroupsOf(procs), l.ownCgroups()...)
-	errs = append(errs, kill(ctx, procs), l.unmount(), removeCgroups(ctx, cgroups))
-	if !l.OnMachine {
-		for _, ns := range []string{l.clientNS(), l.hostNS()} {
-			if _, err := os.Stat(nsPath(ns)); err == nil {
-				_, err := Output(ctx, "ip", "netns", "del", ns)
-				errs = append(errs, err)
-			}
-		}
-	}
+	errs = append(errs, kill(ctx, procs), l.unmount(), removeCgroups(ctx, cgroups), l.removeNetwork(ctx))
 	errs = append(errs, os.RemoveAll(l.Dir))
 	return errors.Join(errs...)
+}
+
+func (l *Lab) removeNetwork(ctx context.Context) error {
+	if l.OnMachine {
+		return nil
+	}
+	var errs []error
+	for _, ns := range []string{l.clientNS(), l.hostNS()} {
+		if _, err := os.Stat(nsPath(ns)); err == nil {
+			_, err := Output(ctx, "ip", "netns", "del", ns)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Reboot does to the host what a power cycle does: every process is killed at
+// once; mounts, cgroups, rules and the agent's run directory are gone; the
+// state directory is as it was.
+func (l *Lab) Reboot(ctx context.Context) error {
+	procs := l.processes()
+	cgroups := append(cgroupsOf(procs), l.ownCgroups()...)
+	err := errors.Join(kill(ctx, procs), l.unmount(), removeCgroups(ctx, cgroups), l.removeNetwork(ctx), os.RemoveAll(l.Path("run")))
+	if err != nil {
+		return err
+	}
+	return l.addNetwork(ctx)
 }
 
 func (l *Lab) pids() string { return l.Path("pids") }

@@ -59,6 +59,11 @@ func (l *Lab) Up(ctx context.Context) error {
 	if err := os.MkdirAll(l.pids(), 0o700); err != nil {
 		return fmt.Errorf("make folder: %w", err)
 	}
+	return l.addNetwork(ctx)
+}
+
+// addNetwork makes the namespaces and the wire between them.
+func (l *Lab) addNetwork(ctx context.Context) error {
 	if l.OnMachine {
 		return nil
 	}
