@@ -72,6 +72,7 @@ type memory struct {
 	applied  spec.Routing         // last routing that Apply reported done
 	draining map[string]time.Time // replica -> first seen running and unnamed with connections
 	stopping map[string]time.Time // replica -> stop signal sent
+	routed   map[string]bool      // replica -> a rule has named its present process
 	names    map[string]string    // replica -> fingerprint of its hosts file
 	failures map[string]failure   // replica -> failed actions on it
 	shown    map[string]spec.ReplicaState
@@ -102,7 +103,7 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 		events:   newEvents(cfg.Clock),
 		ops:      newOperations(cfg.Clock),
 		memory: memory{
-			draining: map[string]time.Time{}, stopping: map[string]time.Time{}, names: map[string]string{},
+			draining: map[string]time.Time{}, stopping: map[string]time.Time{}, names: map[string]string{}, routed: map[string]bool{},
 			failures: map[string]failure{}, shown: map[string]spec.ReplicaState{}, pulling: map[string]bool{}, purge: map[string][]spec.Volume{},
 		},
 	}

@@ -115,6 +115,7 @@ func (l *Loop) recall(r *plan.Replica) {
 // a replica stay, since there is nothing of it to see yet.
 func (l *Loop) forget(all map[string]*plan.Replica) {
 	gone := func(id string) bool { return all[id] == nil }
+	maps.DeleteFunc(l.routed, func(id string, _ bool) bool { return gone(id) || !all[id].Alive() })
 	maps.DeleteFunc(l.names, func(id, _ string) bool { return gone(id) })
 	maps.DeleteFunc(l.failures, func(id string, f failure) bool {
 		return gone(id) && l.cfg.Clock.Now().Sub(f.at) > lookAnyway*10
@@ -142,12 +143,17 @@ func (l *Loop) probe(rs []plan.Replica) {
 	}
 }
 
-// count asks for the connections of replicas that run but aren't named: those
-// that may have to be waited for.
+// count asks for the connections of replicas that run but are no longer named:
+// those that may have to be waited for. One that no rule has named since it
+// started has none, and a deploy waits for every look.
 func (l *Loop) count(ctx context.Context, rs []plan.Replica) error {
 	var addrs []netip.Addr
 	for _, r := range rs {
-		if r.Phase == spec.PhaseRunning && !r.Named && r.StoppingSince.IsZero() {
+		if r.Named {
+			l.routed[r.ID] = true
+		}
+		known := l.routed[r.ID] || r.StartedAt.Before(l.began)
+		if r.Phase == spec.PhaseRunning && !r.Named && known && r.StoppingSince.IsZero() {
 			addrs = append(addrs, plan.Addresses(r.Record)...)
 		}
 	}
