@@ -151,6 +151,7 @@ func (l *loading) merge(ctx context.Context) (*types.Project, error) {
 		o.Profiles = l.profiles()
 		o.SkipExtends, o.SkipInclude = true, true
 		o.SkipConsistencyCheck = true // done here, with positions
+		o.SkipValidation = true       // the table is stricter than the schema, whose compilation takes 15 ms of every deploy
 		o.SkipResolveEnvironment = true
 		o.SkipResolveLabels = true
 	})

@@ -31,53 +31,59 @@ func (n *Network) Apply(ctx context.Context, r spec.Routing) error {
 	if err := n.addServiceRoutes(r); err != nil {
 		return err
 	}
-	changed, err := n.syncTables(ctx, v4, v6)
+	done, err := n.syncTables(ctx, v4, v6)
 	if err != nil {
 		return err
 	}
 	if err := n.removeServiceRoutes(r); err != nil {
 		return err
 	}
-	return n.sweep(ctx, r, changed)
+	return n.sweep(ctx, r, done)
 }
 
-// sweep runs after every change, and once after the start: the agent before
-// may have died between its commit and its sweep.
-func (n *Network) sweep(ctx context.Context, r spec.Routing, changed bool) error {
-	if n.swept && !changed {
+// sweep runs after every change that can leave a flow behind: one that takes a
+// backend away, or one beside published UDP ports, whose clients may have been
+// asking in vain before. And once after the start, since the agent before may
+// have died between its commit and its sweep. A walk through conntrack's table
+// takes 20 ms however little is in it.
+func (n *Network) sweep(ctx context.Context, r spec.Routing, done change) error {
+	udp := slices.ContainsFunc(r.Published, func(p spec.PublishedRoute) bool { return p.Protocol == spec.UDP })
+	if n.swept && !done.unnamed && !(done.wrote && (udp || n.udp)) {
 		return nil
 	}
 	n.swept = false
 	if err := n.sweepUDP(ctx, r); err != nil {
 		return err
 	}
-	n.swept = true
+	n.swept, n.udp = true, udp
 	return nil
 }
 
 // syncTables works on both families side by side: a commit in nf_tables takes
 // 12 ms at least. The first call of a process also clears the backend and the
 // family that an earlier configuration may have used.
-func (n *Network) syncTables(ctx context.Context, v4, v6 rules.Document) (changed bool, err error) {
-	var changed4, changed6 bool
+func (n *Network) syncTables(ctx context.Context, v4, v6 rules.Document) (change, error) {
+	var done4, done6 change
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		changed4, err = n.tables.v4.sync(gctx, v4)
+		done4, err = n.tables.v4.sync(gctx, v4, n.rules())
 		return err
 	})
 	if n.cfg.Pool6.IsValid() || !n.swept {
 		g.Go(func() (err error) {
-			changed6, err = n.tables.v6.sync(gctx, v6)
+			done6, err = n.tables.v6.sync(gctx, v6, n.rules())
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return true, err
+		n.swept = false // what was written before the failure is swept with the next try
+		return change{}, err
 	}
+	done := change{wrote: done4.wrote || done6.wrote, unnamed: done4.unnamed || done6.unnamed}
 	if !n.swept {
-		return changed4 || changed6, n.removeOther(ctx)
+		return done, n.removeOther(ctx)
 	}
-	return changed4 || changed6, nil
+	return done, nil
 }
 
 // removeOther deletes our rules from the backend that isn't in use (any more).
@@ -134,22 +140,19 @@ func ruleText(v4, v6 rules.Document) string {
 
 // kernel reads both families side by side.
 func (n *Network) kernel(ctx context.Context) (v4, v6 rules.Document, err error) {
-	var text4, text6 string
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		text4, err = n.tables.v4.read(gctx)
+		_, v4, err = n.tables.v4.rules(gctx)
 		return err
 	})
 	if n.cfg.Pool6.IsValid() {
 		g.Go(func() (err error) {
-			text6, err = n.tables.v6.read(gctx)
+			_, v6, err = n.tables.v6.rules(gctx)
 			return err
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return nil, nil, err
-	}
-	return rules.Parse(text4), rules.Parse(text6), nil
+	err = g.Wait()
+	return v4, v6, err
 }
 
 // Remove deletes everything that dunnage has on the host's network beside the

@@ -103,7 +103,7 @@ func testUDPSwap(t *testing.T, backend Backend) {
 
 	// A restart that had not swept yet: committed, then killed.
 	routes := routing(old.backend(0))
-	if _, err := w.net.tables.v4.sync(w.ctx, mustRender(t, w, routes)); err != nil {
+	if _, err := w.net.tables.v4.sync(w.ctx, mustRender(t, w, routes), w.net.rules()); err != nil {
 		t.Fatal(err)
 	}
 	if w.net, err = New(w.net.cfg); err != nil {

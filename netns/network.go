@@ -44,6 +44,7 @@ type Network struct {
 	host  sync.Mutex // one at a time sets up the host: replicas attach side by side
 	mu    sync.Mutex // one Apply or Remove at a time: they read, compare and write
 	swept bool       // UDP entries have been compared with the rules since the start
+	udp   bool       // at the last sweep, some UDP port was published
 }
 
 // New finds the iptables programs; it changes nothing. Errors: a pool that

@@ -3,42 +3,57 @@ package netns
 import (
 	"context"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"dunnage/netns/rules"
 )
 
-// sync makes one family's rules equal to want and reports whether it wrote
-// anything. Order: chains of the scaffold, then the nat chains, then the jumps
-// that make them live. Of these, only the nat chains differ in a redeploy: one
-// document, one commit.
-func (p programs) sync(ctx context.Context, want rules.Document) (changed bool, err error) {
-	text, err := p.read(ctx)
+// change says what a sync did.
+type change struct {
+	wrote   bool
+	unnamed bool // some backend is no longer named
+}
+
+// sync makes one family's rules equal to want. Order: chains of the scaffold,
+// then the nat chains, then the jumps that make them live. Of these, only the
+// nat chains differ in a redeploy: one document, one commit. With the scaffold
+// it is one document still, but a commit for each table, in this order.
+func (p programs) sync(ctx context.Context, want rules.Document, cfg rules.Config) (change, error) {
+	text, have, err := p.rules(ctx)
 	if err != nil {
-		return false, err
+		return change{}, err
 	}
-	have := rules.Parse(text)
 	if rules.Equal(want, have) && (len(want) == 0 || rules.HasUserChain(text)) {
-		return false, nil
+		return change{}, nil
 	}
 	missing, extra := jumps(want, have)
 	if err := p.deleteJumps(extra); err != nil {
-		return true, err
+		return change{}, err
 	}
 	if len(want) > 0 && !rules.HasUserChain(text) {
 		if err := p.makeUserChain(); err != nil {
-			return true, err
+			return change{}, err
 		}
 	}
-	scaffold := rules.Diff(want.Table("raw"), have.Table("raw")) + rules.Diff(want.Table("filter"), have.Table("filter"))
-	for _, doc := range []string{scaffold, rules.Diff(want.Table("nat"), have.Table("nat"))} {
-		if doc == "" {
-			continue
-		}
+	var doc string
+	for _, table := range []string{"raw", "filter", "nat"} {
+		doc += rules.Diff(want.Table(table), have.Table(table))
+	}
+	if doc != "" {
 		if err := p.commit(ctx, doc); err != nil {
-			return true, err
+			return change{}, err
 		}
 	}
-	return true, p.insertJumps(missing)
+	return change{wrote: true, unnamed: loses(rules.Named(have, cfg), rules.Named(want, cfg))}, p.insertJumps(missing)
+}
+
+// loses reports whether after lacks one of before; both are sorted.
+func loses(before, after []netip.Addr) bool {
+	return slices.ContainsFunc(before, func(a netip.Addr) bool {
+		_, found := slices.BinarySearchFunc(after, a, netip.Addr.Compare)
+		return !found
+	})
 }
 
 // tableJump is a jump and the table it stands in.
@@ -116,7 +131,7 @@ func (p programs) makeUserChain() error {
 // remove deletes everything of ours; the operator's chain only if it is empty
 // and nothing leads to it.
 func (p programs) remove(ctx context.Context) error {
-	if _, err := p.sync(ctx, nil); err != nil {
+	if _, err := p.sync(ctx, nil, rules.Config{}); err != nil {
 		return err
 	}
 	text, err := p.read(ctx)

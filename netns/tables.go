@@ -37,6 +37,7 @@ type programs struct {
 	iptables, save, restore string
 	proto                   iptables.Protocol
 	legacy                  bool
+	last                    *reading
 }
 
 func (p programs) found() bool { return p.save != "" && p.restore != "" && p.iptables != "" }
@@ -85,7 +86,7 @@ func hostBackend() (Backend, error) {
 
 // findPrograms looks for "iptables-nft-save" and its kin.
 func findPrograms(name string, b Backend) programs {
-	p := programs{proto: iptables.ProtocolIPv4, legacy: b == Legacy}
+	p := programs{proto: iptables.ProtocolIPv4, legacy: b == Legacy, last: &reading{}}
 	if name == "ip6tables" {
 		p.proto = iptables.ProtocolIPv6
 	}

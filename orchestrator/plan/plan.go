@@ -25,7 +25,7 @@ func Make(d Desired, o Observed) Plan {
 		}
 	}
 	b.plan.Routing = routes(d, all)
-	if !o.RulesEqual || !b.plan.Routing.Equal(o.Applied) {
+	if (!o.RulesEqual || !b.plan.Routing.Equal(o.Applied)) && !b.postpone(o) {
 		b.plan.Actions = append(b.plan.Actions, Apply{b.plan.Routing})
 	}
 	applied := o.RulesEqual && b.plan.Routing.Equal(o.Applied)
@@ -37,6 +37,23 @@ func Make(d Desired, o Observed) Plan {
 	}
 	b.plan.Status = describe(d, all, o)
 	return b.plan
+}
+
+// postpone reports whether the rules can wait for the next look: they move no
+// connection, and creates are at hand. A deploy's new networks and empty routes
+// take as long to commit as a process to start, and then run beside the starts.
+func (b *builder) postpone(o Observed) bool {
+	creates := slices.ContainsFunc(b.plan.Actions, func(a Action) bool { _, ok := a.(Create); return ok })
+	if !creates || !o.RulesEqual {
+		return false
+	}
+	backends := map[string]bool{}
+	for _, s := range b.plan.Routing.Services {
+		for _, t := range s.Backends {
+			backends[t.Replica] = true
+		}
+	}
+	return !slices.ContainsFunc(o.Replicas, func(r Replica) bool { return r.Named != backends[r.ID] })
 }
 
 // builder collects a plan.
