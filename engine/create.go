@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 
@@ -24,7 +25,7 @@ func (e *Engine) Create(ctx context.Context, r spec.CreateRequest) error {
 	} else if !errdefs.IsNotFound(err) {
 		return e.wrap(ctx, err, "look for container %s", r.ID)
 	}
-	image, err := e.storedByDigest(ctx, r.Image.Digest)
+	image, err := e.toRun(ctx, r.Image.Digest)
 	if err != nil {
 		return fmt.Errorf("create %s: image %s: %w", r.ID, r.Image.Pinned(), err)
 	}
@@ -34,10 +35,11 @@ func (e *Engine) Create(ctx context.Context, r spec.CreateRequest) error {
 	return nil
 }
 
-// create argues its order thus: the snapshot is held by a lease until the
-// container record refers to it, so a crash before leaves a snapshot that
-// containerd collects when the lease has run out; what the mounts need comes
-// last, because Start makes it again if it is missing.
+// create argues its order thus: the snapshot is a root of containerd's garbage
+// collection by its own label, so that it needs no lease until the container
+// record refers to it, and Remove deletes it by the replica's ID, which the
+// agent's store knows since before; what the mounts need comes last, because
+// Start makes it again if it is missing.
 func (e *Engine) create(ctx context.Context, r spec.CreateRequest, image *storedImage) error {
 	rec := record{Mounts: allMounts(r.Container.Mounts, image.config), StopSignal: stopSignal(r.Container, image.config)}
 	if _, err := parseSignal(rec.StopSignal); err != nil {
@@ -50,11 +52,6 @@ func (e *Engine) create(ctx context.Context, r spec.CreateRequest, image *stored
 			}
 		}
 	}
-	ctx, release, err := e.leaseFor(ctx, "create-"+r.ID, leaseLife)
-	if err != nil {
-		return err
-	}
-	defer release()
 	layers, err := e.prepareSnapshot(ctx, r, image)
 	if err != nil {
 		return err
@@ -70,8 +67,8 @@ func (e *Engine) create(ctx context.Context, r spec.CreateRequest, image *stored
 	return e.prepareMounts(r.ID, rec.Mounts, func() (*rootView, error) { return root, nil })
 }
 
-// leaseLife bounds how long a crash in Create keeps a snapshot from collection.
-const leaseLife = 10 * time.Minute
+// rootLabel keeps a snapshot from being collected.
+var rootLabel = snapshots.WithLabels(map[string]string{"containerd.io/gc.root": "dunnage"})
 
 // leaseFor keeps what is made with the returned context from being collected
 // until it is released, or for as long as life. One that a crash left is used on.
@@ -95,12 +92,12 @@ func (e *Engine) leaseFor(ctx context.Context, id string, life time.Duration) (c
 // the rest of a crash.
 func (e *Engine) prepareSnapshot(ctx context.Context, r spec.CreateRequest, image *storedImage) ([]mount.Mount, error) {
 	s := e.client.SnapshotService(e.cfg.Snapshotter)
-	mounts, err := s.Prepare(ctx, r.ID, image.chain)
+	mounts, err := s.Prepare(ctx, r.ID, image.chain, rootLabel)
 	if errdefs.IsAlreadyExists(err) {
 		if err := s.Remove(ctx, r.ID); err != nil && !errdefs.IsNotFound(err) {
 			return nil, e.wrap(ctx, err, "remove the writable layer that a crash left")
 		}
-		mounts, err = s.Prepare(ctx, r.ID, image.chain)
+		mounts, err = s.Prepare(ctx, r.ID, image.chain, rootLabel)
 	}
 	return mounts, e.wrap(ctx, err, "make writable layer over image %s (is it unpacked?)", r.Image.Pinned())
 }

@@ -56,8 +56,9 @@ type Engine struct {
 	started  startRecords
 	cgroup   cgroups
 	nudges   nudges
-	replicas keyedMutex // by replica ID: create, start and remove take turns
-	volumes  keyedMutex // by volume: one copy-up at a time
+	known    knownImages // by digest
+	replicas keyedMutex  // by replica ID: create, start and remove take turns
+	volumes  keyedMutex  // by volume: one copy-up at a time
 
 	ctx    context.Context // ends with Close; owns the watchers of lost processes
 	cancel context.CancelFunc

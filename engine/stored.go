@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -39,7 +40,45 @@ func (e *Engine) storedByDigest(ctx context.Context, dgst string) (*storedImage,
 	if err != nil {
 		return nil, e.wrap(ctx, err, "find image %s", dgst)
 	}
-	return e.stored(ctx, target)
+	s, err := e.stored(ctx, target)
+	if err == nil {
+		e.known.put(dgst, s)
+	}
+	return s, err
+}
+
+// toRun is the image for a container. One that was read before isn't read
+// again: if it has been removed since, its layers are missing, and the
+// snapshot that the container needs can't be made.
+func (e *Engine) toRun(ctx context.Context, dgst string) (*storedImage, error) {
+	if s := e.known.get(dgst); s != nil {
+		return s, nil
+	}
+	return e.storedByDigest(ctx, dgst)
+}
+
+// knownImages remembers what digests mean.
+type knownImages struct {
+	mu  sync.Mutex
+	all map[string]*storedImage
+}
+
+// maxKnown bounds the memory to some hundred kilobytes.
+const maxKnown = 256
+
+func (k *knownImages) get(dgst string) *storedImage {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.all[dgst]
+}
+
+func (k *knownImages) put(dgst string, s *storedImage) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.all == nil || len(k.all) >= maxKnown {
+		k.all = make(map[string]*storedImage)
+	}
+	k.all[dgst] = s
 }
 
 func (e *Engine) stored(ctx context.Context, target ocispec.Descriptor) (*storedImage, error) {
