@@ -21,9 +21,9 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 # Debian packages. This is the one list: each target names its share of it,
 # and `debs` installs what is missing.
-DEBS_RUN   := ca-certificates containerd conntrack iproute2 iptables procps runc util-linux
+DEBS_RUN   := ca-certificates containerd iproute2 iptables procps runc util-linux
 DEBS_IMAGE := mmdebstrap
-DEBS_TEST  := $(DEBS_RUN) $(DEBS_IMAGE) curl docker-registry hping3 jq nftables skopeo socat strace
+DEBS_TEST  := $(DEBS_RUN) $(DEBS_IMAGE) conntrack curl docker-registry hping3 jq nftables skopeo socat strace
 DEBS_PEERS := docker.io docker-compose podman containernetworking-plugins
 
 GO_FILES := $(shell git ls-files --cached --others --exclude-standard '*.go' go.mod go.sum 2>/dev/null)

@@ -132,3 +132,9 @@ func (r *report) err() error {
 	})
 	return slices.CompactFunc(r.errs, func(a, b *Error) bool { return *a == *b })
 }
+
+// notFound is spec.ErrNotFound in words of its own.
+type notFound string
+
+func (e notFound) Error() string { return string(e) }
+func (e notFound) Unwrap() error { return spec.ErrNotFound }

@@ -103,7 +103,7 @@ func findSources(o Options, env map[string]string, r *report) ([]source, error) 
 		files = discover(o.WorkingDir, r)
 	}
 	if len(files) == 0 {
-		return nil, fmt.Errorf("no manifest: none of %s in %s or above; name one with -f", strings.Join(fileNames, ", "), o.WorkingDir)
+		return nil, notFound(fmt.Sprintf("no manifest: none of %s in %s or above; name one with -f", strings.Join(fileNames, ", "), o.WorkingDir))
 	}
 	sources := make([]source, 0, len(files))
 	for _, f := range files {

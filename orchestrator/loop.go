@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +38,9 @@ const (
 	// lookAnyway is the longest time between two looks: what sends no event
 	// (rules that somebody flushed, a lost event) is seen after it.
 	lookAnyway = 2 * time.Second
+	// surroundings is the time between two looks at what others have set up
+	// on the host: it costs a run of iptables-save in each backend.
+	surroundings = 30 * time.Second
 	// afterFailure keeps a failing action from spinning the loop.
 	afterFailure = 100 * time.Millisecond
 )
@@ -69,17 +73,19 @@ type Loop struct {
 // memory is what the loop learns by looking and may lose: after a restart the
 // next looks find it again, at worst by beginning a drain anew.
 type memory struct {
-	applied  spec.Routing         // last routing that Apply reported done
-	draining map[string]time.Time // replica -> first seen running and unnamed with connections
-	stopping map[string]time.Time // replica -> stop signal sent
-	routed   map[string]bool      // replica -> a rule has named its present process
-	names    map[string]string    // replica -> fingerprint of its hosts file
-	failures map[string]failure   // replica -> failed actions on it
-	shown    map[string]spec.ReplicaState
-	pulling  map[string]bool          // image -> a repair pull runs
-	purge    map[string][]spec.Volume // project -> volumes to remove when it is down
-	problem  string
-	failed   bool // some action of the last wave failed
+	applied   spec.Routing         // last routing that Apply reported done
+	draining  map[string]time.Time // replica -> first seen running and unnamed with connections
+	stopping  map[string]time.Time // replica -> stop signal sent
+	routed    map[string]bool      // replica -> a rule has named its present process
+	names     map[string]string    // replica -> fingerprint of its hosts file
+	failures  map[string]failure   // replica -> failed actions on it
+	shown     map[string]spec.ReplicaState
+	pulling   map[string]bool          // image -> a repair pull runs
+	purge     map[string][]spec.Volume // project -> volumes to remove when it is down
+	problem   string                   // what keeps the loop from looking
+	foreign   []string                 // what others have set up against our traffic
+	foreignAt time.Time
+	failed    bool // some action of the last wave failed
 }
 
 type failure struct {
@@ -154,6 +160,7 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 		return afterFailure
 	}
 	l.trouble(nil)
+	l.lookAround(ctx)
 	desired := l.state.desired()
 	p := plan.Make(desired, observed)
 	l.publish(p, observed)
@@ -191,6 +198,30 @@ func (l *Loop) trouble(err error) {
 	s := *l.status.Load()
 	s.Problems = []string{text}
 	l.status.Store(&s)
+}
+
+// lookAround asks now and then what others have set up that may stop our
+// traffic. It is told, not fought.
+func (l *Loop) lookAround(ctx context.Context) {
+	if now := l.cfg.Clock.Now(); now.Sub(l.foreignAt) < surroundings {
+		return
+	} else {
+		l.foreignAt = now
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	problems, err := l.cfg.Network.Problems(ctx)
+	if err != nil {
+		l.cfg.Log.Warn("look for foreign rules", "error", err)
+		return
+	}
+	for _, p := range problems {
+		if !slices.Contains(l.foreign, p) {
+			l.cfg.Log.Warn("foreign rules", "problem", p)
+			l.events.add(spec.Event{Kind: spec.EventProblem, Message: p})
+		}
+	}
+	l.foreign = problems
 }
 
 // do runs f on the loop's goroutine and returns its error.

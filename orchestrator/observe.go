@@ -175,7 +175,7 @@ func (l *Loop) count(ctx context.Context, rs []plan.Replica) error {
 // publish makes the snapshot that readers see, and events of what changed.
 func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	l.routing.Store(&p.Routing)
-	l.status.Store(&spec.Status{At: o.Now, Projects: p.Status})
+	l.status.Store(&spec.Status{At: o.Now, Projects: p.Status, Problems: l.foreign})
 	now := map[string]spec.ReplicaState{}
 	for _, project := range p.Status {
 		for _, s := range project.Services {

@@ -102,6 +102,9 @@ type Network interface {
 	// Holder names the host process that listens on the port ("nginx (pid 812)"),
 	// or is empty. A zero ip means every address.
 	Holder(ctx context.Context, ip netip.Addr, port uint16, proto spec.Protocol) (string, error)
+	// Problems names what others have set up that may stop replicas' traffic,
+	// one line each.
+	Problems(ctx context.Context) ([]string, error)
 	// RuleSet returns the rules of r rendered and as the kernel has them.
 	RuleSet(ctx context.Context, r spec.Routing) (spec.RuleSet, error)
 }

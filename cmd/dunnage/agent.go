@@ -61,6 +61,7 @@ func agentCommand() *cli.Command {
 			&cli.StringFlag{Name: "pool", Value: defaultPool, Usage: "IPv4 `CIDR` that networks are cut from; must not be in use around the host"},
 			&cli.StringFlag{Name: "pool6", Value: defaultPool6, Usage: "IPv6 `CIDR`, or none"},
 			&cli.StringFlag{Name: "iptables", Value: string(netns.Auto), Usage: "auto (what the host's iptables is), nft or legacy"},
+			&cli.BoolFlag{Name: "uninstall", Usage: "remove the rules, routes and settings that an agent with these flags left on the host, and end"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json, on standard error"},
 		},
 		Action: func(c *cli.Context) error {
@@ -70,6 +71,9 @@ func agentCommand() *cli.Command {
 			o, err := agentFlags(c)
 			if err != nil {
 				return &usageError{message: err.Error(), hint: "see `dunnage agent --help`"}
+			}
+			if c.Bool("uninstall") {
+				return uninstall(c.Context, o)
 			}
 			return runAgent(c.Context, o)
 		},
@@ -130,6 +134,28 @@ func namespaceFor(stateDir string) string {
 func ipv6Available() bool {
 	b, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/disable_ipv6")
 	return err == nil && strings.TrimSpace(string(b)) == "0"
+}
+
+// uninstall takes back what the agent changed on the host's network. Replicas
+// go with `dunnage down`, while the agent runs.
+func uninstall(ctx context.Context, o agentOptions) error {
+	st, err := store.Open(filepath.Join(o.stateDir, "dunnage.db")) // refuses while an agent runs
+	if err != nil {
+		return err
+	}
+	defer st.Close() //nolint:errcheck // nothing was written
+	network, err := netns.New(netns.Config{RunDir: o.runDir, Pool: o.pool, Pool6: o.pool6, Iptables: o.iptables})
+	if err != nil {
+		return err
+	}
+	left, err := network.Attached(ctx)
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("%d replicas are still on the host's network, %s first; start the agent and run `dunnage down` for their projects", len(left), left[0])
+	}
+	return network.Remove(ctx)
 }
 
 // runAgent is the process tree: every long-lived goroutine of the agent is

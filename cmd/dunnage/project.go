@@ -33,7 +33,7 @@ func (p *program) load(c *cli.Context) (manifest.Result, error) {
 
 // noManifest reports whether Load failed only because there is no file.
 func noManifest(err error) bool {
-	return errors.Is(err, spec.ErrNotFound) || strings.HasPrefix(err.Error(), "no manifest:")
+	return errors.Is(err, spec.ErrNotFound)
 }
 
 func (p *program) absolute(path string) string {

@@ -101,6 +101,6 @@ var project = rules{
 		"golang.org/x/sync",
 		"golang.org/x/sys",
 	},
-	supports: []string{"api/apitest", "examples", "internal/deps", "internal/testenv", "orchestrator/world", "store/storetest", "test"},
+	supports: []string{"api/apitest", "examples", "internal/testenv", "orchestrator/world", "store/storetest", "test"},
 	pure:     []string{"netns/rules", "orchestrator/plan", "spec"},
 }

@@ -153,6 +153,9 @@ func (w *World) Holder(context.Context, netip.Addr, uint16, spec.Protocol) (stri
 	return "", nil
 }
 
+// Problems finds none.
+func (w *World) Problems(context.Context) ([]string, error) { return nil, nil }
+
 // RuleSet is empty.
 func (w *World) RuleSet(context.Context, spec.Routing) (spec.RuleSet, error) {
 	return spec.RuleSet{}, nil
