@@ -42,7 +42,7 @@ func TestAttach(t *testing.T) {
 				t.Errorf("%s: link is %s", when, link)
 			}
 			w.wantAnswerFromHost(when, e.Addresses)
-			if all, err := w.net.Attached(w.ctx); err != nil || !slices.Equal(all, []string{e.Replica}) {
+			if all, _, err := w.net.Attached(w.ctx); err != nil || !slices.Equal(all, []string{e.Replica}) {
 				t.Errorf("%s: attached are %v (%v)", when, all, err)
 			}
 			wantSysctl(t, w.Host, "net/ipv4/conf/"+hostLink(e.Replica)+"/rp_filter", "1")
@@ -69,7 +69,7 @@ func TestAttach(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if all, err := w.net.Attached(w.ctx); err != nil || len(all) != 0 {
+		if all, _, err := w.net.Attached(w.ctx); err != nil || len(all) != 0 {
 			t.Errorf("attached after Detach: %v (%v)", all, err)
 		}
 		if links := testenv.Run(t, "ip", "link"); strings.Contains(links, rules.LinkPrefix) {
@@ -150,7 +150,7 @@ func TestParallelAttach(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if all, err := w.net.Attached(w.ctx); err != nil || len(all) != 10 {
+		if all, _, err := w.net.Attached(w.ctx); err != nil || len(all) != 10 {
 			t.Errorf("attached are %v (%v), want the ten with odd numbers", all, err)
 		}
 		if _, equal, err := w.net.Routed(w.ctx, spec.Routing{}); err != nil || equal {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,27 +66,34 @@ func (n *Network) removeLink(replica string) error {
 	return deleteLink(netlink.LinkDel, l)
 }
 
-// Attached lists the replicas that have a namespace, a link or files, sorted.
-func (n *Network) Attached(context.Context) ([]string, error) {
-	var all []string
+// Attached lists the replicas that have a namespace, link or files, and those
+// of them that have all three; both sorted. A link stands for what is in the
+// namespace too: it goes with either end.
+func (n *Network) Attached(context.Context) (some, whole []string, err error) {
+	parts := map[string]int{}
 	for _, dir := range []string{"netns", "replicas"} {
 		entries, err := os.ReadDir(filepath.Join(n.cfg.RunDir, dir))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("list attached replicas: %w", err)
+			return nil, nil, fmt.Errorf("list attached replicas: %w", err)
 		}
 		for _, e := range entries {
-			all = append(all, e.Name())
+			parts[e.Name()]++
 		}
 	}
 	links, err := retryDump(netlink.LinkList)
 	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
+		return nil, nil, fmt.Errorf("list links: %w", err)
 	}
 	for _, l := range links {
 		if a := l.Attrs(); strings.HasPrefix(a.Name, rules.LinkPrefix) && a.Alias != "" && a.Name == hostLink(a.Alias) {
-			all = append(all, a.Alias)
+			parts[a.Alias]++
 		}
 	}
-	slices.Sort(all)
-	return slices.Compact(all), nil
+	for _, id := range slices.Sorted(maps.Keys(parts)) {
+		some = append(some, id)
+		if parts[id] == 3 {
+			whole = append(whole, id)
+		}
+	}
+	return some, whole, nil
 }

@@ -16,7 +16,8 @@ import (
 // look is what the adapters say at one time.
 type look struct {
 	instances []spec.Instance
-	attached  []string
+	attached  []string // in part or whole
+	whole     []string
 	named     []netip.Addr
 	equal     bool
 }
@@ -47,7 +48,7 @@ func (l *Loop) look(ctx context.Context) (look, error) {
 	)
 	wg.Go(func() { s.instances, engine = l.cfg.Engine.Instances(ctx) })
 	wg.Go(func() { s.named, s.equal, net = l.cfg.Network.Routed(ctx, l.applied) })
-	wg.Go(func() { s.attached, att = l.cfg.Network.Attached(ctx) })
+	wg.Go(func() { s.attached, s.whole, att = l.cfg.Network.Attached(ctx) })
 	wg.Wait()
 	switch {
 	case engine != nil:
@@ -79,6 +80,9 @@ func (l *Loop) merge(s look) []plan.Replica {
 		r.StartedAt, r.ExitedAt, r.ExitCode, r.OOM = i.StartedAt, i.ExitedAt, i.ExitCode, i.OOM
 	}
 	for _, id := range s.attached {
+		at(id)
+	}
+	for _, id := range s.whole {
 		at(id).Attached = true
 	}
 	out := make([]plan.Replica, 0, len(all))

@@ -80,8 +80,9 @@ type Network interface {
 	Attach(ctx context.Context, e spec.Endpoint) error
 	// Detach removes them and the conntrack entries of its addresses.
 	Detach(ctx context.Context, replica string) error
-	// Attached lists the replicas that have a namespace, link or files, sorted.
-	Attached(ctx context.Context) ([]string, error)
+	// Attached lists the replicas that have a namespace, link or files, and
+	// those of them that have all; both sorted.
+	Attached(ctx context.Context) (some, whole []string, err error)
 	// Namespace and Files say where Attach puts things.
 	Namespace(replica string) string
 	Files(replica string) spec.HostFiles

@@ -8,11 +8,14 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"dunnage/orchestrator/plan"
 	"dunnage/orchestrator/world"
@@ -50,12 +53,20 @@ func TestWorld(t *testing.T) {
 		n = 1
 	}
 	fmt.Printf("seed %d, %d worlds (replay one with DUNNAGE_SEED)\n", seed, n)
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range uint64(n) {
-		s := newScenario(seed+i, world.Truth)
-		s.run()
-		if bad := s.verdict(); bad != "" {
-			t.Fatalf("DUNNAGE_SEED=%d: %s\n%s", seed+i, bad, s.w)
-		}
+		g.Go(func() error {
+			s := newScenario(seed+i, world.Truth)
+			s.run()
+			if bad := s.verdict(); bad != "" {
+				return fmt.Errorf("DUNNAGE_SEED=%d: %s\n%s", seed+i, bad, s.w)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -131,18 +142,19 @@ func (s *scenario) run() {
 			s.start(1 + s.rng.IntN(60))
 		}
 		s.request()
-		s.live(time.Duration(s.rng.IntN(20000)) * time.Millisecond)
+		s.live(time.Duration(s.rng.IntN(20000))*time.Millisecond, 250*time.Millisecond)
 		if s.rng.IntN(3) == 0 {
 			s.w.Damage(s.rng.IntN(6), s.rng.IntN(100))
-			s.live(time.Duration(s.rng.IntN(3000)) * time.Millisecond)
+			s.live(time.Duration(s.rng.IntN(3000))*time.Millisecond, 250*time.Millisecond)
 		}
 	}
 	s.start(0)
-	s.live(5 * time.Minute)
+	s.live(3*time.Minute, time.Second)
 }
 
-// live lets time pass with the loop running, restarting an agent that died.
-func (s *scenario) live(d time.Duration) {
+// live lets time pass with the loop running, at most step between two looks,
+// and starts an agent that died again.
+func (s *scenario) live(d, step time.Duration) {
 	end := s.w.Now().Add(d)
 	for busy := 0; s.w.Now().Before(end); {
 		wait := s.loop.Step(s.loop.ctx)
@@ -164,8 +176,12 @@ func (s *scenario) live(d time.Duration) {
 		if s.rng.IntN(8) == 0 {
 			s.w.Traffic(time.Duration(s.rng.IntN(8000)) * time.Millisecond)
 		}
-		s.w.Advance(min(wait, 500*time.Millisecond))
-		s.loop.Step(s.loop.ctx) // the event of a death or a success comes at once
+		s.w.Advance(min(wait, step))
+	}
+	for range 50 { // what happened at the last instant is answered too
+		if s.loop.Step(s.loop.ctx) > 0 && !s.w.Dead() {
+			return
+		}
 		if s.w.Dead() {
 			s.start(0)
 		}

@@ -148,7 +148,7 @@ func uninstall(ctx context.Context, o agentOptions) error {
 	if err != nil {
 		return err
 	}
-	left, err := network.Attached(ctx)
+	left, _, err := network.Attached(ctx)
 	if err != nil {
 		return err
 	}

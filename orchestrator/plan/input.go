@@ -39,7 +39,7 @@ type Observed struct {
 type Replica struct {
 	spec.ReplicaKey
 	Exists    bool // as a container
-	Attached  bool // to the network
+	Attached  bool // to the network, with all that belongs to it
 	Recorded  bool // in the store
 	Record    spec.ReplicaRecord
 	Phase     spec.Phase // of an existing container

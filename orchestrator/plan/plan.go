@@ -135,7 +135,9 @@ func (b *builder) run(v *view, r Replica, waiting bool) {
 	case spec.PhaseCreated, spec.PhaseExited:
 		switch {
 		case r.Record.Running && r.neverBegan():
-			b.tryStart(r, retryAt(r))
+			if !v.mustWait(r) {
+				b.tryStart(r, retryAt(r))
+			}
 		case r.Record.Running:
 			b.recordExit(r)
 		case r.Record.Exit != nil || !waiting:
@@ -173,8 +175,8 @@ func (b *builder) start(v *view, r Replica, waiting bool) {
 	if r.Phase == spec.PhaseCreated && waiting {
 		return
 	}
-	if r.Named || v.replacing() && v.gen == r.Generation {
-		return // the next look sees it unnamed, or the old ones gone
+	if r.Named || v.mustWait(r) {
+		return // the next look sees it unnamed, or the others gone
 	}
 	due := retryAt(r)
 	if again {

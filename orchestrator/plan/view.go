@@ -145,10 +145,11 @@ func (v *view) kept(r Replica, backends []Replica) bool {
 	return v.Order == spec.StartFirst || !v.begun()
 }
 
-// replacing reports whether an old process of a stop-first service may still
-// write to the volumes.
-func (v *view) replacing() bool {
-	return v.Order == spec.StopFirst && slices.ContainsFunc(v.others, Replica.Alive)
+// mustWait reports whether starting r could make two generations write to the
+// same volumes: a process of another generation of a stop-first service lives.
+func (v *view) mustWait(r Replica) bool {
+	other := func(o Replica) bool { return o.Alive() && o.Generation != r.Generation }
+	return v.Order == spec.StopFirst && (slices.ContainsFunc(v.current, other) || slices.ContainsFunc(v.others, other))
 }
 
 func usable(rs []Replica) []Replica {

@@ -64,7 +64,7 @@ func (w *World) Start(_ context.Context, id string) error {
 	}
 	for _, other := range w.containers {
 		if other != c && other.phase == spec.PhaseRunning && other.key.Service == c.key.Service &&
-			other.key.Project == c.key.Project && other.key.Generation != c.key.Generation && c.req.Container.Writable() {
+			other.key.Project == c.key.Project && other.key.Generation != c.key.Generation && c.req.Container.Writable() && other.req.Container.Writable() {
 			w.violate("%s starts while %s may still write to its volume", id, other.key.ID)
 		}
 	}

@@ -54,19 +54,18 @@ func (w *World) Detach(_ context.Context, id string) error {
 }
 
 // Attached lists replicas with a namespace.
-func (w *World) Attached(context.Context) ([]string, error) {
+func (w *World) Attached(context.Context) (some, whole []string, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.dead {
-		return nil, ErrCrashed
+		return nil, nil, ErrCrashed
 	}
-	var out []string
 	for _, id := range slices.Sorted(maps.Keys(w.attached)) {
 		if w.Lie != LieNoLeftovers || w.containers[id] != nil {
-			out = append(out, id)
+			some = append(some, id)
 		}
 	}
-	return out, nil
+	return some, some, nil
 }
 
 // Namespace is where nothing is.

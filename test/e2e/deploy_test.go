@@ -163,7 +163,7 @@ func TestRefusedDeployTouchesNothing(t *testing.T) {
 		"a tab":                   {"services:\n\tweb: {}\n", "compose.yaml:2"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := h.deploy(tc.manifest)
+			r := h.in(t).deploy(tc.manifest)
 			if r.code != 1 || !strings.Contains(r.stderr, tc.want) {
 				t.Errorf("exit code %d, want 1 and %q:\n%s%s", r.code, tc.want, r.stdout, r.stderr)
 			}

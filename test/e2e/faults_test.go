@@ -280,6 +280,7 @@ func TestDamageIsRepaired(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			h := h.in(t)
 			damage()
 			h.eventually(30*time.Second, "it answers on both replicas", func() error {
 				for range 6 {

@@ -121,6 +121,13 @@ func (h *host) start() {
 	}
 }
 
+// in is the host as a subtest sees it.
+func (h *host) in(t *testing.T) *host {
+	sub := *h
+	sub.t = t
+	return &sub
+}
+
 // result is what a verb printed and its exit code.
 type result struct {
 	stdout, stderr string
