@@ -64,7 +64,7 @@ func (e *Engine) subscribe(ctx context.Context, out chan<- struct{}) (any bool) 
 		case <-events:
 			any = true
 			nudge(out)
-		case <-errs:
+		case <-errs: //nolint:errcheck // why the stream ended makes no difference: it is opened again
 			return any
 		}
 	}
@@ -147,7 +147,7 @@ func waitGone(ctx context.Context, pid int) bool {
 	if err != nil { // ESRCH: gone and reaped
 		return true
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	defer unix.Close(fd)
 	for ctx.Err() == nil {
 		const slice = 100 // ms; how long the end of ctx may go unnoticed
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, slice)

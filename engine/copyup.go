@@ -25,7 +25,7 @@ func copyUp(view *rootView, target, dst string) error {
 	if err != nil {
 		return fmt.Errorf("open %s in the image: %w", target, err)
 	}
-	defer dir.Close() //nolint:errcheck // read only
+	defer dir.Close()
 	from, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
 	if err != nil {
 		return fmt.Errorf("open %s in the image: %w", target, err)

@@ -13,6 +13,7 @@ import (
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/log"
 	"google.golang.org/grpc"
 
 	"dunnage/spec"
@@ -75,6 +76,11 @@ func Connect(ctx context.Context, cfg Config) (*Engine, error) {
 	started, err := newStartRecords(filepath.Join(cfg.RunDir, "started"))
 	if err != nil {
 		return nil, err
+	}
+	// The client library logs every step of a pull through a logger of its own;
+	// what goes wrong is in the errors.
+	if err := log.SetLevel(log.ErrorLevel.String()); err != nil {
+		return nil, fmt.Errorf("quieten containerd's client: %w", err)
 	}
 	c, err := newClient(cfg)
 	if err != nil {

@@ -64,7 +64,7 @@ func TestExecTerminal(t *testing.T) {
 	resize := make(chan [2]uint16, 1)
 	resize <- [2]uint16{33, 77}
 	in, hold := io.Pipe()
-	defer hold.Close() //nolint:errcheck // a pipe in memory
+	defer hold.Close()
 	var out bytes.Buffer
 	code, err := b.Exec(b.ctx, spec.ExecRequest{Replica: r.ID, Command: []string{"/testapp", "winsize", "33", "77"}, TTY: true, Rows: 10, Cols: 20},
 		spec.Terminal{Stdin: in, Stdout: &out, Resize: resize})

@@ -67,7 +67,7 @@ func listener(ctx context.Context, address string) (pid int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer conn.Close() //nolint:errcheck // nothing was written
+	defer conn.Close()
 	raw, err := conn.(*net.UnixConn).SyscallConn()
 	if err != nil {
 		return 0, err
@@ -190,7 +190,7 @@ func (m *Managed) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close() //nolint:errcheck // the child has it
+	defer log.Close()
 	cmd := exec.Command(m.binary, "--config", m.configFile())
 	cmd.Stdout, cmd.Stderr = log, log
 	// A session of its own: neither a Ctrl-C nor the end of the agent reaches it.
@@ -286,7 +286,7 @@ func (m *Managed) Stop(ctx context.Context) error {
 	if err != nil {
 		return nil //nolint:nilerr // gone
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	defer unix.Close(fd)
 	if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("stop containerd: %w", err)
 	}

@@ -178,7 +178,7 @@ func (e *Engine) signalUnowned(id string, pid int, s syscall.Signal) error {
 	if err != nil {
 		return fmt.Errorf("open process %d of %s: %w", pid, id, err)
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	defer unix.Close(fd)
 	if !slices.Contains(e.cgroup.pids(id), pid) {
 		return nil
 	}

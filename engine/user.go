@@ -18,12 +18,12 @@ func lookUpUser(root *rootView, name string) (specs.User, error) {
 	if err != nil {
 		return specs.User{}, fmt.Errorf("read the image's /etc/passwd: %w", err)
 	}
-	defer passwd.Close() //nolint:errcheck // read only
+	defer passwd.Close()
 	group, err := root.file("/etc/group")
 	if err != nil {
 		return specs.User{}, fmt.Errorf("read the image's /etc/group: %w", err)
 	}
-	defer group.Close() //nolint:errcheck // read only
+	defer group.Close()
 	u, err := user.GetExecUser(name, nil, passwd, group)
 	if err != nil {
 		return specs.User{}, userError(name, err)

@@ -68,7 +68,7 @@ func (d *Daemon) Start() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	defer log.Close() //nolint:errcheck // the child has it
+	defer log.Close()
 	d.cmd = exec.Command("containerd", "--config", d.Dir+"/config.toml", "--log-level", "debug")
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -29,9 +29,6 @@ func pick[T any](f family, v4, v6 T) T {
 
 func (f family) backend(b spec.Backend) netip.Addr      { return pick(f, b.Addr, b.Addr6) }
 func (f family) service(s spec.ServiceRoute) netip.Addr { return pick(f, s.Addr, s.Addr6) }
-func (f family) subnet(n spec.NetworkAddressing) netip.Prefix {
-	return pick(f, n.Subnet, n.Subnet6).Masked()
-}
 
 // serves reports whether a route published on hostIP has rules in this family.
 // ::1 has none: a connection from it that is DNATed hangs, because the kernel

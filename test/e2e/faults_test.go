@@ -17,16 +17,7 @@ import (
 	"dunnage/spec"
 )
 
-// kill ends a recorded daemon of the lab as a crash would.
-func (h *host) kill(name string) {
-	h.t.Helper()
-	pid := h.lab.Pid(name)
-	if pid == 0 {
-		h.t.Fatalf("%s doesn't run", name)
-	}
-	h.killPid(pid)
-}
-
+// killPid kills a process as a crash would, and waits until it is gone.
 func (h *host) killPid(pid int) {
 	h.t.Helper()
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
