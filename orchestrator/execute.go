@@ -252,7 +252,7 @@ func (s *state) expired(now time.Time) []netip.Addr {
 
 // note takes an action's outcome into the loop's memory and tells of it.
 func (l *Loop) note(r outcome) {
-	key := keyOf(r.action)
+	key := r.action.Replica()
 	if r.err != nil {
 		l.failed = true
 		l.noteFailure(key, r)
@@ -300,28 +300,5 @@ func (l *Loop) noteFailure(key spec.ReplicaKey, r outcome) {
 	l.failures[key.ID] = failure{count: f.count + 1, at: l.cfg.Clock.Now(), text: text}
 	if c, ok := r.action.(plan.Create); ok && errors.Is(r.err, spec.ErrNotFound) {
 		l.repull(c.Image)
-	}
-}
-
-func keyOf(a plan.Action) spec.ReplicaKey {
-	switch a := a.(type) {
-	case plan.Create:
-		return a.Key
-	case plan.Start:
-		return a.Key
-	case plan.RecordExit:
-		return a.Key
-	case plan.WriteNames:
-		return a.Key
-	case plan.Drain:
-		return a.Key
-	case plan.Stop:
-		return a.Key
-	case plan.Kill:
-		return a.Key
-	case plan.Remove:
-		return a.Key
-	default:
-		return spec.ReplicaKey{}
 	}
 }

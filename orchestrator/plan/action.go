@@ -8,7 +8,10 @@ import (
 
 // Action is one of the structs below. Actions of one plan don't depend on each
 // other and may run side by side.
-type Action interface{ isAction() }
+type Action interface {
+	// Replica is the replica that the action is about, zero for Apply.
+	Replica() spec.ReplicaKey
+}
 
 // Create completes a replica up to, but not with, its process: record with
 // addresses, network, container.
@@ -57,15 +60,19 @@ type Kill struct{ Key spec.ReplicaKey }
 // Remove deletes all that is left of a replica.
 type Remove struct{ Key spec.ReplicaKey }
 
-func (Create) isAction()     {}
-func (Start) isAction()      {}
-func (RecordExit) isAction() {}
-func (Apply) isAction()      {}
-func (WriteNames) isAction() {}
-func (Drain) isAction()      {}
-func (Stop) isAction()       {}
-func (Kill) isAction()       {}
-func (Remove) isAction()     {}
+// Replica and its like below name the replica.
+func (a Create) Replica() spec.ReplicaKey { return a.Key }
+
+func (a Start) Replica() spec.ReplicaKey      { return a.Key }
+func (a RecordExit) Replica() spec.ReplicaKey { return a.Key }
+func (a WriteNames) Replica() spec.ReplicaKey { return a.Key }
+func (a Drain) Replica() spec.ReplicaKey      { return a.Key }
+func (a Stop) Replica() spec.ReplicaKey       { return a.Key }
+func (a Kill) Replica() spec.ReplicaKey       { return a.Key }
+func (a Remove) Replica() spec.ReplicaKey     { return a.Key }
+
+// Replica is zero: rules belong to no replica alone.
+func (a Apply) Replica() spec.ReplicaKey { return spec.ReplicaKey{} }
 
 // Plan is what to do next.
 type Plan struct {
