@@ -84,7 +84,7 @@ func (l *Loop) change(op *spec.Operation, project string, prev *spec.Release, r 
 	case "rollback":
 		return l.rollback(op, project, r.Release)
 	case "stop", "start":
-		return l.setStopped(project, *prev, r.Services, r.Kind == "stop")
+		return l.setStopped(op, *prev, r.Services, r.Kind == "stop")
 	case "down":
 		return l.down(op, project, *prev, r.Volumes)
 	default:
@@ -141,12 +141,9 @@ func (l *Loop) rollback(op *spec.Operation, project string, number int) error {
 	if !ok {
 		return fmt.Errorf("project %s: %w; `dunnage ps` lists what is deployed", project, spec.ErrNotFound)
 	}
-	history := l.state.history(project)
 	if number == 0 {
-		for _, r := range history {
-			if r.Number < rec.Desired {
-				number = r.Number
-			}
+		if number = l.before(rec); number == 0 {
+			return fmt.Errorf("project %s has no other release that ran and wasn't left; `dunnage history -p %s` lists all, `dunnage rollback N` takes one: %w", project, project, spec.ErrRefused)
 		}
 	}
 	target, ok := l.state.release(project, number)
@@ -163,6 +160,8 @@ func (l *Loop) rollback(op *spec.Operation, project string, number int) error {
 	}
 	if rec.Down {
 		rec.Good = 0
+	} else if rec.Desired != number {
+		rec.Ran, rec.Left = without(rec.Ran, rec.Desired), append(without(rec.Left, rec.Desired), rec.Desired)
 	}
 	rec.Down, rec.Desired, rec.Networks = false, number, networks
 	if rec.Addresses, err = l.alloc.leases(rec, target.Project, l.cfg.Clock.Now()); err != nil {
@@ -174,6 +173,22 @@ func (l *Loop) rollback(op *spec.Operation, project string, number int) error {
 	l.ops.change(op, func(o *spec.Operation) { o.Release, o.Services = number, compare(prev, target) })
 	l.events.add(spec.Event{Kind: spec.EventRelease, Project: project, Operation: op.ID, Message: fmt.Sprintf("rollback to release %d", number)})
 	return nil
+}
+
+// before is the release that a rollback without a number means: of a project
+// that is down, the one that ran last; else the one that ran before the present
+// one. 0 = there is none. One that failed, or that somebody has rolled back
+// from, isn't meant.
+func (l *Loop) before(rec spec.ProjectRecord) int {
+	if rec.Down {
+		return rec.Desired
+	}
+	for _, n := range slices.Backward(rec.Ran) {
+		if _, kept := l.state.release(rec.Name, n); kept && n != rec.Desired {
+			return n
+		}
+	}
+	return 0
 }
 
 // reclaim refuses a rollback whose images or host ports are no longer there
@@ -196,13 +211,22 @@ func (l *Loop) reclaim(target spec.Release) error {
 	return l.resolvePorts(l.ctx, &p)
 }
 
-func (l *Loop) setStopped(project string, prev spec.Release, services []string, stopped bool) error {
-	rec, _ := l.state.project(project)
+func (l *Loop) setStopped(op *spec.Operation, prev spec.Release, services []string, stopped bool) error {
+	rec, _ := l.state.project(op.Project)
 	if len(services) == 0 {
 		for _, s := range prev.Project.Services {
 			services = append(services, s.Name)
 		}
 	}
+	change := spec.ChangeStart
+	if stopped {
+		change = spec.ChangeStop
+	}
+	l.ops.change(op, func(o *spec.Operation) {
+		for _, name := range services {
+			o.Services = append(o.Services, spec.ServiceOutcome{Name: name, Change: change})
+		}
+	})
 	set := slices.DeleteFunc(slices.Clone(rec.Stopped), func(s string) bool { return slices.Contains(services, s) })
 	if stopped {
 		set = append(set, services...)
@@ -226,6 +250,12 @@ func (l *Loop) down(op *spec.Operation, project string, prev spec.Release, volum
 	})
 	if volumes {
 		l.purge[project] = prev.Project.Volumes
+		return nil
+	}
+	for _, v := range prev.Project.Volumes {
+		l.ops.change(op, func(o *spec.Operation) {
+			o.Warnings = append(o.Warnings, fmt.Sprintf("volume %s is kept; `dunnage down --volumes` removes it", v.ID))
+		})
 	}
 	return nil
 }
@@ -245,10 +275,32 @@ func (l *Loop) purgeVolumes(project string) error {
 
 // Releases lists the project's kept releases, newest first.
 func (l *Loop) Releases(_ context.Context, project string) ([]spec.Release, error) {
-	if _, ok := l.state.project(project); !ok {
+	rec, ok := l.state.project(project)
+	if !ok {
 		return nil, fmt.Errorf("project %s: %w; `dunnage ps` lists what is deployed", project, spec.ErrNotFound)
 	}
 	out := slices.Clone(l.state.history(project))
 	slices.Reverse(out)
+	for i := range out {
+		out[i].State = releaseState(rec, out[i].Number)
+	}
 	return out, nil
+}
+
+// releaseState says what became of a release.
+func releaseState(rec spec.ProjectRecord, n int) spec.ReleaseState {
+	switch {
+	case n == rec.Desired && !rec.Down && n == rec.Good:
+		return spec.ReleaseCurrent
+	case slices.Contains(rec.Failed, n):
+		return spec.ReleaseFailed
+	case n == rec.Desired && !rec.Down:
+		return spec.ReleaseRolling
+	case slices.Contains(rec.Left, n):
+		return spec.ReleaseLeft
+	case slices.Contains(rec.Ran, n):
+		return spec.ReleaseRan
+	default:
+		return ""
+	}
 }

@@ -65,15 +65,8 @@ func (l *Loop) restsOn(project string, release int) bool {
 	return rec.Good == release && len(rec.Stopped) == 0
 }
 
-// roll installs the release and lets the operation follow it. A deploy starts
-// what was stopped on request.
+// roll installs the release and lets the operation follow it.
 func (l *Loop) roll(op *spec.Operation, r spec.Release) error {
-	if rec, ok := l.state.project(r.Project.Name); ok && len(rec.Stopped) > 0 && r.Reason == "deploy" {
-		rec.Stopped = nil
-		if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {
-			return err
-		}
-	}
 	number, err := l.install(r)
 	if err != nil {
 		return err

@@ -265,13 +265,13 @@ func (l *Loop) note(r outcome) {
 	switch a := r.action.(type) {
 	case plan.Apply:
 		delete(l.failures, "")
+		l.tellRoutes(a.Routing)
 		l.applied = a.Routing
-		tell(spec.EventRouted, "nat rules swapped")
 	case plan.WriteNames:
 		l.names[key.ID] = plan.Fingerprint(a.Endpoint.Names)
 	case plan.Drain:
 		l.draining[key.ID] = now
-		tell(spec.EventDraining, "%s drains %d connections until %s", key.ID, a.Conns, a.Until.Format(time.TimeOnly))
+		tell(spec.EventDraining, "%s drains %s until %s", key.ID, counted(a.Conns, "connection"), a.Until.Format(time.TimeOnly))
 	case plan.Stop:
 		l.stopping[key.ID] = now
 		tell(spec.EventStopping, "%s got its stop signal", key.ID)
@@ -287,6 +287,40 @@ func (l *Loop) note(r outcome) {
 		delete(l.failures, key.ID)
 		tell(spec.EventRemoved, "%s removed", key.ID)
 	}
+}
+
+// tellRoutes makes an event for each service whose backends are others now.
+func (l *Loop) tellRoutes(next spec.Routing) {
+	before := backendsOf(l.applied)
+	after := backendsOf(next)
+	for _, s := range next.Services {
+		key := [2]string{s.Project, s.Service}
+		if now := after[key]; now != before[key] {
+			before[key] = now // a service is in several networks, but told of once
+			l.events.add(spec.Event{
+				Kind: spec.EventRouted, Project: s.Project, Service: s.Service,
+				Message: "connections go to " + counted(len(s.Backends), "replica"),
+			})
+		}
+	}
+}
+
+func counted(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}
+
+// backendsOf is the text of each service's backends.
+func backendsOf(r spec.Routing) map[[2]string]string {
+	out := map[[2]string]string{}
+	for _, s := range r.Services {
+		for _, b := range s.Backends {
+			out[[2]string{s.Project, s.Service}] += b.Replica + " "
+		}
+	}
+	return out
 }
 
 func (l *Loop) noteFailure(key spec.ReplicaKey, r outcome) {

@@ -203,7 +203,7 @@ func (l *Loop) transition(r spec.ReplicaStatus) {
 	if kind != "" {
 		l.events.add(spec.Event{
 			Kind: kind, Project: r.Project, Service: r.Service, Replica: r.Replica,
-			Message: strings.TrimSpace(r.Replica + " is " + string(r.State) + " " + r.Detail),
+			Message: strings.TrimSuffix(r.Replica+" is "+string(r.State)+": "+r.Detail, ": "),
 		})
 	}
 }

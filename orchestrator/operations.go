@@ -117,11 +117,15 @@ func (l *Loop) settleRollout(r plan.Rollout) {
 	}
 	switch {
 	case r.Converged:
-		rec.Good = rec.Desired
+		rec.Good, rec.Held = rec.Desired, nil
+		rec.Ran = append(without(rec.Ran, rec.Desired), rec.Desired)
+		rec.Failed, rec.Left = without(rec.Failed, rec.Desired), without(rec.Left, rec.Desired)
 	case r.Failed != "" && rec.Good != 0:
 		l.cfg.Log.Warn("rolling back", "project", rec.Name, "from", rec.Desired, "to", rec.Good, "cause", r.Failed)
 		l.endRollouts(rec.Name, spec.OperationRolledBack, fmt.Sprintf("%s; release %d is back", r.Failed, rec.Good))
+		rec.Failed = append(without(rec.Failed, rec.Desired), rec.Desired)
 		rec.Desired = rec.Good
+		rec.Stopped, rec.Held = rec.Held, nil
 	default:
 		if r.Failed != "" {
 			l.endRollouts(rec.Name, spec.OperationFailed, r.Failed+"; there is no earlier release to go back to, so the agent keeps trying")
@@ -133,6 +137,11 @@ func (l *Loop) settleRollout(r plan.Rollout) {
 		return
 	}
 	l.Look()
+}
+
+// without is a copy of numbers that lacks n.
+func without(numbers []int, n int) []int {
+	return slices.DeleteFunc(slices.Clone(numbers), func(x int) bool { return x == n })
 }
 
 // endRollouts ends the project's operations that brought in a release.
@@ -203,10 +212,17 @@ func (l *Loop) outcomes(op *spec.Operation) []spec.ServiceOutcome {
 					change = c.Change
 				}
 			}
-			out = append(out, spec.ServiceOutcome{
+			o := spec.ServiceOutcome{
 				Name: s.Name, Change: change, Ready: s.Ready, Wanted: s.Wanted,
 				Duration: spec.Duration(now.Sub(op.Started)), Ports: s.Ports, Detail: s.Waiting,
-			})
+			}
+			if s.Stopped {
+				o.Ports = nil
+				if change != spec.ChangeStop {
+					o.Detail = "is stopped; `dunnage start` starts it"
+				}
+			}
+			out = append(out, o)
 		}
 	}
 	return out

@@ -14,6 +14,9 @@ import (
 // keptReleases is how many releases of a project stay for a rollback.
 const keptReleases = 10
 
+// reasonDeploy is the reason of releases that come from a manifest.
+const reasonDeploy = "deploy"
+
 // candidate is a release that may become the desired one.
 type candidate struct {
 	release spec.Release // without number
@@ -25,7 +28,7 @@ type candidate struct {
 // plus services that it no longer has unless they may go, with host ports
 // resolved. prev is the present release, if there is one.
 func (l *Loop) propose(ctx context.Context, r spec.DeployRequest, images map[string]spec.PinnedImage, prev *spec.Release) (candidate, error) {
-	c := candidate{release: spec.Release{Project: r.Project, Images: maps.Clone(images), Reason: "deploy"}}
+	c := candidate{release: spec.Release{Project: r.Project, Images: maps.Clone(images), Reason: reasonDeploy}}
 	p := &c.release.Project
 	p.Services = slices.Clone(p.Services)
 	if prev != nil {
@@ -170,6 +173,11 @@ func (l *Loop) install(r spec.Release) (int, error) {
 	if rec.Down {
 		rec.Down, rec.Good, rec.Stopped = false, 0, nil
 	}
+	// A deploy starts what was stopped on request. Until it has converged, that
+	// is remembered: a deploy that fails brings nobody's broken service back.
+	if r.Reason == reasonDeploy {
+		rec.Held, rec.Stopped = rec.Stopped, nil
+	}
 	var err error
 	if rec.Networks, err = l.alloc.networks(rec, r.Project); err != nil {
 		return 0, err
@@ -181,6 +189,10 @@ func (l *Loop) install(r spec.Release) (int, error) {
 	rec.Next++
 	rec.Desired = r.Number
 	c := spec.Commit{Releases: []spec.ReleaseRecord{{Project: name, Release: r}}, DropReleases: l.outdated(rec)}
+	for _, old := range c.DropReleases {
+		n := old.Release.Number
+		rec.Ran, rec.Failed, rec.Left = without(rec.Ran, n), without(rec.Failed, n), without(rec.Left, n)
+	}
 	c.Projects = []spec.ProjectRecord{rec}
 	if err := l.retain(name, r); err != nil {
 		return 0, err

@@ -19,8 +19,12 @@ type ProjectRecord struct {
 	Desired   int                 `json:"desired"`           // release number that should be true
 	Good      int                 `json:"good,omitempty"`    // the newest release that converged; 0 = none yet
 	Next      int                 `json:"next"`              // number of the next release; never goes back
+	Ran       []int               `json:"ran,omitempty"`     // releases that converged and weren't left by a rollback, the latest last
+	Failed    []int               `json:"failed,omitempty"`  // releases that were given up
+	Left      []int               `json:"left,omitempty"`    // releases that somebody rolled back from
 	Down      bool                `json:"down,omitempty"`    // taken down: nothing of it should run, history stays
 	Stopped   []string            `json:"stopped,omitempty"` // services that were stopped on request, sorted
+	Held      []string            `json:"held,omitempty"`    // Stopped before the present rollout: again if it fails
 	Networks  []NetworkAddressing `json:"networks,omitempty"`
 	Addresses []ServiceLease      `json:"addresses,omitempty"`
 }

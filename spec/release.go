@@ -16,7 +16,23 @@ type Release struct {
 	Reason  string                 `json:"reason"` // "deploy", "scale web=3", "rollback to 4" ...
 	Project Project                `json:"project"`
 	Images  map[string]PinnedImage `json:"images"` // by service name
+
+	// State is filled in for history and isn't stored: the record of the
+	// project knows it.
+	State ReleaseState `json:"state,omitempty"`
 }
+
+// ReleaseState is what became of a release.
+type ReleaseState string
+
+// The states of a release; empty = it was replaced before it converged.
+const (
+	ReleaseCurrent ReleaseState = "current" // desired, and has converged
+	ReleaseRolling ReleaseState = "rolling" // desired, and hasn't yet
+	ReleaseRan     ReleaseState = "ran"     // converged, later replaced
+	ReleaseFailed  ReleaseState = "failed"  // given up
+	ReleaseLeft    ReleaseState = "left"    // somebody rolled back from it
+)
 
 // PinnedImage is an image as a release pins it.
 type PinnedImage struct {

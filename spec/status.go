@@ -173,6 +173,8 @@ const (
 	ChangeUpdate  Change = "update" // ports, policy: nothing restarts
 	ChangeRemove  Change = "remove"
 	ChangeOrphan  Change = "orphan" // not in the manifest, kept
+	ChangeStop    Change = "stop"
+	ChangeStart   Change = "start"
 )
 
 // DeployRequest asks for a project as a manifest declares it.

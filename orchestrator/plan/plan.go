@@ -97,7 +97,9 @@ func (b *builder) service(v *view) {
 	for _, r := range v.others {
 		if v.kept(r, backends) {
 			b.claimed[r.ID] = true
-			b.run(v, r, false)
+			if r.Alive() || !r.Record.Requested { // one that was stopped on request isn't brought back for a rollout
+				b.run(v, r, false)
+			}
 		}
 	}
 }

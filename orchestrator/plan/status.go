@@ -100,8 +100,9 @@ func (v *view) status(now time.Time) spec.ServiceStatus {
 		}
 		s.Replicas = append(s.Replicas, st)
 	}
+	backends := v.backends()
 	for _, r := range v.others {
-		st := replicaStatus(r, r.Generation == v.goodGen, now)
+		st := replicaStatus(r, v.kept(r, backends), now)
 		if r.Named {
 			st.Ports = v.Ports
 		}

@@ -221,3 +221,66 @@ func TestOrphansStayUntilAsked(t *testing.T) {
 	h.mustDeploy(hello("v2", 1, ""), "--remove-orphans")
 	h.clean(h.ready(1))
 }
+
+// A rollback without a number goes to the release that ran before, not to one
+// that failed or that somebody has left already.
+func TestRollbackSkipsWhatFailed(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 1, ""))
+	h.mustDeploy(hello("v2", 1, ""))
+	if r := h.deploy(hello("v2", 1, "    command: [\"-no-such-flag\"]\n")); r.code != 3 {
+		t.Fatalf("a broken release: %+v", r)
+	}
+	h.must("rollback", "-p", "hello")
+	h.answers(8080, "version v1")
+	var releases []spec.Release
+	if err := json.Unmarshal([]byte(h.must("history", "-p", "hello", "--json")), &releases); err != nil {
+		t.Fatal(err)
+	}
+	states := map[int]spec.ReleaseState{}
+	for _, r := range releases {
+		states[r.Number] = r.State
+	}
+	if states[1] != spec.ReleaseCurrent || states[2] != spec.ReleaseLeft || states[3] != spec.ReleaseFailed {
+		t.Errorf("states of the releases: %v", states)
+	}
+	if r := h.run(nil, "rollback", "-p", "hello"); r.code != 1 || !strings.Contains(r.stderr, "no other release that ran") {
+		t.Errorf("a second rollback: %+v", r)
+	}
+	h.must("rollback", "-p", "hello", "2")
+	h.answers(8080, "version v2")
+	h.must("down", "-p", "hello")
+	h.must("rollback", "-p", "hello")
+	h.answers(8080, "version v2")
+	h.clean(h.ready(1))
+}
+
+// Who stops a service because it does harm and deploys the mended one must not
+// see the harmful one again, whatever becomes of the deploy.
+func TestDeployDoesNotStartWhatWasStopped(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 1, ""))
+	first := h.ready(1)[0].Replica
+	h.must("stop", "-p", "hello")
+	if r := h.deploy(hello("v2", 1, "    command: [\"-no-such-flag\"]\n")); r.code != 3 {
+		t.Errorf("a broken release: %+v", r)
+	}
+	h.eventually(30*time.Second, "the service is stopped again", func() error {
+		if rs := h.ps(); len(rs) != 1 || rs[0].State != spec.StateStopped {
+			return fmt.Errorf("%+v", rs)
+		}
+		return nil
+	})
+	h.mustDeploy(hello("v2", 1, ""))
+	h.answers(8080, "version v2")
+	started := 0
+	for _, e := range h.events("hello") {
+		if e.Kind == spec.EventStarted && e.Replica == first {
+			started++
+		}
+	}
+	if started != 1 {
+		t.Errorf("%s was started %d times", first, started)
+	}
+	h.clean(h.ready(1))
+}
