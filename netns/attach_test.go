@@ -131,6 +131,20 @@ func TestNoIPv6(t *testing.T) {
 	})
 }
 
+// TestMTU: a replica's link has the MTU of the default route's device, or the
+// largest that a veth takes.
+func TestMTU(t *testing.T) {
+	testenv.Host(t, func() {
+		w := newWorld(t, Auto)
+		testenv.Run(t, "ip", "link", "set", "lo", "up", "mtu", "65536")
+		testenv.Run(t, "ip", "route", "replace", "default", "dev", "lo")
+		r := w.start("app", member(network(1, false), 10))
+		if out := r.Run(t, "ip", "link", "show", "dev", "eth0"); !strings.Contains(out, "mtu 65535 ") {
+			t.Errorf("link beside a default route over loopback: %s", out)
+		}
+	})
+}
+
 // TestParallelAttach: replicas come and go side by side, on a host that isn't
 // set up yet.
 func TestParallelAttach(t *testing.T) {

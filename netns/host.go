@@ -86,6 +86,9 @@ func localRoute(lo netlink.Link, a, source netip.Addr) *netlink.Route {
 	}
 }
 
+// maxVethMTU is the largest that a veth takes; loopback's is one more.
+const maxVethMTU = 65535
+
 // hostMTU is the MTU of the device with the default route, so that a replica's
 // packets fit where they leave; 1500 without one.
 func hostMTU() (int, error) {
@@ -107,7 +110,7 @@ func hostMTU() (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("find the device of the default route: %w", err)
 	}
-	return l.Attrs().MTU, nil
+	return min(l.Attrs().MTU, maxVethMTU), nil
 }
 
 // retryDump repeats a listing that a concurrent change interrupted. Five times

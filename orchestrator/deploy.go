@@ -14,8 +14,8 @@ import (
 // Deploy starts an operation that makes the request's project true. It returns
 // at once; the operation goes on without ctx.
 func (l *Loop) Deploy(_ context.Context, r spec.DeployRequest) (spec.Operation, error) {
-	if r.Project.Name == "" || len(r.Project.Services) == 0 {
-		return spec.Operation{}, fmt.Errorf("a project needs a name and at least one service: %w", spec.ErrRefused)
+	if err := r.Project.Validate(); err != nil {
+		return spec.Operation{}, err
 	}
 	op := l.ops.begin(r.Project.Name, "deploy", spec.OperationPulling)
 	l.jobs.Go(func() {
@@ -149,6 +149,9 @@ func (l *Loop) repull(image spec.PinnedImage) {
 // digest.
 func (l *Loop) Preview(ctx context.Context, r spec.DeployRequest) (spec.Preview, error) {
 	out := spec.Preview{Project: r.Project.Name}
+	if err := r.Project.Validate(); err != nil {
+		return out, err
+	}
 	if err := l.checkSources(ctx, r.Project); err != nil {
 		return out, err
 	}

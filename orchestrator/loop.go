@@ -37,7 +37,7 @@ const (
 	lookTimeout = 5 * time.Second
 	// lookAnyway is the longest time between two looks: what sends no event
 	// (rules that somebody flushed, a lost event) is seen after it.
-	lookAnyway = 2 * time.Second
+	lookAnyway = time.Second
 	// surroundings is the time between two looks at what others have set up
 	// on the host: it costs a run of iptables-save in each backend.
 	surroundings = 30 * time.Second

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -136,6 +138,20 @@ func ipv6Available() bool {
 	return err == nil && strings.TrimSpace(string(b)) == "0"
 }
 
+// claimNetwork makes this agent the only one of its network namespace: two would
+// take each other's rules for damage. An abstract socket belongs to the
+// namespace and ends with the process, however it ends.
+func claimNetwork() (net.Listener, error) {
+	l, err := net.Listen("unix", "@dunnage-agent")
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, errors.New("another agent runs in this network namespace, and both would own the same rules; stop it, or start this one in a namespace of its own")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("claim the network namespace: %w", err)
+	}
+	return l, nil
+}
+
 // uninstall takes back what the agent changed on the host's network. Replicas
 // go with `dunnage down`, while the agent runs.
 func uninstall(ctx context.Context, o agentOptions) error {
@@ -170,6 +186,11 @@ func runAgent(ctx context.Context, o agentOptions) error {
 	if err := os.MkdirAll(o.runDir, 0o711); err != nil {
 		return fmt.Errorf("create run directory: %w", err)
 	}
+	alone, err := claimNetwork()
+	if err != nil {
+		return err
+	}
+	defer alone.Close()
 	st, err := store.Open(filepath.Join(o.stateDir, "dunnage.db"))
 	if err != nil {
 		return err

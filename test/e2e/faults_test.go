@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"dunnage/api"
 	"dunnage/internal/testenv"
 	"dunnage/spec"
 )
@@ -213,6 +214,35 @@ func (h *host) mostCopies(stop chan struct{}) int {
 			}
 		}
 		most = max(most, n)
+	}
+}
+
+// Two agents would take each other's rules for damage.
+func TestSecondAgentIsRefused(t *testing.T) {
+	h := newHost(t)
+	dir := t.TempDir()
+	argv := h.lab.OnHost(h.agent.Program, "agent", "--state-dir", dir+"/s", "--run-dir", dir+"/r", "--containerd", "managed")
+	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "another agent runs in this network namespace") {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// A client other than the command line can't store what can't be run.
+func TestHostileProjectIsRefused(t *testing.T) {
+	h := newHost(t)
+	client, err := api.Dial(h.agent.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"../x", "a\x00b", "a\nb", strings.Repeat("x", 5000)} {
+		_, err := client.Deploy(t.Context(), spec.DeployRequest{Project: spec.Project{Name: name}})
+		if !errors.Is(err, spec.ErrRefused) {
+			t.Errorf("project %.20q: %v", name, err)
+		}
+	}
+	if rs := h.ps(); len(rs) != 0 {
+		t.Errorf("replicas: %v", rs)
 	}
 }
 

@@ -1,0 +1,148 @@
+package spec
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Bounds of what an agent takes, whoever sends it. The manifest's own checks
+// are stricter and know positions; these keep a client of another kind or
+// version from storing what can't be run or taken down.
+const (
+	MaxNames    = 60   // characters of project and service name together: they and a suffix must fit into the 76 of a containerd ID
+	MaxReplicas = 1000 // of a service
+	MaxPorts    = 4096 // of a project
+)
+
+var (
+	// idPart is what containerd takes as a part of an ID.
+	idPart = regexp.MustCompile(`^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$`)
+	// fileName can't lead out of a directory.
+	fileName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,254}$`)
+)
+
+// maxErrors is how many problems are told at once.
+const maxErrors = 10
+
+// Validate returns everything that makes the project impossible to run. The
+// error wraps ErrRefused.
+func (p Project) Validate() error {
+	v := &validation{}
+	v.check(idPart.MatchString(p.Name) && len(p.Name) < MaxNames, "project name %.80q: use letters, digits and single -, _ or . between them", p.Name)
+	v.check(len(p.Services) > 0, "the project has no service")
+	ports := 0
+	for i, s := range p.Services {
+		v.check(i == 0 || p.Services[i-1].Name < s.Name, "service %.80q: services must be sorted and their names differ", s.Name)
+		v.service(p, s)
+		ports += len(s.Ports)
+	}
+	v.check(ports <= MaxPorts, "the project publishes %d ports, at most %d are possible", ports, MaxPorts)
+	for _, n := range p.Networks {
+		v.check(fileName.MatchString(n.Name), "network name %.80q", n.Name)
+	}
+	for _, vol := range p.Volumes {
+		v.check(fileName.MatchString(vol.ID), "volume name %.80q", vol.ID)
+	}
+	v.check(!cyclic(p), "services depend on each other in a circle")
+	if len(v.errs) == 0 {
+		return nil
+	}
+	return errors.Join(append(v.errs, ErrRefused)...)
+}
+
+// validation collects what is wrong.
+type validation struct{ errs []error }
+
+func (v *validation) check(ok bool, format string, args ...any) {
+	if !ok && len(v.errs) < maxErrors {
+		v.errs = append(v.errs, fmt.Errorf(format, args...))
+	}
+}
+
+func (v *validation) service(p Project, s Service) {
+	if !idPart.MatchString(s.Name) || len(p.Name)+len(s.Name) > MaxNames {
+		v.check(false, "service name %.80q: use letters, digits and single -, _ or . between them, at most %d together with the project's name", s.Name, MaxNames)
+		return
+	}
+	in := func(format string, args ...any) string {
+		return "service " + s.Name + ": " + fmt.Sprintf(format, args...)
+	}
+	v.check(s.Replicas >= 0 && s.Replicas <= MaxReplicas, "%s", in("%d replicas: 0 to %d are possible", s.Replicas, MaxReplicas))
+	v.check(slices.Contains([]UpdateOrder{StartFirst, StopFirst}, s.Order), "%s", in("order %.40q", s.Order))
+	v.check(slices.Contains([]RestartMode{RestartNo, RestartOnFailure, RestartAlways, RestartUnlessStopped}, s.Restart.Mode), "%s", in("restart %.40q", s.Restart.Mode))
+	v.check(s.Drain >= 0 && s.Container.StopGrace >= 0, "%s", in("a time is negative"))
+	v.container(p, s.Container, in)
+	for _, port := range s.Ports {
+		v.check(port.Target > 0 && (port.Protocol == TCP || port.Protocol == UDP) && (port.Last == 0 || port.Last >= port.Published), "%s", in("port %d:%d/%.20s can't be published", port.Published, port.Target, port.Protocol))
+	}
+	for _, d := range s.DependsOn {
+		_, ok := p.Service(d.Service)
+		v.check(ok || d.Optional, "%s", in("depends on %.80q, which the project doesn't have", d.Service))
+	}
+}
+
+func (v *validation) container(p Project, c Container, in func(string, ...any) string) {
+	v.check(c.Image != "", "%s", in("no image"))
+	v.check(len(c.Networks) > 0, "%s", in("no network"))
+	for _, a := range c.Networks {
+		_, ok := p.Network(a.Name)
+		v.check(ok, "%s", in("network %.80q isn't one of the project's", a.Name))
+	}
+	for _, list := range [][]string{c.Entrypoint, c.Command, c.Environment, {c.Hostname, c.User, c.WorkingDir, c.ContainerName}} {
+		v.check(!slices.ContainsFunc(list, func(s string) bool { return strings.ContainsRune(s, 0) }), "%s", in("a NUL byte can't be passed to a process"))
+	}
+	for _, e := range c.Environment {
+		key, _, ok := strings.Cut(e, "=")
+		v.check(ok && key != "", "%s", in("environment %.40q: needs a name and =", e))
+	}
+	for _, m := range c.Mounts {
+		v.check(path.IsAbs(m.Target) && (m.Type != MountBind || path.IsAbs(m.Source)), "%s", in("mount at %.80q: paths must be absolute", m.Target))
+		v.check(slices.Contains([]MountType{MountBind, MountVolume, MountTmpfs}, m.Type), "%s", in("mount type %.40q", m.Type))
+		v.check(m.Type != MountVolume || m.Source == "" || fileName.MatchString(m.Source), "%s", in("volume %.80q", m.Source))
+	}
+	v.check(len(c.Probes) > 0, "%s", in("no probe"))
+	for _, probe := range c.Probes {
+		v.check(probe.valid(), "%s", in("probe %.40q lacks something", probe.Kind))
+	}
+}
+
+func (p Probe) valid() bool {
+	positive := p.Timeout > 0 && p.Interval > 0 && p.Retries > 0 && p.StartPeriod >= 0
+	switch p.Kind {
+	case ProbeExec:
+		return positive && len(p.Command) > 0
+	case ProbeTCP:
+		return positive && p.Port > 0
+	case ProbeHTTP:
+		return positive && p.Port > 0 && strings.HasPrefix(p.Path, "/")
+	default:
+		return p.Kind == ProbeRunning
+	}
+}
+
+// cyclic reports whether some service depends on itself, over others or not.
+func cyclic(p Project) bool {
+	const visiting, done = 1, 2
+	state := map[string]int{}
+	var visit func(name string) bool
+	visit = func(name string) bool {
+		if state[name] != 0 {
+			return state[name] == visiting
+		}
+		state[name] = visiting
+		if s, ok := p.Service(name); ok {
+			for _, d := range s.DependsOn {
+				if visit(d.Service) {
+					return true
+				}
+			}
+		}
+		state[name] = done
+		return false
+	}
+	return slices.ContainsFunc(p.Services, func(s Service) bool { return visit(s.Name) })
+}

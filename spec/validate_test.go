@@ -1,0 +1,79 @@
+package spec_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"dunnage/spec"
+)
+
+func good() spec.Project {
+	return spec.Project{
+		Name: "shop", Networks: []spec.Network{{Name: "default"}}, Volumes: []spec.Volume{{Name: "data", ID: "shop_data"}},
+		Services: []spec.Service{
+			{Name: "db", Replicas: 1, Order: spec.StopFirst, Restart: spec.RestartPolicy{Mode: spec.RestartAlways}, Container: box()},
+			{Name: "web", Replicas: 2, Order: spec.StartFirst, Restart: spec.RestartPolicy{Mode: spec.RestartOnFailure}, Container: box(),
+				Ports: []spec.Port{{Published: 80, Target: 80, Protocol: spec.TCP}}, DependsOn: []spec.Dependency{{Service: "db", Condition: spec.DependHealthy}}},
+		},
+	}
+}
+
+func box() spec.Container {
+	return spec.Container{
+		Image: "example.org/web:1", Networks: []spec.Attachment{{Name: "default"}}, Environment: []string{"A=b"},
+		Mounts: []spec.Mount{{Type: spec.MountVolume, Source: "shop_data", Target: "/data"}}, Probes: []spec.Probe{{Kind: spec.ProbeRunning}},
+	}
+}
+
+func TestValidate(t *testing.T) {
+	if err := good().Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		edit func(*spec.Project)
+		want string
+	}{
+		"project name leads elsewhere": {func(p *spec.Project) { p.Name = "../x" }, "project name"},
+		"project name with NUL":        {func(p *spec.Project) { p.Name = "a\x00b" }, "project name"},
+		"project name of two lines":    {func(p *spec.Project) { p.Name = "a\nb" }, "project name"},
+		"endless project name":         {func(p *spec.Project) { p.Name = strings.Repeat("x", 5000) }, "project name"},
+		"no services":                  {func(p *spec.Project) { p.Services = nil }, "no service"},
+		"service name leads elsewhere": {func(p *spec.Project) { p.Services[1].Name = ".." }, "service name"},
+		"service twice":                {func(p *spec.Project) { p.Services[1].Name = "db" }, "sorted"},
+		"names too long together":      {func(p *spec.Project) { p.Services[1].Name = strings.Repeat("y", 58) }, "at most 60"},
+		"negative replicas":            {func(p *spec.Project) { p.Services[1].Replicas = -1 }, "-1 replicas"},
+		"endless replicas":             {func(p *spec.Project) { p.Services[1].Replicas = 1 << 40 }, "replicas"},
+		"no order":                     {func(p *spec.Project) { p.Services[1].Order = "" }, "order"},
+		"unknown restart":              {func(p *spec.Project) { p.Services[1].Restart.Mode = "maybe" }, "restart"},
+		"rule in the protocol":         {func(p *spec.Project) { p.Services[1].Ports[0].Protocol = "tcp -j ACCEPT" }, "can't be published"},
+		"port zero":                    {func(p *spec.Project) { p.Services[1].Ports[0].Target = 0 }, "can't be published"},
+		"too many ports":               {func(p *spec.Project) { p.Services[1].Ports = slices.Repeat(p.Services[1].Ports, 5000) }, "5000 ports"},
+		"depends on nobody":            {func(p *spec.Project) { p.Services[1].DependsOn[0].Service = "nobody" }, "nobody"},
+		"depends on itself":            {func(p *spec.Project) { p.Services[1].DependsOn[0].Service = "web" }, "circle"},
+		"depends in a circle":          {func(p *spec.Project) { p.Services[0].DependsOn = []spec.Dependency{{Service: "web"}} }, "circle"},
+		"unknown network":              {func(p *spec.Project) { p.Services[1].Container.Networks[0].Name = "other" }, `network "other"`},
+		"no network":                   {func(p *spec.Project) { p.Services[1].Container.Networks = nil }, "no network"},
+		"no image":                     {func(p *spec.Project) { p.Services[1].Container.Image = "" }, "no image"},
+		"NUL in the environment":       {func(p *spec.Project) { p.Services[1].Container.Environment = []string{"A=x\x00y"} }, "NUL"},
+		"environment without a name":   {func(p *spec.Project) { p.Services[1].Container.Environment = []string{"=y"} }, "environment"},
+		"relative mount":               {func(p *spec.Project) { p.Services[1].Container.Mounts[0].Target = "data" }, "absolute"},
+		"volume leads elsewhere":       {func(p *spec.Project) { p.Services[1].Container.Mounts[0].Source = "../../etc" }, "volume"},
+		"volume declared elsewhere":    {func(p *spec.Project) { p.Volumes[0].ID = "../../etc" }, "volume name"},
+		"no probe":                     {func(p *spec.Project) { p.Services[1].Container.Probes = nil }, "no probe"},
+		"probe without a port":         {func(p *spec.Project) { p.Services[1].Container.Probes = []spec.Probe{{Kind: spec.ProbeTCP}} }, "probe"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := good()
+			tc.edit(&p)
+			err := p.Validate()
+			if !errors.Is(err, spec.ErrRefused) || !strings.Contains(err.Error(), tc.want) {
+				t.Fatalf("got %v, want %q", err, tc.want)
+			}
+			if len(err.Error()) > 1000 {
+				t.Errorf("the error has %d characters", len(err.Error()))
+			}
+		})
+	}
+}
