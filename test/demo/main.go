@@ -172,9 +172,9 @@ It goes on running. Look at it:
   bin/dunnage ps
   %s
 Stop it:
-  make demo-stop
+  %smake demo-stop
 `, ps, rep.Asked, rep.Kinds[load.New].Asked, rep.Kinds[load.KeepAlive].Asked, rep.Kinds[load.Download].Asked,
-		rep.Failed, rep.LongestGap, rep.Versions["v1"], rep.Versions["v2"], d.agent.URL(), d.curl())
+		rep.Failed, rep.LongestGap, rep.Versions["v1"], rep.Versions["v2"], d.agent.URL(), d.curl(), d.stopPrefix())
 	if rep.Failed > 0 {
 		return fmt.Errorf("%d requests failed: %v", rep.Failed, rep.Reasons)
 	}
@@ -196,4 +196,13 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-time.After(d):
 	}
+}
+
+// stopPrefix is what must stand before "make demo-stop" again, so that it finds
+// the demo that runs on the machine itself.
+func (d demo) stopPrefix() string {
+	if d.lab.OnMachine {
+		return "DEMO_NET=host "
+	}
+	return ""
 }

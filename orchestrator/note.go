@@ -1,0 +1,98 @@
+package orchestrator
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"dunnage/orchestrator/plan"
+	"dunnage/spec"
+)
+
+// note takes an action's outcome into the loop's memory and tells of it.
+func (l *Loop) note(r outcome) {
+	key := r.action.Replica()
+	if r.err != nil {
+		l.failed = true
+		l.noteFailure(key, r)
+		return
+	}
+	now := l.cfg.Clock.Now()
+	tell := func(kind spec.EventKind, format string, args ...any) {
+		l.events.add(spec.Event{Kind: kind, Project: key.Project, Service: key.Service, Replica: key.ID, Message: fmt.Sprintf(format, args...)})
+	}
+	switch a := r.action.(type) {
+	case plan.Apply:
+		delete(l.failures, "")
+		l.tellRoutes(a.Routing)
+		l.applied = a.Routing
+	case plan.WriteNames:
+		l.names[key.ID] = plan.Fingerprint(a.Endpoint.Names)
+	case plan.Drain:
+		l.draining[key.ID] = now
+		tell(spec.EventDraining, "%s drains %s until %s", key.ID, counted(a.Conns, "connection"), a.Until.Format(time.TimeOnly))
+	case plan.Stop:
+		l.stopping[key.ID] = now
+		tell(spec.EventStopping, "%s got its stop signal", key.ID)
+	case plan.Create:
+		delete(l.failures, key.ID)
+		tell(spec.EventCreated, "%s created", key.ID)
+	case plan.Start:
+		delete(l.failures, key.ID)
+		tell(spec.EventStarted, "%s started", key.ID)
+	case plan.RecordExit:
+		tell(spec.EventExited, "%s exited with code %d", key.ID, a.Exit.Code)
+	case plan.Remove:
+		delete(l.failures, key.ID)
+		tell(spec.EventRemoved, "%s removed", key.ID)
+	}
+}
+
+// tellRoutes makes an event for each service whose backends are others now.
+func (l *Loop) tellRoutes(next spec.Routing) {
+	before := backendsOf(l.applied)
+	after := backendsOf(next)
+	for _, s := range next.Services {
+		key := [2]string{s.Project, s.Service}
+		if now := after[key]; now != before[key] {
+			before[key] = now // a service is in several networks, but told of once
+			l.events.add(spec.Event{
+				Kind: spec.EventRouted, Project: s.Project, Service: s.Service,
+				Message: "connections go to " + counted(len(s.Backends), "replica"),
+			})
+		}
+	}
+}
+
+func counted(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}
+
+// backendsOf is the text of each service's backends.
+func backendsOf(r spec.Routing) map[[2]string]string {
+	out := map[[2]string]string{}
+	for _, s := range r.Services {
+		for _, b := range s.Backends {
+			out[[2]string{s.Project, s.Service}] += b.Replica + " "
+		}
+	}
+	return out
+}
+
+func (l *Loop) noteFailure(key spec.ReplicaKey, r outcome) {
+	text := strings.ReplaceAll(r.err.Error(), "\n", "; ")
+	what := strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", r.action), "plan."))
+	l.cfg.Log.Error("action failed", "action", what, "replica", key.ID, "error", text)
+	f := l.failures[key.ID]
+	if f.text != text {
+		l.events.add(spec.Event{Kind: spec.EventProblem, Project: key.Project, Service: key.Service, Replica: key.ID, Message: what + ": " + text})
+	}
+	l.failures[key.ID] = failure{count: f.count + 1, at: l.cfg.Clock.Now(), text: text}
+	if c, ok := r.action.(plan.Create); ok && errors.Is(r.err, spec.ErrNotFound) {
+		l.repull(c.Image)
+	}
+}
