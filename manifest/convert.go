@@ -66,7 +66,7 @@ func (c *converter) networks() []spec.Network {
 	for _, name := range sorted(c.in.Networks) {
 		n := c.in.Networks[name]
 		if !c.usedNets[name] {
-			c.report.note("network %s is used by no service, so it isn't made", name)
+			c.report.warn("network %s is used by no service, so it isn't made", name)
 			continue
 		}
 		nets = append(nets, spec.Network{Name: name, Internal: n.Internal, IPv6: n.EnableIPv6 != nil && *n.EnableIPv6})
@@ -78,7 +78,7 @@ func (c *converter) declaredVolumes() []spec.Volume {
 	var vols []spec.Volume
 	for _, name := range sorted(c.volumes) {
 		if !c.usedVolumes[name] {
-			c.report.note("volume %s is used by no service, so it isn't made", name)
+			c.report.warn("volume %s is used by no service, so it isn't made", name)
 			continue
 		}
 		vols = append(vols, c.volumes[name])

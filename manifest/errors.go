@@ -74,16 +74,17 @@ func refuse(hint, format string, args ...any) *problem {
 
 // report collects problems and remarks while a manifest is read.
 type report struct {
-	order  map[string]int // files in the order they were given
-	errs   Errors
-	notes  []string
-	notice map[string]bool
-	known  map[string]bool // paths with a problem at or below them
-	ended  bool            // a bound was passed, so that what was read isn't whole
+	order    map[string]int // files in the order they were given
+	errs     Errors
+	notes    []string
+	warnings []string
+	said     map[string]bool
+	known    map[string]bool // paths with a problem at or below them
+	ended    bool            // a bound was passed, so that what was read isn't whole
 }
 
 func newReport() *report {
-	return &report{order: map[string]int{}, notice: map[string]bool{}, known: map[string]bool{}}
+	return &report{order: map[string]int{}, said: map[string]bool{}, known: map[string]bool{}}
 }
 
 func (r *report) file(name string) {
@@ -109,11 +110,16 @@ func (r *report) add(at place, path string, p *problem) {
 // what is found there later may only follow from it.
 func (r *report) below(path string) bool { return r.known[path] }
 
-func (r *report) note(format string, args ...any) {
-	n := fmt.Sprintf(format, args...)
-	if !r.notice[n] {
-		r.notice[n] = true
-		r.notes = append(r.notes, n)
+// note tells of a default that differs from Compose's.
+func (r *report) note(format string, args ...any) { r.say(&r.notes, fmt.Sprintf(format, args...)) }
+
+// warn tells of what is probably a mistake.
+func (r *report) warn(format string, args ...any) { r.say(&r.warnings, fmt.Sprintf(format, args...)) }
+
+func (r *report) say(list *[]string, text string) {
+	if !r.said[text] {
+		r.said[text] = true
+		*list = append(*list, text)
 	}
 }
 

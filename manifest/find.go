@@ -163,7 +163,7 @@ func discover(dir string, r *report) []string {
 	for {
 		found := existing(dir, fileNames)
 		if len(found) > 1 {
-			r.note("%s is used; %s beside it isn't", found[0], strings.Join(found[1:], ", "))
+			r.warn("%s is used; %s beside it isn't", found[0], strings.Join(found[1:], ", "))
 		}
 		if len(found) > 0 {
 			files := found[:1]

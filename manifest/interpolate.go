@@ -26,7 +26,7 @@ func (w *walker) interpolate(t *tree, path string) (string, error) {
 		return v, ok
 	})
 	for _, name := range w.quiet.drain() {
-		w.report.note("%s:%d: %s: %s", t.at.file, t.at.line, path, name)
+		w.report.warn("%s:%d: %s: %s", t.at.file, t.at.line, path, name)
 	}
 	if err == nil {
 		if len(v) > maxText {

@@ -31,9 +31,10 @@ type Options struct {
 
 // Result is a manifest that can be deployed.
 type Result struct {
-	Project spec.Project
-	Notes   []string // defaults that differ from Compose, unset variables ...; one line each
-	Files   []string // absolute paths in the order of merging; "-" for standard input
+	Project  spec.Project
+	Notes    []string // defaults that differ from Compose's; one line each
+	Warnings []string // what is probably a mistake: unset variables, unused networks ...; one line each
+	Files    []string // absolute paths in the order of merging; "-" for standard input
 }
 
 // Load reads, checks and merges the manifest. A problem in a file is an *Error;
@@ -60,7 +61,7 @@ func Load(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	res.Notes = r.notes
+	res.Notes, res.Warnings = r.notes, r.warnings
 	for _, s := range sources {
 		res.Files = append(res.Files, s.path)
 	}

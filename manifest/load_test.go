@@ -15,7 +15,7 @@ import (
 
 // TestLoad runs testdata/*.txtar. A file's comment has lines "env KEY=VALUE",
 // "files a.yaml b.yaml", "dir sub", "project NAME", "profiles a b"; what it
-// expects stands under errors, notes and config, which -update writes anew.
+// expects stands under errors, warnings, notes and config, which -update writes anew.
 func TestLoad(t *testing.T) {
 	cases, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(cases) == 0 {
@@ -30,7 +30,7 @@ func TestLoad(t *testing.T) {
 }
 
 // golden are the parts of a case that Load makes.
-var golden = []string{"errors", "notes", "config"}
+var golden = []string{"errors", "warnings", "notes", "config"}
 
 func runCase(t *testing.T, path string) {
 	a, err := txtar.ParseFile(path)
@@ -137,6 +137,9 @@ func outcome(t *testing.T, dir, comment string) map[string]string {
 	out := map[string]string{"config": clean(string(text))}
 	if len(res.Notes) > 0 {
 		out["notes"] = clean(strings.Join(res.Notes, "\n")) + "\n"
+	}
+	if len(res.Warnings) > 0 {
+		out["warnings"] = clean(strings.Join(res.Warnings, "\n")) + "\n"
 	}
 	return out
 }

@@ -111,7 +111,7 @@ func (c *converter) mount(v types.ServiceVolumeConfig) (spec.Mount, *problem) {
 			m.Options = propagation(v.Bind.Propagation)
 		}
 		if v.Bind != nil && v.Bind.SELinux != "" {
-			c.report.note("%s: z and Z relabel nothing: dunnage doesn't set SELinux labels", v.Source)
+			c.report.warn("%s: z and Z relabel nothing: dunnage doesn't set SELinux labels", v.Source)
 		}
 	case spec.MountVolume:
 		if v.Source != "" {
