@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 
 	"dunnage/spec"
 )
@@ -87,9 +88,9 @@ type Hinter interface {
 func wireError(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
-		return &Error{Message: err.Error(), Kind: e.Kind, Hint: e.Hint}
+		return &Error{Message: Text(err), Kind: e.Kind, Hint: e.Hint}
 	}
-	e = &Error{Message: err.Error(), Kind: KindInternal}
+	e = &Error{Message: Text(err), Kind: KindInternal}
 	for _, k := range kinds {
 		if k.is != nil && errors.Is(err, k.is) {
 			e.Kind = k.kind
@@ -101,4 +102,33 @@ func wireError(err error) *Error {
 		e.Hint = h.Hint()
 	}
 	return e
+}
+
+// sentinels say nothing to people that the text before them doesn't. Those that
+// do ("not found") aren't among them.
+var sentinels = []error{spec.ErrRefused, spec.ErrUnavailable, ErrInvalid}
+
+// Text is err for people: without the sentinels that errors.Is looks for at the
+// ends of its lines.
+func Text(err error) string {
+	text := err.Error()
+	for _, s := range sentinels {
+		if errors.Is(err, s) {
+			text = without(text, s.Error())
+		}
+	}
+	return text
+}
+
+func without(text, sentinel string) string {
+	var kept []string
+	for l := range strings.SplitSeq(text, "\n") {
+		if l != sentinel {
+			kept = append(kept, strings.TrimSuffix(l, ": "+sentinel))
+		}
+	}
+	if len(kept) == 0 {
+		return text // nothing else is said
+	}
+	return strings.Join(kept, "\n")
 }

@@ -305,6 +305,10 @@ func (f *Fake) Releases(_ context.Context, name string) ([]spec.Release, error) 
 		return nil, fmt.Errorf("project %q: %w", name, spec.ErrNotFound)
 	}
 	out := slices.Clone(p.releases)
+	for i := range out {
+		out[i].State = spec.ReleaseRan
+	}
+	out[len(out)-1].State = spec.ReleaseCurrent
 	slices.Reverse(out)
 	return out, nil
 }
