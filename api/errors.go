@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	"dunnage/spec"
@@ -104,31 +105,26 @@ func wireError(err error) *Error {
 	return e
 }
 
-// sentinels say nothing to people that the text before them doesn't. Those that
-// do ("not found") aren't among them.
-var sentinels = []error{spec.ErrRefused, spec.ErrUnavailable, ErrInvalid}
-
-// Text is err for people: without the sentinels that errors.Is looks for at the
-// ends of its lines.
+// Text is err for people: without the sentinels that errors.Is looks for, where
+// they say nothing that the text doesn't.
 func Text(err error) string {
 	text := err.Error()
-	for _, s := range sentinels {
+	for _, s := range []error{spec.ErrRefused, ErrInvalid} {
 		if errors.Is(err, s) {
-			text = without(text, s.Error())
+			text = withoutLine(strings.ReplaceAll(text+"\n", ": "+s.Error()+"\n", "\n"), s.Error())
 		}
+	}
+	if errors.Is(err, spec.ErrUnavailable) { // after a colon it is the news: "containerd: unavailable"
+		text = withoutLine(text, spec.ErrUnavailable.Error())
 	}
 	return text
 }
 
-func without(text, sentinel string) string {
-	var kept []string
-	for l := range strings.SplitSeq(text, "\n") {
-		if l != sentinel {
-			kept = append(kept, strings.TrimSuffix(l, ": "+sentinel))
-		}
+// withoutLine takes a joined sentinel out, unless nothing else is said.
+func withoutLine(text, sentinel string) string {
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	if kept := slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return l == sentinel }); len(kept) > 0 {
+		lines = kept
 	}
-	if len(kept) == 0 {
-		return text // nothing else is said
-	}
-	return strings.Join(kept, "\n")
+	return strings.Join(lines, "\n")
 }

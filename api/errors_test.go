@@ -15,6 +15,7 @@ func TestText(t *testing.T) {
 		"deploy: port 80 is held":              fmt.Errorf("deploy: %w", held),
 		"port 80 is held\nno volume":           errors.Join(held, errors.New("no volume"), spec.ErrRefused),
 		"it broke off: EOF":                    fmt.Errorf("it broke off: %w", errors.Join(errors.New("EOF"), spec.ErrUnavailable)),
+		"containerd: unavailable":              fmt.Errorf("containerd: %w", spec.ErrUnavailable),
 		"kind is missing":                      fmt.Errorf("kind is missing: %w", ErrInvalid),
 		"web: it said: refused":                errors.New("web: it said: refused"),
 		"image x: not found":                   fmt.Errorf("image x: %w", spec.ErrNotFound),
