@@ -69,6 +69,16 @@ func TestManaged(t *testing.T) {
 	}
 	stop()
 	<-done
+	found, ok := FindManaged(ctx, cfg)
+	if !ok || found.Pid() != old {
+		t.Fatalf("found: %+v %v", found, ok)
+	}
+	if n, err := found.Containers(ctx); n != 0 || err != nil {
+		t.Errorf("%d containers, %v", n, err)
+	}
+	if _, ok := FindManaged(ctx, ManagedConfig{RunDir: cfg.StateDir}); ok {
+		t.Error("found where none is")
+	}
 	if pid, err := listener(ctx, address); err != nil || pid != old {
 		t.Errorf("the end of its supervisor touched containerd: %d %v", pid, err)
 	}

@@ -152,28 +152,6 @@ func claimNetwork() (net.Listener, error) {
 	return l, nil
 }
 
-// uninstall takes back what the agent changed on the host's network. Replicas
-// go with `dunnage down`, while the agent runs.
-func uninstall(ctx context.Context, o agentOptions) error {
-	st, err := store.Open(filepath.Join(o.stateDir, "dunnage.db")) // refuses while an agent runs
-	if err != nil {
-		return err
-	}
-	defer st.Close() //nolint:errcheck // nothing was written
-	network, err := netns.New(netns.Config{RunDir: o.runDir, Pool: o.pool, Pool6: o.pool6, Iptables: o.iptables})
-	if err != nil {
-		return err
-	}
-	left, _, err := network.Attached(ctx)
-	if err != nil {
-		return err
-	}
-	if len(left) > 0 {
-		return fmt.Errorf("%d replicas are still on the host's network, %s first; start the agent and run `dunnage down` for their projects", len(left), left[0])
-	}
-	return network.Remove(ctx)
-}
-
 // runAgent is the process tree: every long-lived goroutine of the agent is
 // begun here, or by what is begun here.
 func runAgent(ctx context.Context, o agentOptions) error {

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"dunnage/engine"
+	"dunnage/netns"
+	"dunnage/store"
+)
+
+// containerdEnd is how long the private containerd may take to end.
+const containerdEnd = 30 * time.Second
+
+// uninstall takes back what the agent changed on the host, and says what it
+// did. Replicas go with `dunnage down`, while the agent runs.
+func uninstall(ctx context.Context, o agentOptions) error {
+	st, err := store.Open(filepath.Join(o.stateDir, "dunnage.db")) // refuses while an agent runs
+	if err != nil {
+		return err
+	}
+	defer st.Close() //nolint:errcheck // nothing was written
+	network, err := netns.New(netns.Config{RunDir: o.runDir, Pool: o.pool, Pool6: o.pool6, Iptables: o.iptables})
+	if err != nil {
+		return err
+	}
+	left, _, err := network.Attached(ctx)
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("%d replicas are still on the host's network, %s first; start the agent and run `dunnage down` for their projects", len(left), left[0])
+	}
+	if err := network.Remove(ctx); err != nil {
+		return err
+	}
+	say := func(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
+	say("removed the rules, routes and addresses; put back the host's settings")
+	err = errors.Join(stopManaged(ctx, o, os.Stdout), removeCgroups("/sys/fs/cgroup", o.namespace, os.Stdout))
+	say("%s stays: volumes, logs, images, history; delete it if nobody wants them any more", o.stateDir)
+	return err
+}
+
+// stopManaged ends the private containerd if nothing is left in it.
+func stopManaged(ctx context.Context, o agentOptions, out io.Writer) error {
+	managed, ok := engine.FindManaged(ctx, engine.ManagedConfig{StateDir: o.stateDir, RunDir: o.runDir, Log: o.log})
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, containerdEnd)
+	defer cancel()
+	n, err := managed.Containers(ctx)
+	if err != nil {
+		return err
+	}
+	pid := managed.Pid()
+	if n > 0 {
+		_, err := fmt.Fprintf(out, "left the private containerd (process %d) running: it has %d containers; see `ctr -a %s namespaces ls`\n", pid, n, managed.Address())
+		return err
+	}
+	if err := managed.Stop(ctx); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "stopped the private containerd (process %d)\n", pid)
+	return err
+}
+
+// removeCgroups removes the namespace's parent groups, of cgroup v2 and of
+// every v1 hierarchy, where they are empty. The kernel refuses the others.
+func removeCgroups(root, namespace string, out io.Writer) error {
+	dirs := []string{filepath.Join(root, namespace)}
+	hierarchies, err := os.ReadDir(root)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look for control groups: %w", err)
+	}
+	for _, h := range hierarchies {
+		if h.IsDir() && h.Name() != namespace { // links are other names of the same
+			dirs = append(dirs, filepath.Join(root, h.Name(), namespace))
+		}
+	}
+	removed := 0
+	for _, dir := range dirs {
+		err := syscall.Rmdir(dir)
+		switch {
+		case err == nil:
+			removed++
+		case slices.Contains([]error{syscall.EBUSY, syscall.ENOTEMPTY}, err):
+			if _, err := fmt.Fprintf(out, "left control group %s: it isn't empty\n", dir); err != nil {
+				return err
+			}
+		case !errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("remove control group %s: %w", dir, err)
+		}
+	}
+	if removed > 0 {
+		_, err = fmt.Fprintf(out, "removed %d control groups %s\n", removed, namespace)
+		return err
+	}
+	return nil
+}
