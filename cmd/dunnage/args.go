@@ -82,7 +82,7 @@ func (a *arranger) verb(name string) error {
 			return nil
 		}
 	}
-	return &usageError{message: fmt.Sprintf("unknown verb %q%s", name, a.of()), hint: suggest(name, verbNames(a.verbs), a.commandLine()+" --help")}
+	return &usageError{message: fmt.Sprintf("unknown verb %q%s", name, a.of()), hint: a.verbHint(name)}
 }
 
 // of names the command an error is about.
@@ -195,6 +195,9 @@ func (a *arranger) unknown(written string) error {
 	flags := slices.Clone(a.app.Flags)
 	if len(a.path) > 0 {
 		flags = append(flags, a.leaf().Flags...)
+	}
+	if hint := composeFlags[written]; hint != "" {
+		return &usageError{message: fmt.Sprintf("unknown flag %s%s", written, a.of()), hint: hint}
 	}
 	for _, f := range flags {
 		for _, n := range f.Names() {

@@ -10,7 +10,8 @@ func (p *program) configCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "config",
 		Usage: "check the manifest and print what it comes to",
-		Description: "Prints the manifest with files merged, variables filled in and defaults written out. It needs no agent.\n\n" +
+		Description: "Prints the manifest with files merged, variables filled in and defaults written out. It needs no agent. " +
+			"On standard error stand warnings, and notes that name the defaults that differ from Compose's; `--quiet` leaves the warnings only.\n\n" +
 			"Example:\n   dunnage config -f compose.yaml --quiet && echo fine",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "only check"},
@@ -29,21 +30,23 @@ func (p *program) config(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range m.Notes {
-		p.warn("%s", n)
-	}
-	switch {
-	case c.Bool("quiet"):
-		return nil
-	case c.Bool("json"):
-		return p.printJSON(m.Project)
-	case c.Bool("services"):
+	if c.Bool("services") { // for scripts: only the names
 		for _, s := range m.Project.Services {
 			if err := p.print(s.Name + "\n"); err != nil {
 				return err
 			}
 		}
 		return nil
+	}
+	p.warnOf(m)
+	if c.Bool("quiet") {
+		return nil
+	}
+	for _, n := range m.Notes {
+		p.note(n)
+	}
+	if c.Bool("json") {
+		return p.printJSON(m.Project)
 	}
 	text, err := manifest.Encode(m.Project)
 	if err != nil {

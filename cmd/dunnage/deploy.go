@@ -6,6 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"dunnage/api"
+	"dunnage/manifest"
 	"dunnage/spec"
 )
 
@@ -27,10 +28,11 @@ func (p *program) deployCommand() *cli.Command {
 }
 
 func (p *program) deploy(ctx context.Context, c *cli.Context, agent *api.Client) error {
-	r, err := p.deployRequest(c)
+	m, r, err := p.deployRequest(c)
 	if err != nil {
 		return err
 	}
+	p.warnOf(m)
 	op, err := agent.Deploy(ctx, r)
 	if err != nil {
 		return err
@@ -38,19 +40,14 @@ func (p *program) deploy(ctx context.Context, c *cli.Context, agent *api.Client)
 	return p.see(ctx, c, agent, op)
 }
 
-// deployRequest is what deploy sends and plan asks about.
-func (p *program) deployRequest(c *cli.Context) (spec.DeployRequest, error) {
-	if err := wantArgs(c, 0, 0); err != nil {
-		return spec.DeployRequest{}, err
-	}
-	m, err := p.load(c)
-	if err != nil {
-		return spec.DeployRequest{}, err
-	}
-	if c.Command.Name != "plan" { // plan shows them among its own
-		for _, n := range m.Notes {
-			p.warn("%s", n)
+// deployRequest is what deploy sends and plan asks about, and the manifest it is from.
+func (p *program) deployRequest(c *cli.Context) (manifest.Result, spec.DeployRequest, error) {
+	if c.Args().Present() {
+		return manifest.Result{}, spec.DeployRequest{}, &usageError{
+			message: c.Command.Name + " takes no services: it makes the whole manifest true",
+			hint:    "services that didn't change aren't touched; a manifest is named with --file",
 		}
 	}
-	return spec.DeployRequest{Project: m.Project, RemoveOrphans: c.Bool("remove-orphans"), Force: c.Bool("force")}, nil
+	m, err := p.load(c)
+	return m, spec.DeployRequest{Project: m.Project, RemoveOrphans: c.Bool("remove-orphans"), Force: c.Bool("force")}, err
 }

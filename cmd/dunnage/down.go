@@ -9,8 +9,9 @@ import (
 func (p *program) downCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "down",
-		Usage: "remove a project from this host",
-		Description: "Stops and removes the project's replicas, networks, rules and releases. Named volumes stay unless --volumes is given.\n\n" +
+		Usage: "stop a project and remove its replicas, networks and rules",
+		Description: "Stops and removes the project's replicas, networks and rules. What stays: its history, so that `dunnage rollback` brings it back; " +
+			"its logs; its images; and its named volumes with their data, unless --volumes is given.\n\n" +
 			"Example:\n   dunnage down -p shop",
 		Flags: changeFlags(&cli.BoolFlag{Name: "volumes", Aliases: []string{"v"}, Usage: "remove the project's named volumes, with their data"}),
 		Action: p.changeAction(func(c *cli.Context) (spec.ChangeRequest, error) {

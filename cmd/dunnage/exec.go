@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -88,15 +89,21 @@ func (p *program) target(c *cli.Context, st spec.Status, name string) (string, e
 			}
 		}
 	}
-	project, err := p.project(c)
-	if err != nil {
+	project, err := p.findProject(c)
+	switch {
+	case err != nil:
 		return "", err
+	case project == "":
+		return "", &usageError{message: "no replica " + name + ", and no manifest here that says which project has a service of that name", hint: "name the project with -p; `dunnage ps` lists the replicas"}
 	}
-	replicas, err := selectReplicas(st, project, []string{name})
-	if err != nil {
-		return "", fmt.Errorf("project %s: %w", project, err)
+	services, found := deployed(st, project)
+	switch {
+	case !found:
+		return "", noProject(project)
+	case !slices.Contains(services, name):
+		return "", fmt.Errorf("no service or replica %s%s", name, whereof(project, services))
 	}
-	return pick(replicas, name, c.Int("index"))
+	return pick(selectReplicas(st, project, []string{name}), name, c.Int("index"))
 }
 
 // pick chooses among a service's replicas: one that takes connections before
@@ -110,7 +117,7 @@ func pick(replicas []spec.ReplicaStatus, service string, index int) (string, err
 		if index > 0 {
 			what = fmt.Sprintf("service %s has no running replica %d", service, index)
 		}
-		return "", &exitCode{code: exitError, err: fmt.Errorf("%s: %w", what, spec.ErrNotFound), hint: "see `dunnage ps`"}
+		return "", &exitCode{code: exitError, err: errors.New(what), hint: "see `dunnage ps`"}
 	}
 	slices.SortStableFunc(running, func(a, b spec.ReplicaStatus) int {
 		if a.Routed != b.Routed {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"dunnage/api"
+	"dunnage/manifest"
 	"dunnage/spec"
 )
 
@@ -80,10 +81,25 @@ func isAnswer(err error) bool { return errors.As(err, new(*api.Error)) }
 
 // complain prints an error and the next step.
 func (p *program) complain(err error) {
-	fmt.Fprintf(p.stderr, "%s %s\n", p.paint(red, "dunnage:"), printableLines(err.Error()))
+	text := api.Text(err)
+	var list manifest.Errors
+	if errors.As(err, &list) {
+		text = manifestText(list)
+	}
+	fmt.Fprintf(p.stderr, "%s %s\n", p.paint(red, "dunnage:"), printableLines(text))
 	if hint := hintOf(err); hint != "" {
 		fmt.Fprintf(p.stderr, "  %s\n", printableLines(hint))
 	}
+}
+
+// manifestText puts each problem on a line of its own that begins with its
+// place, where editors look for it.
+func manifestText(list manifest.Errors) string {
+	problems := "a problem"
+	if len(list) > 1 {
+		problems = fmt.Sprintf("%d problems", len(list))
+	}
+	return "the manifest has " + problems + "; nothing was changed\n" + list.Error()
 }
 
 func hintOf(err error) string {
@@ -104,6 +120,11 @@ func hintOf(err error) string {
 // warn tells something that doesn't stop the command.
 func (p *program) warn(format string, args ...any) {
 	fmt.Fprintf(p.stderr, "%s %s\n", p.paint(yellow, "warning:"), printable(fmt.Sprintf(format, args...)))
+}
+
+// note tells of a default that may surprise.
+func (p *program) note(text string) {
+	fmt.Fprintf(p.stderr, "%s %s\n", p.paint(grey, "note:"), printable(text))
 }
 
 // printableLines keeps the lines of a text and makes each harmless.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -17,7 +18,9 @@ func (p *program) historyCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "history",
 		Usage: "list a project's releases",
-		Description: "Lists the kept releases, newest first; * marks the desired one. JSON has them whole.\n\n" +
+		Description: "Lists the kept releases, newest first; * marks the desired one. " +
+			"STATE is current, rolling (not converged yet), ran (later replaced), failed, left (somebody rolled back from it), or - (replaced before it converged). " +
+			"A narrow terminal shows images without registry and digest. JSON has everything.\n\n" +
 			"Example:\n   dunnage history -p shop",
 		Flags:  []cli.Flag{jsonFlag()},
 		Action: p.withAgent(p.history),
@@ -49,26 +52,49 @@ func (p *program) history(ctx context.Context, c *cli.Context, agent *api.Client
 			desired = pr.Release
 		}
 	}
-	t := table{columns: []column{{name: "RELEASE"}, {name: "AGE"}, {name: "REASON"}, {name: "IMAGES", drop: 1}}}
-	for _, r := range releases {
-		mark := ""
-		if r.Number == desired {
-			mark = "*"
-		}
-		t.rows = append(t.rows, row{cells: []string{fmt.Sprintf("%d%s", r.Number, mark), age(p.now(), r.Created), printable(r.Reason), pinned(r)}})
+	t := p.historyTable(releases, desired, pinned)
+	if p.terminal.width > 0 && t.fullWidth() > p.terminal.width {
+		t = p.historyTable(releases, desired, shortImage)
 	}
 	return p.write(t)
 }
 
-// pinned lists a release's images with the beginning of their digests.
-func pinned(r spec.Release) string {
+func (p *program) historyTable(releases []spec.Release, desired int, image func(spec.PinnedImage) string) table {
+	t := table{columns: []column{{name: "RELEASE"}, {name: "STATE"}, {name: "AGE", drop: 1}, {name: "REASON", drop: 2}, {name: "IMAGES"}}}
+	for _, r := range releases {
+		mark, state := "", string(r.State)
+		if r.Number == desired {
+			mark = "*"
+		}
+		if state == "" {
+			state = "-"
+		}
+		t.rows = append(t.rows, row{
+			cells:   []string{fmt.Sprintf("%d%s", r.Number, mark), state, age(p.now(), r.Created), printable(r.Reason), images(r, image)},
+			colours: map[int]int{1: releaseColours[r.State]},
+		})
+	}
+	return t
+}
+
+var releaseColours = map[spec.ReleaseState]int{
+	spec.ReleaseCurrent: green, spec.ReleaseRolling: yellow, spec.ReleaseFailed: red, spec.ReleaseLeft: grey,
+}
+
+// images lists a release's images by service.
+func images(r spec.Release, image func(spec.PinnedImage) string) string {
 	var words []string
 	for _, s := range slices.Sorted(maps.Keys(r.Images)) {
-		i := r.Images[s]
-		words = append(words, printable(s+"="+i.Ref+"@"+shortDigest(i.Digest)))
+		words = append(words, printable(s+"="+image(r.Images[s])))
 	}
 	return strings.Join(words, " ")
 }
+
+// pinned is an image with the beginning of its digest.
+func pinned(i spec.PinnedImage) string { return i.Ref + "@" + shortDigest(i.Digest) }
+
+// shortImage is an image without its registry and path.
+func shortImage(i spec.PinnedImage) string { return path.Base(i.Ref) }
 
 // shortDigest is the first 12 digits, as docker shows them.
 func shortDigest(digest string) string {

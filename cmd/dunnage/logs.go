@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"hash/fnv"
 	"strconv"
 	"strings"
@@ -40,6 +41,16 @@ func (p *program) logs(ctx context.Context, c *cli.Context, agent *api.Client) e
 	}
 	name, err := p.project(c)
 	if err != nil {
+		return err
+	}
+	services, err := released(ctx, agent, name)
+	switch {
+	case errors.Is(err, spec.ErrNotFound):
+		return noProject(name)
+	case err != nil:
+		return err
+	}
+	if err := p.wantServices(c, name, services); err != nil {
 		return err
 	}
 	w := &logWriter{p: p, prefix: !c.Bool("no-log-prefix"), times: c.Bool("timestamps")}

@@ -27,14 +27,12 @@ func (p *program) planCommand() *cli.Command {
 }
 
 func (p *program) plan(ctx context.Context, c *cli.Context, agent *api.Client) error {
-	if err := wantArgs(c, 0, 0); err != nil {
-		return err
-	}
-	m, err := p.load(c)
+	m, r, err := p.deployRequest(c)
 	if err != nil {
 		return err
 	}
-	prev, err := agent.Preview(ctx, spec.DeployRequest{Project: m.Project, RemoveOrphans: c.Bool("remove-orphans"), Force: c.Bool("force")})
+	p.warnOf(m)
+	prev, err := agent.Preview(ctx, r)
 	if err != nil {
 		return err
 	}

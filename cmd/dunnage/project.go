@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -11,8 +12,8 @@ import (
 	"dunnage/spec"
 )
 
-// load reads the manifest that the global flags name. Its notes go to stderr
-// where the caller wants them.
+// load reads the manifest that the global flags name. Its warnings
+// and notes are told by who wants them.
 func (p *program) load(c *cli.Context) (manifest.Result, error) {
 	o := manifest.Options{
 		Files:       c.StringSlice("file"),
@@ -31,6 +32,13 @@ func (p *program) load(c *cli.Context) (manifest.Result, error) {
 	return manifest.Load(c.Context, o)
 }
 
+// warnOf tells what is probably a mistake in a manifest.
+func (p *program) warnOf(m manifest.Result) {
+	for _, w := range m.Warnings {
+		p.warn("%s", w)
+	}
+}
+
 // noManifest reports whether Load failed only because there is no file.
 func noManifest(err error) bool {
 	return errors.Is(err, spec.ErrNotFound)
@@ -46,10 +54,7 @@ func (p *program) absolute(path string) string {
 // findProject returns the name of the project that a verb is about: -p's, else
 // COMPOSE_PROJECT_NAME, else the manifest's; empty when there is none of them.
 func (p *program) findProject(c *cli.Context) (string, error) {
-	if name := c.String("project-name"); name != "" {
-		return name, nil
-	}
-	if name := p.getenv("COMPOSE_PROJECT_NAME"); name != "" {
+	if name := p.namedProject(c); name != "" {
 		return name, nil
 	}
 	r, err := p.load(c)
@@ -60,6 +65,12 @@ func (p *program) findProject(c *cli.Context) (string, error) {
 		return "", nil
 	}
 	return "", &exitCode{code: exitError, err: err, hint: "name the project with -p to leave the manifest aside"}
+}
+
+// namedProject is the project that somebody named; empty when it is the
+// manifest's.
+func (p *program) namedProject(c *cli.Context) string {
+	return cmp.Or(c.String("project-name"), p.getenv("COMPOSE_PROJECT_NAME"))
 }
 
 // project is findProject for verbs that can't do without.

@@ -43,10 +43,10 @@ func (p *program) ps(ctx context.Context, c *cli.Context, agent *api.Client) err
 	for _, problem := range st.Problems {
 		p.warn("%s", problem)
 	}
-	replicas, err := selectReplicas(st, name, c.Args().Slice())
-	if err != nil {
+	if err := p.checkNames(ctx, c, agent, st, name); err != nil {
 		return err
 	}
+	replicas := selectReplicas(st, name, c.Args().Slice())
 	switch {
 	case c.Bool("json"):
 		return p.printJSON(replicas)
@@ -62,25 +62,19 @@ func (p *program) ps(ctx context.Context, c *cli.Context, agent *api.Client) err
 
 // selectReplicas takes a project's replicas (empty = all) out of a snapshot,
 // and of them those of the services. It is never nil, for JSON's sake.
-func selectReplicas(st spec.Status, name string, services []string) ([]spec.ReplicaStatus, error) {
-	out, found := []spec.ReplicaStatus{}, map[string]bool{}
+func selectReplicas(st spec.Status, name string, services []string) []spec.ReplicaStatus {
+	out := []spec.ReplicaStatus{}
 	for _, pr := range st.Projects {
 		if name != "" && pr.Name != name {
 			continue
 		}
 		for _, s := range pr.Services {
-			found[s.Name] = true
 			if len(services) == 0 || slices.Contains(services, s.Name) {
 				out = append(out, s.Replicas...)
 			}
 		}
 	}
-	for _, s := range services {
-		if !found[s] {
-			return nil, fmt.Errorf("no service %q: %w", s, spec.ErrNotFound)
-		}
-	}
-	return out, nil
+	return out
 }
 
 func (p *program) printNames(replicas []spec.ReplicaStatus) error {
@@ -94,8 +88,8 @@ func (p *program) printNames(replicas []spec.ReplicaStatus) error {
 
 func (p *program) replicaTable(replicas []spec.ReplicaStatus, withProject bool) table {
 	t := table{columns: []column{
-		{name: "SERVICE", drop: 6}, {name: "REPLICA"}, {name: "RELEASE", drop: 5}, {name: "STATE"}, {name: "HEALTH", drop: 4},
-		{name: "RESTARTS", drop: 2}, {name: "AGE", drop: 1}, {name: "PORTS", drop: 3},
+		{name: "SERVICE", drop: 6}, {name: "REPLICA"}, {name: "RELEASE", drop: 1}, {name: "STATE"}, {name: "HEALTH", drop: 5},
+		{name: "RESTARTS", drop: 3}, {name: "AGE", drop: 2}, {name: "PORTS", drop: 4},
 	}}
 	for _, r := range replicas {
 		health, colour := string(r.Health), stateColours[r.State]
@@ -146,7 +140,11 @@ func (p *program) tellWaiting(st spec.Status, name string) {
 	for _, pr := range st.Projects {
 		for _, s := range pr.Services {
 			if (name == "" || pr.Name == name) && s.Waiting != "" {
-				fmt.Fprintf(p.stderr, "%s of %s: %s\n", printable(s.Name), printable(pr.Name), printable(s.Waiting))
+				line := printable(s.Name + " of " + pr.Name + ": " + s.Waiting)
+				if p.terminal.stderr { // a file gets it whole
+					line = p.fit(line)
+				}
+				fmt.Fprintln(p.stderr, line)
 			}
 		}
 	}

@@ -115,6 +115,15 @@ func (t table) width(shown []int) (sum int) {
 	return sum - gap
 }
 
+// fullWidth is the width with all columns.
+func (t table) fullWidth() int {
+	all := make([]int, len(t.columns))
+	for i := range all {
+		all[i] = i
+	}
+	return t.width(all)
+}
+
 // mostDispensable is the place in shown of the column to leave out, or -1.
 func (t table) mostDispensable(shown []int) int {
 	best, at := 0, -1

@@ -83,3 +83,18 @@ func TestColourOnlyOnATerminal(t *testing.T) {
 		}
 	}
 }
+
+// TestWaitingFitsTheTerminal: a file gets the line whole.
+func TestWaitingFitsTheTerminal(t *testing.T) {
+	st := spec.Status{Projects: []spec.ProjectStatus{{Name: "shop", Services: []spec.ServiceStatus{{Name: "web", Waiting: "for db, which isn't ready"}}}}}
+	for isTerminal, want := range map[bool]string{
+		true:  "web of shop: for db…\n",
+		false: "web of shop: for db, which isn't ready\n",
+	} {
+		var out bytes.Buffer
+		p := program{stderr: &out, terminal: terminal{stderr: isTerminal, width: 20}}
+		if p.tellWaiting(st, "shop"); out.String() != want {
+			t.Errorf("%q, want %q", out.String(), want)
+		}
+	}
+}

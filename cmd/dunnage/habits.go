@@ -1,0 +1,49 @@
+package main
+
+import "strings"
+
+// What people type who know Compose and Docker, and what does it here.
+var (
+	composeVerbs = map[string]string{
+		"up":      "`dunnage deploy` makes this host run what the manifest declares",
+		"create":  "`dunnage deploy` makes this host run what the manifest declares",
+		"run":     "`dunnage exec SERVICE COMMAND` runs a command in a running replica",
+		"rm":      "`dunnage stop SERVICE` stops a service, `dunnage down` removes a project",
+		"kill":    "`dunnage stop SERVICE` stops a service, `dunnage down` removes a project",
+		"pause":   "`dunnage stop SERVICE` stops a service",
+		"unpause": "`dunnage start SERVICE` starts a service",
+		"pull":    "`dunnage image pull REF` downloads an image; deploy does it by itself",
+		"load":    "`dunnage image load FILE` takes an archive in",
+		"images":  "`dunnage image ls` lists images",
+		"rmi":     "`dunnage image rm REF` removes an image",
+		"build":   "dunnage builds no images: build with your tool, then push to a registry or `dunnage image load`",
+		"push":    "dunnage pushes no images: do it with the tool that built them",
+		"attach":  "`dunnage logs -f SERVICE` follows the output, `dunnage exec SERVICE sh` goes inside",
+		"cp":      "`dunnage exec -T SERVICE cat FILE` gets a file out, `tar` a directory",
+		"top":     "`dunnage ps` lists replicas, `dunnage exec SERVICE ps` their processes if the image has ps",
+		"stats":   "`dunnage ps` lists replicas; `systemd-cgtop` shows what they use",
+		"ls":      "`dunnage ps -a` lists the replicas of all projects",
+		"list":    "`dunnage ps -a` lists the replicas of all projects",
+		"status":  "`dunnage ps` lists replicas",
+		"port":    "`dunnage ps` shows the published ports",
+		"inspect": "`dunnage ps --json` has everything of replicas, `dunnage history --json` of releases",
+		"network": "`dunnage net ls` lists networks",
+		"watch":   "`dunnage events` follows what happens, `dunnage ps` shows how it is",
+		"wait":    "`dunnage deploy` waits by itself, unless with --detach",
+	}
+	composeFlags = map[string]string{
+		"--dry-run": "`dunnage plan` shows what deploy would do, changing nothing",
+		"--build":   composeVerbs["build"],
+	}
+)
+
+// verbHint names what somebody may have meant.
+func (a *arranger) verbHint(name string) string {
+	switch hint := composeVerbs[name]; {
+	case len(a.path) == 0 && hint != "":
+		return hint
+	case len(a.path) == 1 && a.leaf().Name == "completion":
+		return "there are scripts for " + strings.Join(verbNames(a.verbs), ", ")
+	}
+	return suggest(name, verbNames(a.verbs), a.commandLine()+" --help")
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"dunnage/api"
+	"dunnage/spec"
+)
+
+// deployed lists the services of a project (empty = of all) that run now or
+// should, sorted.
+func deployed(st spec.Status, project string) (services []string, found bool) {
+	for _, pr := range st.Projects {
+		if project != "" && pr.Name != project {
+			continue
+		}
+		found = true
+		for _, s := range pr.Services {
+			services = append(services, s.Name)
+		}
+	}
+	slices.Sort(services)
+	return slices.Compact(services), found
+}
+
+// released lists the services of a project's kept releases, sorted: those that
+// are gone have logs still.
+func released(ctx context.Context, agent *api.Client, project string) ([]string, error) {
+	releases, err := agent.Releases(ctx, project)
+	if err != nil {
+		return nil, err
+	}
+	var services []string
+	for _, r := range releases {
+		for _, s := range r.Project.Services {
+			services = append(services, s.Name)
+		}
+	}
+	slices.Sort(services)
+	return slices.Compact(services), nil
+}
+
+// checkNames tells a project or a service that is nowhere from one that has no
+// replica now. A manifest that was never deployed is no mistake.
+func (p *program) checkNames(ctx context.Context, c *cli.Context, agent *api.Client, st spec.Status, project string) error {
+	services, found := deployed(st, project)
+	if project != "" && (!found || unknown(services, c.Args().Slice()) != "") {
+		more, err := released(ctx, agent, project)
+		switch {
+		case errors.Is(err, spec.ErrNotFound) && p.namedProject(c) == "" && !c.Args().Present():
+			p.warn("%s is not deployed", project)
+			return nil
+		case errors.Is(err, spec.ErrNotFound):
+			return noProject(project)
+		case err != nil:
+			return err
+		}
+		services = append(services, more...)
+	}
+	return p.wantServices(c, project, services)
+}
+
+// wantServices checks a verb's arguments against the services there are.
+func (p *program) wantServices(c *cli.Context, project string, services []string) error {
+	slices.Sort(services)
+	services = slices.Compact(services)
+	name := unknown(services, c.Args().Slice())
+	if name == "" {
+		return nil
+	}
+	err := fmt.Errorf("service %s: %w%s", name, spec.ErrNotFound, whereof(project, services))
+	return &exitCode{code: exitError, err: err, hint: p.fileHint(c, name)}
+}
+
+func unknown(services, asked []string) string {
+	for _, s := range asked {
+		if !slices.Contains(services, s) {
+			return s
+		}
+	}
+	return ""
+}
+
+// whereof ends the sentence that something isn't there.
+func whereof(project string, services []string) string {
+	if project == "" {
+		return "; `dunnage ps -a` lists what is deployed"
+	}
+	where := " in project " + project
+	if len(services) > 0 {
+		where += "; it has " + strings.Join(services, ", ")
+	}
+	return where
+}
+
+func noProject(name string) error {
+	return fmt.Errorf("project %s: %w; `dunnage ps -a` lists what is deployed", name, spec.ErrNotFound)
+}
+
+// fileHint helps who wrote `logs -f FILE`, as with Compose before the verb.
+func (p *program) fileHint(c *cli.Context, name string) string {
+	info, err := os.Stat(p.absolute(name))
+	isFile := err == nil && info.Mode().IsRegular()
+	if !isFile && !strings.HasSuffix(name, ".yaml") && !strings.HasSuffix(name, ".yml") {
+		return ""
+	}
+	return fmt.Sprintf("a manifest is named before the verb: `dunnage --file %s %s`", name, c.Command.Name)
+}
