@@ -53,7 +53,10 @@ func (e *Engine) Exec(ctx context.Context, r spec.ExecRequest, t spec.Terminal) 
 	if err != nil {
 		return 0, fmt.Errorf("exec in %s: %w", r.Replica, err)
 	}
-	x := execution{engine: e, replica: r.Replica, id: id, terminal: t, tty: r.TTY}
+	x := execution{engine: e, replica: r.Replica, program: r.Command[0], id: id, terminal: t, tty: r.TTY}
+	if info, err := c.Info(ctx, client.WithoutRefreshedMetadata); err == nil {
+		x.service = info.Labels[labelService]
+	}
 	code, err := x.run(ctx, task, process, [2]uint16{r.Rows, r.Cols})
 	if err != nil {
 		return 0, fmt.Errorf("exec in %s: %w", r.Replica, err)
@@ -123,6 +126,8 @@ func upperAsLayer(mounts []mount.Mount) []mount.Mount {
 type execution struct {
 	engine   *Engine
 	replica  string
+	service  string
+	program  string
 	id       string
 	terminal spec.Terminal
 	tty      bool
@@ -197,9 +202,13 @@ func (x *execution) cannotRun(ctx context.Context, err error) (int, error) {
 	if !errors.As(failure, &f) || ctx.Err() != nil {
 		return 0, failure
 	}
+	text := f.text
+	if strings.Contains(text, "executable file not found") {
+		text = fmt.Sprintf("the image of %s has no program %q in its PATH", x.service, x.program)
+	}
 	if x.terminal.Stderr != nil {
 		// The code says the same to whoever doesn't read it.
-		_, _ = fmt.Fprintln(x.terminal.Stderr, "dunnage: exec:", f.text)
+		_, _ = fmt.Fprintln(x.terminal.Stderr, "dunnage:", text)
 	}
 	if strings.Contains(f.text, "not found") || strings.Contains(f.text, "no such file") {
 		return exitNotFound, nil

@@ -29,6 +29,7 @@ func TestExec(t *testing.T) {
 		{"user", spec.ExecRequest{Command: []string{"/testapp", "id"}, User: "app"}, "", 0, "uid=1000 gid=1000 groups=[2000]\n", ""},
 		{"stdin", spec.ExecRequest{Command: []string{"/testapp", "stdin"}}, strings.Repeat("x", 200_000), 0, strings.Repeat("x", 200_000), "bytes: 200000\n"},
 		{"not found", spec.ExecRequest{Command: []string{"/nothing"}}, "", 127, "", "/nothing"},
+		{"not in the PATH", spec.ExecRequest{Command: []string{"nothing"}}, "", 127, "", "dunnage: the image of web has no program \"nothing\" in its PATH\n"},
 		{"not executable", spec.ExecRequest{Command: []string{"/etc/passwd"}}, "", 126, "", "permission denied"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
