@@ -94,7 +94,7 @@ func (p *program) target(c *cli.Context, st spec.Status, name string) (string, e
 	case err != nil:
 		return "", err
 	case project == "":
-		return "", &usageError{message: "no replica " + name + ", and no manifest here that says which project has a service of that name", hint: "name the project with -p; `dunnage ps` lists the replicas"}
+		return "", &exitCode{code: exitError, err: fmt.Errorf("no service or replica %s: there is no such replica, and no manifest here to find a service in", name), hint: "name a service's project with -p; `dunnage ps` lists the replicas"}
 	}
 	services, found := deployed(st, project)
 	switch {
