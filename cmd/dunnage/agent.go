@@ -63,7 +63,7 @@ func agentCommand() *cli.Command {
 			&cli.StringFlag{Name: "pool", Value: defaultPool, Usage: "IPv4 `CIDR` that networks are cut from; must not be in use around the host"},
 			&cli.StringFlag{Name: "pool6", Value: defaultPool6, Usage: "IPv6 `CIDR`, or none"},
 			&cli.StringFlag{Name: "iptables", Value: string(netns.Auto), Usage: "auto (what the host's iptables is), nft or legacy"},
-			&cli.BoolFlag{Name: "uninstall", Usage: "remove the rules, routes and settings that an agent with these flags left on the host, and end"},
+			&cli.BoolFlag{Name: "uninstall", Usage: "remove what an agent with these flags left on the host (rules, routes, settings, an idle private containerd), and end"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json, on standard error"},
 		},
 		Action: func(c *cli.Context) error {

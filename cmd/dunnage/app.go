@@ -71,6 +71,7 @@ func globalFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "file", Aliases: []string{"f"}, Usage: "manifest `FILE` (repeats: later ones are merged over earlier ones); else dunnage.yaml, compose.yaml, compose.yml or docker-compose.yml"},
 		&cli.StringFlag{Name: "project-name", Aliases: []string{"p"}, Usage: "project `NAME`; else the manifest's"},
 		&cli.StringSliceFlag{Name: "env-file", Usage: "`FILE` with variables for the manifest (repeats); else .env"},
+		&cli.StringSliceFlag{Name: "profile", Usage: "activate a `PROFILE` of the manifest (repeats); else COMPOSE_PROFILES"},
 		&cli.StringFlag{Name: "project-directory", Usage: "`DIR` to look for the manifest in, instead of this one"},
 		&cli.StringFlag{Name: "host", Aliases: []string{"H"}, Usage: "`ADDRESS` of the agent: unix:///path or ssh://user@host", Value: api.DefaultHost, EnvVars: []string{"DUNNAGE_HOST"}},
 	}

@@ -21,6 +21,7 @@ func (p *program) load(c *cli.Context) (manifest.Result, error) {
 		WorkingDir:  p.dir,
 		ProjectName: c.String("project-name"),
 		EnvFiles:    c.StringSlice("env-file"),
+		Profiles:    c.StringSlice("profile"),
 		Environment: p.environ,
 	}
 	if dir := c.String("project-directory"); dir != "" {
