@@ -67,7 +67,8 @@ func (e *Engine) instance(c containers.Container, t *task.Process) spec.Instance
 func (e *Engine) unowned(i spec.Instance) spec.Instance {
 	record, started := e.started.get(i.ID)
 	i.StartedAt = record.Started
-	if pids := e.cgroup.pids(i.ID); len(pids) > 0 {
+	// Start clears runc's own process away, so it hides no earlier run.
+	if pids := slices.DeleteFunc(e.cgroup.pids(i.ID), isRuncInit); len(pids) > 0 {
 		i.Phase, i.Pid = spec.PhaseLost, record.Pid
 		if !slices.Contains(pids, record.Pid) {
 			i.Pid = pids[0]

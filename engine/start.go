@@ -54,8 +54,16 @@ func (e *Engine) clearTask(ctx context.Context, id string) (running bool, err er
 			return false, err
 		}
 	}
-	if pids := e.cgroup.pids(id); len(pids) > 0 {
-		return false, fmt.Errorf("start %s: process %d of its earlier run still lives without a shim; dunnage waits for its end: %w", id, pids[0], spec.ErrUnavailable)
+	if len(e.cgroup.pids(id)) == 0 {
+		return false, nil
+	}
+	if len(e.shims(id)) > 0 { // runc on its way to a program that nobody will start
+		if err := e.dropOrphan(ctx, id); err != nil {
+			return false, fmt.Errorf("start %s: %w", id, err)
+		}
+	}
+	if err := e.awaitEmpty(ctx, id); err != nil {
+		return false, fmt.Errorf("start %s: %w", id, err)
 	}
 	return false, nil
 }
@@ -121,8 +129,12 @@ func (e *Engine) makeTask(ctx context.Context, r *tasks.CreateTaskRequest) (*tas
 	for {
 		made, err := e.client.TaskService().Create(ctx, r)
 		err = errgrpc.ToNative(err)
-		if !errdefs.IsAlreadyExists(err) || time.Now().After(deadline) {
+		exists := errdefs.IsAlreadyExists(err) || e.bundleExists(r.ContainerID, err)
+		if !exists || time.Now().After(deadline) {
 			return made, err
+		}
+		if err := e.makeRoom(ctx, r.ContainerID, err); err != nil {
+			return nil, err
 		}
 		select {
 		case <-ctx.Done():
@@ -130,6 +142,18 @@ func (e *Engine) makeTask(ctx context.Context, r *tasks.CreateTaskRequest) (*tas
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// makeRoom drops an orphan that stands in a new task's way. Without a shim and
+// with a bundle that it knows, containerd is cleaning up itself.
+func (e *Engine) makeRoom(ctx context.Context, id string, refusal error) error {
+	if len(e.shims(id)) == 0 && !e.bundleExists(id, refusal) {
+		return nil
+	}
+	if err := e.dropOrphan(ctx, id); err != nil {
+		return err
+	}
+	return e.awaitEmpty(ctx, id)
 }
 
 // dropTask undoes a failed start, also when the caller's time is up.
@@ -152,6 +176,8 @@ func (e *Engine) startError(ctx context.Context, err error) error {
 	text = strings.TrimSuffix(text, ": unknown")
 	hint := ""
 	switch {
+	case strings.HasSuffix(text, ": file exists"):
+		hint = "a crash of containerd left this directory: remove it, or restart the host"
 	case !strings.HasPrefix(text, "exec"):
 		return e.wrap(ctx, err, "run its process")
 	case strings.Contains(text, "executable file not found"), strings.Contains(text, "no such file or directory"):

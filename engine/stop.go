@@ -125,6 +125,9 @@ func (e *Engine) deleteTask(ctx context.Context, id string) error {
 			return err
 		}
 	}
+	if err := e.dropOrphan(ctx, id); err != nil {
+		return err
+	}
 	return e.killUnowned(ctx, id)
 }
 

@@ -125,12 +125,17 @@ func (d *Daemon) Shims() []int {
 	})
 }
 
+// ShimsOf lists the shims of one container, also one that is just being started.
+func (d *Daemon) ShimsOf(id string) []int {
+	return processes(func(args []string) bool {
+		return slices.Contains(args, d.Address) && slices.Contains(args, "-id") && slices.Contains(args, id)
+	})
+}
+
 // Shim is the shim of one container.
 func (d *Daemon) Shim(id string) int {
 	d.t.Helper()
-	pids := processes(func(args []string) bool {
-		return slices.Contains(args, d.Address) && slices.Contains(args, "-id") && slices.Contains(args, id)
-	})
+	pids := d.ShimsOf(id)
 	if len(pids) != 1 {
 		d.t.Fatalf("shims of %s: %v", id, pids)
 	}
