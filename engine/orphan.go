@@ -36,7 +36,7 @@ func (e *Engine) dropOrphan(ctx context.Context, id string) error {
 	// Although it answers "not found", containerd ends a shim that it knows,
 	// has runc delete what it had begun, and deletes the bundle.
 	_, err = service.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: id})
-	if err = errgrpc.ToNative(err); err != nil && !errdefs.IsNotFound(err) {
+	if err = errgrpc.ToNative(err); err != nil && !errdefs.IsNotFound(err) && !shimGone(err) {
 		return e.wrap(ctx, err, "delete the half-made task that a crash of containerd left")
 	}
 	if err := e.endShims(ctx, id); err != nil {
@@ -44,6 +44,10 @@ func (e *Engine) dropOrphan(ctx context.Context, id string) error {
 	}
 	return e.dropBundle(ctx, id)
 }
+
+// shimGone knows how containerd, which has no code for it, says that the shim
+// ended meanwhile; it has deleted the task then.
+func shimGone(err error) bool { return strings.Contains(err.Error(), "ttrpc: closed") }
 
 // shimLimit is what a shim gets to end by itself once its task is deleted. It
 // removes its socket on the way, which a killed one can't.
@@ -105,10 +109,11 @@ func (e *Engine) shims(id string) []int {
 }
 
 // isShim compares the arguments that every containerd since 1.3 gives a shim.
-// The address is among them: another containerd may have the same names.
+// The address is among them: another containerd may have the same names. With
+// "delete" it is containerd's own clean-up after a dead shim.
 func (e *Engine) isShim(pid int, id string) bool {
 	args := arguments(pid)
-	return len(args) > 0 && strings.HasPrefix(filepath.Base(args[0]), "containerd-shim-") &&
+	return len(args) > 0 && strings.HasPrefix(filepath.Base(args[0]), "containerd-shim-") && args[len(args)-1] != "delete" &&
 		argument(args, "-namespace") == e.cfg.Namespace && argument(args, "-id") == id &&
 		samePath(argument(args, "-address"), strings.TrimPrefix(e.cfg.Address, "unix://"))
 }

@@ -127,13 +127,14 @@ func TestSilentShim(t *testing.T) {
 func TestIsShim(t *testing.T) {
 	e := &Engine{cfg: Config{Address: "unix:///nowhere/c.sock", Namespace: "ns"}}
 	for args, want := range map[string]bool{
-		"/usr/bin/containerd-shim-runc-v2 -namespace ns -id a-1 -address /nowhere/c.sock":            true,
-		"/usr/bin/containerd-shim-runc-v2 -namespace ns -address /nowhere/c.sock -id a-1 start":      true,
-		"/usr/bin/containerd-shim-runc-v2 -namespace ns -id a-11 -address /nowhere/c.sock":           false,
-		"/usr/bin/containerd-shim-runc-v2 -namespace ns2 -id a-1 -address /nowhere/c.sock":           false,
-		"/usr/bin/containerd-shim-runc-v2 -namespace ns -id a-1 -address /elsewhere/containerd.sock": false,
-		"/usr/bin/containerd-shim-runc-v2 -namespace ns -address /nowhere/c.sock -id":                false,
-		"/bin/cat -namespace ns -id a-1 -address /nowhere/c.sock":                                    false,
+		"/usr/bin/containerd-shim-runc-v2 -namespace ns -id a-1 -address /nowhere/c.sock":                   true,
+		"/usr/bin/containerd-shim-runc-v2 -namespace ns -address /nowhere/c.sock -id a-1 start":             true,
+		"/usr/bin/containerd-shim-runc-v2 -namespace ns -id a-11 -address /nowhere/c.sock":                  false,
+		"/usr/bin/containerd-shim-runc-v2 -namespace ns2 -id a-1 -address /nowhere/c.sock":                  false,
+		"/usr/bin/containerd-shim-runc-v2 -namespace ns -id a-1 -address /elsewhere/containerd.sock":        false,
+		"/usr/bin/containerd-shim-runc-v2 -namespace ns -address /nowhere/c.sock -id":                       false,
+		"/usr/bin/containerd-shim-runc-v2 -namespace ns -address /nowhere/c.sock -id a-1 -bundle /b delete": false,
+		"/bin/cat -namespace ns -id a-1 -address /nowhere/c.sock":                                           false,
 	} {
 		cmd := exec.Command("sleep", "600")
 		cmd.Path = "/bin/sh"
