@@ -169,7 +169,8 @@ func TestShimKilled(t *testing.T) {
 	h.mustDeploy(hello("v1", 1, "    restart: always\n"))
 	r := h.ready(1)[0]
 	shim := h.findProcess(func(argv []string) bool {
-		return strings.HasPrefix(filepath.Base(argv[0]), "containerd-shim") && strings.Contains(strings.Join(argv, " "), "-id "+r.Replica)
+		line := strings.Join(argv, " ")
+		return strings.HasPrefix(filepath.Base(argv[0]), "containerd-shim") && strings.Contains(line, "-namespace "+h.lab.Name+" ") && strings.Contains(line, "-id "+r.Replica)
 	})
 	if shim == 0 {
 		t.Fatal("no shim")
