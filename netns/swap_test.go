@@ -104,7 +104,7 @@ func TestTransfer(t *testing.T) {
 		routing := func(r replica) spec.Routing {
 			return spec.Routing{Networks: []spec.NetworkAddressing{one}, Published: published(8080, 80, r.backend(0))}
 		}
-		for _, size := range []int64{1, 256 << 20} {
+		for _, size := range []int64{1, 1 << 30} {
 			w.apply(routing(a))
 			c, err := w.Client.Dial("tcp", netip.AddrPortFrom(w.HostAddr, 8080).String(), 5*time.Second)
 			if err != nil {

@@ -1,14 +1,18 @@
 // Package examples checks that every example loads, is understood as its
-// comments say, and can be planned.
+// comments say, can be planned and has its rules rendered.
 package examples
 
 import (
 	"context"
+	"fmt"
+	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"dunnage/manifest"
+	"dunnage/netns/rules"
 	"dunnage/orchestrator/plan"
 	"dunnage/spec"
 )
@@ -52,6 +56,7 @@ func TestExamplesArePlanned(t *testing.T) {
 			made := plan.Make(plan.Desired{Projects: []plan.Project{{
 				Record: spec.ProjectRecord{Name: p.Name, Desired: 1}, Release: rel,
 			}}}, plan.Observed{Now: time.Unix(1_800_000_000, 0), RulesEqual: true})
+			renders(t, p, made.Routing)
 			begun := map[string]int{}
 			for _, a := range made.Actions {
 				if c, ok := a.(plan.Create); ok {
@@ -68,6 +73,22 @@ func TestExamplesArePlanned(t *testing.T) {
 				t.Errorf("the first wave creates %v though they wait for others", begun)
 			}
 		})
+	}
+}
+
+// renders checks that every published port of the project gets its rules.
+func renders(t *testing.T, p spec.Project, r spec.Routing) {
+	t.Helper()
+	doc, _, err := rules.Render(r, rules.Config{Pool: netip.MustParsePrefix("10.213.0.0/16")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range p.Services {
+		for _, port := range s.Ports {
+			if want := fmt.Sprintf("--dport %d ", port.Published); !strings.Contains(doc.String(), want) {
+				t.Errorf("no rule has %q:\n%s", want, doc)
+			}
+		}
 	}
 }
 
