@@ -22,7 +22,6 @@ type scene struct {
 	depends bool // on a service that isn't healthy
 	first   bool // there is no earlier release
 	stopped bool
-	edit    []func(*plan.Replica)
 }
 
 func service(image string, s scene) spec.Service {
