@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -88,15 +89,25 @@ type commandConn struct {
 	out    io.ReadCloser
 	stderr firstBytes
 	once   sync.Once
-	read   bool // something has arrived; only Read uses it
+	read   atomic.Bool // something has arrived
 }
 
 func (c *commandConn) Read(p []byte) (int, error) {
 	n, err := c.out.Read(p)
 	if n > 0 {
-		c.read = true
+		c.read.Store(true)
 	}
-	if err != nil && !c.read {
+	if err != nil && !c.read.Load() {
+		return n, c.failed()
+	}
+	return n, err
+}
+
+// Write fails as Read does: which of the two http.Transport hears of first,
+// and so reports, is chance.
+func (c *commandConn) Write(p []byte) (int, error) {
+	n, err := c.in.Write(p)
+	if err != nil && !c.read.Load() {
 		return n, c.failed()
 	}
 	return n, err
@@ -111,8 +122,6 @@ func (c *commandConn) failed() error {
 	}
 	return &NoAgentError{Host: c.host, Cause: cause, Next: "try `ssh` by hand, and check that dunnage is installed there and its agent runs"}
 }
-
-func (c *commandConn) Write(p []byte) (int, error) { return c.in.Write(p) }
 
 // Close ends the program and reaps it.
 func (c *commandConn) Close() error {

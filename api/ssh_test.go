@@ -61,9 +61,33 @@ func TestCommandConn(t *testing.T) {
 }
 
 func TestCommandConnThatFailsSaysWhy(t *testing.T) {
-	c := commandClient(t, "ssh://far", "sh", "-c", "echo 'Permission denied (publickey).' >&2; exit 255")
-	_, err := c.Version(t.Context())
-	if !errors.Is(err, ErrNoAgent) || !strings.Contains(err.Error(), "Permission denied (publickey).") {
+	for name, script := range map[string]string{
+		"at once":          "echo 'Permission denied (publickey).' >&2; exit 255",
+		"deaf, then ended": "exec <&-; echo 'Permission denied (publickey).' >&2; sleep 0.1; exit 255",
+		"after some input": "head -c 1 >/dev/null; echo 'Permission denied (publickey).' >&2; exit 255",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := commandClient(t, "ssh://far", "sh", "-c", script)
+			_, err := c.Version(t.Context())
+			if !errors.Is(err, ErrNoAgent) || !strings.Contains(err.Error(), "Permission denied (publickey).") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// TestCommandConnWritesFailLikeReads closes the program's end under a write,
+// which http.Transport reports when it loses the race against the read.
+func TestCommandConnWritesFailLikeReads(t *testing.T) {
+	conn, err := dialCommand(t.Context(), "ssh://far", "sh", []string{"-c", "echo no route >&2; exit 255"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); err == nil {
+		t.Fatal("a program that says nothing was read from")
+	}
+	_, err = conn.Write([]byte("late"))
+	if !errors.Is(err, ErrNoAgent) || !strings.Contains(err.Error(), "no route") {
 		t.Errorf("got %v", err)
 	}
 }
