@@ -106,7 +106,7 @@ func (c *converter) service(name string, in types.ServiceConfig) spec.Service {
 	x := c.extension(name, in)
 	s.Drain, s.Allow = x.drain, x.allow
 	s.Container.Probes = c.probes(name, in, x.probe)
-	s.Order = c.order(name, in, s.Container)
+	s.Update.Order = c.order(name, in, s.Container)
 	if in.ContainerName != "" && s.Replicas > 1 {
 		c.failAt(refuse("Remove container_name; the service's name reaches all replicas", "%d replicas can't have one name", s.Replicas), "services", name, "container_name")
 	}

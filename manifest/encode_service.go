@@ -19,7 +19,7 @@ func encodeService(p spec.Project, s spec.Service) composeService {
 		Restart: encodeRestart(s.Restart),
 		Dunnage: composeExtension{Drain: s.Drain.String()},
 	}
-	out.Deploy.Replicas, out.Deploy.Update.Order = s.Replicas, s.Order
+	out.Deploy.Replicas, out.Deploy.Update.Order = s.Replicas, s.Update.Order
 	for _, kv := range box.Environment {
 		k, v, _ := strings.Cut(kv, "=")
 		out.Environment = append(out.Environment, pair[string]{k, v})

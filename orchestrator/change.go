@@ -16,7 +16,7 @@ func previews(prev *spec.Release, c candidate) []spec.ServicePreview {
 	var out []spec.ServicePreview
 	for _, ch := range c.changes {
 		next, _ := c.release.Project.Service(ch.Name)
-		p := spec.ServicePreview{Name: ch.Name, Change: ch.Change, Order: next.Order, To: next.Replicas}
+		p := spec.ServicePreview{Name: ch.Name, Change: ch.Change, Order: next.Update.Order, To: next.Replicas}
 		if prev != nil {
 			if old, ok := prev.Project.Service(ch.Name); ok {
 				p.From = old.Replicas

@@ -238,7 +238,7 @@ func (s *scenario) manifest(name string) spec.Project {
 	choice := []string{"fast", "slow", "stubborn", "broken", "crashing", "mortal", "fast", "slow"}
 	for i := range 1 + s.rng.IntN(3) {
 		svc := spec.Service{
-			Name: fmt.Sprintf("s%d", i), Replicas: s.rng.IntN(4), Order: spec.StartFirst,
+			Name: fmt.Sprintf("s%d", i), Replicas: s.rng.IntN(4), Update: spec.UpdatePolicy{Order: spec.StartFirst},
 			Restart: spec.RestartPolicy{Mode: []spec.RestartMode{spec.RestartAlways, spec.RestartUnlessStopped, spec.RestartOnFailure}[s.rng.IntN(3)]},
 			Drain:   spec.Duration(time.Duration(s.rng.IntN(3)) * 2 * time.Second),
 			Container: spec.Container{
@@ -247,7 +247,7 @@ func (s *scenario) manifest(name string) spec.Project {
 			},
 		}
 		if s.rng.IntN(3) == 0 {
-			svc.Order = spec.StopFirst
+			svc.Update.Order = spec.StopFirst
 			svc.Container.Mounts = []spec.Mount{{Type: spec.MountVolume, Source: "v", Target: "/data"}}
 		}
 		if i > 0 && s.rng.IntN(3) == 0 {

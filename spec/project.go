@@ -57,88 +57,33 @@ type Service struct {
 	Name      string         `json:"name"`
 	Replicas  int            `json:"replicas"` // wanted, 0 or more
 	Container Container      `json:"container"`
+	Pull      PullPolicy     `json:"pull_policy,omitempty"`
+	Build     string         `json:"build,omitempty"` // the command that builds the image, told when it isn't stored
 	Ports     []Port         `json:"ports,omitempty"`
+	Limits    Limits         `json:"limits,omitzero"`
 	Restart   RestartPolicy  `json:"restart"`
-	Order     UpdateOrder    `json:"order"` // already resolved: stop-first with a writable volume
+	Unhealthy OnUnhealthy    `json:"on_unhealthy,omitempty"`
+	Update    UpdatePolicy   `json:"update"`             // how a new release comes in
+	Rollback  *UpdatePolicy  `json:"rollback,omitempty"` // how an earlier one comes back; nil = as Update
+	Canary    *Canary        `json:"canary,omitempty"`
 	DependsOn []Dependency   `json:"depends_on,omitempty"`
 	Drain     Duration       `json:"drain"`            // how long connections of a replaced replica may finish; 0 = not at all
 	Allow     []netip.Prefix `json:"allow,omitempty"`  // clients that may use the published ports; empty = all
+	Sticky    bool           `json:"sticky,omitempty"` // a client's address stays with one replica
+	Ramp      Duration       `json:"ramp,omitempty"`   // a new replica's share of connections grows to the full one over this time
+	Logging   Logging        `json:"logging,omitzero"`
 	Orphan    bool           `json:"orphan,omitempty"` // no longer in the manifest, kept until --remove-orphans
 }
 
-// Container is what shapes a replica. Two equal Containers with the same image
-// digest are the same generation.
-type Container struct {
-	Image         string            `json:"image"` // as written in the manifest
-	ContainerName string            `json:"container_name,omitempty"`
-	Entrypoint    []string          `json:"entrypoint"`            // nil = the image's; empty = cleared
-	Command       []string          `json:"command"`               // nil = the image's; empty = cleared
-	Environment   []string          `json:"environment,omitempty"` // KEY=VALUE, sorted by key
-	Hostname      string            `json:"hostname,omitempty"`    // empty = the replica's short name
-	User          string            `json:"user,omitempty"`        // empty = the image's
-	WorkingDir    string            `json:"working_dir,omitempty"` // empty = the image's
-	CapAdd        []string          `json:"cap_add,omitempty"`     // "CAP_NET_ADMIN", "ALL"; sorted
-	CapDrop       []string          `json:"cap_drop,omitempty"`
-	ReadOnly      bool              `json:"read_only,omitempty"`
-	Mounts        []Mount           `json:"mounts,omitempty"`   // sorted by Target
-	ShmSize       int64             `json:"shm_size,omitempty"` // bytes; 0 = 64 MiB
-	Ulimits       []Ulimit          `json:"ulimits,omitempty"`  // sorted by Name
-	Labels        map[string]string `json:"labels,omitempty"`
-	StopSignal    string            `json:"stop_signal,omitempty"` // "SIGQUIT"; empty = the image's, else SIGTERM
-	StopGrace     Duration          `json:"stop_grace_period"`     // from the stop signal to SIGKILL; default 10 s
-	Networks      []Attachment      `json:"networks"`              // sorted by Name
-	Expose        []PortProto       `json:"expose,omitempty"`
-	Probes        []Probe           `json:"probes"`          // all must pass; never empty
-	Epoch         int               `json:"epoch,omitempty"` // raised by `dunnage restart`, so that it rolls
-}
+// PullPolicy says when a deploy asks the registry for an image.
+type PullPolicy string
 
-// Writable reports whether the container may write to a bind mount or a named
-// volume: two generations of it side by side could corrupt the data.
-func (c Container) Writable() bool {
-	for _, m := range c.Mounts {
-		if m.Type != MountTmpfs && m.Source != "" && !m.ReadOnly {
-			return true
-		}
-	}
-	return false
-}
-
-// MountType says what is mounted.
-type MountType string
-
-// The mount types.
+// The pull policies.
 const (
-	MountBind   MountType = "bind"   // Source is an absolute host path
-	MountVolume MountType = "volume" // Source is a Volume.ID; empty = anonymous, removed with the replica
-	MountTmpfs  MountType = "tmpfs"
+	PullMissing PullPolicy = ""       // when it isn't stored
+	PullAlways  PullPolicy = "always" // a moved tag is followed
+	PullNever   PullPolicy = "never"
 )
-
-// Mount is a bind mount, a volume or a tmpfs at Target.
-type Mount struct {
-	Type       MountType `json:"type"`
-	Source     string    `json:"source,omitempty"`
-	Target     string    `json:"target"`
-	ReadOnly   bool      `json:"read_only,omitempty"`
-	CreateHost bool      `json:"create_host_path,omitempty"` // bind: make a missing Source as a directory (Compose's short form)
-	NoCopy     bool      `json:"nocopy,omitempty"`           // volume: don't fill a new volume from the image
-	Size       int64     `json:"size,omitempty"`             // tmpfs: bytes, 0 = the kernel's default
-	Mode       uint32    `json:"mode,omitempty"`             // tmpfs: permission bits, 0 = 1777
-	Options    []string  `json:"options,omitempty"`          // noexec, nosuid, nodev, rshared ...; sorted
-}
-
-// Ulimit is one resource limit, named as setrlimit does in lower case ("nofile").
-// -1 is unlimited.
-type Ulimit struct {
-	Name string `json:"name"`
-	Soft int64  `json:"soft"`
-	Hard int64  `json:"hard"`
-}
-
-// Attachment joins a service to a network of its project.
-type Attachment struct {
-	Name    string   `json:"name"`              // Network.Name
-	Aliases []string `json:"aliases,omitempty"` // further names of the service there, sorted
-}
 
 // Protocol is the transport of a port.
 type Protocol string
@@ -178,20 +123,19 @@ const (
 	RestartUnlessStopped RestartMode = "unless-stopped"
 )
 
-// RestartPolicy is a mode and, for on-failure, the number of tries (0 = no limit).
+// RestartPolicy says whether and when an exited replica is started again.
 type RestartPolicy struct {
-	Mode RestartMode `json:"mode"`
-	Max  int         `json:"max,omitempty"`
+	Mode   RestartMode `json:"mode"`
+	Max    int         `json:"max,omitempty"`    // on-failure: restarts in a row; 0 = no limit
+	Delay  Duration    `json:"delay,omitempty"`  // from an exit to the next start; 0 = at once, then longer each time
+	Window Duration    `json:"window,omitempty"` // a run this long is no failure in a row; 0 = 10 s
 }
 
-// UpdateOrder says whether the new replicas start before the old ones stop.
-type UpdateOrder string
-
-// The update orders.
-const (
-	StartFirst UpdateOrder = "start-first"
-	StopFirst  UpdateOrder = "stop-first"
-)
+// Logging are the options of the log writer; zero = the agent's defaults.
+type Logging struct {
+	MaxSize int64 `json:"max_size,omitempty"` // bytes of a file until it is rotated
+	MaxFile int   `json:"max_file,omitempty"` // files kept, the one that is written included
+}
 
 // Condition is what a dependency must have reached.
 type Condition string
@@ -208,29 +152,4 @@ type Dependency struct {
 	Service   string    `json:"service"`
 	Condition Condition `json:"condition"`
 	Optional  bool      `json:"optional,omitempty"` // Compose's required: false
-}
-
-// ProbeKind says how a replica's health is looked at.
-type ProbeKind string
-
-// The probe kinds.
-const (
-	ProbeExec    ProbeKind = "exec"    // a command inside the container exits 0
-	ProbeHTTP    ProbeKind = "http"    // GET from the host answers 200 to 399
-	ProbeTCP     ProbeKind = "tcp"     // a connection from the host is accepted
-	ProbeRunning ProbeKind = "running" // the process has run for 2 s
-)
-
-// Probe is one health check. Interval is the time between the end of one check
-// and the start of the next; until the first success, network probes repeat
-// faster than that.
-type Probe struct {
-	Kind        ProbeKind `json:"kind"`
-	Command     []string  `json:"command,omitempty"` // exec: argv
-	Port        uint16    `json:"port,omitempty"`    // http, tcp
-	Path        string    `json:"path,omitempty"`    // http, starts with "/"
-	Interval    Duration  `json:"interval"`          // default 30 s for exec, 5 s for http and tcp
-	Timeout     Duration  `json:"timeout"`           // default 30 s for exec, 5 s for http and tcp
-	StartPeriod Duration  `json:"start_period"`      // failures in it don't count
-	Retries     int       `json:"retries"`           // consecutive failures until unhealthy, default 3
 }

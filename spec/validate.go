@@ -72,7 +72,13 @@ func (v *validation) service(p Project, s Service) {
 		return "service " + s.Name + ": " + fmt.Sprintf(format, args...)
 	}
 	v.check(s.Replicas >= 0 && s.Replicas <= MaxReplicas, "%s", in("%d replicas: 0 to %d are possible", s.Replicas, MaxReplicas))
-	v.check(slices.Contains([]UpdateOrder{StartFirst, StopFirst}, s.Order), "%s", in("order %.40q", s.Order))
+	v.update(s.Update, in)
+	if s.Rollback != nil {
+		v.update(*s.Rollback, in)
+	}
+	if c := s.Canary; c != nil {
+		v.check(c.Replicas > 0 && c.For >= 0 && c.Weight >= 0 && c.Weight < 100, "%s", in("canary: needs replicas above 0, a time of 0 or more and a weight below 100"))
+	}
 	v.check(slices.Contains([]RestartMode{RestartNo, RestartOnFailure, RestartAlways, RestartUnlessStopped}, s.Restart.Mode), "%s", in("restart %.40q", s.Restart.Mode))
 	v.check(s.Drain >= 0 && s.Container.StopGrace >= 0, "%s", in("a time is negative"))
 	v.container(p, s.Container, in)
@@ -83,6 +89,13 @@ func (v *validation) service(p Project, s Service) {
 		_, ok := p.Service(d.Service)
 		v.check(ok || d.Optional, "%s", in("depends on %.80q, which the project doesn't have", d.Service))
 	}
+}
+
+func (v *validation) update(u UpdatePolicy, in func(string, ...any) string) {
+	v.check(slices.Contains([]UpdateOrder{StartFirst, StopFirst}, u.Order), "%s", in("order %.40q", u.Order))
+	v.check(slices.Contains([]FailureAction{FailureRollback, FailurePause, FailureContinue}, u.OnFailure), "%s", in("failure action %.40q", u.OnFailure))
+	v.check(u.Parallelism >= 0 && u.MaxFailureRatio >= 0 && u.MaxFailureRatio <= 1, "%s", in("parallelism %d, max failure ratio %g", u.Parallelism, u.MaxFailureRatio))
+	v.check(u.Delay >= 0 && u.Monitor >= 0 && u.Deadline >= 0, "%s", in("a time is negative"))
 }
 
 func (v *validation) container(p Project, c Container, in func(string, ...any) string) {

@@ -13,8 +13,8 @@ func good() spec.Project {
 	return spec.Project{
 		Name: "shop", Networks: []spec.Network{{Name: "default"}}, Volumes: []spec.Volume{{Name: "data", ID: "shop_data"}},
 		Services: []spec.Service{
-			{Name: "db", Replicas: 1, Order: spec.StopFirst, Restart: spec.RestartPolicy{Mode: spec.RestartAlways}, Container: box()},
-			{Name: "web", Replicas: 2, Order: spec.StartFirst, Restart: spec.RestartPolicy{Mode: spec.RestartOnFailure}, Container: box(),
+			{Name: "db", Replicas: 1, Update: spec.UpdatePolicy{Order: spec.StopFirst}, Restart: spec.RestartPolicy{Mode: spec.RestartAlways}, Container: box()},
+			{Name: "web", Replicas: 2, Update: spec.UpdatePolicy{Order: spec.StartFirst}, Restart: spec.RestartPolicy{Mode: spec.RestartOnFailure}, Container: box(),
 				Ports: []spec.Port{{Published: 80, Target: 80, Protocol: spec.TCP}}, DependsOn: []spec.Dependency{{Service: "db", Condition: spec.DependHealthy}}},
 		},
 	}
@@ -45,7 +45,7 @@ func TestValidate(t *testing.T) {
 		"names too long together":      {func(p *spec.Project) { p.Services[1].Name = strings.Repeat("y", 58) }, "at most 60"},
 		"negative replicas":            {func(p *spec.Project) { p.Services[1].Replicas = -1 }, "-1 replicas"},
 		"endless replicas":             {func(p *spec.Project) { p.Services[1].Replicas = 1 << 40 }, "replicas"},
-		"no order":                     {func(p *spec.Project) { p.Services[1].Order = "" }, "order"},
+		"no order":                     {func(p *spec.Project) { p.Services[1].Update.Order = "" }, "order"},
 		"unknown restart":              {func(p *spec.Project) { p.Services[1].Restart.Mode = "maybe" }, "restart"},
 		"rule in the protocol":         {func(p *spec.Project) { p.Services[1].Ports[0].Protocol = "tcp -j ACCEPT" }, "can't be published"},
 		"port zero":                    {func(p *spec.Project) { p.Services[1].Ports[0].Target = 0 }, "can't be published"},

@@ -249,14 +249,14 @@ func (f *Fake) preview(r spec.DeployRequest) spec.Preview {
 	}
 	for _, s := range r.Project.Services {
 		was, had := old.Service(s.Name)
-		sp := spec.ServicePreview{Name: s.Name, Order: s.Order, From: was.Replicas, To: s.Replicas, Change: compare(was, s, had)}
+		sp := spec.ServicePreview{Name: s.Name, Order: s.Update.Order, From: was.Replicas, To: s.Replicas, Change: compare(was, s, had)}
 		if sp.Change == spec.ChangeCreate {
 			out.Pull = append(out.Pull, s.Container.Image)
 		}
 		if sp.Change == spec.ChangeReplace && was.Container.Image != s.Container.Image {
 			sp.Changed = []string{"container.image"}
 		}
-		if s.Order == spec.StopFirst {
+		if s.Update.Order == spec.StopFirst {
 			out.Notes = append(out.Notes, s.Name+" mounts a writable volume: the old replica stops before the new one starts")
 		}
 		out.Services = append(out.Services, sp)

@@ -26,7 +26,7 @@ type scene struct {
 
 func service(image string, s scene) spec.Service {
 	svc := spec.Service{
-		Name: "web", Replicas: s.wanted, Order: s.order, Drain: spec.Duration(10 * time.Second),
+		Name: "web", Replicas: s.wanted, Update: spec.UpdatePolicy{Order: s.order}, Drain: spec.Duration(10 * time.Second),
 		Container: spec.Container{Image: image, Networks: []spec.Attachment{{Name: "default"}}},
 	}
 	if s.depends {

@@ -93,7 +93,7 @@ func (v *view) backends() []Replica {
 		return nil
 	}
 	fresh := usable(v.current)
-	if v.enough() || (v.Order == spec.StopFirst && v.begun()) {
+	if v.enough() || (v.Update.Order == spec.StopFirst && v.begun()) {
 		return fresh
 	}
 	var carrying []Replica
@@ -142,14 +142,14 @@ func (v *view) kept(r Replica, backends []Replica) bool {
 	if v.enough() || r.Generation != v.goodGen || !r.Recorded {
 		return false
 	}
-	return v.Order == spec.StartFirst || !v.begun()
+	return v.Update.Order == spec.StartFirst || !v.begun()
 }
 
 // mustWait reports whether starting r could make two generations write to the
 // same volumes: a process of another generation of a stop-first service lives.
 func (v *view) mustWait(r Replica) bool {
 	other := func(o Replica) bool { return o.Alive() && o.Generation != r.Generation }
-	return v.Order == spec.StopFirst && (slices.ContainsFunc(v.current, other) || slices.ContainsFunc(v.others, other))
+	return v.Update.Order == spec.StopFirst && (slices.ContainsFunc(v.current, other) || slices.ContainsFunc(v.others, other))
 }
 
 func usable(rs []Replica) []Replica {

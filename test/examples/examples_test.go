@@ -95,7 +95,7 @@ func renders(t *testing.T, p spec.Project, r spec.Routing) {
 func TestHello(t *testing.T) {
 	file := examples(t)[0]
 	web, ok := load(t, file, "HELLO_VERSION=v2").Service("web")
-	if !ok || web.Replicas != 3 || web.Order != spec.StartFirst || web.Container.Image != "example.org/hello:v2" {
+	if !ok || web.Replicas != 3 || web.Update.Order != spec.StartFirst || web.Container.Image != "example.org/hello:v2" {
 		t.Errorf("%+v", web)
 	}
 	if len(web.Ports) != 1 || web.Ports[0].Published != 8080 || web.Ports[0].Target != 80 {
@@ -108,8 +108,8 @@ func TestStackOrder(t *testing.T) {
 	p := load(t, examples(t)[1])
 	want := map[string]spec.UpdateOrder{"nginx": spec.StartFirst, "app": spec.StartFirst, "redis": spec.StopFirst, "postgres": spec.StopFirst}
 	for name, order := range want {
-		if s, ok := p.Service(name); !ok || s.Order != order {
-			t.Errorf("%s: order %q, want %q", name, s.Order, order)
+		if s, ok := p.Service(name); !ok || s.Update.Order != order {
+			t.Errorf("%s: order %q, want %q", name, s.Update.Order, order)
 		}
 	}
 	if back, ok := p.Network("back"); !ok || !back.Internal {
