@@ -51,7 +51,7 @@ func measureRedeploys(ctx context.Context, w world, c contender, times int) (red
 	if err := c.redeploy(ctx, "v1"); err != nil {
 		return r, err
 	}
-	if err := awaitAnswerOnce(ctx, c); err != nil {
+	if err := awaitAnswer(ctx, c.host()); err != nil {
 		return r, err
 	}
 	begun := time.Now()
@@ -65,14 +65,6 @@ func measureRedeploys(ctx context.Context, w world, c contender, times int) (red
 		return r, err
 	}
 	return r, c.remove(ctx)
-}
-
-func awaitAnswerOnce(ctx context.Context, c contender) error {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
-	defer cancel()
-	answered := make(chan error, 1)
-	go func() { answered <- awaitAnswer(ctx, c.host(), port) }()
-	return <-answered
 }
 
 func redeploys(ctx context.Context, c contender, times int) error {
