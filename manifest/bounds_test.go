@@ -24,7 +24,9 @@ func TestBounds(t *testing.T) {
 		"many unknown keys":   manyKeys(20_000),
 		"ports":               "services:\n  w: {image: x, ports: [" + strings.Repeat("'1-65535:1-65535', ", 1000) + "]}\n",
 		"expose":              "services:\n  w: {image: x, expose: [" + strings.Repeat("1-65535, ", 1000) + "]}\n",
-		"variables":           "services:\n  w: {image: \"" + strings.Repeat("${A:-", 500) + strings.Repeat("}", 500) + "\"}\n",
+		"variables":           "services:\n  w: {image: \"" + strings.Repeat("${A:-", 5000) + strings.Repeat("}", 5000) + "\"}\n",
+		"variables in a row":  "services:\n  w: {image: \"" + strings.Repeat("${A:-x}", 50_000) + "\"}\n",
+		"variables in x-":     "x-a: \"" + strings.Repeat("${A:-", 5000) + strings.Repeat("}", 5000) + "\"\nservices: {w: {image: x}}\n",
 		"long keys":           "services:\n  " + long + ": {image: x}\n",
 	} {
 		t.Run(name, func(t *testing.T) {

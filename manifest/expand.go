@@ -11,6 +11,7 @@ type expander struct {
 	report *report
 	nodes  int
 	text   int
+	vars   substitutions
 	open   map[*yaml.Node]bool
 }
 
@@ -86,6 +87,11 @@ func (x *expander) count(n *yaml.Node, path string, depth int) bool {
 	case depth > maxDepth:
 		x.report.ended = true
 		x.fail(n, "", refuse("", "values are nested more than %d deep", maxDepth))
+	case n.Kind == yaml.ScalarNode:
+		if p := x.vars.add(n.Value); p != nil {
+			x.report.ended = true
+			x.fail(n, path, p)
+		}
 	}
 	return !x.report.ended
 }

@@ -89,6 +89,12 @@ func addDotEnv(vars map[string]string, path string, env map[string]string, requi
 // parseEnv reads Compose's env-file syntax.
 func parseEnv(data string, lookup dotenv.LookupFn) (map[string]string, error) {
 	data = strings.TrimPrefix(data, "\ufeff")
+	var s substitutions
+	for i, line := range strings.Split(data, "\n") {
+		if p := s.add(line); p != nil {
+			return nil, fmt.Errorf("line %d: %w", i+1, p)
+		}
+	}
 	vars, err := dotenv.ParseWithLookup(strings.NewReader(data), lookup)
 	return maps.Clone(vars), err
 }

@@ -16,6 +16,41 @@ func because(reason string) string {
 	return ": " + reason
 }
 
+// substitutions bounds the work of putting variables into texts: for each one,
+// compose-go reads the rest of its line again, and the default of a default
+// with it.
+type substitutions struct{ bytes int }
+
+func (s *substitutions) add(text string) *problem {
+	for line := range strings.SplitSeq(text, "\n") {
+		if nesting(line) > maxNested {
+			return refuse("Write the value out", "variables are nested more than %d deep", maxNested)
+		}
+		s.bytes += strings.Count(line, "${") * len(line)
+	}
+	if s.bytes > maxSubstitution {
+		return refuse("Use fewer, or break the lines", "there are too many variables in long lines")
+	}
+	return nil
+}
+
+// nesting is how deep variables stand in each other.
+func nesting(line string) int {
+	depth, deepest := 0, 0
+	for i := 0; i < len(line); i++ {
+		switch {
+		case strings.HasPrefix(line[i:], "$$"):
+			i++ // a dollar sign
+		case strings.HasPrefix(line[i:], "${"):
+			depth++
+			deepest = max(deepest, depth)
+		case line[i] == '}':
+			depth = max(depth-1, 0)
+		}
+	}
+	return deepest
+}
+
 // interpolate replaces ${VARIABLES} as Compose does.
 func (w *walker) interpolate(t *tree, path string) (string, error) {
 	if !strings.Contains(t.value, "$") {

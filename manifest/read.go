@@ -21,6 +21,9 @@ const (
 	maxDepth     = 64
 	maxDocuments = 64
 	maxKey       = 1024 // bytes
+
+	maxNested       = 32      // variables in the defaults of variables
+	maxSubstitution = 4 << 20 // bytes that substitutions counts; half a second
 )
 
 // source is one file as it was found.
