@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,7 +21,10 @@ var (
 	overrideNames = []string{"compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"}
 )
 
-// environment is the process' own plus the .env of the working directory, or
+// searchDir is where the manifest is looked for, and the .env that may name it.
+func (o Options) searchDir() string { return cmp.Or(o.ProjectDir, o.WorkingDir) }
+
+// environment is the process' own plus the .env where the search starts, or
 // the files of --env-file: what COMPOSE_FILE and its kin are read from.
 func environment(o Options) (map[string]string, error) {
 	env := map[string]string{}
@@ -31,7 +35,7 @@ func environment(o Options) (map[string]string, error) {
 		}
 	}
 	if len(o.EnvFiles) == 0 {
-		return projectEnvironment(o, env, o.WorkingDir)
+		return projectEnvironment(o, env, o.searchDir())
 	}
 	vars := map[string]string{}
 	for _, f := range o.EnvFiles {
@@ -106,10 +110,10 @@ func findSources(o Options, env map[string]string, r *report) ([]source, error) 
 		files = fromEnvironment(env)
 	}
 	if len(files) == 0 {
-		files = discover(o.WorkingDir, r)
+		files = discover(o.searchDir(), r)
 	}
 	if len(files) == 0 {
-		return nil, notFound(fmt.Sprintf("no manifest: none of %s in %s or above; name one with -f", strings.Join(fileNames, ", "), o.WorkingDir))
+		return nil, notFound(fmt.Sprintf("no manifest: none of %s in %s or above; name one with -f", strings.Join(fileNames, ", "), o.searchDir()))
 	}
 	sources := make([]source, 0, len(files))
 	for _, f := range files {
@@ -197,8 +201,12 @@ func existing(dir string, names []string) []string {
 	return found
 }
 
-// projectDir is what relative paths start from: the first file's directory.
+// projectDir is what relative paths start from: --project-directory, else the
+// first file's directory.
 func projectDir(o Options, sources []source) string {
+	if o.ProjectDir != "" {
+		return o.ProjectDir
+	}
 	if len(sources) == 0 || sources[0].path == "-" {
 		return o.WorkingDir
 	}

@@ -22,7 +22,8 @@ import (
 type Options struct {
 	Files       []string  // as given with -f; "-" is Stdin; none = look for them
 	Stdin       io.Reader // for "-"
-	WorkingDir  string    // where the command runs, absolute; relative Files start here
+	WorkingDir  string    // where the command runs, absolute; relative Files and EnvFiles start here
+	ProjectDir  string    // as given with --project-directory, but absolute; none = the first file's
 	ProjectName string    // as given with -p; goes before everything else
 	EnvFiles    []string  // as given with --env-file; none = .env
 	Environment []string  // KEY=VALUE of the process

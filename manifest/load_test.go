@@ -14,7 +14,7 @@ import (
 )
 
 // TestLoad runs testdata/*.txtar. A file's comment has lines "env KEY=VALUE",
-// "files a.yaml b.yaml", "dir sub", "project NAME", "profiles a b"; what it
+// "files a.yaml b.yaml", "dir sub", "projectdir sub", "project NAME", "profiles a b"; what it
 // expects stands under errors, warnings, notes and config, which -update writes anew.
 func TestLoad(t *testing.T) {
 	cases, err := filepath.Glob("testdata/*.txtar")
@@ -108,6 +108,8 @@ func caseOptions(dir, comment string) Options {
 			o.EnvFiles = strings.Fields(rest)
 		case "dir":
 			o.WorkingDir = filepath.Join(dir, rest)
+		case "projectdir":
+			o.ProjectDir = filepath.Join(dir, rest)
 		case "project":
 			o.ProjectName = rest
 		case "profiles":

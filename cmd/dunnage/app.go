@@ -72,7 +72,7 @@ func globalFlags() []cli.Flag {
 		&cli.StringFlag{Name: "project-name", Aliases: []string{"p"}, Usage: "project `NAME`; else the manifest's"},
 		&cli.StringSliceFlag{Name: "env-file", Usage: "`FILE` with variables for the manifest (repeats); else .env"},
 		&cli.StringSliceFlag{Name: "profile", Usage: "activate a `PROFILE` of the manifest (repeats); else COMPOSE_PROFILES"},
-		&cli.StringFlag{Name: "project-directory", Usage: "`DIR` to look for the manifest in, instead of this one"},
+		&cli.StringFlag{Name: "project-directory", Usage: "`DIR` of the manifest's relative paths and .env; without -f the manifest is looked for in it"},
 		&cli.StringFlag{Name: "host", Aliases: []string{"H"}, Usage: "`ADDRESS` of the agent: unix:///path or ssh://user@host", Value: api.DefaultHost, EnvVars: []string{"DUNNAGE_HOST"}},
 	}
 }

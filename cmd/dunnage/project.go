@@ -25,10 +25,7 @@ func (p *program) load(c *cli.Context) (manifest.Result, error) {
 		Environment: p.environ,
 	}
 	if dir := c.String("project-directory"); dir != "" {
-		if len(o.Files) > 0 {
-			return manifest.Result{}, usagef("--project-directory and --file can't stand together: relative paths start from the first file's directory")
-		}
-		o.WorkingDir = p.absolute(dir)
+		o.ProjectDir = filepath.Clean(p.absolute(dir))
 	}
 	return manifest.Load(c.Context, o)
 }
