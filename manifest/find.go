@@ -8,6 +8,8 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -228,29 +230,52 @@ func (l *loading) profiles() []string {
 }
 
 // nameProject decides the project's name: -p, COMPOSE_PROJECT_NAME, the last
-// name: in the files, the directory.
+// name: in the files, the directory. Only the directory's is made to fit, as
+// Compose does: what somebody wrote down isn't replaced by something else.
 func (l *loading) nameProject() {
-	at, path, name := l.where(), "", ""
-	switch {
-	case l.opts.ProjectName != "":
-		name = l.opts.ProjectName
-	case l.env["COMPOSE_PROJECT_NAME"] != "":
-		name = l.env["COMPOSE_PROJECT_NAME"]
-	default:
-		for _, layer := range l.layers {
-			if e := layer.root.get("name"); e != nil && shapeOf(e.val) == shapeText {
-				at, path, name = e.val.at, "name", loader.NormalizeProjectName(l.text(e.val))
-			}
+	at, path := l.where(), ""
+	from, name := "-p", l.opts.ProjectName
+	if name == "" {
+		from, name = "COMPOSE_PROJECT_NAME", l.env["COMPOSE_PROJECT_NAME"]
+	}
+	if name == "" {
+		if t := l.writtenName(); t != nil {
+			at, path, from = t.at, "name", "the file"
+			name, _ = l.interpolate(t) // the walk tells of a failure
 		}
 	}
 	if name == "" {
+		at, path, from = l.where(), "", "the directory"
 		name = loader.NormalizeProjectName(filepath.Base(l.dir))
 	}
-	if loader.NormalizeProjectName(name) != name || !partOfID.MatchString(name) {
-		l.fail(at, path, refuse("Give one with -p or name:, of lower-case letters and digits, separated by single - or _", "%q isn't a valid project name", clip(name)))
-		name = "project"
-	}
 	l.name = name
+	if loader.NormalizeProjectName(name) != name || !partOfID.MatchString(name) {
+		hint := "Give one with -p or name:"
+		if better := betterName(name); better != "" {
+			hint += ", such as " + better
+		}
+		l.fail(at, path, refuse(hint, "%s names the project %q, but the name must be lower-case letters and digits, separated by single - or _", from, clip(name)))
+		l.name = "project"
+	}
+}
+
+// writtenName is the last name: in the files; nil if there is none that can be
+// read.
+func (l *loading) writtenName() *tree {
+	for _, layer := range slices.Backward(l.layers) {
+		if e := layer.root.get("name"); e != nil && shapeOf(e.val) == shapeText && e.val.value != "" {
+			return e.val
+		}
+	}
+	return nil
+}
+
+var separators = regexp.MustCompile(`[_-]*([_-])`)
+
+// betterName is the valid name that is nearest to one that isn't; empty if
+// nothing of it could be kept.
+func betterName(name string) string {
+	return strings.Trim(separators.ReplaceAllString(loader.NormalizeProjectName(name), "$1"), "_-")
 }
 
 // missing reports whether a file isn't there.

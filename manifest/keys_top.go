@@ -1,7 +1,7 @@
 package manifest
 
 var topKeys = []key{
-	yes("name", kindText, "The project's name. `-p` and COMPOSE_PROJECT_NAME go before it; without any it is the directory's name. Made lower case, and without other characters than letters, digits, `-` and `_`, as in Compose."),
+	other("name", kindText, "The project's name: lower-case letters and digits, separated by single `-` or `_`. Others are refused; Compose would strip them. `-p` and COMPOSE_PROJECT_NAME go before it; without any it is the directory's name, made to fit as in Compose."),
 	other("version", kindScalar, "Accepted without effect, as in Compose: the Compose Specification has no versions."),
 	yes("services", kindMap, ""),
 	yes("networks", kindMap, "Networks that no service uses aren't made, as in Compose."),

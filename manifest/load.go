@@ -224,14 +224,18 @@ func (l *loading) whereItem(match func(v string, t *tree) bool, path ...string) 
 	return l.where(path...), dotted(path)
 }
 
-// text is a scalar after interpolation.
+// text is a scalar after interpolation, or as written where that fails.
 func (l *loading) text(t *tree) string {
-	w := &walker{report: newReport(), env: l.env, quiet: l.quiet}
-	v, err := w.interpolate(t, "")
+	v, err := l.interpolate(t)
 	if err != nil {
 		return t.value
 	}
 	return v
+}
+
+func (l *loading) interpolate(t *tree) (string, error) {
+	w := &walker{report: newReport(), env: l.env, quiet: l.quiet}
+	return w.interpolate(t, "")
 }
 
 func dotted(path []string) string {
