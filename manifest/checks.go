@@ -22,7 +22,7 @@ func (c *converter) ports(name string, in []types.ServicePortConfig) []spec.Port
 			p.HostIP, _ = parseIP(v.HostIP)
 		}
 		if v.Published != "" && v.Published != "0" {
-			r, _ := parsePortRange(v.Published)
+			r, _ := parsePortRange(hostPort, v.Published)
 			p.Published = r.first
 			if r.size() > 1 {
 				p.Last = r.last

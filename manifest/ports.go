@@ -17,29 +17,34 @@ type portRange struct{ first, last uint16 }
 
 func (r portRange) size() int { return int(r.last) - int(r.first) + 1 }
 
-func parsePortRange(v string) (portRange, error) {
+// The parts of a publication, as messages call them.
+const (
+	hostPort      = "the host port"
+	containerPort = "the container port"
+)
+
+func parsePortRange(what, v string) (portRange, error) {
 	a, b, ranged := strings.Cut(v, "-")
 	first, err := parsePort(a)
-	if err != nil {
-		return portRange{}, err
+	last := first
+	if ranged && err == nil {
+		last, err = parsePort(b)
 	}
-	if !ranged {
-		return portRange{first, first}, nil
-	}
-	last, err := parsePort(b)
-	if err != nil {
-		return portRange{}, err
-	}
-	if last < first {
+	switch {
+	case err != nil && what == hostPort:
+		return portRange{}, refuse("Write one such as 8080 or 8000-8010, or leave it out to have one picked", "%s %q isn't a number from 1 to 65535, nor a range of them", what, clip(v))
+	case err != nil:
+		return portRange{}, refuse("Write one such as 80 or 8000-8010", "%s %q isn't a number from 1 to 65535, nor a range of them", what, clip(v))
+	case last < first:
 		return portRange{}, refuse("Write the lower port first", "the port range %q ends before it starts", clip(v))
 	}
 	return portRange{first, last}, nil
 }
 
 func parsePort(v string) (uint16, error) {
-	n, err := strconv.ParseUint(v, 10, 64)
-	if err != nil || n < 1 || n > 65535 {
-		return 0, refuse("Use a number from 1 to 65535", "%q isn't a port", clip(v))
+	n, err := strconv.ParseUint(v, 10, 16)
+	if err != nil || n == 0 {
+		return 0, refuse("Use a whole number from 1 to 65535", "%q isn't a port", clip(v))
 	}
 	return uint16(n), nil
 }
@@ -51,7 +56,7 @@ func checkPublished(v string) error {
 	if v == "" || v == "0" {
 		return nil
 	}
-	_, err := parsePortRange(v)
+	_, err := parsePortRange(hostPort, v)
 	return err
 }
 
@@ -85,7 +90,7 @@ func parsePortItem(v string) ([]spec.Port, error) {
 			return nil, err
 		}
 	}
-	target, err := parsePortRange(container)
+	target, err := parsePortRange(containerPort, container)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +124,7 @@ func pairPorts(text string, base spec.Port, host string, target portRange) ([]sp
 		return nil, refuse("Leave the host's part out to have ports picked", "%q publishes one host port for %d container ports", clip(text), target.size())
 	}
 	if host != "" && host != "0" {
-		published, _ = parsePortRange(host) // checked by the caller
+		published, _ = parsePortRange(hostPort, host) // checked by the caller
 		if published.size() != target.size() && target.size() != 1 {
 			return nil, refuse("Make both ranges equally long", "%q publishes %d host ports for %d container ports", clip(text), published.size(), target.size())
 		}
@@ -148,7 +153,7 @@ func parseExpose(v string) ([]spec.PortProto, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := parsePortRange(rest)
+	r, err := parsePortRange("the port", rest)
 	if err != nil {
 		return nil, err
 	}

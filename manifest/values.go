@@ -57,7 +57,7 @@ const maxReplicas = 1000
 func checkCount(v string) error {
 	n, err := strconv.Atoi(v)
 	if err != nil || n < 0 || n > maxReplicas {
-		return refuse("", "%q isn't a whole number from 0 to %d", clip(v), maxReplicas)
+		return refuse("Write one, such as 2", "%q isn't a whole number from 0 to %d", clip(v), maxReplicas)
 	}
 	return nil
 }

@@ -135,8 +135,12 @@ func wrongShape(t *tree, r *rule) *problem {
 	hint := ""
 	if r.key.shape&shapeText != 0 && shapeOf(t)&scalar != 0 {
 		hint = `Put it in quotes: "` + t.value + `"`
-		if strings.HasPrefix(r.key.what, "a duration") {
+		var p *problem
+		switch {
+		case strings.HasPrefix(r.key.what, "a duration"):
 			hint = "Add a unit, such as " + t.value + "s"
+		case r.key.check != nil && errors.As(r.key.check(t.value), &p):
+			return p // quotes wouldn't help
 		}
 	}
 	return refuse(hint, "it must be %s, but this is %s", r.key.wants(), t.describe())
