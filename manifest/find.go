@@ -102,6 +102,9 @@ func parseEnv(data string, lookup dotenv.LookupFn) (map[string]string, error) {
 		}
 	}
 	vars, err := dotenv.ParseWithLookup(strings.NewReader(data), lookup)
+	if _, nameless := vars[""]; nameless && err == nil {
+		err = errors.New("a line has no variable's name before =")
+	}
 	return maps.Clone(vars), err
 }
 

@@ -112,6 +112,8 @@ var (
 	kindHostname      = kind{shape: shapeText, check: checkHostname}
 	kindImage         = kind{shape: shapeText, check: checkImage}
 	kindEnvItem       = kind{shape: shapeText, check: checkEnvItem}
+	kindLabelItem     = kind{shape: shapeText, check: checkLabelItem}
+	kindUser          = kind{shape: shapeText, check: checkUser, what: "a user, such as 1000:1000 or nobody"}
 	kindContainerName = kind{shape: shapeText, check: checkContainerName}
 	kindURLPath       = kind{shape: shapeText, check: checkURLPath}
 )

@@ -1,6 +1,8 @@
 package manifest
 
 import (
+	"fmt"
+	"math"
 	"net/netip"
 	"path"
 	"regexp"
@@ -21,6 +23,8 @@ var (
 	// hostLabel follows RFC 1123, and allows the underscore that Compose
 	// service names have.
 	hostLabel = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9])?$`)
+	// accountName is what useradd takes.
+	accountName = regexp.MustCompile(`^[A-Za-z0-9_.][A-Za-z0-9_.-]*\$?$`)
 	// imageRef is the grammar of the distribution specification: a registry,
 	// a path, a tag, a digest.
 	imageRef = regexp.MustCompile(`^(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?` +
@@ -200,11 +204,54 @@ func checkShellWords(v string) error {
 	return nil
 }
 
+// checkVariable judges the key of a mapping; a process would read A=B as the
+// variable A.
+func checkVariable(name string) error {
+	switch {
+	case strings.TrimSpace(name) == "":
+		return refuse("Write KEY: VALUE", "the variable has no name")
+	case strings.Contains(name, "="):
+		return refuse("Write KEY: VALUE", "the name of a variable can't contain =")
+	}
+	return nil
+}
+
 func checkEnvItem(v string) error {
 	if name, _, _ := strings.Cut(v, "="); strings.TrimSpace(name) == "" {
 		return refuse("Write KEY=VALUE or KEY", "%q has no variable's name", clip(v))
 	}
 	return nil
+}
+
+func checkLabelItem(v string) error {
+	if name, _, _ := strings.Cut(v, "="); strings.TrimSpace(name) == "" {
+		return refuse("Write KEY=VALUE or KEY", "%q has no label's name", clip(v))
+	}
+	return nil
+}
+
+var userHint = fmt.Sprintf("Write a UID from 0 to %d or a name, and :GID or :GROUP behind it if needed", math.MaxInt32)
+
+// checkUser takes what the engine can look up in the image.
+func checkUser(v string) error {
+	name, group, grouped := strings.Cut(v, ":")
+	switch {
+	case v == "":
+		return refuse("Remove the key to run as the image's user", "the user is empty")
+	case !isAccount(name), grouped && !isAccount(group):
+		return refuse(userHint, "%q isn't a user", clip(v))
+	}
+	return nil
+}
+
+// isAccount accepts the number or the name of a user or a group. Numbers end
+// where they do in Docker.
+func isAccount(v string) bool {
+	if strings.Trim(v, "0123456789") == "" {
+		n, err := strconv.ParseInt(v, 10, 64)
+		return err == nil && n <= math.MaxInt32
+	}
+	return accountName.MatchString(v)
 }
 
 func checkURLPath(v string) error {

@@ -77,7 +77,7 @@ func unknown(name string, r *rule) *problem {
 	return refuse("Remove it, or write it as x-"+strings.TrimPrefix(name, "x-")+" if it is data of your own", "the Compose Specification has no such key here")
 }
 
-// name checks the name of a service, network or volume.
+// name checks a key that is a name.
 func (w *walker) name(e entry, r *rule, path string) bool {
 	switch r.key.path {
 	case "services.*":
@@ -88,6 +88,16 @@ func (w *walker) name(e entry, r *rule, path string) bool {
 	case "networks.*", "volumes.*":
 		if !identifier.MatchString(e.key) {
 			w.fail(e.at, path, refuse("Use letters, digits, -, _ and .", "%q isn't a valid name", clip(e.key)))
+			return false
+		}
+	case "services.*.environment.*":
+		if err := checkVariable(e.key); err != nil {
+			w.fail(e.at, path, err)
+			return false
+		}
+	case "services.*.labels.*":
+		if strings.TrimSpace(e.key) == "" {
+			w.fail(e.at, path, refuse("Write KEY: VALUE", "the label has no name"))
 			return false
 		}
 	case "services.*.ulimits.*":
