@@ -46,8 +46,10 @@ the key and everything below it. A key that isn't here is refused too. ` + "`*`"
 
 Files are found as Compose finds them, ` + "`dunnage.yaml`" + ` before all others: ` + "`compose.yaml`, `compose.yml`, `docker-compose.yml`" + `
 in the working directory or above, with ` + "`compose.override.yaml`" + ` where it stands beside one of these three. ` + "`-f`" + ` repeats,
-` + "`COMPOSE_FILE`, `COMPOSE_PROJECT_NAME`, `COMPOSE_PROFILES`, `.env` and `--env-file`" + ` count as in Compose. Interpolation, merging,
-` + "`!reset`, `!override`" + `, anchors and merge keys are Compose's own. A variable that isn't set is an empty text and a note.
+` + "`COMPOSE_FILE`, `COMPOSE_PROJECT_NAME`, `COMPOSE_PROFILES`, `.env`, `--env-file` and `--project-directory`" + ` count as in Compose.
+Interpolation, merging, ` + "`!reset`, `!override`" + `, anchors and merge keys are Compose's own. A variable that isn't set is an empty
+text and a note; a default may hold a variable with a default, 32 deep. Further YAML documents in a file are merged over
+those before them, as in Compose, and a note says so.
 `
 
 var sections = []struct {

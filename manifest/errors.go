@@ -110,7 +110,7 @@ func (r *report) add(at place, path string, p *problem) {
 // what is found there later may only follow from it.
 func (r *report) below(path string) bool { return r.known[path] }
 
-// note tells of a default that differs from Compose's.
+// note tells of what is easily overlooked.
 func (r *report) note(format string, args ...any) { r.say(&r.notes, fmt.Sprintf(format, args...)) }
 
 // warn tells of what is probably a mistake.

@@ -33,7 +33,7 @@ type Options struct {
 // Result is a manifest that can be deployed.
 type Result struct {
 	Project  spec.Project
-	Notes    []string // defaults that differ from Compose's; one line each
+	Notes    []string // what is easily overlooked, such as defaults that differ from Compose's; one line each
 	Warnings []string // what is probably a mistake: unset variables, unused networks ...; one line each
 	Files    []string // absolute paths in the order of merging; "-" for standard input
 }

@@ -106,6 +106,9 @@ func parse(src source, r *report) []layer {
 			return nil
 		}
 		if root != nil {
+			if len(layers) > 0 {
+				r.note("%s:%d:%d: a further YAML document starts here; it is merged over what stands before, as in Compose", src.name, doc.Line, doc.Column)
+			}
 			layers = append(layers, layer{src, root})
 		}
 	}
