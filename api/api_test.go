@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -54,7 +55,7 @@ func newWorldWith(t *testing.T, change func(*api.Options)) *world {
 	s := api.NewServer(w.fake, o)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
-	w.client, err = api.Dial("unix://" + w.socket)
+	w.client, err = api.Dial("unix://"+w.socket, o.Version)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,8 +95,8 @@ func (b *logBuffer) String() string {
 func shop() spec.Project {
 	probe := []spec.Probe{{Kind: spec.ProbeTCP, Port: 80}}
 	return spec.Project{Name: "shop", Services: []spec.Service{
-		{Name: "db", Replicas: 1, Order: spec.StopFirst, Container: spec.Container{Image: "db:1", Probes: probe}},
-		{Name: "web", Replicas: 2, Order: spec.StartFirst, Container: spec.Container{Image: "web:1", Probes: probe},
+		{Name: "db", Replicas: 1, Update: spec.UpdatePolicy{Order: spec.StopFirst}, Container: spec.Container{Image: "db:1", Probes: probe}},
+		{Name: "web", Replicas: 2, Update: spec.UpdatePolicy{Order: spec.StartFirst}, Container: spec.Container{Image: "web:1", Probes: probe},
 			Ports: []spec.Port{{Published: 8080, Target: 80, Protocol: spec.TCP}}},
 	}}
 }
@@ -238,6 +239,13 @@ func (hinted) Unwrap() error { return spec.ErrRefused }
 
 func (w *world) raw(t *testing.T, method, path, body string) (int, string) {
 	t.Helper()
+	resp, text := w.request(t, method, path, body, nil)
+	return resp.StatusCode, text
+}
+
+// request asks as any program may; the answer's body is read and closed.
+func (w *world) request(t *testing.T, method, path, body string, header http.Header) (*http.Response, string) {
+	t.Helper()
 	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", w.socket)
 	}, DisableKeepAlives: true}
@@ -245,6 +253,7 @@ func (w *world) raw(t *testing.T, method, path, body string) (int, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	maps.Copy(req.Header, header)
 	resp, err := tr.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
@@ -254,7 +263,7 @@ func (w *world) raw(t *testing.T, method, path, body string) (int, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp.StatusCode, string(b)
+	return resp, string(b)
 }
 
 func TestBadRequests(t *testing.T) {
@@ -280,8 +289,6 @@ func TestBadRequests(t *testing.T) {
 		{"GET", "/v1/logs", ``, 400, "project is missing"},
 		{"GET", "/v1/events?since=-1", ``, 400, "start at 0"},
 		{"DELETE", "/v1/images", ``, 400, "ref is missing"},
-		{"GET", "/v2/status", ``, 400, "doesn't know GET /v2/status"},
-		{"PUT", "/v1/status", ``, 400, "doesn't know PUT /v1/status"},
 	} {
 		status, body := w.raw(t, c.method, c.path, c.body)
 		if status != c.status || !strings.Contains(body, c.says) || !strings.Contains(body, `"kind":`) {
@@ -290,6 +297,34 @@ func TestBadRequests(t *testing.T) {
 	}
 	if calls := w.fake.Calls(); len(calls) > 0 {
 		t.Errorf("bad requests reached the backend: %v", calls)
+	}
+}
+
+// TestWrongAddress: a wrong path and a wrong method are told apart, and other
+// versions are blamed only where they are others.
+func TestWrongAddress(t *testing.T) {
+	w := newWorld(t)
+	for _, c := range []struct {
+		method, path, program string
+		status                int
+		allow, says, hint     string
+	}{
+		{"GET", "/v2/status", "curl/8", 404, "", "path /v2/status", ""},
+		{"GET", "/", "curl/8", 404, "", "begin with /v1", ""},
+		{"PUT", "/v1/status", "curl/8", 405, "GET", "only GET", ""},
+		{"POST", "/v1/images", "curl/8", 405, "GET, DELETE", "only GET, DELETE", ""},
+		{"GET", "/v1/projects/shop/change", "curl/8", 405, "POST", "only POST", ""},
+		{"GET", "/v1/new", "dunnage/1.2.3", 404, "", "path /v1/new", ""},
+		{"GET", "/v1/new", "dunnage/1.2.4", 404, "", "path /v1/new", "agent (1.2.3) and command line (1.2.4) have different versions"},
+		{"PUT", "/v1/status", "dunnage/1.2.4", 405, "GET", "only GET", "different versions"},
+	} {
+		resp, body := w.request(t, c.method, c.path, "", http.Header{"User-Agent": {c.program}})
+		if resp.StatusCode != c.status || resp.Header.Get("Allow") != c.allow || !strings.Contains(body, c.says) {
+			t.Errorf("%s %s: %s, Allow %q, %s", c.method, c.path, resp.Status, resp.Header.Get("Allow"), body)
+		}
+		if (c.hint == "") == strings.Contains(body, "hint") || !strings.Contains(body, c.hint) {
+			t.Errorf("%s %s by %s: %s, want the hint %q", c.method, c.path, c.program, body, c.hint)
+		}
 	}
 }
 

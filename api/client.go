@@ -29,8 +29,9 @@ const removeTimeout = 5 * time.Minute
 // the wire is what the agent's Backend returned, errors included. It is safe
 // for concurrent use.
 type Client struct {
-	host string
-	http *http.Client
+	host  string
+	agent string // the User-Agent header
+	http  *http.Client
 }
 
 var _ Backend = (*Client)(nil)
@@ -193,6 +194,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, he
 	if err != nil {
 		return nil, fmt.Errorf("make the request: %w", err)
 	}
+	req.Header.Set("User-Agent", c.agent)
 	for name, values := range header {
 		req.Header[name] = values
 	}

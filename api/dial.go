@@ -20,8 +20,8 @@ const dialTimeout = 5 * time.Second
 // Dial makes a client for host, which is "unix:///path/to.sock" (empty =
 // DefaultHost), or "ssh://[user@]host[:port][/path/to.sock]". It doesn't
 // connect: the first request does, and returns a NoAgentError when nobody is
-// there.
-func Dial(host string) (*Client, error) {
+// there. self is the version of the calling program.
+func Dial(host string, self Version) (*Client, error) {
 	if host == "" {
 		host = DefaultHost
 	}
@@ -41,14 +41,14 @@ func Dial(host string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newClient(host, dial), nil
+	return newClient(host, self, dial), nil
 }
 
 // dialer makes one connection to an agent.
 type dialer func(context.Context) (net.Conn, error)
 
-func newClient(host string, dial dialer) *Client {
-	return &Client{host: host, http: &http.Client{Transport: &http.Transport{
+func newClient(host string, self Version, dial dialer) *Client {
+	return &Client{host: host, agent: self.userAgent(), http: &http.Client{Transport: &http.Transport{
 		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 		DisableCompression: true,
 		IdleConnTimeout:    30 * time.Second,

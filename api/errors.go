@@ -16,13 +16,15 @@ type Kind string
 
 // The kinds of errors, each with its HTTP status.
 const (
-	KindInvalid     Kind = "invalid"     // 400: the request makes no sense
-	KindForbidden   Kind = "forbidden"   // 403: this user may only read
-	KindNotFound    Kind = "not-found"   // 404: spec.ErrNotFound
-	KindRefused     Kind = "refused"     // 409: spec.ErrRefused
-	KindTooLarge    Kind = "too-large"   // 413: the request exceeds its limit
-	KindUnavailable Kind = "unavailable" // 503: spec.ErrUnavailable
-	KindInternal    Kind = "internal"    // 500: everything else
+	KindInvalid      Kind = "invalid"        // 400: the request makes no sense
+	KindForbidden    Kind = "forbidden"      // 403: this user may only read
+	KindNotFound     Kind = "not-found"      // 404: spec.ErrNotFound
+	KindNoSuchPath   Kind = "no-such-path"   // 404, but nothing that the agent keeps is missing
+	KindNoSuchMethod Kind = "no-such-method" // 405
+	KindRefused      Kind = "refused"        // 409: spec.ErrRefused
+	KindTooLarge     Kind = "too-large"      // 413: the request exceeds its limit
+	KindUnavailable  Kind = "unavailable"    // 503: spec.ErrUnavailable
+	KindInternal     Kind = "internal"       // 500: everything else
 )
 
 // Errors of this package that a client can tell apart; the first two come from
@@ -46,6 +48,8 @@ var kinds = []struct {
 	{KindRefused, http.StatusConflict, spec.ErrRefused},
 	{KindUnavailable, http.StatusServiceUnavailable, spec.ErrUnavailable},
 	{KindUnavailable, http.StatusServiceUnavailable, context.DeadlineExceeded},
+	{KindNoSuchPath, http.StatusNotFound, nil},
+	{KindNoSuchMethod, http.StatusMethodNotAllowed, nil},
 	{KindTooLarge, http.StatusRequestEntityTooLarge, nil},
 	{KindInternal, http.StatusInternalServerError, nil},
 }

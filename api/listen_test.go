@@ -112,7 +112,7 @@ func TestDialErrors(t *testing.T) {
 		"unix://" + dir + "/none.sock": "no agent answers at unix://" + dir + "/none.sock: there is no such socket",
 		"unix://" + dead:               "nobody listens",
 	} {
-		c, err := api.Dial(host)
+		c, err := api.Dial(host, api.Version{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +123,7 @@ func TestDialErrors(t *testing.T) {
 		}
 	}
 	for _, host := range []string{"tcp://1.2.3.4", "unix://relative.sock", "agent.sock", "ssh://", "ssh://-oProxyCommand=x", "ssh://u:secret@h", "ssh://-l@h"} {
-		if _, err := api.Dial(host); !errors.Is(err, api.ErrInvalid) {
+		if _, err := api.Dial(host, api.Version{}); !errors.Is(err, api.ErrInvalid) {
 			t.Errorf("%s: %v", host, err)
 		} else if strings.Contains(host, "secret") && strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: the error repeats the password", host)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 )
@@ -90,30 +91,48 @@ type route struct {
 
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
+	methods := map[string][]string{} // by path
 	for _, rt := range s.routes() {
-		mux.Handle(withPrefix(rt.pattern), s.guard(rt))
+		method, path, _ := strings.Cut(rt.pattern, " ")
+		methods[Prefix+path] = append(methods[Prefix+path], method)
+		mux.Handle(method+" "+Prefix+path, s.guard(rt))
 	}
-	mux.Handle("/", s.guard(route{handle: s.unknown}))
+	for path, allowed := range methods { // ServeMux prefers the patterns above, which have a method
+		mux.Handle(path, s.guard(route{handle: s.wrongMethod(allowed)}))
+	}
+	mux.Handle("/", s.guard(route{handle: s.unknownPath}))
 	return mux
 }
 
-// withPrefix turns "GET /status" into "GET /v1/status".
-func withPrefix(pattern string) string {
-	for i := range pattern {
-		if pattern[i] == ' ' {
-			return pattern[:i+1] + Prefix + pattern[i+1:]
+func (s *Server) wrongMethod(allowed []string) func(http.ResponseWriter, *http.Request) error {
+	allow := strings.Join(allowed, ", ")
+	return func(w http.ResponseWriter, r *http.Request) error {
+		w.Header().Set("Allow", allow)
+		return &Error{
+			Message: fmt.Sprintf("%s doesn't take %s, only %s", r.URL.Path, r.Method, allow),
+			Kind:    KindNoSuchMethod,
+			Hint:    s.otherVersion(r),
 		}
 	}
-	return Prefix + pattern
 }
 
-// unknown tells a newer client that this agent is too old for it.
-func (s *Server) unknown(_ http.ResponseWriter, r *http.Request) error {
+func (s *Server) unknownPath(_ http.ResponseWriter, r *http.Request) error {
 	return &Error{
-		Message: fmt.Sprintf("the agent (version %s) doesn't know %s %s", s.options.Version.Version, r.Method, r.URL.Path),
-		Kind:    KindInvalid,
-		Hint:    "agent and command line have different versions: restart the agent with the same program",
+		Message: fmt.Sprintf("the agent doesn't know the path %s; all begin with %s", r.URL.Path, Prefix),
+		Kind:    KindNoSuchPath,
+		Hint:    s.otherVersion(r),
 	}
+}
+
+// otherVersion explains why a command line asks for what this agent doesn't
+// have: one of them is older. It is empty where that isn't so.
+func (s *Server) otherVersion(r *http.Request) string {
+	own, theirs := s.options.Version.userAgent(), r.UserAgent()
+	if !strings.HasPrefix(theirs, product) || theirs == own {
+		return ""
+	}
+	return fmt.Sprintf("agent (%s) and command line (%s) have different versions: restart the agent with the same program",
+		strings.TrimPrefix(own, product), strings.TrimPrefix(theirs, product))
 }
 
 // guard checks who asks, turns errors and panics into answers, and logs.

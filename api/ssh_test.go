@@ -105,5 +105,5 @@ func (failing) Change(context.Context, string, spec.ChangeRequest) (spec.Operati
 
 func commandClient(t *testing.T, host, name string, args ...string) *Client {
 	t.Helper()
-	return newClient(host, func(ctx context.Context) (net.Conn, error) { return dialCommand(ctx, host, name, args) })
+	return newClient(host, Version{}, func(ctx context.Context) (net.Conn, error) { return dialCommand(ctx, host, name, args) })
 }

@@ -1,7 +1,9 @@
 package api
 
-// Prefix starts every path. An agent that speaks another version answers 404
-// with a text that says so.
+import "strings"
+
+// Prefix starts every path. An agent that doesn't have a path answers 404, and
+// says so where the client's version is another one.
 const Prefix = "/v1"
 
 // Version is what `dunnage version` shows of a program.
@@ -10,6 +12,14 @@ type Version struct {
 	Commit  string `json:"commit,omitempty"`
 	Go      string `json:"go,omitempty"`
 }
+
+// userAgent is how a program of this version names itself in its requests.
+func (v Version) userAgent() string {
+	return product + strings.TrimSuffix(v.Version+"+"+v.Commit, "+")
+}
+
+// product starts the user agent of every version of this program.
+const product = "dunnage/"
 
 // pullRequest asks for an image.
 type pullRequest struct {

@@ -88,5 +88,5 @@ func (p *program) run(ctx context.Context, args []string) int {
 
 // connect makes a client for the agent that --host names.
 func (p *program) connect(host string) (*api.Client, error) {
-	return api.Dial(host)
+	return api.Dial(host, thisVersion())
 }

@@ -232,7 +232,7 @@ func TestSecondAgentIsRefused(t *testing.T) {
 // A client other than the command line can't store what can't be run.
 func TestHostileProjectIsRefused(t *testing.T) {
 	h := newHost(t)
-	client, err := api.Dial(h.agent.URL())
+	client, err := api.Dial(h.agent.URL(), api.Version{})
 	if err != nil {
 		t.Fatal(err)
 	}

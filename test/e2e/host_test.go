@@ -341,7 +341,7 @@ func (h *host) clean(owners []spec.ReplicaStatus) {
 // events lists what has happened in a project so far.
 func (h *host) events(project string) []spec.Event {
 	h.t.Helper()
-	client, err := api.Dial(h.agent.URL())
+	client, err := api.Dial(h.agent.URL(), api.Version{})
 	if err != nil {
 		h.t.Fatal(err)
 	}
