@@ -287,6 +287,7 @@ func TestBadRequests(t *testing.T) {
 		{"GET", "/v1/logs?project=a&tail=many", ``, 400, "not a whole number"},
 		{"GET", "/v1/logs?project=a&follow=maybe", ``, 400, "true or false"},
 		{"GET", "/v1/logs", ``, 400, "project is missing"},
+		{"GET", "/v1/logs?project=nope", ``, 404, "projects here"},
 		{"GET", "/v1/events?since=-1", ``, 400, "start at 0"},
 		{"DELETE", "/v1/images", ``, 400, "ref is missing"},
 	} {

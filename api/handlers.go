@@ -149,6 +149,10 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 	if q.Project == "" {
 		return invalid("project is missing")
 	}
+	// Asked before the stream begins: an empty one would look like a project that wrote nothing.
+	if _, err := s.backend.Releases(r.Context(), q.Project); err != nil {
+		return err
+	}
 	st := newStream(w, 0)
 	return st.run(r.Context(), func() error {
 		return s.backend.Logs(r.Context(), q, func(l spec.LogLine) error { return st.send(messageLine, l) })

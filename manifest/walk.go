@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"dunnage/spec"
 )
 
 // walker checks one layer against the table and takes out of the tree what was
@@ -42,7 +44,7 @@ func (w *walker) mapping(t *tree, r *rule, path string) {
 func (w *walker) entry(e entry, r *rule, path string) bool {
 	rule := r.lookup(e.key)
 	switch {
-	case rule == nil && nearest(e.key, []string{"x-dunnage"}) != "":
+	case rule == nil && spec.Nearest(e.key, []string{"x-dunnage"}) != "":
 		w.fail(e.at, path, refuse("Write it as services.<service>.x-dunnage", "x-dunnage has a meaning directly under a service only"))
 		return false
 	case rule == nil && strings.HasPrefix(e.key, "x-") && r.extensible() && !r.dunnage():
@@ -71,7 +73,7 @@ func unknown(name string, r *rule) *problem {
 	if r.dunnage() {
 		return refuse("Known here: "+strings.Join(r.names(), ", "), "this version of dunnage doesn't know the key")
 	}
-	if near := nearest(name, r.names()); near != "" {
+	if near := spec.Nearest(name, r.names()); near != "" {
 		return refuse(fmt.Sprintf("Did you mean %s?", near), "the Compose Specification has no such key here")
 	}
 	return refuse("Remove it, or write it as x-"+strings.TrimPrefix(name, "x-")+" if it is data of your own", "the Compose Specification has no such key here")
@@ -101,7 +103,7 @@ func (w *walker) name(e entry, r *rule, path string) bool {
 			return false
 		}
 	case "services.*.ulimits.*":
-		if nearest(e.key, ulimitNames) != e.key {
+		if spec.Nearest(e.key, ulimitNames) != e.key {
 			w.fail(e.at, path, refuse("Known: "+strings.Join(ulimitNames, ", "), "%q isn't a resource limit", clip(e.key)))
 			return false
 		}

@@ -39,7 +39,7 @@ func (l *Loop) Change(ctx context.Context, project string, r spec.ChangeRequest)
 	err := l.do(ctx, func() error {
 		prev := l.present(project)
 		if prev == nil && r.Kind != "rollback" {
-			return fmt.Errorf("project %s: %w; `dunnage ps` lists what is deployed", project, spec.ErrNotFound)
+			return l.noProject(project)
 		}
 		if err := known(prev, r); err != nil {
 			return err
@@ -56,6 +56,21 @@ func (l *Loop) Change(ctx context.Context, project string, r spec.ChangeRequest)
 		return spec.Operation{}, err
 	}
 	return l.ops.change(op, func(*spec.Operation) {}), nil
+}
+
+// noProject says that a project isn't here, and which are.
+func (l *Loop) noProject(name string) error {
+	all := l.state.projectNames()
+	next := "there is none here yet"
+	switch near := spec.Nearest(name, all); {
+	case near == name:
+		next = "it is down; `dunnage rollback -p " + name + "` or a deploy brings it back"
+	case near != "":
+		next = "did you mean " + near + "? Projects here: " + strings.Join(all, ", ")
+	case len(all) > 0:
+		next = "projects here: " + strings.Join(all, ", ")
+	}
+	return fmt.Errorf("project %s: %w; %s", name, spec.ErrNotFound, next)
 }
 
 // known refuses a request that names a service the release doesn't have.
@@ -139,7 +154,7 @@ func (l *Loop) restart(op *spec.Operation, prev spec.Release, services []string)
 func (l *Loop) rollback(op *spec.Operation, project string, number int) error {
 	rec, ok := l.state.project(project)
 	if !ok {
-		return fmt.Errorf("project %s: %w; `dunnage ps` lists what is deployed", project, spec.ErrNotFound)
+		return l.noProject(project)
 	}
 	if number == 0 {
 		if number = l.before(rec); number == 0 {
@@ -277,7 +292,7 @@ func (l *Loop) purgeVolumes(project string) error {
 func (l *Loop) Releases(_ context.Context, project string) ([]spec.Release, error) {
 	rec, ok := l.state.project(project)
 	if !ok {
-		return nil, fmt.Errorf("project %s: %w; `dunnage ps` lists what is deployed", project, spec.ErrNotFound)
+		return nil, l.noProject(project)
 	}
 	out := slices.Clone(l.state.history(project))
 	slices.Reverse(out)

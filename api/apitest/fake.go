@@ -124,6 +124,8 @@ func (f *Fake) String() string {
 	return b.String()
 }
 
+func (f *Fake) names() string { return strings.Join(slices.Sorted(maps.Keys(f.projects)), ", ") }
+
 func (f *Fake) locked(do func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -201,7 +203,7 @@ func (f *Fake) Logs(ctx context.Context, r spec.LogRequest, send func(spec.LogLi
 	next := len(f.lines)
 	f.mu.Unlock()
 	if !ok {
-		return fmt.Errorf("project %q: %w", r.Project, spec.ErrNotFound)
+		return fmt.Errorf("project %s: %w; projects here: %s", r.Project, spec.ErrNotFound, f.names())
 	}
 	if r.Tail >= 0 && len(lines) > r.Tail {
 		lines = lines[len(lines)-r.Tail:]

@@ -158,7 +158,7 @@ func (f *Fake) Change(_ context.Context, name string, r spec.ChangeRequest) (spe
 		return spec.Operation{}, err
 	}
 	if f.projects[name] == nil {
-		return spec.Operation{}, fmt.Errorf("project %q: %w", name, spec.ErrNotFound)
+		return spec.Operation{}, fmt.Errorf("project %s: %w; projects here: %s", name, spec.ErrNotFound, f.names())
 	}
 	p := clone(f.current(name).Project)
 	changes, err := f.apply(name, &p, r)
@@ -302,7 +302,7 @@ func (f *Fake) Releases(_ context.Context, name string) ([]spec.Release, error) 
 	defer f.mu.Unlock()
 	p := f.projects[name]
 	if p == nil {
-		return nil, fmt.Errorf("project %q: %w", name, spec.ErrNotFound)
+		return nil, fmt.Errorf("project %s: %w; projects here: %s", name, spec.ErrNotFound, f.names())
 	}
 	out := slices.Clone(p.releases)
 	for i := range out {

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"dunnage/spec"
 )
 
 // verbatimFrom is the positional argument after which nothing is dunnage's any
@@ -226,35 +228,8 @@ func (a *arranger) result() []string {
 
 // suggest names the nearest known word, or where to look.
 func suggest(word string, known []string, help string) string {
-	best, distance := "", len(strings.TrimLeft(word, "-"))/3+2 // more than a third wrong is another word
-	for _, k := range known {
-		if d := editDistance(word, k); d < distance {
-			best, distance = k, d
-		}
+	if near := spec.Nearest(word, known); near != "" {
+		return fmt.Sprintf("did you mean %s?", near)
 	}
-	if best == "" {
-		return "see `" + help + "`"
-	}
-	return fmt.Sprintf("did you mean %s?", best)
-}
-
-// editDistance is Levenshtein's: insertions, deletions and substitutions.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return "see `" + help + "`"
 }

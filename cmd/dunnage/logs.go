@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"hash/fnv"
 	"strconv"
 	"strings"
@@ -44,10 +43,7 @@ func (p *program) logs(ctx context.Context, c *cli.Context, agent *api.Client) e
 		return err
 	}
 	services, err := released(ctx, agent, name)
-	switch {
-	case errors.Is(err, spec.ErrNotFound):
-		return noProject(name)
-	case err != nil:
+	if err != nil {
 		return err
 	}
 	if err := p.wantServices(c, name, services); err != nil {

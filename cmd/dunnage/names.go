@@ -57,8 +57,6 @@ func (p *program) checkNames(ctx context.Context, c *cli.Context, agent *api.Cli
 		case errors.Is(err, spec.ErrNotFound) && p.namedProject(c) == "" && !c.Args().Present():
 			p.warn("%s is not deployed", project)
 			return nil
-		case errors.Is(err, spec.ErrNotFound):
-			return noProject(project)
 		case err != nil:
 			return err
 		}
