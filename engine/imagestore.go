@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"bufio"
 	"cmp"
+	"compress/gzip"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -69,28 +71,17 @@ func (e *Engine) Resolve(ctx context.Context, ref string) (spec.PinnedImage, err
 }
 
 // Load stores and unpacks the images of an archive, as `docker save` or as an
-// OCI layout in a tar file, and returns them sorted by reference.
+// OCI layout in a tar file, plain or with gzip, and returns them sorted by
+// reference.
 func (e *Engine) Load(ctx context.Context, archive io.Reader) ([]spec.Image, error) {
 	ctx, release, err := e.leaseFor(ctx, "load-"+rand.Text(), pullLease)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	imported, err := e.client.Import(ctx, archive,
-		client.WithImageRefTranslator(func(ref string) string {
-			name, _, err := canonical(ref)
-			if err != nil { // no name that can be used later: the image is skipped
-				return ""
-			}
-			return name
-		}),
-		client.WithAllPlatforms(true), // an image of another one is refused by its name, not by "filtered out"
-		client.WithSkipMissing())      // other platforms of an index may have been left out
+	imported, err := e.importArchive(ctx, archive)
 	if err != nil {
-		return nil, e.wrap(ctx, err, "load archive (is it a docker save or OCI archive?)")
-	}
-	if len(imported) == 0 {
-		return nil, fmt.Errorf("load archive: it names no image; save it with a name and tag: %w", spec.ErrRefused)
+		return nil, err
 	}
 	var out []spec.Image
 	for _, img := range imported {
@@ -102,6 +93,63 @@ func (e *Engine) Load(ctx context.Context, archive io.Reader) ([]spec.Image, err
 	}
 	sortImages(out)
 	return out, e.syncStore(ctx)
+}
+
+// importArchive stores an archive's blobs and names its images.
+func (e *Engine) importArchive(ctx context.Context, archive io.Reader) ([]images.Image, error) {
+	plain, err := unzipped(archive)
+	if err != nil {
+		return nil, badArchive(err)
+	}
+	imported, err := e.client.Import(ctx, plain,
+		client.WithImageRefTranslator(func(ref string) string {
+			name, _, err := canonical(ref)
+			if err != nil { // no name that can be used later: the image is skipped
+				return ""
+			}
+			return name
+		}),
+		client.WithAllPlatforms(true), // an image of another one is refused by its name, not by "filtered out"
+		client.WithSkipMissing())      // other platforms of an index may have been left out
+	switch {
+	case err != nil && (ctx.Err() != nil || ofContainerd(err)):
+		return nil, e.wrap(ctx, err, "load archive")
+	case err != nil:
+		return nil, badArchive(err)
+	case len(imported) == 0:
+		return nil, fmt.Errorf("load archive: it names no image; save it with a name and tag: %w", spec.ErrRefused)
+	}
+	return imported, nil
+}
+
+// badArchive is the error of an archive that can't be read.
+func badArchive(err error) error {
+	return &callError{
+		op: "load archive", kind: spec.ErrRefused, err: err,
+		hint: "expected a tar file as `docker save` (docker-archive) or skopeo (oci-archive) writes it, plain or compressed with gzip",
+	}
+}
+
+// ofContainerd reports whether containerd failed, rather than what it was given.
+func ofContainerd(err error) bool {
+	for _, class := range []error{
+		errdefs.ErrUnavailable, errdefs.ErrUnknown, errdefs.ErrInternal, errdefs.ErrResourceExhausted,
+		errdefs.ErrPermissionDenied, errdefs.ErrDataLoss, context.DeadlineExceeded, context.Canceled,
+	} {
+		if errors.Is(err, class) {
+			return true
+		}
+	}
+	return false
+}
+
+// unzipped is the archive without gzip's compression, where it has that.
+func unzipped(archive io.Reader) (io.Reader, error) {
+	b := bufio.NewReader(archive)
+	if magic, _ := b.Peek(2); string(magic) == "\x1f\x8b" { // one that is too short is told of by tar
+		return gzip.NewReader(b)
+	}
+	return b, nil
 }
 
 func sortImages(list []spec.Image) {

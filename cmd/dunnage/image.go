@@ -28,7 +28,7 @@ func (p *program) imageLoadCommand() *cli.Command {
 		Name:      "load",
 		Usage:     "store the images of an archive",
 		ArgsUsage: "[FILE]",
-		Description: "Reads an archive as `docker save` or skopeo write it, from FILE or from standard input.\n\n" +
+		Description: "Reads an archive as `docker save` or skopeo write it, plain or compressed with gzip, from FILE or from standard input.\n\n" +
 			"Example:\n   docker save app:1 | dunnage image load",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "input", Aliases: []string{"i"}, Usage: "read `FILE`, as docker load has it"},

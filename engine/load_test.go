@@ -1,0 +1,117 @@
+package engine
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"dunnage/internal/testenv"
+	"dunnage/spec"
+)
+
+// What is no archive of images is refused, says what was expected and leaves
+// nothing behind.
+func TestLoadGarbage(t *testing.T) {
+	b := newBench(t)
+	whole, err := io.ReadAll(testenv.Archive(t, map[string]v1.Image{appRef: testenv.AppImage(t, "1")}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, archive := range map[string][]byte{
+		"nothing":                     nil,
+		"text":                        []byte(strings.Repeat("no archive ", 1000)),
+		"zeros":                       make([]byte, 1<<16),
+		"gzip that is none":           []byte("\x1f\x8bnot at all"),
+		"gzip of text":                zipped(t, []byte(strings.Repeat("no archive ", 1000))),
+		"cut off":                     whole[:len(whole)/2],
+		"gzip that is cut off":        zipped(t, whole)[:1000],
+		"another tar":                 tarOf(t, "notes.txt", "hello"),
+		"a manifest that is no JSON":  tarOf(t, "manifest.json", "hello"),
+		"a layer that is missing":     tarOf(t, "config.json", "{}", "manifest.json", `[{"Config":"config.json","RepoTags":["a:1"],"Layers":["layer.tar"]}]`),
+		"an OCI layout without index": tarOf(t, "oci-layout", `{"imageLayoutVersion":"1.0.0"}`),
+		"an index that is no JSON":    tarOf(t, "oci-layout", `{"imageLayoutVersion":"1.0.0"}`, "index.json", "hello"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := b.Load(b.ctx, bytes.NewReader(archive))
+			if !errors.Is(err, spec.ErrRefused) || !strings.Contains(err.Error(), "expected a tar file as `docker save` (docker-archive) or skopeo (oci-archive)") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	if list, err := b.ListImages(b.ctx); err != nil || len(list) > 0 {
+		t.Errorf("images: %v, %v", list, err)
+	}
+	// containerd collects garbage soon after the load lets go of it.
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		left := b.blobs()
+		if len(left) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("left over: %v", left)
+		}
+	}
+
+	images, err := b.Load(b.ctx, bytes.NewReader(zipped(t, whole)))
+	if err != nil || !slices.ContainsFunc(images, func(i spec.Image) bool { return i.Ref == appRef }) {
+		t.Errorf("a good archive with gzip: %v, %v", images, err)
+	}
+}
+
+// blobs lists what the content store has, whole or in part.
+func (b *bench) blobs() []string {
+	b.t.Helper()
+	store := b.client.ContentStore()
+	half, err := store.ListStatuses(b.ctx)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var out []string
+	for _, s := range half {
+		out = append(out, s.Ref)
+	}
+	if err := store.Walk(b.ctx, func(i content.Info) error { out = append(out, i.Digest.String()); return nil }); err != nil {
+		b.t.Fatal(err)
+	}
+	return out
+}
+
+func zipped(t *testing.T, plain []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, err := w.Write(plain)
+	if err = errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// tarOf packs files, each a name and a content.
+func tarOf(t *testing.T, files ...string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for f := range slices.Chunk(files, 2) {
+		err := w.WriteHeader(&tar.Header{Name: f[0], Mode: 0o644, Size: int64(len(f[1]))})
+		if err == nil {
+			_, err = io.WriteString(w, f[1])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
