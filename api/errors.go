@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"slices"
-	"strings"
 
 	"dunnage/spec"
 )
@@ -109,26 +107,5 @@ func wireError(err error) *Error {
 	return e
 }
 
-// Text is err for people: without the sentinels that errors.Is looks for, where
-// they say nothing that the text doesn't.
-func Text(err error) string {
-	text := err.Error()
-	for _, s := range []error{spec.ErrRefused, ErrInvalid} {
-		if errors.Is(err, s) {
-			text = withoutLine(strings.ReplaceAll(text+"\n", ": "+s.Error()+"\n", "\n"), s.Error())
-		}
-	}
-	if errors.Is(err, spec.ErrUnavailable) { // after a colon it is the news: "containerd: unavailable"
-		text = withoutLine(text, spec.ErrUnavailable.Error())
-	}
-	return text
-}
-
-// withoutLine takes a joined sentinel out, unless nothing else is said.
-func withoutLine(text, sentinel string) string {
-	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
-	if kept := slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return l == sentinel }); len(kept) > 0 {
-		lines = kept
-	}
-	return strings.Join(lines, "\n")
-}
+// Text is err for people, as spec.Text has it.
+func Text(err error) string { return spec.Text(err, ErrInvalid) }

@@ -159,6 +159,9 @@ func (p *pull) explain(ctx context.Context, err error) error {
 	case errors.As(err, &network), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded):
 		c.kind = spec.ErrUnavailable
 		c.hint = fmt.Sprintf("can registry %s be reached from this host?", host)
+		if op := (*net.OpError)(nil); errors.As(err, &op) {
+			c.err = op // without the request's URL around it
+		}
 	default:
 		return p.engine.wrap(ctx, err, "pull %s", p.name)
 	}

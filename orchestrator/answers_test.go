@@ -36,6 +36,38 @@ func ask(t *testing.T, s *scenario, p spec.Project) spec.Operation {
 	return now
 }
 
+func TestImageThatIsNotToBeHad(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	op := ask(t, s, one("shop", "fas"))
+	if op.State != spec.OperationFailed || op.Release != 0 || strings.Contains(op.Cause, "\n") {
+		t.Errorf("%+v", op)
+	}
+	for _, want := range []string{"image fas: not stored here (did you mean fast?), and ", "`dunnage image pull fas`", "`dunnage image load FILE`"} {
+		if !strings.Contains(op.Cause, want) {
+			t.Errorf("%q lacks %q", op.Cause, want)
+		}
+	}
+}
+
+func TestNearImage(t *testing.T) {
+	stored := []spec.Image{{Ref: "docker.io/library/nginx:1.27"}, {Ref: "example.org/team/hello:v1"}, {Ref: "example.org/team/hello:v2"}}
+	for ref, want := range map[string]string{
+		"hello:v1":                  "example.org/team/hello:v1",
+		"example.org/team/helo:v2":  "example.org/team/hello:v2",
+		"nginx":                     "docker.io/library/nginx:1.27",
+		"nginx:alpine":              "docker.io/library/nginx:1.27",
+		"127.0.0.1:5000/postgres:1": "",
+	} {
+		if got := nearImage(ref, stored); got != want {
+			t.Errorf("%s: %q, want %q", ref, got, want)
+		}
+	}
+	if got := nearImage("nginx", nil); got != "" {
+		t.Errorf("out of nothing: %q", got)
+	}
+}
+
 func TestUnknownProject(t *testing.T) {
 	s := newScenario(1, world.Truth)
 	defer func() { s.stop() }()

@@ -26,11 +26,8 @@ func (l *Loop) Deploy(_ context.Context, r spec.DeployRequest) (spec.Operation, 
 	return l.ops.change(op, func(*spec.Operation) {}), nil
 }
 
-// plain is an error as one line for people, without the sentinel's own word.
-func plain(err error) string {
-	text := strings.TrimSuffix(err.Error(), "\n"+spec.ErrRefused.Error())
-	return strings.ReplaceAll(text, "\n", "; ")
-}
+// plain is an error as one line for people.
+func plain(err error) string { return strings.ReplaceAll(spec.Text(err), "\n", "; ") }
 
 // deploy pulls, checks and installs. Until install, nothing is changed.
 func (l *Loop) deploy(ctx context.Context, op *spec.Operation, r spec.DeployRequest) error {
@@ -123,9 +120,44 @@ func (l *Loop) ensureImage(ctx context.Context, op *spec.Operation, ref string) 
 	if err == nil || !errors.Is(err, spec.ErrNotFound) {
 		return image, err
 	}
-	return l.cfg.Images.Pull(ctx, ref, func(p spec.PullProgress) {
+	image, err = l.cfg.Images.Pull(ctx, ref, func(p spec.PullProgress) {
 		l.events.add(spec.Event{Kind: spec.EventPull, Operation: op.ID, Project: op.Project, Pull: &p})
 	})
+	if err != nil {
+		err = l.notToBeHad(ctx, ref, err)
+	}
+	return image, err
+}
+
+// notToBeHad says of an image that is neither stored nor pulled what to do.
+func (l *Loop) notToBeHad(ctx context.Context, ref string, cause error) error {
+	meant := ""
+	stored, err := l.cfg.Images.ListImages(ctx)
+	if err != nil { // the cause is worth telling without a guess
+		l.cfg.Log.Warn("list images to find a near one", "image", ref, "error", err)
+	} else if near := nearImage(ref, stored); near != "" {
+		meant = " (did you mean " + near + "?)"
+	}
+	return fmt.Errorf("not stored here%s, and %w; try `dunnage image pull %s`, or `dunnage image load FILE` without a registry", meant, cause, ref)
+}
+
+// nearImage is the stored image that was probably meant by ref: that of another
+// registry, one to reach by a slip or two, or another version; "" = there is none.
+func nearImage(ref string, stored []spec.Image) string {
+	last := func(ref string) string { return ref[strings.LastIndexByte(ref, '/')+1:] }
+	var names []string
+	for _, i := range stored {
+		names = append(names, last(i.Ref))
+	}
+	i := slices.Index(names, spec.Nearest(last(ref), names))
+	if i < 0 {
+		repository, _, _ := strings.Cut(last(ref), ":")
+		i = slices.IndexFunc(names, func(n string) bool { return strings.HasPrefix(n, repository+":") })
+	}
+	if i < 0 {
+		return ""
+	}
+	return stored[i].Ref
 }
 
 // repull gets back an image that vanished under a release. The replicas that

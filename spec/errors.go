@@ -1,6 +1,10 @@
 package spec
 
-import "errors"
+import (
+	"errors"
+	"slices"
+	"strings"
+)
 
 // Errors that any part wraps and another part acts on.
 var (
@@ -12,3 +16,28 @@ var (
 	// nothing was changed.
 	ErrRefused = errors.New("refused")
 )
+
+// Text is err for people: without the sentinels that errors.Is looks for, where
+// they say nothing that the text doesn't: ErrRefused, ErrUnavailable where it
+// was joined, and those of the caller.
+func Text(err error, sentinels ...error) string {
+	text := err.Error()
+	for _, s := range append(sentinels, ErrRefused) {
+		if errors.Is(err, s) {
+			text = withoutLine(strings.ReplaceAll(text+"\n", ": "+s.Error()+"\n", "\n"), s.Error())
+		}
+	}
+	if errors.Is(err, ErrUnavailable) { // after a colon it is the news: "containerd: unavailable"
+		text = withoutLine(text, ErrUnavailable.Error())
+	}
+	return text
+}
+
+// withoutLine takes a joined sentinel out, unless nothing else is said.
+func withoutLine(text, sentinel string) string {
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	if kept := slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return l == sentinel }); len(kept) > 0 {
+		lines = kept
+	}
+	return strings.Join(lines, "\n")
+}

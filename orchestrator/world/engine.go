@@ -155,15 +155,23 @@ func (w *World) Pull(ctx context.Context, ref string, _ func(spec.PullProgress))
 	return w.Resolve(ctx, ref)
 }
 
-// Retain, Load, ListImages and RemoveImage have nothing to do here: images in
-// a world are always there.
+// Retain, Load and RemoveImage have nothing to do here: images in a world are
+// always there.
 func (w *World) Retain(context.Context, string, []spec.PinnedImage) error { return nil }
 
 // Load does nothing.
 func (w *World) Load(context.Context, io.Reader) ([]spec.Image, error) { return nil, nil }
 
-// ListImages does nothing.
-func (w *World) ListImages(context.Context) ([]spec.Image, error) { return nil, nil }
+// ListImages lists the images whose behaviour is known.
+func (w *World) ListImages(context.Context) ([]spec.Image, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []spec.Image
+	for _, digest := range slices.Sorted(maps.Keys(w.images)) {
+		out = append(out, spec.Image{Ref: digest, Digest: digest})
+	}
+	return out, nil
+}
 
 // RemoveImage does nothing.
 func (w *World) RemoveImage(context.Context, string) error { return nil }
