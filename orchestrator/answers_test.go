@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,23 @@ func ask(t *testing.T, s *scenario, p spec.Project) spec.Operation {
 		t.Fatal(err)
 	}
 	return now
+}
+
+// A failed rollout keeps what the replica wrote, though it is removed.
+func TestFailedOperationTellsWhatTheReplicaWrote(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	if op := ask(t, s, one("shop", "fast")); op.State != spec.OperationDone || op.Replica != "" || op.Log != nil {
+		t.Fatalf("a good one: %+v", op)
+	}
+	op := ask(t, s, one("shop", "crashing"))
+	if op.State != spec.OperationRolledBack || !slices.Equal(op.Log, []string{"dies with 1"}) || !strings.HasPrefix(op.Cause, op.Replica+" exited with code 1") {
+		t.Errorf("a crashing one: %+v", op)
+	}
+	instances, err := s.w.Instances(t.Context())
+	if err != nil || slices.ContainsFunc(instances, func(i spec.Instance) bool { return i.ID == op.Replica }) {
+		t.Errorf("%s is there still: %v, %v", op.Replica, instances, err)
+	}
 }
 
 func TestImageThatIsNotToBeHad(t *testing.T) {

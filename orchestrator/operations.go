@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"dunnage/orchestrator/plan"
@@ -148,7 +149,33 @@ func without(numbers []int, n int) []int {
 func (l *Loop) endRollouts(project string, state spec.OperationState, cause string) {
 	for _, op := range l.ops.rolling() {
 		if op.Project == project && op.Release > 0 {
+			l.quote(op, cause)
 			l.end(op, state, cause, l.outcomes(op))
+		}
+	}
+}
+
+// quotedLines is how much of a failed replica's log an operation keeps.
+const quotedLines = 10
+
+// quote keeps with the operation what the replica that its cause names, as its
+// first word, wrote last. That is read before the next wave begins to remove it.
+func (l *Loop) quote(op *spec.Operation, cause string) {
+	culprit, _, _ := strings.Cut(cause, " ")
+	culprit = strings.TrimSuffix(culprit, ":")
+	for _, p := range l.status.Load().Projects {
+		for _, s := range p.Services {
+			for _, r := range s.Replicas {
+				if r.Replica != culprit {
+					continue
+				}
+				key := spec.ReplicaKey{ID: r.Replica, Project: r.Project, Service: r.Service, Generation: r.Generation, Number: r.Number}
+				lines, err := l.cfg.Engine.Tail(l.ctx, key, quotedLines)
+				if err != nil {
+					l.cfg.Log.Warn("read the log of a failed replica", "replica", culprit, "error", err)
+				}
+				l.ops.change(op, func(o *spec.Operation) { o.Replica, o.Log = culprit, lines })
+			}
 		}
 	}
 }

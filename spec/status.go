@@ -145,7 +145,9 @@ type Operation struct {
 	Release  int              `json:"release,omitempty"`
 	Started  time.Time        `json:"started"`
 	Ended    time.Time        `json:"ended,omitzero"`
-	Cause    string           `json:"cause,omitempty"` // one line, when failed or rolled back
+	Cause    string           `json:"cause,omitempty"`   // one line, when failed or rolled back
+	Replica  string           `json:"replica,omitempty"` // the one that failed
+	Log      []string         `json:"log,omitempty"`     // what it wrote last
 	Warnings []string         `json:"warnings,omitempty"`
 	Services []ServiceOutcome `json:"services,omitempty"` // one line a service, when ended
 }

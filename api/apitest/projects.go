@@ -98,6 +98,9 @@ func (f *Fake) end(op *spec.Operation, p spec.Project, changes []spec.ServicePre
 	last := spec.Event{Kind: spec.EventDone, Operation: op.ID, Project: p.Name, Message: "done"}
 	if cause != "" {
 		op.Cause, last.Kind, last.Message = cause, spec.EventFailed, cause
+		for _, l := range f.lines {
+			op.Replica, op.Log = l.Replica, append(op.Log, string(l.Text))
+		}
 		op.State = spec.OperationFailed
 		if pr := f.projects[p.Name]; len(pr.releases) > 1 {
 			op.State = spec.OperationRolledBack

@@ -15,6 +15,7 @@ func (p *program) deployCommand() *cli.Command {
 		Name:  "deploy",
 		Usage: "make this host run what the manifest declares",
 		Description: "Sends the manifest to the agent and follows until every service is ready, or the earlier release is back. " +
+			"When a replica fails, it shows what that one wrote last. " +
 			"Services that didn't change aren't touched. Interrupting this command doesn't stop the deploy.\n\n" +
 			"Example:\n   dunnage deploy -f compose.yaml",
 		Flags: []cli.Flag{

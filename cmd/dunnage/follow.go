@@ -73,13 +73,26 @@ func (p *program) tellOutcome(c *cli.Context, op spec.Operation) error {
 func verdict(op spec.Operation) error {
 	switch {
 	case op.State == spec.OperationRolledBack:
-		return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s was rolled back: %s", op.Kind, op.Project, op.Cause), hint: nextStep(op)}
+		return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s was rolled back: %s", op.Kind, op.Project, why(op)), hint: nextStep(op)}
 	case op.State != spec.OperationFailed:
 		return nil
 	case op.Release == 0 && len(op.Services) == 0: // it never came so far as to change anything
-		return &exitCode{code: exitError, err: fmt.Errorf("the %s of %s failed, nothing was changed: %s", op.Kind, op.Project, op.Cause), hint: "put it right and try again"}
+		return &exitCode{code: exitError, err: fmt.Errorf("the %s of %s failed, nothing was changed: %s", op.Kind, op.Project, why(op)), hint: "put it right and try again"}
 	}
-	return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s failed: %s", op.Kind, op.Project, op.Cause), hint: nextStep(op)}
+	return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s failed: %s", op.Kind, op.Project, why(op)), hint: nextStep(op)}
+}
+
+// why is an operation's cause as one line, and below it what the replica that
+// failed wrote last.
+func why(op spec.Operation) string {
+	text := printable(op.Cause)
+	if len(op.Log) > 0 {
+		text += "\n  " + op.Replica + " wrote last:"
+	}
+	for _, line := range op.Log {
+		text += "\n    " + printable(line)
+	}
+	return text
 }
 
 // nextStep names where to look after a failure.

@@ -104,7 +104,7 @@ func controlAgent(ts *testscript.TestScript, neg bool, args []string) {
 	case "refuse":
 		f.RefuseNext(fmt.Errorf("%s: %w", text, spec.ErrRefused))
 	case "fail":
-		f.FailNext(text)
+		f.FailNext(unquote(ts, text))
 	case "hold":
 		f.Hold()
 	case "release":

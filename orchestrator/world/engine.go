@@ -131,6 +131,17 @@ func (w *World) Remove(_ context.Context, id string) error {
 	return err
 }
 
+// Tail says of a container how it died.
+func (w *World) Tail(_ context.Context, r spec.ReplicaKey, _ int) ([]string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := w.containers[r.ID]
+	if c == nil || c.phase != spec.PhaseExited {
+		return nil, nil
+	}
+	return []string{fmt.Sprintf("dies with %d", c.code)}, nil
+}
+
 // Changes never sends: the tests step the loop themselves.
 func (w *World) Changes(ctx context.Context) <-chan struct{} {
 	ch := make(chan struct{})

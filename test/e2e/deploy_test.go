@@ -111,10 +111,10 @@ func TestStopStart(t *testing.T) {
 
 // A release that can't work leaves the one that does alone.
 func TestBadReleaseIsRolledBack(t *testing.T) {
-	for name, tc := range map[string]struct{ edit, want string }{
-		"exits at once":       {"    command: [\"-no-such-flag\"]\n", "exited with code"},
-		"entrypoint missing":  {"    entrypoint: [\"/no/such/program\"]\n", "/no/such/program"},
-		"never passes probes": {"    healthcheck: {test: [\"CMD\", \"/no-check\"], interval: 1s, retries: 1}\n", "no-check"},
+	for name, tc := range map[string]struct{ edit, want, wrote string }{
+		"exits at once":       {"    command: [\"-no-such-flag\"]\n", "exited with code", "\n    flag provided but not defined: -no-such-flag\n"},
+		"entrypoint missing":  {"    entrypoint: [\"/no/such/program\"]\n", "/no/such/program", ""},
+		"never passes probes": {"    healthcheck: {test: [\"CMD\", \"/no-check\"], interval: 1s, retries: 1}\n", "no-check", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
@@ -124,6 +124,9 @@ func TestBadReleaseIsRolledBack(t *testing.T) {
 				r := h.deploy(hello("v2", 2, tc.edit))
 				if r.code != 3 || !strings.Contains(r.stdout+r.stderr, tc.want) {
 					t.Errorf("exit code %d, want 3 and the cause %q:\n%s%s", r.code, tc.want, r.stdout, r.stderr)
+				}
+				if !strings.Contains(r.stderr, tc.wrote) {
+					t.Errorf("want the last lines %q:\n%s", tc.wrote, r.stderr)
 				}
 			})
 			after := h.ready(2)
@@ -153,7 +156,10 @@ func TestRefusedDeployTouchesNothing(t *testing.T) {
 		return err
 	})
 	for name, tc := range map[string]struct{ manifest, want string }{
-		"missing image":           {strings.Replace(hello("v1", 2, ""), "example.org/hello:v1", "127.0.0.1:1/nobody/home:1", 1), "127.0.0.1:1"},
+		"missing image": {
+			strings.Replace(hello("v1", 2, ""), "example.org/hello:v1", "127.0.0.1:1/hello:v3", 1),
+			"image 127.0.0.1:1/hello:v3: not stored here (did you mean example.org/hello:v1?), and pull 127.0.0.1:1/hello:v3: dial tcp 127.0.0.1:1: connect: connection refused; ",
+		},
 		"missing bind source":     {hello("v1", 2, "    volumes: [{type: bind, source: /no/such/folder, target: /data}]\n"), "/no/such/folder"},
 		"port of a host process":  {strings.Replace(hello("v2", 2, ""), "8080:80", "9100:80", 1), "held by socat"},
 		"port of another project": {strings.Replace(hello("v2", 1, ""), "name: hello", "name: other", 1), "project hello"},
@@ -166,6 +172,12 @@ func TestRefusedDeployTouchesNothing(t *testing.T) {
 			r := h.in(t).deploy(tc.manifest)
 			if r.code != 1 || !strings.Contains(r.stderr, tc.want) {
 				t.Errorf("exit code %d, want 1 and %q:\n%s%s", r.code, tc.want, r.stdout, r.stderr)
+			}
+			if name == "missing image" { // only the registry knows; plan says that it would be asked
+				return
+			}
+			if r := h.in(t).plan(tc.manifest); r.code != 1 || !strings.Contains(r.stderr, tc.want) {
+				t.Errorf("plan: exit code %d, want 1 and %q:\n%s%s", r.code, tc.want, r.stdout, r.stderr)
 			}
 		})
 	}

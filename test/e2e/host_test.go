@@ -178,6 +178,12 @@ func (h *host) deploy(text string, args ...string) result {
 	return h.run(nil, append([]string{"deploy", "-f", h.file("compose.yaml", text)}, args...)...)
 }
 
+// plan writes compose.yaml and asks what deploying it would do.
+func (h *host) plan(text string) result {
+	h.t.Helper()
+	return h.run(nil, "plan", "-f", h.file("compose.yaml", text))
+}
+
 func (h *host) mustDeploy(text string, args ...string) {
 	h.t.Helper()
 	if r := h.deploy(text, args...); r.code != 0 {
