@@ -10,9 +10,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/containerd/containerd/v2/contrib/apparmor"
 	"github.com/containerd/containerd/v2/core/containers"
-	hostapparmor "github.com/containerd/containerd/v2/pkg/apparmor"
+	"github.com/containerd/containerd/v2/pkg/apparmor"
 	"github.com/containerd/containerd/v2/pkg/cap"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -34,8 +33,6 @@ const (
 	nofileLimit = 1048576
 	// defaultShm is Docker's size of /dev/shm in bytes.
 	defaultShm = 64 << 20
-	// apparmorProfile is loaded under this name where the host has AppArmor.
-	apparmorProfile = "dunnage-default"
 )
 
 // ociSpec is the runtime specification of a replica. No container gets more
@@ -63,10 +60,8 @@ func (e *Engine) ociSpec(ctx context.Context, r spec.CreateRequest, image *store
 	if s.Linux.Seccomp, err = seccomp.GetDefaultProfile(s); err != nil { // after the capabilities: it depends on them
 		return nil, fmt.Errorf("make seccomp profile: %w", err)
 	}
-	if hostapparmor.HostSupports() {
-		if err := apparmor.WithDefaultProfile(apparmorProfile)(ctx, nil, record, s); err != nil {
-			return nil, fmt.Errorf("load AppArmor profile %s: %w", apparmorProfile, err)
-		}
+	if apparmor.HostSupports() {
+		s.Process.ApparmorProfile = apparmorProfile
 	}
 	return s, nil
 }

@@ -94,6 +94,9 @@ func (e *Engine) start(ctx context.Context, c containers.Container) error {
 	if err := e.prepareMounts(c.ID, rec.Mounts, root); err != nil {
 		return err
 	}
+	if err := loadProfile(); err != nil {
+		return err
+	}
 	log, err := e.logURI(keyOf(c))
 	if err != nil {
 		return err
