@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,28 +30,30 @@ const (
 	ModeManaged = "managed"
 )
 
-// Dial finds the containerd that mode asks for: "auto" is the system's if it
-// answers, else a managed one; "managed" a managed one; anything else the
-// address of a socket. Managed is nil where containerd is somebody else's.
+// Dial finds the containerd that mode asks for: "auto" is the one used last, at
+// first the system's if it answers, else a managed one; "managed" a managed
+// one; anything else the address of a socket. Managed is nil where containerd is
+// somebody else's.
 func Dial(ctx context.Context, mode string, cfg ManagedConfig) (address string, managed *Managed, err error) {
-	switch {
-	case mode == ModeAuto && answers(ctx, SystemAddress):
-		return SystemAddress, nil, nil
-	case mode == ModeAuto, mode == ModeManaged:
-		m, err := StartManaged(ctx, cfg)
-		if err != nil {
+	if mode == ModeAuto {
+		if mode, err = choose(ctx, cfg.StateDir); err != nil {
 			return "", nil, err
 		}
-		return m.Address(), m, nil
+	}
+	if mode == ModeManaged {
+		if managed, err = StartManaged(ctx, cfg); err != nil {
+			return "", nil, err
+		}
+		return managed.Address(), managed, remember(cfg.StateDir, mode)
 	}
 	address = strings.TrimPrefix(mode, "unix://")
 	if !filepath.IsAbs(address) {
 		return "", nil, fmt.Errorf("--containerd %q: must be auto, managed, or the absolute path of a socket: %w", mode, spec.ErrRefused)
 	}
 	if !answers(ctx, address) {
-		return "", nil, fmt.Errorf("--containerd %s: nothing answers there; start that containerd, or use --containerd managed: %w", address, spec.ErrUnavailable)
+		return "", nil, fmt.Errorf("containerd at %s does not answer; start it, or begin with an empty one of dunnage's own by --containerd managed: %w", address, spec.ErrUnavailable)
 	}
-	return address, nil, nil
+	return address, nil, remember(cfg.StateDir, address)
 }
 
 // answers reports whether something accepts connections on the socket.
@@ -193,6 +196,8 @@ func (m *Managed) start(ctx context.Context) error {
 	defer log.Close()
 	cmd := exec.Command(m.binary, "--config", m.configFile())
 	cmd.Stdout, cmd.Stderr = log, log
+	// That the service is ready is the agent's to say.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "NOTIFY_SOCKET=") })
 	// A session of its own: neither a Ctrl-C nor the end of the agent reaches it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"syscall"
@@ -31,6 +32,7 @@ func managedConfigFor(t *testing.T) ManagedConfig {
 func TestManaged(t *testing.T) {
 	cfg := managedConfigFor(t)
 	ctx := testenv.Context(t)
+	t.Setenv("NOTIFY_SOCKET", cfg.RunDir+"/notify")
 	start := time.Now()
 	address, m, err := Dial(ctx, ModeManaged, cfg)
 	if err != nil {
@@ -43,8 +45,14 @@ func TestManaged(t *testing.T) {
 	})
 	t.Logf("answers after %s", time.Since(start))
 
-	// Another agent adopts it, also by address, and starts it again when it dies.
-	_, second, err := Dial(ctx, ModeManaged, cfg)
+	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", m.Pid()))
+	if err != nil || strings.Contains(string(environ), "NOTIFY_SOCKET") {
+		t.Errorf("containerd would tell the service manager that it is ready: %q, %v", environ, err)
+	}
+
+	// Another agent adopts it, whether or not the system has one, also by
+	// address, and starts it again when it dies.
+	_, second, err := Dial(ctx, ModeAuto, cfg)
 	if err != nil || second.Pid() != m.Pid() || second.Pid() == 0 {
 		t.Fatalf("%+v %v", second, err)
 	}

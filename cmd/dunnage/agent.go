@@ -58,7 +58,7 @@ func agentCommand() *cli.Command {
 			&cli.StringFlag{Name: "state-dir", Value: defaultStateDir, Usage: "what must survive a reboot: store, volumes, logs, images"},
 			&cli.StringFlag{Name: "run-dir", Value: defaultRunDir, Usage: "what ends with a reboot: sockets, namespaces"},
 			&cli.StringFlag{Name: "socket", Usage: "where the API listens (default: agent.sock in the run directory)"},
-			&cli.StringFlag{Name: "containerd", Value: engine.ModeAuto, Usage: "auto (the system's if it answers, else a private one), managed (a private one), or the path of a socket"},
+			&cli.StringFlag{Name: "containerd", Value: engine.ModeAuto, Usage: "auto (the one used last; at first the system's if it answers, else a private one), managed (a private one), or the path of a socket"},
 			&cli.StringFlag{Name: "namespace", Usage: "containerd's namespace and the parent cgroup (default: dunnage, or one made from an unusual state directory)"},
 			&cli.StringFlag{Name: "pool", Value: defaultPool, Usage: "IPv4 `CIDR` that networks are cut from; must not be in use around the host"},
 			&cli.StringFlag{Name: "pool6", Value: defaultPool6, Usage: "IPv6 `CIDR`, or none"},

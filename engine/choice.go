@@ -1,0 +1,68 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// The containers live in the containerd that made them. Another one, although it
+// answers (Docker brought it along, or the system's is just being upgraded),
+// knows neither them nor their images: "auto" decides once and keeps to it.
+
+// choiceFile holds ModeManaged or the address of a socket.
+func choiceFile(stateDir string) string { return filepath.Join(stateDir, "containerd.choice") }
+
+// choose is what "auto" stands for.
+func choose(ctx context.Context, stateDir string) (mode string, err error) {
+	kept, err := os.ReadFile(choiceFile(stateDir))
+	switch {
+	case err == nil:
+		return string(kept), nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("read which containerd was used last: %w", err)
+	case answers(ctx, SystemAddress):
+		return SystemAddress, nil
+	}
+	return ModeManaged, nil
+}
+
+// remember keeps the choice for the next "auto", durably.
+func remember(stateDir, mode string) error {
+	path := choiceFile(stateDir)
+	if kept, err := os.ReadFile(path); err == nil && string(kept) == mode {
+		return nil
+	}
+	err := os.MkdirAll(stateDir, 0o700)
+	if err == nil {
+		err = replaceDurably(path, mode)
+	}
+	if err != nil {
+		return fmt.Errorf("keep which containerd is used: %w", err)
+	}
+	return nil
+}
+
+// replaceDurably leaves the old text or the new one, whenever the power fails.
+func replaceDurably(path, text string) error {
+	next := path + ".new"
+	f, err := os.Create(next)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(next, path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
