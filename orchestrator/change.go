@@ -102,6 +102,8 @@ func (l *Loop) change(op *spec.Operation, project string, prev *spec.Release, r 
 		return l.setStopped(op, *prev, r.Services, r.Kind == "stop")
 	case "down":
 		return l.down(op, project, *prev, r.Volumes)
+	case "pause", "resume", "promote":
+		return l.steer(op, r.Kind)
 	default:
 		return fmt.Errorf("unknown change %q: %w", r.Kind, spec.ErrRefused)
 	}
@@ -179,6 +181,7 @@ func (l *Loop) rollback(op *spec.Operation, project string, number int) error {
 		rec.Ran, rec.Left = without(rec.Ran, rec.Desired), append(without(rec.Left, rec.Desired), rec.Desired)
 	}
 	rec.Down, rec.Desired, rec.Networks = false, number, networks
+	rec.Since, rec.Backward, rec.Paused = l.cfg.Clock.Now(), true, ""
 	if rec.Addresses, err = l.alloc.leases(rec, target.Project, l.cfg.Clock.Now()); err != nil {
 		return err
 	}

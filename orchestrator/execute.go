@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -82,6 +83,8 @@ func (l *Loop) act(ctx context.Context, a plan.Action) error {
 		return l.start(ctx, a)
 	case plan.RecordExit:
 		return l.recordExit(a)
+	case plan.RecordAccept:
+		return l.update(a.Key.ID, func(r *spec.ReplicaRecord) { r.Accepted = true })
 	case plan.Apply:
 		return l.cfg.Network.Apply(ctx, a.Routing)
 	case plan.WriteNames:
@@ -181,7 +184,7 @@ func (l *Loop) update(id string, change func(*spec.ReplicaRecord)) error {
 // the next boot knows that there may have been one.
 func (l *Loop) start(ctx context.Context, a plan.Start) error {
 	err := l.update(a.Key.ID, func(r *spec.ReplicaRecord) {
-		r.Running, r.Requested = true, false
+		r.Running, r.Requested, r.Unwell = true, false, false
 		if a.Restart {
 			r.Restarts++
 		}
@@ -207,7 +210,9 @@ func (l *Loop) recordExit(a plan.RecordExit) error {
 }
 
 func (l *Loop) stop(ctx context.Context, a plan.Stop) error {
-	if err := l.update(a.Key.ID, func(r *spec.ReplicaRecord) { r.Requested = true }); err != nil {
+	if err := l.update(a.Key.ID, func(r *spec.ReplicaRecord) {
+		r.Requested, r.Unwell = !a.Unwell, a.Unwell
+	}); err != nil {
 		return err
 	}
 	return gone(l.cfg.Engine.Signal(ctx, a.Key.ID, ""))
@@ -230,6 +235,8 @@ func (l *Loop) remove(ctx context.Context, a plan.Remove) error {
 	c := spec.Commit{DropReplicas: []string{a.Key.ID}, DropQuarantine: l.state.expired(now)}
 	for _, addr := range plan.Addresses(rec) {
 		c.Quarantine = append(c.Quarantine, spec.QuarantinedAddress{Addr: addr, Until: now.Add(quarantineTime)})
+		// Its quarantine before this use, which is over, isn't this one.
+		c.DropQuarantine = slices.DeleteFunc(c.DropQuarantine, func(a netip.Addr) bool { return a == addr })
 	}
 	l.recording.Lock()
 	defer l.recording.Unlock()

@@ -76,7 +76,7 @@ type memory struct {
 	applied   spec.Routing         // last routing that Apply reported done
 	draining  map[string]time.Time // replica -> first seen running and unnamed with connections
 	stopping  map[string]time.Time // replica -> stop signal sent
-	routed    map[string]bool      // replica -> a rule has named its present process
+	routed    map[string]time.Time // replica -> a rule was first seen to name its present process
 	names     map[string]string    // replica -> fingerprint of its hosts file
 	failures  map[string]failure   // replica -> failed actions on it
 	shown     map[string]spec.ReplicaState
@@ -109,7 +109,7 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 		events:   newEvents(cfg.Clock),
 		ops:      newOperations(cfg.Clock),
 		memory: memory{
-			draining: map[string]time.Time{}, stopping: map[string]time.Time{}, names: map[string]string{}, routed: map[string]bool{},
+			draining: map[string]time.Time{}, stopping: map[string]time.Time{}, names: map[string]string{}, routed: map[string]time.Time{},
 			failures: map[string]failure{}, shown: map[string]spec.ReplicaState{}, pulling: map[string]bool{}, purge: map[string][]spec.Volume{},
 		},
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"dunnage/orchestrator/plan"
 	"dunnage/spec"
@@ -108,6 +109,15 @@ func (l *Loop) recall(r *plan.Replica) {
 		delete(l.draining, r.ID)
 	}
 	r.StoppingSince, r.DrainingSince, r.Names = l.stopping[r.ID], l.draining[r.ID], l.names[r.ID]
+	if r.Named && r.Alive() {
+		if l.routed[r.ID].IsZero() {
+			l.routed[r.ID] = l.cfg.Clock.Now()
+			if r.StartedAt.Before(l.began) { // it may have been routed all the time
+				l.routed[r.ID] = r.StartedAt
+			}
+		}
+		r.RoutedSince = l.routed[r.ID]
+	}
 	f := l.failures[r.ID]
 	r.Error, r.Errors, r.ErrorAt = f.text, f.count, f.at
 	if r.Phase == spec.PhaseRunning {
@@ -119,7 +129,7 @@ func (l *Loop) recall(r *plan.Replica) {
 // a replica stay, since there is nothing of it to see yet.
 func (l *Loop) forget(all map[string]*plan.Replica) {
 	gone := func(id string) bool { return all[id] == nil }
-	maps.DeleteFunc(l.routed, func(id string, _ bool) bool { return gone(id) || !all[id].Alive() })
+	maps.DeleteFunc(l.routed, func(id string, _ time.Time) bool { return gone(id) || !all[id].Alive() })
 	maps.DeleteFunc(l.names, func(id, _ string) bool { return gone(id) })
 	maps.DeleteFunc(l.failures, func(id string, f failure) bool {
 		return gone(id) && l.cfg.Clock.Now().Sub(f.at) > lookAnyway*10
@@ -136,7 +146,7 @@ func (l *Loop) probe(rs []plan.Replica) {
 		}
 		targets = append(targets, spec.ProbeTarget{
 			Replica: r.ID, Addr: r.Record.Addresses[0].Addr, StartedAt: r.StartedAt,
-			Probes: r.Record.Probes, Adopted: r.StartedAt.Before(l.began),
+			Probes: r.Record.Probes, Adopted: r.StartedAt.Before(l.began), Accepted: r.Record.Accepted,
 		})
 	}
 	l.cfg.Health.Watch(targets)
@@ -153,10 +163,7 @@ func (l *Loop) probe(rs []plan.Replica) {
 func (l *Loop) count(ctx context.Context, rs []plan.Replica) error {
 	var addrs []netip.Addr
 	for _, r := range rs {
-		if r.Named {
-			l.routed[r.ID] = true
-		}
-		known := l.routed[r.ID] || r.StartedAt.Before(l.began)
+		known := !l.routed[r.ID].IsZero() || r.StartedAt.Before(l.began)
 		if r.Phase == spec.PhaseRunning && !r.Named && known && r.StoppingSince.IsZero() {
 			addrs = append(addrs, plan.Addresses(r.Record)...)
 		}

@@ -89,7 +89,7 @@ func (l *Loop) end(op *spec.Operation, state spec.OperationState, cause string, 
 		o.State, o.Cause, o.Services, o.Ended = state, cause, services, l.cfg.Clock.Now()
 	})
 	kind := spec.EventDone
-	if state == spec.OperationFailed || state == spec.OperationRolledBack {
+	if state == spec.OperationFailed || state == spec.OperationRolledBack || state == spec.OperationPaused {
 		kind = spec.EventFailed
 	}
 	message := fmt.Sprintf("%s %s", ended.Kind, state)
@@ -118,19 +118,28 @@ func (l *Loop) settleRollout(r plan.Rollout) {
 	}
 	switch {
 	case r.Converged:
-		rec.Good, rec.Held = rec.Desired, nil
+		rec.Good, rec.Held, rec.Paused = rec.Desired, nil, ""
 		rec.Ran = append(without(rec.Ran, rec.Desired), rec.Desired)
 		rec.Failed, rec.Left = without(rec.Failed, rec.Desired), without(rec.Left, rec.Desired)
-	case r.Failed != "" && rec.Good != 0:
+	case r.Failed != "" && r.Action == spec.FailurePause:
+		l.cfg.Log.Warn("rollout paused", "project", rec.Name, "release", rec.Desired, "cause", r.Failed)
+		rec.Paused = r.Failed
+		l.endRollouts(rec.Name, spec.OperationPaused, r.Failed+"; `dunnage rollout resume` tries again, `dunnage rollback` goes back")
+	case r.Failed != "" && r.Action == spec.FailureRollback && rec.Good != 0:
 		l.cfg.Log.Warn("rolling back", "project", rec.Name, "from", rec.Desired, "to", rec.Good, "cause", r.Failed)
 		l.endRollouts(rec.Name, spec.OperationRolledBack, fmt.Sprintf("%s; release %d is back", r.Failed, rec.Good))
 		rec.Failed = append(without(rec.Failed, rec.Desired), rec.Desired)
 		rec.Desired = rec.Good
 		rec.Stopped, rec.Held = rec.Held, nil
-	default:
-		if r.Failed != "" {
-			l.endRollouts(rec.Name, spec.OperationFailed, r.Failed+"; there is no earlier release to go back to, so the agent keeps trying")
+		rec.Since, rec.Backward = l.cfg.Clock.Now(), true
+	case r.Failed != "":
+		why := "there is no earlier release to go back to, so"
+		if rec.Good != 0 {
+			why = "its failure_action is continue, so"
 		}
+		l.endRollouts(rec.Name, spec.OperationFailed, fmt.Sprintf("%s; %s the agent keeps trying", r.Failed, why))
+		return
+	default:
 		return
 	}
 	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {

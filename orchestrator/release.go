@@ -187,7 +187,7 @@ func (l *Loop) install(r spec.Release) (int, error) {
 	}
 	r.Number, r.Created = rec.Next, now
 	rec.Next++
-	rec.Desired = r.Number
+	rec.Desired, rec.Since, rec.Backward, rec.Paused = r.Number, now, false, ""
 	c := spec.Commit{Releases: []spec.ReleaseRecord{{Project: name, Release: r}}, DropReleases: l.outdated(rec)}
 	for _, old := range c.DropReleases {
 		n := old.Release.Number

@@ -30,6 +30,7 @@ var images = map[string]world.Behaviour{
 	"stubborn": {ReadyAfter: 200 * time.Millisecond, StopTakes: time.Hour},
 	"broken":   {NeverReady: true},
 	"crashing": {ReadyAfter: 50 * time.Millisecond, DiesAfter: 20 * time.Millisecond, ExitCode: 1},
+	"sickly":   {ReadyAfter: 100 * time.Millisecond, SickAfter: 50 * time.Second},
 	"mortal":   {ReadyAfter: 100 * time.Millisecond, DiesAfter: 40 * time.Second, ExitCode: 3},
 }
 
@@ -207,7 +208,10 @@ func (s *scenario) request() {
 		{Kind: "start"},
 		{Kind: "rollback"},
 		{Kind: "down"},
-	}[s.rng.IntN(6)]
+		{Kind: "pause"},
+		{Kind: "resume"},
+		{Kind: "promote"},
+	}[s.rng.IntN(9)]
 	s.answer(func(ctx context.Context) { _, _ = s.loop.Change(ctx, project, change) })
 }
 
@@ -235,7 +239,7 @@ func (s *scenario) answer(f func(context.Context)) {
 
 func (s *scenario) manifest(name string) spec.Project {
 	p := spec.Project{Name: name, Networks: []spec.Network{{Name: "default"}}}
-	choice := []string{"fast", "slow", "stubborn", "broken", "crashing", "mortal", "fast", "slow"}
+	choice := []string{"fast", "slow", "stubborn", "broken", "crashing", "mortal", "sickly", "fast", "slow"}
 	for i := range 1 + s.rng.IntN(3) {
 		svc := spec.Service{
 			Name: fmt.Sprintf("s%d", i), Replicas: s.rng.IntN(4), Update: spec.UpdatePolicy{Order: spec.StartFirst},
@@ -246,6 +250,7 @@ func (s *scenario) manifest(name string) spec.Project {
 				Networks: []spec.Attachment{{Name: "default"}}, Environment: []string{fmt.Sprintf("V=%d", s.rng.IntN(3))},
 			},
 		}
+		s.policy(&svc)
 		if s.rng.IntN(3) == 0 {
 			svc.Update.Order = spec.StopFirst
 			svc.Container.Mounts = []spec.Mount{{Type: spec.MountVolume, Source: "v", Target: "/data"}}
@@ -262,6 +267,28 @@ func (s *scenario) manifest(name string) spec.Project {
 	return p
 }
 
+// policy gives the service a random way to update.
+func (s *scenario) policy(svc *spec.Service) {
+	svc.Update.Parallelism = s.rng.IntN(3)
+	svc.Update.Delay = spec.Duration(time.Duration(s.rng.IntN(2)) * 3 * time.Second)
+	svc.Update.Monitor = spec.Duration(time.Duration(s.rng.IntN(2)) * 2 * time.Second)
+	svc.Update.MaxFailureRatio = []float64{0, 0, 0.4, 1}[s.rng.IntN(4)]
+	svc.Update.OnFailure = []spec.FailureAction{spec.FailureRollback, spec.FailureRollback, spec.FailurePause, spec.FailureContinue}[s.rng.IntN(4)]
+	svc.Update.Deadline = spec.Duration(time.Minute)
+	svc.Unhealthy = []spec.OnUnhealthy{spec.UnhealthyReplace, spec.UnhealthyRestart, spec.UnhealthyKeep}[s.rng.IntN(3)]
+	svc.Ramp = spec.Duration(time.Duration(s.rng.IntN(2)) * 5 * time.Second)
+	if s.rng.IntN(4) == 0 {
+		svc.Canary = &spec.Canary{Replicas: 1 + s.rng.IntN(2), For: spec.Duration(time.Duration(s.rng.IntN(2)) * 20 * time.Second), Weight: s.rng.IntN(2) * 20}
+	}
+}
+
+// waits reports whether the project's rollout stands still by its own policy.
+func (s *scenario) waits(p plan.Project) bool {
+	trial := func(svc spec.Service) bool { return svc.Canary != nil && svc.Canary.For == 0 }
+	goesOn := func(svc spec.Service) bool { return svc.Update.OnFailure == spec.FailureContinue }
+	return p.Record.Paused != "" || slices.ContainsFunc(p.Release.Project.Services, func(svc spec.Service) bool { return trial(svc) || goesOn(svc) })
+}
+
 // verdict says what is wrong with the world at the end; empty = nothing.
 func (s *scenario) verdict() string {
 	bad := append(slices.Clone(s.w.Violations), s.gaps...)
@@ -270,12 +297,16 @@ func (s *scenario) verdict() string {
 	for _, p := range desired.Projects {
 		for _, svc := range p.Release.Project.Services {
 			gen := spec.Generation(svc.Container, p.Release.Images[svc.Name].Digest)
-			for n := 1; n <= svc.Replicas; n++ {
+			spare := 0 // stands in for a sick one
+			if slices.Contains([]string{"sickly", "mortal", "broken", "crashing"}, svc.Container.Image) {
+				spare = 1
+			}
+			for n := 1; n <= svc.Replicas+spare; n++ {
 				wanted = append(wanted, spec.ReplicaID(p.Record.Name, svc.Name, gen, n))
 			}
 		}
 		// With nothing to go back to, a broken release may stay as it is.
-		if p.Rolling() && p.Good != nil {
+		if p.Rolling() && p.Good != nil && !s.waits(p) {
 			bad = append(bad, fmt.Sprintf("project %s neither converged nor went back", p.Record.Name))
 		}
 	}

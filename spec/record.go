@@ -16,15 +16,19 @@ type State struct {
 // ProjectRecord is what is kept of a project beside its releases.
 type ProjectRecord struct {
 	Name      string              `json:"name"`
-	Desired   int                 `json:"desired"`           // release number that should be true
-	Good      int                 `json:"good,omitempty"`    // the newest release that converged; 0 = none yet
-	Next      int                 `json:"next"`              // number of the next release; never goes back
-	Ran       []int               `json:"ran,omitempty"`     // releases that converged and weren't left by a rollback, the latest last
-	Failed    []int               `json:"failed,omitempty"`  // releases that were given up
-	Left      []int               `json:"left,omitempty"`    // releases that somebody rolled back from
-	Down      bool                `json:"down,omitempty"`    // taken down: nothing of it should run, history stays
-	Stopped   []string            `json:"stopped,omitempty"` // services that were stopped on request, sorted
-	Held      []string            `json:"held,omitempty"`    // Stopped before the present rollout: again if it fails
+	Desired   int                 `json:"desired"`            // release number that should be true
+	Good      int                 `json:"good,omitempty"`     // the newest release that converged; 0 = none yet
+	Next      int                 `json:"next"`               // number of the next release; never goes back
+	Ran       []int               `json:"ran,omitempty"`      // releases that converged and weren't left by a rollback, the latest last
+	Failed    []int               `json:"failed,omitempty"`   // releases that were given up
+	Left      []int               `json:"left,omitempty"`     // releases that somebody rolled back from
+	Since     time.Time           `json:"since,omitzero"`     // when Desired became that, or a pause of it ended
+	Backward  bool                `json:"backward,omitempty"` // Desired is one that came back: the services' Rollback policy holds
+	Paused    string              `json:"paused,omitempty"`   // why the rollout stands still, one line; empty = it doesn't
+	Promoted  int                 `json:"promoted,omitempty"` // release whose canary was told to go on
+	Down      bool                `json:"down,omitempty"`     // taken down: nothing of it should run, history stays
+	Stopped   []string            `json:"stopped,omitempty"`  // services that were stopped on request, sorted
+	Held      []string            `json:"held,omitempty"`     // Stopped before the present rollout: again if it fails
 	Networks  []NetworkAddressing `json:"networks,omitempty"`
 	Addresses []ServiceLease      `json:"addresses,omitempty"`
 }
@@ -53,6 +57,8 @@ type ReplicaRecord struct {
 	Failures  int               `json:"failures,omitempty"`  // consecutive short runs
 	Exit      *Exit             `json:"exit,omitempty"`      // the last one
 	Requested bool              `json:"requested,omitempty"` // the stop signal of this run was ours
+	Unwell    bool              `json:"unwell,omitempty"`    // the stop signal of this run was for its health: it starts again
+	Accepted  bool              `json:"accepted,omitempty"`  // its accept probe has passed
 	Running   bool              `json:"running,omitempty"`   // was started, and no exit of that run is recorded yet
 }
 

@@ -100,4 +100,5 @@ type ProbeTarget struct {
 	StartedAt time.Time
 	Probes    []Probe
 	Adopted   bool // it ran before the agent did: unknown until looked at
+	Accepted  bool // its accept probe has passed, and isn't run again
 }

@@ -30,7 +30,7 @@ type FailureAction string
 
 // The failure actions.
 const (
-	FailureRollback FailureAction = ""         // the earlier release is desired again; of a rollback itself: pause
+	FailureRollback FailureAction = ""         // the earlier release is desired again
 	FailurePause    FailureAction = "pause"    // nothing goes on until somebody says so
 	FailureContinue FailureAction = "continue" // failed replicas are left behind
 )

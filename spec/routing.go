@@ -32,6 +32,7 @@ type ServiceRoute struct {
 	Network  string     `json:"network"` // NetworkID
 	Addr     netip.Addr `json:"addr"`
 	Addr6    netip.Addr `json:"addr6,omitzero"`
+	Sticky   bool       `json:"sticky,omitempty"` // a client's address stays with one backend
 	Backends []Backend  `json:"backends,omitempty"`
 	Absent   Absent     `json:"absent,omitempty"`
 }
@@ -45,6 +46,7 @@ type PublishedRoute struct {
 	Protocol Protocol       `json:"protocol"`
 	Target   uint16         `json:"target"`
 	Allow    []netip.Prefix `json:"allow,omitempty"`
+	Sticky   bool           `json:"sticky,omitempty"` // a client's address stays with one backend
 	Backends []Backend      `json:"backends,omitempty"`
 	Absent   Absent         `json:"absent,omitempty"`
 }
@@ -54,6 +56,7 @@ type Backend struct {
 	Replica string     `json:"replica"` // ReplicaKey.ID
 	Addr    netip.Addr `json:"addr"`
 	Addr6   netip.Addr `json:"addr6,omitzero"`
+	Weight  int        `json:"weight,omitempty"` // its part of the sum of all weights; 0 = 1
 }
 
 // Absent says what happens to connections while a route has no backend.

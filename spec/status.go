@@ -16,7 +16,10 @@ type Status struct {
 // ProjectStatus is a project's part of a Status.
 type ProjectStatus struct {
 	Name     string          `json:"name"`
-	Release  int             `json:"release"` // desired
+	Release  int             `json:"release"`           // desired
+	Rolling  bool            `json:"rolling,omitempty"` // the release has yet to prove itself
+	Since    time.Time       `json:"since,omitzero"`    // of its rollout
+	Paused   string          `json:"paused,omitempty"`  // why the rollout stands still, one line
 	Services []ServiceStatus `json:"services"`
 }
 
@@ -130,6 +133,7 @@ const (
 	OperationUnchanged  OperationState = "unchanged"   // nothing to do
 	OperationFailed     OperationState = "failed"      // nothing was changed, or the project has no earlier release
 	OperationRolledBack OperationState = "rolled-back" // the earlier release is desired again
+	OperationPaused     OperationState = "paused"      // the rollout stands still until somebody says so
 )
 
 // Ended reports whether the state is final.
@@ -140,7 +144,7 @@ func (s OperationState) Ended() bool { return s != OperationPulling && s != Oper
 type Operation struct {
 	ID       string           `json:"id"`
 	Project  string           `json:"project"`
-	Kind     string           `json:"kind"` // deploy, scale, stop, start, restart, down, rollback
+	Kind     string           `json:"kind"` // deploy, or that of the ChangeRequest
 	State    OperationState   `json:"state"`
 	Release  int              `json:"release,omitempty"`
 	Started  time.Time        `json:"started"`
@@ -188,7 +192,7 @@ type DeployRequest struct {
 
 // ChangeRequest asks for a change of a project that is deployed.
 type ChangeRequest struct {
-	Kind     string         `json:"kind"`               // scale, stop, start, restart, down, rollback
+	Kind     string         `json:"kind"`               // scale, stop, start, restart, down, rollback, pause, resume, promote
 	Services []string       `json:"services,omitempty"` // stop, start, restart: empty = all
 	Replicas map[string]int `json:"replicas,omitempty"` // scale
 	Release  int            `json:"release,omitempty"`  // rollback: 0 = the one before

@@ -35,6 +35,9 @@ type RecordExit struct {
 	Run  time.Duration // how long it ran
 }
 
+// RecordAccept stores that a replica's accept probe has passed.
+type RecordAccept struct{ Key spec.ReplicaKey }
+
 // Apply swaps the kernel's rules.
 type Apply struct{ Routing spec.Routing }
 
@@ -52,7 +55,10 @@ type Drain struct {
 }
 
 // Stop sends the stop signal.
-type Stop struct{ Key spec.ReplicaKey }
+type Stop struct {
+	Key    spec.ReplicaKey
+	Unwell bool // for its health: it is to start again
+}
 
 // Kill sends SIGKILL to a replica that outlived its grace period.
 type Kill struct{ Key spec.ReplicaKey }
@@ -63,13 +69,14 @@ type Remove struct{ Key spec.ReplicaKey }
 // Replica and its like below name the replica.
 func (a Create) Replica() spec.ReplicaKey { return a.Key }
 
-func (a Start) Replica() spec.ReplicaKey      { return a.Key }
-func (a RecordExit) Replica() spec.ReplicaKey { return a.Key }
-func (a WriteNames) Replica() spec.ReplicaKey { return a.Key }
-func (a Drain) Replica() spec.ReplicaKey      { return a.Key }
-func (a Stop) Replica() spec.ReplicaKey       { return a.Key }
-func (a Kill) Replica() spec.ReplicaKey       { return a.Key }
-func (a Remove) Replica() spec.ReplicaKey     { return a.Key }
+func (a Start) Replica() spec.ReplicaKey        { return a.Key }
+func (a RecordExit) Replica() spec.ReplicaKey   { return a.Key }
+func (a RecordAccept) Replica() spec.ReplicaKey { return a.Key }
+func (a WriteNames) Replica() spec.ReplicaKey   { return a.Key }
+func (a Drain) Replica() spec.ReplicaKey        { return a.Key }
+func (a Stop) Replica() spec.ReplicaKey         { return a.Key }
+func (a Kill) Replica() spec.ReplicaKey         { return a.Key }
+func (a Remove) Replica() spec.ReplicaKey       { return a.Key }
 
 // Replica is zero: rules belong to no replica alone.
 func (a Apply) Replica() spec.ReplicaKey { return spec.ReplicaKey{} }
@@ -87,5 +94,6 @@ type Plan struct {
 type Rollout struct {
 	Project   string
 	Converged bool
-	Failed    string // why it can't converge, one line; empty = it still may
+	Failed    string             // why it can't converge, one line; empty = it still may
+	Action    spec.FailureAction // what to do about that
 }

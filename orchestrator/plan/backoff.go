@@ -40,6 +40,9 @@ func backoff(failures int) time.Duration {
 // restarts reports whether the policy starts the replica again after its
 // recorded exit.
 func restarts(r spec.ReplicaRecord) bool {
+	if r.Unwell {
+		return true
+	}
 	switch r.Restart.Mode {
 	case spec.RestartAlways, spec.RestartUnlessStopped:
 		return true

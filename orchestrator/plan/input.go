@@ -53,7 +53,10 @@ type Replica struct {
 	Detail string // the last failed probe, one line
 
 	Named bool // a rule of the kernel names one of its addresses
-	Conns int  // live connections to it; counted only while it runs unnamed
+	// RoutedSince is when a rule was first seen to name its present process;
+	// zero unless Named. Of one that ran before the agent: when it started.
+	RoutedSince time.Time
+	Conns       int // live connections to it; counted only while it runs unnamed
 
 	DrainingSince time.Time // when it was first seen running and unnamed
 	StoppingSince time.Time // when the stop signal was sent

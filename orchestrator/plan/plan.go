@@ -32,7 +32,7 @@ func Make(d Desired, o Observed) Plan {
 	for i := range d.Projects {
 		p := &d.Projects[i]
 		if p.Rolling() {
-			b.plan.Rollout = append(b.plan.Rollout, rollout(p, all, applied))
+			b.plan.Rollout = append(b.plan.Rollout, b.rollout(p, all, applied))
 		}
 	}
 	b.plan.Status = describe(d, all, o)
@@ -65,8 +65,11 @@ type builder struct {
 
 func (b *builder) do(a Action) { b.plan.Actions = append(b.plan.Actions, a) }
 
-// wakeAt asks for another look at t.
+// wakeAt asks for another look at t, if that is to come.
 func (b *builder) wakeAt(t time.Time) {
+	if !t.After(b.now) {
+		return
+	}
 	if b.plan.Wake.IsZero() || t.Before(b.plan.Wake) {
 		b.plan.Wake = t
 	}
@@ -80,17 +83,20 @@ const (
 
 func (b *builder) service(v *view) {
 	backends := v.backends()
+	b.wakeAt(v.update.wake)
 	for _, key := range v.missing {
-		if v.waiting == "" {
+		if v.waiting == "" && v.mayRun(key) {
 			b.create(v, Replica{ReplicaKey: key})
 		}
 	}
 	for _, r := range v.current {
 		b.claimed[r.ID] = true
-		if v.stopped {
+		switch {
+		case v.stopped:
 			b.rest(r)
-		} else {
+		case v.mayRun(r.ReplicaKey) || r.Alive():
 			b.ensure(v, r)
+			b.heal(v, r)
 		}
 		b.names(v, r)
 	}
@@ -131,6 +137,8 @@ func (b *builder) run(v *view, r Replica, waiting bool) {
 	case spec.PhaseRunning, spec.PhasePaused:
 		if !r.StoppingSince.IsZero() { // it was on the way out: a process can't be asked back
 			b.escalate(r)
+		} else if r.Health == spec.HealthHealthy && !r.Record.Accepted && asksAcceptance(r.Record) {
+			b.do(RecordAccept{r.ReplicaKey})
 		}
 	case spec.PhaseLost:
 		b.wakeAt(b.now.Add(pollLost))
@@ -146,6 +154,10 @@ func (b *builder) run(v *view, r Replica, waiting bool) {
 			b.start(v, r, waiting)
 		}
 	}
+}
+
+func asksAcceptance(r spec.ReplicaRecord) bool {
+	return slices.ContainsFunc(r.Probes, func(p spec.Probe) bool { return p.Kind == spec.ProbeAccept })
 }
 
 // recordExit stores an exit. When the run left no trace, it ended now, with
@@ -201,7 +213,7 @@ func (b *builder) tryStart(r Replica, due time.Time) {
 func (b *builder) rest(r Replica) {
 	switch {
 	case r.Alive():
-		b.stop(r)
+		b.stop(r, false)
 	case r.Exists && r.Record.Running:
 		b.recordExit(r)
 	}
@@ -212,7 +224,7 @@ func (b *builder) rest(r Replica) {
 func (b *builder) retire(r Replica, remove bool) {
 	switch {
 	case r.Alive():
-		b.stop(r)
+		b.stop(r, false)
 	case r.Named:
 		// The Apply of this plan frees it.
 	case r.Recorded && r.Exists && r.Record.Running:
@@ -227,8 +239,9 @@ func (b *builder) retire(r Replica, remove bool) {
 }
 
 // stop ends a process that may have connections: only once no rule names it,
-// and after those it has are gone or out of time.
-func (b *builder) stop(r Replica) {
+// and after those it has are gone or out of time. One that is unwell is to
+// start again.
+func (b *builder) stop(r Replica, unwell bool) {
 	switch {
 	case r.Phase == spec.PhaseLost:
 		b.wakeAt(b.now.Add(pollLost))
@@ -237,13 +250,13 @@ func (b *builder) stop(r Replica) {
 	case !r.StoppingSince.IsZero():
 		b.escalate(r)
 	case r.Conns == 0 || r.Record.Drain <= 0:
-		b.do(Stop{r.ReplicaKey})
+		b.do(Stop{r.ReplicaKey, unwell})
 	case r.DrainingSince.IsZero():
 		b.do(Drain{Key: r.ReplicaKey, Conns: r.Conns, Until: b.now.Add(r.Record.Drain.Std())})
 	default:
 		end := r.DrainingSince.Add(r.Record.Drain.Std())
 		if !b.now.Before(end) {
-			b.do(Stop{r.ReplicaKey})
+			b.do(Stop{r.ReplicaKey, unwell})
 			return
 		}
 		b.wakeAt(end)
@@ -272,19 +285,21 @@ func (b *builder) names(v *view, r Replica) {
 	}
 }
 
-// rollout says how far a project's desired release is.
-func rollout(p *Project, all []*view, applied bool) Rollout {
+// rollout says how far a project's desired release is. A service that the
+// release leaves as it was neither fails nor delays it.
+func (b *builder) rollout(p *Project, all []*view, applied bool) Rollout {
 	out := Rollout{Project: p.Record.Name, Converged: applied}
 	for _, v := range all {
-		if v.project != p {
+		if v.project != p || v.untouched() {
 			continue
 		}
-		if !v.enough() || slices.ContainsFunc(v.others, func(r Replica) bool { return r.Named }) {
+		if !v.settled(b.now) {
 			out.Converged = false
 		}
-		if out.Failed == "" {
-			out.Failed = v.failed()
+		if out.Failed == "" && p.Record.Paused == "" {
+			out.Failed, out.Action = v.failed(b.now), v.policy().OnFailure
 		}
+		b.wakeAt(v.settles(b.now))
 	}
 	if out.Failed != "" {
 		out.Converged = false

@@ -8,26 +8,6 @@ import (
 	"dunnage/spec"
 )
 
-// failed says why the wanted generation can't become ready, for people; empty
-// while it still may.
-func (v *view) failed() string {
-	tries := triesWithout
-	if v.project.Good != nil {
-		tries = triesWithRollback
-	}
-	for _, r := range v.current {
-		switch {
-		case r.Errors > 0 && max(r.Errors, r.Record.Failures) >= tries:
-			return fmt.Sprintf("%s: %s", r.ID, r.Error)
-		case r.Record.Failures >= tries, r.Record.Exit != nil && !r.Record.Running && !r.Record.Requested && !r.Done() && !restarts(r.Record):
-			return fmt.Sprintf("%s %s", r.ID, exitText(r.Record))
-		case r.Health == spec.HealthUnhealthy && !r.Named:
-			return fmt.Sprintf("%s is unhealthy: %s", r.ID, r.Detail)
-		}
-	}
-	return ""
-}
-
 func exitText(r spec.ReplicaRecord) string {
 	if r.Exit == nil {
 		return "exited"
@@ -47,7 +27,10 @@ func describe(d Desired, all []*view, o Observed) []spec.ProjectStatus {
 	var out []spec.ProjectStatus
 	for i := range d.Projects {
 		p := &d.Projects[i]
-		ps := spec.ProjectStatus{Name: p.Record.Name, Release: p.Release.Number}
+		ps := spec.ProjectStatus{
+			Name: p.Record.Name, Release: p.Release.Number,
+			Rolling: p.Rolling(), Since: p.Record.Since, Paused: p.Record.Paused,
+		}
 		for _, v := range all {
 			if v.project == p {
 				ps.Services = append(ps.Services, v.status(o.Now))
@@ -116,13 +99,15 @@ func (v *view) why() string {
 	switch {
 	case v.stopped:
 		return ""
-	case v.waiting != "" && !v.enough():
-		return v.waiting
+	case v.update.why != "":
+		return v.update.why
 	case v.enough():
 		return ""
+	case v.waiting != "":
+		return v.waiting
 	}
-	if cause := v.failed(); cause != "" {
-		return cause
+	if causes := v.failures(); len(causes) > 0 {
+		return causes[0]
 	}
 	text := fmt.Sprintf("%d of %d ready", v.ready(), v.Replicas)
 	for _, r := range v.current {

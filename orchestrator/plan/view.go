@@ -13,12 +13,15 @@ type view struct {
 	spec.Service
 	image   spec.PinnedImage
 	gen     string
-	goodGen string    // generation of the release to go back to, "" = none
 	stopped bool      // on request
 	current []Replica // of the wanted generation and number; IDs of missing ones are in missing
 	missing []spec.ReplicaKey
 	others  []Replica // of the service, but neither wanted
 	waiting string    // which dependency is not met, "" = all are
+	update  update
+
+	goodGen      string // generation of the release to go back to, "" = none
+	goodReplicas int    // and how many it wants
 }
 
 // views lists the services of a project in the manifest's order.
@@ -29,6 +32,7 @@ func views(p *Project, o Observed) []*view {
 	}
 	for _, v := range vs {
 		v.waiting = waitsFor(v, vs)
+		v.advance(o.Now)
 	}
 	return vs
 }
@@ -42,29 +46,37 @@ func newView(p *Project, s spec.Service, o Observed) *view {
 	}
 	if p.Good != nil {
 		if g, ok := p.Good.Project.Service(s.Name); ok {
-			v.goodGen = spec.Generation(g.Container, p.Good.Images[s.Name].Digest)
-		}
-	}
-	wanted := map[string]bool{}
-	for n := 1; n <= s.Replicas; n++ {
-		key := spec.ReplicaKey{
-			ID: spec.ReplicaID(p.Record.Name, s.Name, v.gen, n), Project: p.Record.Name,
-			Service: s.Name, Generation: v.gen, Number: n,
-		}
-		wanted[key.ID] = true
-		if r, ok := o.find(key.ID); ok {
-			r.ReplicaKey = key // a leftover of the network knows no more than its ID
-			v.current = append(v.current, r)
-		} else {
-			v.missing = append(v.missing, key)
+			v.goodGen, v.goodReplicas = spec.Generation(g.Container, p.Good.Images[s.Name].Digest), g.Replicas
 		}
 	}
 	for _, r := range o.Replicas {
-		if r.Project == p.Record.Name && r.Service == s.Name && !wanted[r.ID] {
+		if r.Project == p.Record.Name && r.Service == s.Name {
 			v.others = append(v.others, r)
 		}
 	}
+	for n := 1; n <= s.Replicas; n++ {
+		v.want(n, o)
+	}
+	if v.needsSpare() {
+		v.want(s.Replicas+1, o)
+	}
 	return v
+}
+
+// want makes replica n of the generation a wanted one.
+func (v *view) want(n int, o Observed) {
+	key := spec.ReplicaKey{
+		ID: spec.ReplicaID(v.project.Record.Name, v.Name, v.gen, n), Project: v.project.Record.Name,
+		Service: v.Name, Generation: v.gen, Number: n,
+	}
+	r, ok := o.find(key.ID)
+	if !ok {
+		v.missing = append(v.missing, key)
+		return
+	}
+	r.ReplicaKey = key // a leftover of the network knows no more than its ID
+	v.current = append(v.current, r)
+	v.others = slices.DeleteFunc(v.others, func(x Replica) bool { return x.ID == key.ID })
 }
 
 // ready counts the wanted replicas that are usable, or jobs that are done.
@@ -78,78 +90,79 @@ func (v *view) ready() int {
 	return n
 }
 
-// enough reports whether the wanted generation can carry the service alone.
-func (v *view) enough() bool { return v.stopped || v.ready() >= v.Replicas }
+// enough reports whether the wanted generation can carry the service alone,
+// but for failures that its policy tolerates.
+func (v *view) enough() bool {
+	if v.stopped {
+		return true
+	}
+	ready, failed := v.ready(), len(v.failures())
+	return ready >= v.Replicas || failed > 0 && failed <= v.tolerated() && ready > 0 && ready+failed >= v.Replicas
+}
 
-// backends are the replicas that connections should go to.
-//
-// During a start-first update these are the ones that have been carrying the
-// service until enough of the new generation is usable, so a release that never
-// gets ready changes nothing. A stop-first update has no old ones: they
-// must be gone before the new ones start. When all else is gone, any usable
-// replica beats none.
+// backends are the replicas that connections should go to: those that the
+// update has let in and the old ones that it hasn't sent away, as far as they
+// are usable. When there is none, any usable replica beats none, unless it is
+// an old one that must be gone before the new ones start.
 func (v *view) backends() []Replica {
 	if v.stopped || v.Replicas == 0 {
 		return nil
 	}
 	fresh := usable(v.current)
-	if v.enough() || (v.Update.Order == spec.StopFirst && v.begun()) {
-		return fresh
-	}
-	var carrying []Replica
-	for _, r := range usable(append(slices.Clone(v.current), v.others...)) {
-		if r.Named {
-			carrying = append(carrying, r)
+	var out []Replica
+	for _, r := range fresh {
+		if r.Number <= v.update.in || v.update.through() {
+			out = append(out, r)
 		}
 	}
-	old := usable(v.others)
+	for _, r := range usable(v.update.old) {
+		if !v.update.gone(r) {
+			out = append(out, r)
+		}
+	}
 	switch {
-	case len(carrying) > 0 && anyOf(carrying, v.others):
-		// Until the switch, only the ones that carried it; a new one that a
-		// rule names already belongs to a switch that has happened.
-		return carrying
+	case len(out) > 0:
+		return out
 	case len(fresh) > 0:
 		return fresh
+	case v.policy().Order == spec.StopFirst && v.begun(v.Replicas):
+		return nil
 	default:
-		return old
+		return usable(v.others)
 	}
 }
 
 // begun reports whether an update may touch the old replicas of a stop-first
-// service: what it depends on is there and the new containers are made, so that
-// only the start stands between stop and ready.
-func (v *view) begun() bool {
-	if v.waiting != "" || len(v.missing) > 0 {
+// service: what it depends on is there and the containers of the open batch are
+// made, so that only the start stands between stop and ready.
+func (v *view) begun(open int) bool {
+	if v.waiting != "" || slices.ContainsFunc(v.missing, func(k spec.ReplicaKey) bool { return k.Number <= open }) {
 		return false
 	}
-	for _, r := range v.current {
-		if !r.Exists || !r.Attached || !r.Recorded {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(v.between(0, open), func(r Replica) bool { return !r.Exists || !r.Attached || !r.Recorded })
 }
 
 // kept reports whether an old replica still carries the service, or would if
 // it hadn't just failed.
 func (v *view) kept(r Replica, backends []Replica) bool {
+	same := func(o Replica) bool { return o.ID == r.ID }
 	if v.stopped || v.Replicas == 0 {
 		return false
 	}
-	if slices.ContainsFunc(backends, func(b Replica) bool { return b.ID == r.ID }) {
-		return true
-	}
-	if v.enough() || r.Generation != v.goodGen || !r.Recorded {
-		return false
-	}
-	return v.Update.Order == spec.StartFirst || !v.begun()
+	return slices.ContainsFunc(backends, same) || !v.update.gone(r) && slices.ContainsFunc(v.update.old, same)
 }
 
-// mustWait reports whether starting r could make two generations write to the
-// same volumes: a process of another generation of a stop-first service lives.
+// mustWait reports whether starting r could put two generations side by side
+// where one must be gone first: all of it if they would write to the same
+// volumes, else its part of the batch.
 func (v *view) mustWait(r Replica) bool {
-	other := func(o Replica) bool { return o.Alive() && o.Generation != r.Generation }
-	return v.Update.Order == spec.StopFirst && (slices.ContainsFunc(v.current, other) || slices.ContainsFunc(v.others, other))
+	if v.policy().Order != spec.StopFirst {
+		return false
+	}
+	other := func(o Replica) bool {
+		return o.Alive() && o.Generation != r.Generation && (v.Container.Writable() || r.Generation == v.gen && v.update.gone(o))
+	}
+	return slices.ContainsFunc(v.current, other) || slices.ContainsFunc(v.others, other)
 }
 
 func usable(rs []Replica) []Replica {
@@ -160,12 +173,6 @@ func usable(rs []Replica) []Replica {
 		}
 	}
 	return out
-}
-
-func anyOf(rs, set []Replica) bool {
-	return slices.ContainsFunc(rs, func(r Replica) bool {
-		return slices.ContainsFunc(set, func(s Replica) bool { return s.ID == r.ID })
-	})
 }
 
 // waitsFor returns the first dependency of v that isn't met, for people.
@@ -204,5 +211,5 @@ func met(v *view, c spec.Condition) bool {
 			n++
 		}
 	}
-	return n == v.Replicas
+	return n >= v.Replicas
 }

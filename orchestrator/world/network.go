@@ -45,9 +45,6 @@ func (w *World) Detach(_ context.Context, id string) error {
 	defer w.mu.Unlock()
 	effect, err := w.call("detach %s", id)
 	if effect {
-		for _, a := range w.attached[id] {
-			w.released[a] = w.now
-		}
 		delete(w.attached, id)
 	}
 	return err
@@ -170,6 +167,13 @@ func (w *World) Watch(targets []spec.ProbeTarget) {
 	}
 }
 
+// sick reports whether the replica has served and doesn't any more.
+func (w *World) sick(id string) bool {
+	c := w.containers[id]
+	after := w.images[c.req.Image.Digest].SickAfter
+	return after > 0 && !w.now.Before(c.started.Add(after))
+}
+
 // Health says what a probe would find now. A process that is never ready is
 // unhealthy after ten seconds.
 func (w *World) Health(replica string, started time.Time) (spec.Health, string) {
@@ -183,7 +187,7 @@ func (w *World) Health(replica string, started time.Time) (spec.Health, string) 
 		return spec.HealthStarting, ""
 	case w.serves(replica):
 		return spec.HealthHealthy, ""
-	case w.now.Sub(started) > 10*time.Second:
+	case w.now.Sub(started) > 10*time.Second, w.sick(replica):
 		return spec.HealthUnhealthy, "no answer"
 	default:
 		return spec.HealthStarting, "no answer yet"

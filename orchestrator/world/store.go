@@ -75,6 +75,9 @@ func (st Store) Commit(c spec.Commit) error {
 		s.replicas[r.ID] = r
 	}
 	for _, id := range c.DropReplicas {
+		for _, a := range s.replicas[id].Addresses {
+			w.released[a.Addr] = w.now
+		}
 		delete(s.replicas, id)
 	}
 	for _, q := range c.Quarantine {

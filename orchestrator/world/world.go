@@ -26,6 +26,7 @@ type Behaviour struct {
 	ReadyAfter time.Duration // from start to serving
 	NeverReady bool
 	DiesAfter  time.Duration // 0 = never by itself
+	SickAfter  time.Duration // from start to not serving any more, while it runs; 0 = never
 	ExitCode   int           // of its own death
 	StopTakes  time.Duration // from SIGTERM to exit; past the grace period it is killed
 }
@@ -62,7 +63,7 @@ type World struct {
 	kernel     spec.Routing
 	flushed    bool // somebody emptied the rules
 	conns      []*conn
-	released   map[netip.Addr]time.Time
+	released   map[netip.Addr]time.Time // when the store forgot who had it
 	targets    map[string]spec.ProbeTarget
 
 	state state
@@ -152,6 +153,9 @@ func (w *World) serves(id string) bool {
 		return false
 	}
 	b := w.images[c.req.Image.Digest]
+	if b.SickAfter > 0 && !w.now.Before(c.started.Add(b.SickAfter)) {
+		return false
+	}
 	return !b.NeverReady && !w.now.Before(c.started.Add(b.ReadyAfter))
 }
 

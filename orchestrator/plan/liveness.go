@@ -1,0 +1,46 @@
+package plan
+
+import (
+	"slices"
+
+	"dunnage/spec"
+)
+
+// sick reports whether the replica was well enough to be kept and isn't any
+// more, while its process runs.
+func sick(r Replica) bool {
+	return r.Exists && r.Phase == spec.PhaseRunning && r.Health == spec.HealthUnhealthy && r.StoppingSince.IsZero()
+}
+
+// needsSpare reports whether a replica more than declared should run: while a
+// sick one waits for its replacement, and until it is back. An update has its
+// own replacements.
+func (v *view) needsSpare() bool {
+	if v.Unhealthy != spec.UnhealthyReplace || v.project.Rolling() || !v.sparing() || v.stopped {
+		return false
+	}
+	spare := slices.ContainsFunc(v.others, func(r Replica) bool {
+		return r.Generation == v.gen && r.Number == v.Replicas+1 && r.Recorded
+	})
+	return slices.ContainsFunc(v.current, func(r Replica) bool { return sick(r) || spare && !r.Usable() && !r.Done() })
+}
+
+// sparing reports whether one more replica can run beside the declared ones.
+func (v *view) sparing() bool {
+	return v.Update.Order == spec.StartFirst && v.Container.ContainerName == "" && v.Restart.Mode != spec.RestartNo
+}
+
+// heal restarts a sick replica: at once where nothing can run in its stead,
+// else when the spare does.
+func (b *builder) heal(v *view, r Replica) {
+	if !sick(r) || v.Unhealthy == spec.UnhealthyKeep || v.Restart.Mode == spec.RestartNo || v.project.Rolling() {
+		return
+	}
+	spare := v.between(v.Replicas, v.Replicas+1)
+	switch {
+	case r.Number > v.Replicas: // the spare itself: what makes both sick isn't cured by a restart
+	case v.Unhealthy == spec.UnhealthyReplace && v.sparing() && (len(spare) == 0 || !spare[0].Usable()):
+	default:
+		b.stop(r, true)
+	}
+}

@@ -1,0 +1,97 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"dunnage/spec"
+)
+
+// untouched reports whether the service is as the release to go back to has it.
+func (v *view) untouched() bool {
+	return v.gen == v.goodGen && v.Replicas <= v.goodReplicas && !slices.Contains(v.project.Record.Held, v.Name)
+}
+
+// settled reports whether the release has done what it is to do to the service.
+func (v *view) settled(now time.Time) bool {
+	if !v.update.through() || !v.enough() || slices.ContainsFunc(v.others, func(r Replica) bool { return r.Named }) {
+		return false
+	}
+	return !now.Before(v.settles(now))
+}
+
+// settles is when the last usable replica has proven itself, if that is to come.
+func (v *view) settles(now time.Time) time.Time {
+	var last time.Time
+	for _, r := range v.current {
+		if at := v.provenAt(r); now.Before(at) && at.After(last) {
+			last = at
+		}
+	}
+	return last
+}
+
+// failures lists, for people, what the replicas of the wanted generation that
+// count as failed died of.
+func (v *view) failures() []string {
+	var out []string
+	for _, r := range v.current {
+		if t := v.trouble(r); t != "" {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// tolerated is how many replicas may fail without failing the release.
+func (v *view) tolerated() int {
+	if p := v.policy(); p.OnFailure != spec.FailureContinue {
+		return int(p.MaxFailureRatio * float64(v.Replicas))
+	}
+	return v.Replicas
+}
+
+// failed says why the wanted generation can't become ready, for people; empty
+// while it still may.
+func (v *view) failed(now time.Time) string {
+	if causes := v.failures(); len(causes) > v.tolerated() {
+		return causes[0]
+	}
+	limit := cmp.Or(v.policy().Deadline.Std(), defaultDeadline)
+	if v.settled(now) || v.update.why != "" || now.Before(v.progressed().Add(limit)) {
+		return ""
+	}
+	return fmt.Sprintf("%s: no progress for %s: %s", v.Name, limit, v.why())
+}
+
+// progressed is when the release last came a step further.
+func (v *view) progressed() time.Time {
+	last := v.project.Record.Since
+	if at := v.since(v.current); at.After(last) {
+		last = at
+	}
+	return last
+}
+
+// trouble says why a replica counts as failed; empty while it doesn't.
+func (v *view) trouble(r Replica) string {
+	tries := triesWithout
+	if v.project.Good != nil {
+		tries = triesWithRollback
+	}
+	exit := r.Record.Exit
+	switch {
+	case r.Errors > 0 && max(r.Errors, r.Record.Failures) >= tries:
+		return fmt.Sprintf("%s: %s", r.ID, r.Error)
+	case r.Record.Failures >= tries, exit != nil && !r.Record.Running && !r.Record.Requested && !r.Done() && !restarts(r.Record):
+		return fmt.Sprintf("%s %s", r.ID, exitText(r.Record))
+	case exit != nil && v.policy().Monitor > 0 && exit.At.After(v.project.Record.Since) && !r.Record.Requested && !r.Done():
+		return fmt.Sprintf("%s %s while it was watched", r.ID, exitText(r.Record))
+	case r.Health == spec.HealthUnhealthy && !r.Named:
+		return fmt.Sprintf("%s is unhealthy: %s", r.ID, r.Detail)
+	default:
+		return ""
+	}
+}
