@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/containers"
@@ -38,8 +39,9 @@ func (e *Engine) Create(ctx context.Context, r spec.CreateRequest) error {
 // create argues its order thus: the snapshot is a root of containerd's garbage
 // collection by its own label, so that it needs no lease until the container
 // record refers to it, and Remove deletes it by the replica's ID, which the
-// agent's store knows since before; what the mounts need comes last, because
-// Start makes it again if it is missing.
+// agent's store knows since before; it is on the disk before the record that
+// says so; what the mounts need comes last, because Start makes it again if it
+// is missing.
 func (e *Engine) create(ctx context.Context, r spec.CreateRequest, image *storedImage) error {
 	rec := record{Mounts: allMounts(r.Container.Mounts, image.config), StopSignal: stopSignal(r.Container, image.config)}
 	if _, err := parseSignal(rec.StopSignal); err != nil {
@@ -99,7 +101,32 @@ func (e *Engine) prepareSnapshot(ctx context.Context, r spec.CreateRequest, imag
 		}
 		mounts, err = s.Prepare(ctx, r.ID, image.chain, rootLabel)
 	}
-	return mounts, e.wrap(ctx, err, "make writable layer over image %s (is it unpacked?)", r.Image.Pinned())
+	if err != nil {
+		return nil, e.wrap(ctx, err, "make writable layer over image %s (is it unpacked?)", r.Image.Pinned())
+	}
+	return mounts, syncLayer(mounts)
+}
+
+// syncLayer writes the directories of a new writable layer to the disk, which
+// containerd does only with its databases: after a power cut they would name a
+// layer that isn't there, and the container could never start.
+func syncLayer(mounts []mount.Mount) error {
+	for _, m := range mounts {
+		upper := option(m.Options, "upperdir")
+		if upper == "" { // an image without layers: a bind mount
+			upper = m.Source
+		}
+		dirs := []string{upper, filepath.Dir(upper), filepath.Dir(filepath.Dir(upper))}
+		if work := option(m.Options, "workdir"); work != "" {
+			dirs = append(dirs, work)
+		}
+		for _, dir := range dirs {
+			if err := syncDir(dir); err != nil {
+				return fmt.Errorf("write writable layer to disk: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 func (e *Engine) putContainer(ctx context.Context, r spec.CreateRequest, rec record, image *storedImage, root *rootView) error {
