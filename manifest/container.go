@@ -48,6 +48,11 @@ func (c *converter) container(name string, in types.ServiceConfig) spec.Containe
 	if in.StopGracePeriod != nil {
 		box.StopGrace = spec.Duration(*in.StopGracePeriod)
 	}
+	c.networkMode(name, in, &box)
+	c.confinement(name, in, &box)
+	resolution(in, &box)
+	box.Files = c.files(name, in)
+	c.checkTargets(name, box)
 	return box
 }
 
@@ -91,6 +96,9 @@ func exposed(in []string) []spec.PortProto {
 
 func (c *converter) attachments(name string, in types.ServiceConfig) []spec.Attachment {
 	out := []spec.Attachment{}
+	if in.NetworkMode == "bridge" || in.NetworkMode == "default" {
+		return append(out, c.defaultNetwork())
+	}
 	for _, n := range sorted(in.Networks) {
 		if _, ok := c.in.Networks[n]; !ok {
 			at, path := c.whereItem(func(v string, _ *tree) bool { return v == n }, "services", name, "networks")

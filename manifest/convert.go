@@ -18,12 +18,14 @@ type converter struct {
 	volumes     map[string]spec.Volume
 	usedVolumes map[string]bool
 	usedNets    map[string]bool
+	usedConfigs map[string]bool
+	contents    map[string][]byte // of the configs that were read
 
 	unsaidRestart []string // services without the key
 }
 
 func newConverter(l *loading, in *types.Project) *converter {
-	c := &converter{loading: l, in: in, volumes: map[string]spec.Volume{}, usedVolumes: map[string]bool{}, usedNets: map[string]bool{}}
+	c := &converter{loading: l, in: in, volumes: map[string]spec.Volume{}, usedVolumes: map[string]bool{}, usedNets: map[string]bool{}, usedConfigs: map[string]bool{}, contents: map[string][]byte{}}
 	for name, v := range in.Volumes {
 		c.volumes[name] = spec.Volume{Name: name, ID: v.Name, External: bool(v.External)}
 	}
@@ -54,9 +56,11 @@ func (c *converter) project() spec.Project {
 	}
 	p.Networks = c.networks()
 	p.Volumes = c.declaredVolumes()
+	c.unusedConfigs()
 	c.checkPublished(p)
 	c.checkInternal(p)
 	c.checkDependencies(p)
+	c.checkJoined(p)
 	c.checkNames(p)
 	return p
 }
@@ -69,6 +73,7 @@ func (c *converter) networks() []spec.Network {
 			c.report.warn("network %s is used by no service, so it isn't made", name)
 			continue
 		}
+		c.noteLabels("network "+name, len(n.Labels))
 		nets = append(nets, spec.Network{Name: name, Internal: n.Internal, IPv6: n.EnableIPv6 != nil && *n.EnableIPv6})
 	}
 	return nets
@@ -81,6 +86,7 @@ func (c *converter) declaredVolumes() []spec.Volume {
 			c.report.warn("volume %s is used by no service, so it isn't made", name)
 			continue
 		}
+		c.noteLabels("volume "+name, len(c.in.Volumes[name].Labels))
 		vols = append(vols, c.volumes[name])
 	}
 	return vols
@@ -97,15 +103,17 @@ func (c *converter) service(name string, in types.ServiceConfig) spec.Service {
 		Replicas:  c.replicas(name, in),
 		Container: c.container(name, in),
 		Ports:     c.ports(name, in.Ports),
-		DependsOn: dependencies(in.DependsOn),
+		Limits:    c.limits(name, in),
+		Logging:   c.logging(name, in.Logging),
 	}
+	s.DependsOn = joinsDependency(s.Container, dependencies(in.DependsOn))
 	s.Restart, _ = parseRestart(in.Restart) // checked by the walk
 	if in.Restart == "" {
 		c.unsaidRestart = append(c.unsaidRestart, name)
 	}
 	x := c.extension(name, in)
 	s.Drain, s.Allow = x.drain, x.allow
-	s.Container.Probes = c.probes(name, in, x.probe)
+	s.Container.Probes = c.probes(name, c.reachable(name, in, x), x.probe)
 	s.Update.Order = c.order(name, in, s.Container)
 	if in.ContainerName != "" && s.Replicas > 1 {
 		c.failAt(refuse("Remove container_name; the service's name reaches all replicas", "%d replicas can't have one name", s.Replicas), "services", name, "container_name")

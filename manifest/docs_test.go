@@ -60,10 +60,13 @@ var sections = []struct {
 	{"Top level", "", topKeys},
 	{"Services", "services.*.", serviceKeys},
 	{"Services: the container", "services.*.", containerKeys},
+	{"Services: limits", "services.*.", limitKeys},
+	{"Services: the host and confinement", "services.*.", hostKeys},
 	{"Services: `x-dunnage`", "services.*.", dunnageKeys},
 	{"Services: refused keys", "services.*.", refusedKeys},
 	{"Networks", "", networkKeys},
 	{"Volumes", "", volumeKeys},
+	{"Configs", "", configKeys},
 }
 
 func document() []byte {

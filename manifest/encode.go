@@ -17,7 +17,9 @@ func Encode(p spec.Project) ([]byte, error) {
 		if s.Orphan {
 			continue
 		}
-		out.Services = append(out.Services, pair[composeService]{s.Name, encodeService(p, s)})
+		service := encodeService(p, s)
+		service.Configs = encodeFiles(&out, s.Name, s.Container.Files)
+		out.Services = append(out.Services, pair[composeService]{s.Name, service})
 	}
 	for _, n := range p.Networks {
 		out.Networks = append(out.Networks, pair[composeNetwork]{n.Name, composeNetwork{n.Internal, n.IPv6}})
@@ -76,6 +78,7 @@ type composeFile struct {
 	Services ordered[composeService] `yaml:"services"`
 	Networks ordered[composeNetwork] `yaml:"networks,omitempty"`
 	Volumes  ordered[composeVolume]  `yaml:"volumes,omitempty"`
+	Configs  ordered[composeConfig]  `yaml:"configs,omitempty"`
 }
 
 type composeNetwork struct {
@@ -107,7 +110,13 @@ type composeService struct {
 	Labels        map[string]string          `yaml:"labels,omitempty"`
 	StopSignal    string                     `yaml:"stop_signal,omitempty"`
 	StopGrace     string                     `yaml:"stop_grace_period"`
+	NetworkMode   string                     `yaml:"network_mode,omitempty"`
 	Networks      ordered[composeAttachment] `yaml:"networks,omitempty"`
+	Configs       []composeConfigFile        `yaml:"configs,omitempty"`
+	Logging       *composeLogging            `yaml:"logging,omitempty"`
+	Limits        composeLimits              `yaml:",inline"`
+	Confinement   composeConfinement         `yaml:",inline"`
+	Resolution    composeResolution          `yaml:",inline"`
 	Expose        []string                   `yaml:"expose,omitempty,flow"`
 	Ports         []composePort              `yaml:"ports,omitempty"`
 	Restart       string                     `yaml:"restart"`

@@ -16,7 +16,9 @@ func encodeService(p spec.Project, s spec.Service) composeService {
 		CapAdd: box.CapAdd, CapDrop: box.CapDrop, ReadOnly: box.ReadOnly,
 		ShmSize: box.ShmSize, Labels: box.Labels,
 		StopSignal: box.StopSignal, StopGrace: box.StopGrace.String(),
-		Restart: encodeRestart(s.Restart),
+		Restart: encodeRestart(s.Restart), NetworkMode: encodeNetworkMode(box),
+		Limits: encodeLimits(s.Limits), Logging: encodeLogging(s.Logging),
+		Confinement: encodeConfinement(box), Resolution: encodeResolution(box),
 		Dunnage: composeExtension{Drain: s.Drain.String()},
 	}
 	out.Deploy.Replicas, out.Deploy.Update.Order = s.Replicas, s.Update.Order

@@ -3,6 +3,7 @@ package manifest
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -91,14 +92,30 @@ func (w *walker) settle(t *tree, r *rule, v string) {
 	switch {
 	case r.key.shape&shapeBool != 0 && r.key.shape&shapeInt == 0:
 		t.tag, t.value = "!!bool", fmt.Sprint(bools[strings.ToLower(v)])
-	case r.key.path == "services.*.environment.*", r.key.path == "services.*.labels.*":
+	case slices.Contains(texts, r.key.path):
 		t.tag = "!!str" // 1.10 stays 1.10
-	case r.key.path == "services.*.stop_signal":
-		t.tag = "!!str"
+	case slices.Contains(numbers, r.key.path):
+		t.tag, t.value = "!!int", v
+	case r.key.path == "services.*.configs.[].mode":
+		n, _ := strconv.ParseUint(strings.TrimPrefix(v, "0o"), 8, 32) // checked
+		t.tag, t.value = "!!int", fmt.Sprint(n)
 	case r.key.path == "services.*.volumes.[].tmpfs.mode":
 		n, _ := strconv.ParseUint(v, 0, 32) // checked
 		t.tag, t.value = "!!int", fmt.Sprint(n)
-	case strings.HasPrefix(t.value, "~") && (r.key.path == "services.*.volumes.[]" || r.key.path == "services.*.volumes.[].source" || strings.HasPrefix(r.key.path, "services.*.env_file")):
+	case strings.HasPrefix(t.value, "~") && (r.key.path == "services.*.volumes.[]" || r.key.path == "services.*.volumes.[].source" || r.key.path == "configs.*.file" || strings.HasPrefix(r.key.path, "services.*.env_file")):
 		t.value = strings.ReplaceAll(w.env["HOME"], "$", "$$") + t.value[1:]
 	}
 }
+
+// texts are texts even where they look like numbers, and numbers even where
+// they are written in quotes.
+var (
+	texts = []string{
+		"services.*.environment.*", "services.*.labels.*", "services.*.annotations.*", "services.*.sysctls.*",
+		"services.*.stop_signal", "services.*.cpuset", "services.*.group_add.[]", "services.*.logging.options.*",
+		"services.*.configs.[].uid", "services.*.configs.[].gid",
+	}
+	numbers = []string{
+		"services.*.cpu_shares", "services.*.pids_limit", "services.*.deploy.resources.limits.pids", "services.*.blkio_config.weight",
+	}
+)

@@ -20,7 +20,6 @@ var serviceKeys = []key{
 	no("services.*.deploy.update_config.max_failure_ratio", "a rollout succeeds only when all replicas are ready", "Remove the key"),
 	no("services.*.deploy.rollback_config", "a rollback goes by the same rules as a deploy", "Remove the key"),
 	no("services.*.deploy.restart_policy", "this version takes the policy from restart", "Write restart: on-failure:N, always or unless-stopped"),
-	no("services.*.deploy.resources", "this version sets no CPU, memory or device limits", "Remove the key; if the service must not run without the limit, don't deploy it yet"),
 	no("services.*.deploy.placement", "there is one host, so nothing can be placed", "Remove the key"),
 	no("services.*.deploy.labels", "labels belong to the container here", "Move them to labels of the service"),
 	no("services.*.deploy.endpoint_mode", "a service always has one stable address", "Remove the key"),

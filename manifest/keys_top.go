@@ -10,7 +10,6 @@ var topKeys = []key{
 	no("include", "this version reads only the files that are named with -f", "Name the included file with a further -f"),
 	no("models", "dunnage runs containers, not language models", "Run the model server as a service of its own"),
 	no("secrets", "this version keeps no secrets", "Bind-mount the file read-only for now, and remove the key"),
-	no("configs", "this version keeps no configs", "Bind-mount the file read-only instead, for example ./app.conf:/etc/app.conf:ro"),
 	no("jobs", "this version runs services only", "Run the job from the host's cron or systemd, or as a service with restart: \"no\""),
 }
 
@@ -25,7 +24,9 @@ var networkKeys = []key{
 	no("networks.*.ipam", "addresses come out of the agent's pool, so that no two projects collide", "Remove the key; the agent's --pool sets the range"),
 	no("networks.*.driver_opts", "there is no bridge driver that could take options", "Remove the key"),
 	no("networks.*.attachable", "it has a meaning in Swarm only", "Remove the key"),
-	no("networks.*.labels", "networks carry no labels", "Remove the key, or keep the data under an x- key"),
+	other("networks.*.labels", kindTextListOrMap, "Carried in the file only; a note says so."),
+	yes("networks.*.labels.[]", kindLabelItem, ""),
+	yes("networks.*.labels.*", kindScalar, ""),
 }
 
 var volumeKeys = []key{
@@ -35,5 +36,7 @@ var volumeKeys = []key{
 	yes("volumes.*.driver", kindEnum("local", "default"), "`local` only."),
 	no("volumes.*.external.name", "this form is deprecated", "Write external: true and name: beside it"),
 	no("volumes.*.driver_opts", "volumes are plain directories under the agent's state directory", "Mount the file system on the host and bind-mount its directory"),
-	no("volumes.*.labels", "volumes carry no labels", "Remove the key, or keep the data under an x- key"),
+	other("volumes.*.labels", kindTextListOrMap, "Carried in the file only; a note says so."),
+	yes("volumes.*.labels.[]", kindLabelItem, ""),
+	yes("volumes.*.labels.*", kindScalar, ""),
 }

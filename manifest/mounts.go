@@ -123,6 +123,9 @@ func (c *converter) mount(v types.ServiceVolumeConfig) (spec.Mount, *problem) {
 			c.usedVolumes[v.Source] = true
 		}
 		m.NoCopy = v.Volume != nil && v.Volume.NoCopy
+		if v.Volume != nil {
+			c.noteLabels("the volume at "+v.Target, len(v.Volume.Labels))
+		}
 	case spec.MountTmpfs:
 		if v.Tmpfs != nil {
 			m.Size, m.Mode = int64(v.Tmpfs.Size), uint32(v.Tmpfs.Mode)

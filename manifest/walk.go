@@ -87,7 +87,7 @@ func (w *walker) name(e entry, r *rule, path string) bool {
 			w.fail(e.at, path, refuse("Use letters and digits, separated by single -, _ or .", "%q isn't a valid service name", clip(e.key)))
 			return false
 		}
-	case "networks.*", "volumes.*":
+	case "networks.*", "volumes.*", "configs.*":
 		if !identifier.MatchString(e.key) {
 			w.fail(e.at, path, refuse("Use letters, digits, -, _ and .", "%q isn't a valid name", clip(e.key)))
 			return false
@@ -97,9 +97,19 @@ func (w *walker) name(e entry, r *rule, path string) bool {
 			w.fail(e.at, path, err)
 			return false
 		}
-	case "services.*.labels.*":
+	case "services.*.labels.*", "services.*.annotations.*":
 		if strings.TrimSpace(e.key) == "" {
 			w.fail(e.at, path, refuse("Write KEY: VALUE", "the label has no name"))
+			return false
+		}
+	case "services.*.sysctls.*":
+		if err := checkSysctl(e.key); err != nil {
+			w.fail(e.at, path, err)
+			return false
+		}
+	case "services.*.extra_hosts.*":
+		if err := checkHostname(e.key); err != nil {
+			w.fail(e.at, path, err)
 			return false
 		}
 	case "services.*.ulimits.*":
@@ -246,13 +256,19 @@ func (w *walker) checkFor(r *rule) check {
 
 // requiredKeys must be there, by the path of their mapping.
 var requiredKeys = map[string][]string{
-	"services.*.volumes.[]":           {"type", "target"},
-	"services.*.ports.[]":             {"target"},
-	"services.*.env_file.[]":          {"path"},
-	"services.*.ulimits.*":            {"soft", "hard"},
-	"services.*.depends_on.*":         {"condition"},
-	"services.*.x-dunnage.probe.http": {"port"},
-	"services.*.x-dunnage.probe.tcp":  {"port"},
+	"services.*.volumes.[]":                        {"type", "target"},
+	"services.*.ports.[]":                          {"target"},
+	"services.*.devices.[]":                        {"source", "target"},
+	"services.*.configs.[]":                        {"source"},
+	"services.*.blkio_config.device_read_bps.[]":   {"path", "rate"},
+	"services.*.blkio_config.device_read_iops.[]":  {"path", "rate"},
+	"services.*.blkio_config.device_write_bps.[]":  {"path", "rate"},
+	"services.*.blkio_config.device_write_iops.[]": {"path", "rate"},
+	"services.*.env_file.[]":                       {"path"},
+	"services.*.ulimits.*":                         {"soft", "hard"},
+	"services.*.depends_on.*":                      {"condition"},
+	"services.*.x-dunnage.probe.http":              {"port"},
+	"services.*.x-dunnage.probe.tcp":               {"port"},
 }
 
 // required checks keys that must be there.

@@ -43,7 +43,7 @@ type Container struct {
 	TTY         bool              `json:"tty,omitempty"`
 	StdinOpen   bool              `json:"stdin_open,omitempty"`
 	DomainName  string            `json:"domainname,omitempty"`
-	ExtraHosts  []HostName        `json:"extra_hosts,omitempty"` // in the order of the manifest
+	ExtraHosts  []HostName        `json:"extra_hosts,omitempty"` // sorted by Name
 	DNS         DNS               `json:"dns,omitzero"`
 	Platform    string            `json:"platform,omitempty"` // "linux/arm64"; empty = the host's
 	OOMScoreAdj int               `json:"oom_score_adj,omitempty"`
