@@ -4,16 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
-
-	"dunnage/netns/rules"
 )
 
 // Detach removes the replica's link, namespace, conntrack entries and files;
@@ -64,36 +57,4 @@ func (n *Network) removeLink(replica string) error {
 		return fmt.Errorf("find link: %w", err)
 	}
 	return deleteLink(netlink.LinkDel, l)
-}
-
-// Attached lists the replicas that have a namespace, link or files, and those
-// of them that have all three; both sorted. A link stands for what is in the
-// namespace too: it goes with either end.
-func (n *Network) Attached(context.Context) (some, whole []string, err error) {
-	parts := map[string]int{}
-	for _, dir := range []string{"netns", "replicas"} {
-		entries, err := os.ReadDir(filepath.Join(n.cfg.RunDir, dir))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, nil, fmt.Errorf("list attached replicas: %w", err)
-		}
-		for _, e := range entries {
-			parts[e.Name()]++
-		}
-	}
-	links, err := retryDump(netlink.LinkList)
-	if err != nil {
-		return nil, nil, fmt.Errorf("list links: %w", err)
-	}
-	for _, l := range links {
-		if a := l.Attrs(); strings.HasPrefix(a.Name, rules.LinkPrefix) && a.Alias != "" && a.Name == hostLink(a.Alias) {
-			parts[a.Alias]++
-		}
-	}
-	for _, id := range slices.Sorted(maps.Keys(parts)) {
-		some = append(some, id)
-		if parts[id] == 3 {
-			whole = append(whole, id)
-		}
-	}
-	return some, whole, nil
 }

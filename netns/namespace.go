@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,7 +22,7 @@ func (n *Network) openNamespace(ctx context.Context, replica string, v6 bool) (*
 		return nil, err
 	}
 	if !mounted {
-		if err := makeNamespace(ctx, path, v6); err != nil {
+		if err := mountNamespace(ctx, replica, path, v6); err != nil {
 			return nil, err
 		}
 	}
@@ -46,7 +47,8 @@ func isNamespace(path string) (bool, error) {
 	return st.Type == unix.NSFS_MAGIC, nil
 }
 
-func makeNamespace(ctx context.Context, path string, v6 bool) error {
+// mountNamespace mounts the namespace that the replica runs in, or a new one.
+func mountNamespace(ctx context.Context, replica, path string, v6 bool) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("make directory for namespaces: %w", err)
 	}
@@ -57,6 +59,64 @@ func makeNamespace(ctx context.Context, path string, v6 bool) error {
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("make mount point for namespace: %w", err)
 	}
+	linked, err := linkedNamespace(replica)
+	if err != nil {
+		return err
+	}
+	if linked == nil {
+		return makeNamespace(ctx, path, v6)
+	}
+	defer linked.Close()
+	return bindNamespace(fmt.Sprintf("/proc/self/fd/%d", linked.Fd()), path)
+}
+
+// linkedNamespace opens the namespace at the other end of the replica's link,
+// through a process that lives in it; nil without one. The mount may have been
+// undone under a running replica, which a new namespace would cut off.
+func linkedNamespace(replica string) (*os.File, error) {
+	host, err := netlink.LinkByName(hostLink(replica))
+	var notFound netlink.LinkNotFoundError
+	if errors.As(err, &notFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find link: %w", err)
+	}
+	id := host.Attrs().NetNsID
+	if id < 0 { // both ends are here: nobody's namespace
+		return nil, nil
+	}
+	all, err := filepath.Glob("/proc/[0-9]*/ns/net")
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	asked := map[string]bool{}
+	for _, path := range all {
+		name, err := os.Readlink(path)
+		if err != nil || asked[name] { // an error: the process has ended
+			continue
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			continue
+		}
+		if got, err := netlink.GetNetNsIdByFd(int(f.Fd())); err == nil && got == id {
+			return f, nil
+		}
+		f.Close()
+		asked[name] = true
+	}
+	return nil, nil
+}
+
+func bindNamespace(from, path string) error {
+	if err := unix.Mount(from, path, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount namespace at %s: %w", path, err)
+	}
+	return nil
+}
+
+func makeNamespace(ctx context.Context, path string, v6 bool) error {
 	return onThread(ctx, func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("make namespace: %w", err)
@@ -64,10 +124,7 @@ func makeNamespace(ctx context.Context, path string, v6 bool) error {
 		if err := insideSysctls(v6); err != nil {
 			return err
 		}
-		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("mount namespace at %s: %w", path, err)
-		}
-		return nil
+		return bindNamespace("/proc/thread-self/ns/net", path)
 	})
 }
 

@@ -1,0 +1,131 @@
+package netns
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"dunnage/netns/rules"
+)
+
+// Attached lists the replicas that have a namespace, link or files, and those
+// of them that have all that Attach makes on the host; both sorted. A link
+// stands for what is in the namespace too: it goes with either end.
+func (n *Network) Attached(context.Context) (some, whole []string, err error) {
+	p, err := n.present()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, id := range slices.Sorted(maps.Keys(p.some)) {
+		some = append(some, id)
+		ok, err := n.whole(p, id)
+		if err != nil {
+			return nil, nil, fmt.Errorf("look at replica %s: %w", id, err)
+		}
+		if ok {
+			whole = append(whole, id)
+		}
+	}
+	return some, whole, nil
+}
+
+// present is what the host has of all replicas: one dump of each kind,
+// whatever their number, because every look asks.
+type present struct {
+	some       map[string]bool               // replicas of which there is anything
+	links      map[string]*netlink.LinkAttrs // by replica
+	routes     map[hop]bool
+	neighbours map[hop]net.HardwareAddr // permanent ones
+}
+
+// hop is an address behind a link.
+type hop struct {
+	link int
+	addr netip.Addr
+}
+
+func hopOf(link int, ip net.IP) hop {
+	a, _ := netip.AddrFromSlice(ip)
+	return hop{link, a.Unmap()}
+}
+
+func (n *Network) present() (present, error) {
+	p := present{
+		some: map[string]bool{}, links: map[string]*netlink.LinkAttrs{},
+		routes: map[hop]bool{}, neighbours: map[hop]net.HardwareAddr{},
+	}
+	for _, dir := range []string{"netns", "replicas"} {
+		entries, err := os.ReadDir(filepath.Join(n.cfg.RunDir, dir))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return p, fmt.Errorf("list attached replicas: %w", err)
+		}
+		for _, e := range entries {
+			p.some[e.Name()] = true
+		}
+	}
+	links, err := retryDump(netlink.LinkList)
+	if err != nil {
+		return p, fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range links {
+		if a := l.Attrs(); strings.HasPrefix(a.Name, rules.LinkPrefix) && a.Alias != "" && a.Name == hostLink(a.Alias) {
+			p.some[a.Alias], p.links[a.Alias] = true, a
+		}
+	}
+	for _, pool := range n.pools() {
+		routes, err := listRoutes(family(pool), unix.RT_TABLE_MAIN, unix.RTN_UNICAST)
+		if err != nil {
+			return p, err
+		}
+		for _, r := range routes {
+			p.routes[hopOf(r.LinkIndex, r.Dst.IP)] = true
+		}
+		neighbours, err := retryDump(func() ([]netlink.Neigh, error) { return netlink.NeighList(0, family(pool)) })
+		if err != nil {
+			return p, fmt.Errorf("list neighbours: %w", err)
+		}
+		for _, e := range neighbours {
+			if e.State&netlink.NUD_PERMANENT != 0 {
+				p.neighbours[hopOf(e.LinkIndex, e.IP)] = e.HardwareAddr
+			}
+		}
+	}
+	return p, nil
+}
+
+// whole reports whether nothing of the replica is missing on the host: the
+// kernel drops routes and neighbours of a link that somebody sets down, and
+// doesn't bring them back with it.
+func (n *Network) whole(p present, replica string) (bool, error) {
+	link := p.links[replica]
+	if link == nil || link.Flags&net.FlagUp == 0 {
+		return false, nil
+	}
+	if mounted, err := isNamespace(n.Namespace(replica)); err != nil || !mounted {
+		return false, err
+	}
+	addrs, err := n.recorded(replica)
+	if err != nil || len(addrs) == 0 {
+		return false, err
+	}
+	mac := hardwareAddr(replica, "replica")
+	for _, a := range addrs {
+		h := hop{link.Index, a}
+		if !p.routes[h] || !bytes.Equal(p.neighbours[h], mac) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
