@@ -34,12 +34,17 @@ func Open(path string) (*Store, error) {
 			return nil, fmt.Errorf("create store %s: %w", path, err)
 		}
 	}
-	db, err := openFile(path, lockTimeout)
+	err := checkWhole(path)
+	var db *bbolt.DB
+	if err == nil {
+		db, err = openFile(path, lockTimeout)
+	}
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("store %s is in use: another agent runs with this state directory; stop it or give this one its own --state-dir", path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w; restore it from a backup, or move it away to start empty", path, err)
+		return nil, fmt.Errorf("open store %s: %w; restore it from a backup: an agent that starts without it knows no project, "+
+			"leaves what runs as it is and takes no change until that is removed", path, err)
 	}
 	s := &Store{db}
 	if err := s.checkVersion(); err != nil {
@@ -58,6 +63,30 @@ func openFile(path string, timeout time.Duration) (*bbolt.DB, error) {
 		FreelistType:   bbolt.FreelistMapType,
 		NoFreelistSync: true,
 	})
+}
+
+// checkWhole refuses a file that ends before the pages that it counts: bbolt
+// maps it into memory, and reading past its end would kill the process. A
+// read-only bbolt reads nothing but the first two pages.
+func checkWhole(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.Size() == 0 { // bbolt would take it for a new one
+		return errors.New("it is empty")
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: lockTimeout})
+	if err != nil {
+		return err
+	}
+	err = db.View(func(tx *bbolt.Tx) error {
+		if tx.Size() > info.Size() {
+			return fmt.Errorf("it is cut off: %d of %d bytes are there", info.Size(), tx.Size())
+		}
+		return nil
+	})
+	return errors.Join(err, db.Close())
 }
 
 // create makes an initialised file under a temporary name and moves it into

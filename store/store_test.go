@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,6 +58,13 @@ func TestOpenRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "restore it from a backup"},
+		"an empty file": {func(t *testing.T, path string) {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, "it is empty; restore it from a backup"},
+		"a file cut off in its first pages": {func(t *testing.T, path string) { truncated(t, path, 5000) }, "restore it from a backup"},
+		"a file cut off behind them":        {func(t *testing.T, path string) { truncated(t, path, 10000) }, "it is cut off: 10000 of "},
 		"a newer schema": {func(t *testing.T, path string) {
 			if err := open(t, path).Close(); err != nil {
 				t.Fatal(err)
@@ -109,6 +117,18 @@ func TestCommitIsWholeOrNothing(t *testing.T) {
 	st, err := s.Load()
 	if err != nil || len(st.Projects) != 0 {
 		t.Fatalf("after a failed commit: %v, %v", st, err)
+	}
+}
+
+// truncated leaves the first bytes of a store.
+func truncated(t *testing.T, path string, size int64) {
+	t.Helper()
+	s := open(t, path)
+	if err := s.Commit(spec.Commit{Projects: []spec.ProjectRecord{{Name: "shop"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Close(), os.Truncate(path, size)); err != nil {
+		t.Fatal(err)
 	}
 }
 
