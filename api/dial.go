@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -69,14 +70,14 @@ func unixDialer(host string) (dialer, error) {
 		d := net.Dialer{Timeout: dialTimeout}
 		conn, err := d.DialContext(ctx, "unix", path)
 		if err != nil {
-			return nil, noAgent(host, err)
+			return nil, noAgent(host, path, err)
 		}
 		return conn, nil
 	}, nil
 }
 
 // noAgent explains a socket that can't be connected to.
-func noAgent(host string, err error) error {
+func noAgent(host, path string, err error) error {
 	e := &NoAgentError{Host: host, Cause: err, Next: "start one with `dunnage agent`, or say where it is with --host or DUNNAGE_HOST"}
 	var op *net.OpError
 	if errors.As(err, &op) {
@@ -85,6 +86,8 @@ func noAgent(host string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		e.Cause = fmt.Errorf("there is no such socket (%w)", syscall.ENOENT)
+	case errors.Is(err, syscall.ECONNREFUSED) && !isSocket(path):
+		e.Cause = fmt.Errorf("%s is not a socket (%w)", path, syscall.ECONNREFUSED)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		e.Cause = fmt.Errorf("the socket is there, but nobody listens (%w)", syscall.ECONNREFUSED)
 	case errors.Is(err, fs.ErrPermission):
@@ -92,4 +95,11 @@ func noAgent(host string, err error) error {
 		e.Next = "run it as root, or join the group that owns the socket"
 	}
 	return e
+}
+
+// isSocket reports whether a socket is there. The kernel refuses a connection to
+// any other file as it refuses one to a socket without a listener.
+func isSocket(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().Type() == fs.ModeSocket
 }

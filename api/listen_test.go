@@ -108,7 +108,12 @@ func TestDialErrors(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	mustClose(t, l)
+	file := filepath.Join(dir, "passwd")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for host, says := range map[string]string{
+		"unix://" + file:               file + " is not a socket",
 		"unix://" + dir + "/none.sock": "no agent answers at unix://" + dir + "/none.sock: there is no such socket",
 		"unix://" + dead:               "nobody listens",
 	} {
