@@ -29,15 +29,35 @@ type options struct {
 	swapIn        string
 }
 
-func main() {
+// parse reads the command line. The flag package has told of an error.
+func parse(args []string) (options, error) {
 	var o options
-	flag.IntVar(&o.redeploys, "redeploys", 20, "redeploys under load, of ours")
-	flag.IntVar(&o.peerRedeploys, "peer-redeploys", 5, "redeploys under load, of each peer")
-	flag.IntVar(&o.runs, "runs", 11, "runs of every other measurement")
-	flag.StringVar(&o.only, "only", "redeploy,start,swap,ports", "measurements to make")
-	flag.StringVar(&o.out, "o", "build/bench.json", "file for the results")
-	flag.StringVar(&o.swapIn, "in-namespace-swap", "", "internal: time swaps here, with this run directory")
-	flag.Parse()
+	f := flag.NewFlagSet("dunnage-bench", flag.ContinueOnError)
+	f.IntVar(&o.redeploys, "redeploys", 20, "redeploys under load, of ours")
+	f.IntVar(&o.peerRedeploys, "peer-redeploys", 5, "redeploys under load, of each peer")
+	f.IntVar(&o.runs, "runs", 11, "runs of every other measurement")
+	f.StringVar(&o.only, "only", "redeploy,start,swap,ports", "measurements to make")
+	f.StringVar(&o.out, "o", "build/bench.json", "file for the results")
+	f.StringVar(&o.swapIn, "in-namespace-swap", "", "internal: time swaps here, with this run directory")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if f.NArg() > 0 {
+		err := fmt.Errorf("unknown argument %q: -only names the measurements", f.Arg(0))
+		fmt.Fprintln(f.Output(), "bench:", err)
+		return o, err
+	}
+	return o, nil
+}
+
+func main() {
+	o, err := parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, o); err != nil {

@@ -28,6 +28,15 @@ func TestAMissedMustIsSeen(t *testing.T) {
 	}
 }
 
+func TestArguments(t *testing.T) {
+	if o, err := parse([]string{"-only", "swap"}); err != nil || o.only != "swap" || o.runs != 11 {
+		t.Errorf("flags: %+v, %v", o, err)
+	}
+	if _, err := parse([]string{"-runs", "1", "swap"}); err == nil {
+		t.Error("an argument that means nothing passed")
+	}
+}
+
 func TestFigures(t *testing.T) {
 	ms := func(v ...int) (d []time.Duration) {
 		for _, x := range v {
