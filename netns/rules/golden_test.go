@@ -18,6 +18,8 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func scenarios() map[string]spec.Routing {
 	one, two, internal := testNetwork(1, false), testNetwork(2, false), testNetwork(3, true)
 	app := testBackends("app", 1, 10, 3)
+	weighted := testBackends("app", 1, 10, 3)
+	weighted[0].Weight, weighted[2].Weight = 9, 2
 	route := func(port, target uint16, proto spec.Protocol, backends []spec.Backend) spec.PublishedRoute {
 		return spec.PublishedRoute{Project: "web", Service: "app", Port: port, Target: target, Protocol: proto, Backends: backends}
 	}
@@ -53,6 +55,10 @@ func scenarios() map[string]spec.Routing {
 			route(80, 80, spec.TCP, nil),
 			with(route(443, 443, spec.TCP, nil), func(p *spec.PublishedRoute) { p.Absent = spec.Hold })),
 		"many-ports": published(ports...),
+		"weighted":   published(route(8080, 80, spec.TCP, weighted)),
+		"sticky": published(with(route(8080, 80, spec.TCP, weighted), func(p *spec.PublishedRoute) {
+			p.Sticky = true
+		})),
 		"two-networks": {
 			Networks: []spec.NetworkAddressing{one, two},
 			Services: []spec.ServiceRoute{service(one, 1, testBackends("app", 1, 10, 1)), service(two, 2, testBackends("app", 2, 10, 1))},
@@ -97,6 +103,7 @@ func TestRefusedRoutings(t *testing.T) {
 		"reserved service":  {Services: []spec.ServiceRoute{{Network: one.ID, Addr: Reserved(testConfig.Pool).Gateway}}},
 		"reserved subnet":   {Networks: []spec.NetworkAddressing{testNetwork(0, false)}},
 		"overlapping, wide": {Networks: []spec.NetworkAddressing{{ID: "x", Subnet: testConfig.Pool}}},
+		"negative weight":   {Published: []spec.PublishedRoute{{Port: 1, Target: 1, Protocol: spec.TCP, Backends: []spec.Backend{{Replica: "r", Addr: addr4(1, 10), Weight: -1}}}}},
 	} {
 		if _, _, err := Render(r, testConfig); err == nil {
 			t.Errorf("%s: rendered, want an error", name)

@@ -20,6 +20,7 @@ const (
 	kindService   = "S" // one service address
 	kindPublished = "P" // published ports with the same backends
 	kindAllowed   = "A" // their backends, behind an allow list
+	kindBuckets   = "B" // clients of a sticky route whose addresses end in the same four bits
 	kindHairpin   = "H" // replicas of one network that reach themselves
 )
 

@@ -85,7 +85,7 @@ func (n *nat) services() {
 		chain := n.hashed(kindService, s.Project, s.Service, s.Network)
 		name := owner(s.Project, s.Service)
 		n.add(network, "-d "+host(n.service(s)), comment(name+" in "+s.Network), "-j "+chain)
-		n.balance(chain, name, "", 0, s.Backends, s.Absent)
+		n.balance(chain, split{owner: name, sticky: s.Sticky, backends: s.Backends, absent: s.Absent})
 	}
 }
 
@@ -98,34 +98,67 @@ func (n *nat) network(id string) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
-// balance gives every backend the same share: the first of k takes 1/k, the
-// second 1/(k-1) of what is left, the last everything. proto is "-p tcp" where
-// the port changes, because only then the target needs it.
-func (n *nat) balance(chain, name, proto string, port uint16, all []spec.Backend, absent spec.Absent) {
-	own := n.backends(all)
-	if len(own) == 0 {
+// split says what a chain spreads its connections over.
+type split struct {
+	owner    string // for comments: project/service
+	proto    string // "-p tcp" where the port changes, because only then the target needs it
+	port     uint16 // 0 keeps the packet's
+	sticky   bool
+	backends []spec.Backend
+	absent   spec.Absent
+}
+
+// balance gives every backend its weight's share of the connections, or of the
+// clients.
+func (n *nat) balance(chain string, s split) {
+	own := n.backends(s.backends)
+	switch {
+	case len(own) == 0:
 		to := n.Refuse
-		if absent == spec.Hold {
+		if s.absent == spec.Hold {
 			to = n.Hold
 		}
-		n.add(chain, comment(name+" has no ready replica"), "-j DNAT --to-destination "+addrText(to))
-		return
-	}
-	for i, b := range own {
-		n.add(chain, proto, replicaComment(name, b), share(len(own)-i),
-			"-j DNAT --to-destination "+n.destination(n.backend(b), port))
+		n.add(chain, comment(s.owner+" has no ready replica"), "-j DNAT --to-destination "+addrText(to))
+	case s.sticky && len(own) > 1:
+		n.sticky(chain, s, own)
+	default:
+		n.random(chain, s, own)
 	}
 }
 
-// share is the statistic match with probability 1/k. The kernel keeps
+// random lets the kernel throw dice: each backend takes its weight's part of
+// what those before it left, the last one everything.
+func (n *nat) random(chain string, s split, own []spec.Backend) {
+	rest := total(own)
+	for _, b := range own {
+		n.dnat(chain, s, "", b, chance(weight(b), rest))
+		rest -= weight(b)
+	}
+}
+
+func (n *nat) dnat(chain string, s split, source string, b spec.Backend, chance string) {
+	n.add(chain, source, s.proto, replicaComment(s.owner, b), chance,
+		"-j DNAT --to-destination "+n.destination(n.backend(b), s.port))
+}
+
+func weight(b spec.Backend) int { return max(b.Weight, 1) }
+
+func total(all []spec.Backend) (sum int) {
+	for _, b := range all {
+		sum += weight(b)
+	}
+	return sum
+}
+
+// chance is the statistic match with probability part/whole. The kernel keeps
 // probabilities as multiples of 2^-31 and iptables-save prints 11 digits of
-// them, so the multiple nearest to 1/k is computed here.
-func share(k int) string {
-	if k == 1 {
+// them, so the nearest multiple is computed here.
+func chance(part, whole int) string {
+	if part == whole {
 		return ""
 	}
 	const unit = 1 << 31
-	return fmt.Sprintf("-m statistic --mode random --probability %.11f", math.Round(unit/float64(k))/unit)
+	return fmt.Sprintf("-m statistic --mode random --probability %.11f", math.Round(unit*float64(part)/float64(whole))/unit)
 }
 
 // postrouting rewrites sources where the answer couldn't come back otherwise:

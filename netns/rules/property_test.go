@@ -70,7 +70,7 @@ func checkFamily(t *rapid.T, f family, d Document, r spec.Routing) {
 	for _, s := range r.Services {
 		p := packet{in: "dun1", src: pick(f, addr4(1, 99), addr6(1, 99)), dst: f.service(s), proto: spec.TCP, port: 80, toLocal: true}
 		want := f.shares(s.Backends, s.Absent, 0)
-		wantOutcome(t, "service "+s.Service, d.Table("nat"), p, want)
+		wantOutcome(t, "service "+s.Service, d.Table("nat"), p, want, s.Sticky)
 		f.note(named, s.Backends)
 	}
 	client := pick(f, netip.MustParseAddr("203.0.113.9"), netip.MustParseAddr("2001:db8:9::9"))
@@ -90,7 +90,7 @@ func checkFamily(t *rapid.T, f family, d Document, r spec.Routing) {
 		want := f.shares(p.Backends, p.Absent, target)
 		what := fmt.Sprintf("port %d/%s on %s", p.Port, p.Protocol, p.HostIP)
 		out := packet{out: "lo", src: dst, dst: dst, proto: p.Protocol, port: p.Port, fromLocal: true, toLocal: true}
-		wantOutcomeAt(t, what+" from the host", d.Table("nat"), chainOutput, out, want)
+		wantOutcomeAt(t, what+" from the host", d.Table("nat"), chainOutput, out, want, p.Sticky)
 		in := packet{in: "eth0", src: client, dst: dst, proto: p.Protocol, port: p.Port, toLocal: true}
 		switch {
 		case dst.IsLoopback():
@@ -98,7 +98,7 @@ func checkFamily(t *rapid.T, f family, d Document, r spec.Routing) {
 		case len(p.Allow) > 0 && !slices.ContainsFunc(p.Allow, func(a netip.Prefix) bool { return a.Contains(client) }):
 			want = outcome{dnat(f.destination(f.Refuse, 0)): 1}
 		}
-		wantOutcome(t, what, d.Table("nat"), in, want)
+		wantOutcome(t, what, d.Table("nat"), in, want, p.Sticky)
 	}
 	got := Named(d, testConfig)
 	if want := slices.SortedFunc(maps.Keys(named), netip.Addr.Compare); !slices.Equal(got, want) {
@@ -114,11 +114,11 @@ func (f family) note(named map[netip.Addr]bool, backends []spec.Backend) {
 
 func dnat(to string) string { return "DNAT --to-destination " + to }
 
-// shares is where connections must go: to each backend equally often.
+// shares is where connections must go: to each backend as its weight says.
 func (f family) shares(backends []spec.Backend, absent spec.Absent, port uint16) outcome {
 	want := outcome{}
 	for _, b := range backends {
-		want[dnat(f.destination(f.backend(b), port))] = 1 / float64(len(backends))
+		want[dnat(f.destination(f.backend(b), port))] = float64(weight(b)) / float64(total(backends))
 	}
 	if len(backends) == 0 {
 		to := f.Refuse
@@ -130,17 +130,27 @@ func (f family) shares(backends []spec.Backend, absent spec.Absent, port uint16)
 	return want
 }
 
-func wantOutcome(t *rapid.T, what string, table Table, p packet, want outcome) {
+func wantOutcome(t *rapid.T, what string, table Table, p packet, want outcome, sticky bool) {
 	t.Helper()
-	wantOutcomeAt(t, what, table, chainPrerouting, p, want)
+	wantOutcomeAt(t, what, table, chainPrerouting, p, want, sticky)
 }
 
-func wantOutcomeAt(t *rapid.T, what string, table Table, chain string, p packet, want outcome) {
+// precision is what seven probabilities may lose, each rounded to 2^-31.
+const precision = 7.0 / (1 << 31)
+
+// wantOutcomeAt: the shares are those of want; or, of a sticky route, all is
+// one of them.
+func wantOutcomeAt(t *rapid.T, what string, table Table, chain string, p packet, want outcome, sticky bool) {
 	t.Helper()
 	got := walk(t, table, chain, p)
 	same := len(got) == len(want)
 	for verdict, share := range want {
-		same = same && math.Abs(got[verdict]-share) < 1e-6
+		same = same && math.Abs(got[verdict]-share) < precision
+	}
+	if sticky {
+		for verdict, share := range got {
+			same = share == 1 && want[verdict] > 0
+		}
 	}
 	if !same {
 		t.Fatalf("%s: %v, want %v", what, got, want)

@@ -136,7 +136,7 @@ func (n *nat) publishedChains() []string {
 }
 
 func sameContent(a, b spec.PublishedRoute) bool {
-	return a.Absent == b.Absent && slices.Equal(a.Allow, b.Allow) && reflect.DeepEqual(a.Backends, b.Backends)
+	return a.Absent == b.Absent && a.Sticky == b.Sticky && slices.Equal(a.Allow, b.Allow) && reflect.DeepEqual(a.Backends, b.Backends)
 }
 
 // newPort is the port to translate to, 0 if it stays.
@@ -151,12 +151,12 @@ func (n *nat) newPort(p spec.PublishedRoute) uint16 {
 // sources are always local, on to the backends and refuses the others.
 func (n *nat) publishedChain(chain string, key []string, p spec.PublishedRoute) {
 	name := owner(p.Project, p.Service)
-	proto := ""
-	if n.newPort(p) != 0 {
-		proto = "-p " + string(p.Protocol)
+	s := split{owner: name, port: n.newPort(p), sticky: p.Sticky, backends: p.Backends, absent: p.Absent}
+	if s.port != 0 {
+		s.proto = "-p " + string(p.Protocol)
 	}
 	if len(p.Allow) == 0 {
-		n.balance(chain, name, proto, n.newPort(p), p.Backends, p.Absent)
+		n.balance(chain, s)
 		return
 	}
 	backends := n.hashed(kindAllowed, key...)
@@ -165,7 +165,7 @@ func (n *nat) publishedChain(chain string, key []string, p spec.PublishedRoute) 
 		n.allow(chain, name, backends, a.Masked())
 	}
 	n.add(chain, comment(name+" is closed to this client"), "-j DNAT --to-destination "+addrText(n.Refuse))
-	n.balance(backends, name, proto, n.newPort(p), p.Backends, p.Absent)
+	n.balance(backends, s)
 }
 
 func (n *nat) allow(chain, name, backends string, a netip.Prefix) {

@@ -10,8 +10,8 @@ import (
 
 // Render returns the whole rule set of r, for IPv4 and for IPv6 (nil without
 // Config.Pool6). Errors wrap spec.ErrRefused: an address outside the pool, a
-// port 0 or a protocol that can't be published; they mean a bug or a damaged
-// store, and nothing must be applied.
+// port 0, a protocol that can't be published or a negative weight; they mean a
+// bug or a damaged store, and nothing must be applied.
 func Render(r spec.Routing, cfg Config) (v4, v6 Document, err error) {
 	if err := cfg.Check(); err != nil {
 		return nil, nil, err
@@ -42,7 +42,7 @@ func (f family) check(r spec.Routing) error {
 		}
 	}
 	for _, s := range r.Services {
-		if err := f.checkAddresses(f.service(s), s.Backends); err != nil {
+		if err := f.checkTargets(f.service(s), s.Backends); err != nil {
 			return fmt.Errorf("route service %s/%s in %s: %w", s.Project, s.Service, s.Network, err)
 		}
 	}
@@ -72,13 +72,18 @@ func (f family) checkPublished(p spec.PublishedRoute) error {
 	if p.Port == 0 || p.Target == 0 {
 		return fmt.Errorf("%w: port 0 isn't resolved", spec.ErrRefused)
 	}
-	return f.checkAddresses(netip.Addr{}, p.Backends)
+	return f.checkTargets(netip.Addr{}, p.Backends)
 }
 
-func (f family) checkAddresses(service netip.Addr, backends []spec.Backend) error {
+func (f family) checkTargets(service netip.Addr, backends []spec.Backend) error {
 	for _, a := range append(f.addresses(backends), service) {
 		if a.IsValid() && (!f.pool.Contains(a) || ReservedSubnet(f.pool).Contains(a)) {
 			return fmt.Errorf("%w: address %s isn't in the free part of pool %s", spec.ErrRefused, a, f.pool)
+		}
+	}
+	for _, b := range backends {
+		if b.Weight < 0 {
+			return fmt.Errorf("%w: weight %d of %s", spec.ErrRefused, b.Weight, b.Replica)
 		}
 	}
 	return nil

@@ -49,18 +49,25 @@ var routings = rapid.Custom(func(t *rapid.T) spec.Routing {
 		net := rapid.IntRange(1, networks).Draw(t, "network")
 		name := fmt.Sprintf("app%d", i)
 		backends := testBackends(name, net, 20+10*i, rapid.IntRange(0, 7).Draw(t, "backends"))
+		if rapid.Bool().Draw(t, "weighted") {
+			for i := range backends {
+				backends[i].Weight = rapid.IntRange(0, 100).Draw(t, "weight")
+			}
+		}
+		sticky := rapid.Bool().Draw(t, "sticky")
 		absent := rapid.SampledFrom([]spec.Absent{spec.Refuse, spec.Hold}).Draw(t, "absent")
 		r.Services = append(r.Services, spec.ServiceRoute{
-			Project: "web", Service: name, Network: testNetwork(net, false).ID, Addr: addr4(net, 2+i), Addr6: addr6(net, 2+i), Backends: backends, Absent: absent,
+			Project: "web", Service: name, Network: testNetwork(net, false).ID, Addr: addr4(net, 2+i), Addr6: addr6(net, 2+i),
+			Sticky: sticky, Backends: backends, Absent: absent,
 		})
-		r.Published = append(r.Published, drawPublished(t, name, i, backends, absent)...)
+		r.Published = append(r.Published, drawPublished(t, i, r.Services[i])...)
 	}
 	return r
 })
 
 // drawPublished publishes some ports of a service; each service has its own
 // thousands, so that two never want the same one.
-func drawPublished(t *rapid.T, name string, i int, backends []spec.Backend, absent spec.Absent) []spec.PublishedRoute {
+func drawPublished(t *rapid.T, i int, s spec.ServiceRoute) []spec.PublishedRoute {
 	allow := drawAllow(t)
 	var all []spec.PublishedRoute
 	first := rapid.IntRange(1+i*12000, 10000+i*12000).Draw(t, "first port")
@@ -71,7 +78,10 @@ func drawPublished(t *rapid.T, name string, i int, backends []spec.Backend, abse
 			target = 80
 		}
 		host := rapid.SampledFrom([]string{"", "192.0.2.1", "2001:db8::1", "0.0.0.0", "::", "127.0.0.1"}).Draw(t, "host")
-		p := spec.PublishedRoute{Project: "web", Service: name, Port: port, Target: target, Allow: allow, Backends: backends, Absent: absent}
+		p := spec.PublishedRoute{
+			Project: "web", Service: s.Service, Port: port, Target: target, Allow: allow,
+			Sticky: s.Sticky, Backends: s.Backends, Absent: s.Absent,
+		}
 		if host != "" {
 			p.HostIP = netip.MustParseAddr(host)
 		}

@@ -115,7 +115,7 @@ func number(t tb, s string) float64 {
 func (p packet) test(name, value string) (ok, known bool) {
 	switch name {
 	case "-s":
-		return netip.MustParsePrefix(value).Contains(p.src), true
+		return matchAddr(value, p.src), true
 	case "-d":
 		return netip.MustParsePrefix(value).Contains(p.dst), true
 	case "-i":
@@ -139,6 +139,21 @@ func (p packet) test(name, value string) (ok, known bool) {
 		return netip.MustParsePrefix(value).Contains(p.origDst), true
 	}
 	return false, false
+}
+
+// matchAddr knows ADDR/BITS and ADDR/MASK.
+func matchAddr(value string, a netip.Addr) bool {
+	if p, err := netip.ParsePrefix(value); err == nil {
+		return p.Contains(a)
+	}
+	want, mask, _ := strings.Cut(value, "/")
+	w, m, have := netip.MustParseAddr(want).AsSlice(), netip.MustParseAddr(mask).AsSlice(), a.AsSlice()
+	for i := range have {
+		if have[i]&m[i] != w[i] {
+			return false
+		}
+	}
+	return len(have) == len(w)
 }
 
 func matchLink(name, pattern string) bool {
