@@ -115,6 +115,37 @@ func connects(b *testing.B, w *world, port uint16) []time.Duration {
 	return all
 }
 
+// BenchmarkStickyNFT compares a new connection to three replicas by chance
+// with one by the client's address, and a swap of each.
+func BenchmarkStickyNFT(b *testing.B) { testenv.Host(b, func() { benchmarkSticky(b, NFT) }) }
+
+// BenchmarkStickyLegacy is the same with the other backend.
+func BenchmarkStickyLegacy(b *testing.B) { testenv.Host(b, func() { benchmarkSticky(b, Legacy) }) }
+
+func benchmarkSticky(b *testing.B, backend Backend) {
+	w := newWorld(b, backend)
+	app := w.backends(4)
+	routing := func(sticky bool, to []spec.Backend) spec.Routing {
+		p := published(20000, 80, to...)[0]
+		p.Sticky = sticky
+		return spec.Routing{Networks: []spec.NetworkAddressing{network(1, false)}, Published: []spec.PublishedRoute{p}}
+	}
+	connect, swap := map[bool][]time.Duration{}, map[bool][]time.Duration{}
+	for b.Loop() {
+		for _, sticky := range []bool{false, true} {
+			w.apply(routing(sticky, app[:3]))
+			connect[sticky] = append(connect[sticky], connects(b, w, 20000)...)
+			start := time.Now()
+			w.apply(routing(sticky, app))
+			swap[sticky] = append(swap[sticky], time.Since(start))
+		}
+	}
+	for sticky, name := range map[bool]string{false: "random", true: "sticky"} {
+		reportMedian(b, connect[sticky], "ms/connect-"+name)
+		reportMedian(b, swap[sticky], "ms/swap-"+name)
+	}
+}
+
 // BenchmarkAttach is one Attach and one Detach. Goal: 5 ms for Attach.
 func BenchmarkAttach(b *testing.B) {
 	testenv.Host(b, func() {

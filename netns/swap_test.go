@@ -67,33 +67,6 @@ func testSwapUnderLoad(t *testing.T, backend Backend) {
 	}
 }
 
-// TestShares: the backends get equal shares of real connections.
-func TestShares(t *testing.T) {
-	testenv.Host(t, func() {
-		w := newWorld(t, Auto)
-		one := network(1, false)
-		var replicas []spec.Backend
-		for i := range 3 {
-			replicas = append(replicas, w.start(fmt.Sprint("app", i), member(one, 10+i)).backend(0))
-		}
-		w.apply(spec.Routing{Networks: []spec.NetworkAddressing{one}, Published: published(8080, 80, replicas...)})
-		count := map[string]int{}
-		for range 300 {
-			a, err := testenv.Ask(w.Client, "tcp", netip.AddrPortFrom(w.HostAddr, 8080))
-			if err != nil {
-				t.Fatal(err)
-			}
-			count[a.Name]++
-		}
-		for i := range 3 {
-			// Binomial(300, 1/3) is within 100 +- 50 but for one run in 10^9.
-			if n := count[fmt.Sprint("app", i)]; n < 50 || n > 150 {
-				t.Errorf("shares of 300 connections are %v", count)
-			}
-		}
-	})
-}
-
 // TestTransfer: a large and a small transfer arrive byte by byte, through a
 // published port and a swap in the middle.
 func TestTransfer(t *testing.T) {
