@@ -30,7 +30,7 @@ func routes(d Desired, all []*view) spec.Routing {
 			if lease, ok := leaseOf(v.project.Record, v.Name, network); ok {
 				r.Services = append(r.Services, spec.ServiceRoute{
 					Project: v.project.Record.Name, Service: v.Name, Network: network,
-					Addr: lease.Addr, Addr6: lease.Addr6, Backends: targets(backends, network),
+					Addr: lease.Addr, Addr6: lease.Addr6, Sticky: v.Sticky, Backends: targets(backends, network),
 				})
 			}
 		}
@@ -38,7 +38,7 @@ func routes(d Desired, all []*view) spec.Routing {
 			r.Published = append(r.Published, spec.PublishedRoute{
 				Project: v.project.Record.Name, Service: v.Name,
 				HostIP: p.HostIP, Port: p.Published, Protocol: p.Protocol, Target: p.Target,
-				Allow: v.Allow, Backends: targets(backends, v.outside()),
+				Allow: v.Allow, Sticky: v.Sticky, Backends: targets(backends, v.outside()),
 			})
 		}
 	}
