@@ -174,6 +174,15 @@ func TestNetworkProbes(t *testing.T) {
 	}
 }
 
+// A check that says nothing leaves no colon behind.
+func TestSilentCheck(t *testing.T) {
+	silent := Network{Exec: func(context.Context, spec.ExecRequest, io.Writer) (int, error) { return 1, nil }}
+	err := silent.Probe(t.Context(), "r", netip.Addr{}, spec.Probe{Kind: spec.ProbeExec, Command: []string{"check"}})
+	if err == nil || err.Error() != "exec probe: check exited with 1" {
+		t.Errorf("got %v", err)
+	}
+}
+
 func closedPort(t *testing.T) uint16 {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

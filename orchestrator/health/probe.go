@@ -94,7 +94,8 @@ func (n Network) probeExec(ctx context.Context, replica string, argv []string) e
 		return fmt.Errorf("exec probe: %w", err)
 	}
 	if code != 0 {
-		return fmt.Errorf("exec probe: %s exited with %d: %s", argv[0], code, out.line())
+		text := fmt.Sprintf("exec probe: %s exited with %d: %s", argv[0], code, out.line())
+		return errors.New(strings.TrimSuffix(text, ": "))
 	}
 	return nil
 }
