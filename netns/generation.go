@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -18,24 +19,29 @@ import (
 // 20 µs, iptables-save at least 5 ms. Legacy tables have no such number.
 type reading struct {
 	mu         sync.Mutex
-	generation uint32 // 0 = nothing is kept
+	generation uint32    // 0 = nothing is kept
+	at         time.Time // when legacy tables were read
 	text       string
 	doc        rules.Document
 }
 
 // rules returns everything that iptables-save prints, and our part of it.
 func (p programs) rules(ctx context.Context) (string, rules.Document, error) {
+	r := p.last
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if p.legacy {
 		text, err := p.read(ctx)
-		return text, rules.Parse(text), err
+		if err != nil {
+			return "", nil, err
+		}
+		r.text, r.at = text, time.Now()
+		return text, rules.Parse(text), nil
 	}
 	before, err := rulesetGeneration()
 	if err != nil {
 		return "", nil, err
 	}
-	r := p.last
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	if before == r.generation {
 		return r.text, r.doc, nil
 	}
@@ -53,6 +59,25 @@ func (p programs) rules(ctx context.Context) (string, rules.Document, error) {
 		r.generation, r.text, r.doc = after, text, doc
 	}
 	return text, doc, nil
+}
+
+// legacyPoll is the time between two looks at legacy tables that nothing else
+// asks for.
+const legacyPoll = 30 * time.Second
+
+// lately is what rules returns as text, for legacy tables as old as legacyPoll.
+func (p programs) lately(ctx context.Context) (string, error) {
+	if text, ok := p.last.recent(); p.legacy && ok {
+		return text, nil
+	}
+	text, _, err := p.rules(ctx)
+	return text, err
+}
+
+func (r *reading) recent() (string, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text, !r.at.IsZero() && time.Since(r.at) < legacyPoll
 }
 
 // rulesetGeneration is the number of the present ruleset of this network

@@ -297,6 +297,7 @@ func TestDropRules(t *testing.T) {
 		w.wantNobody("DROP inserted", w.Client, "tcp", w.HostAddr, 8080)
 		w.wantProblems(1)
 		testenv.Run(t, "iptables", "-D", "FORWARD", "1")
+		w.wantProblems(0) // at once: nobody waits for a warning to go
 		testenv.Run(t, "iptables-legacy", "-P", "FORWARD", "DROP")
 		w.wantProblems(1)
 	})

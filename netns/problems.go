@@ -30,13 +30,14 @@ func (p programs) inUse() bool {
 // dropping rule before dunnage's in FORWARD, or rules in the backend that
 // dunnage doesn't use. A drop in either backend is final. dunnage respects
 // them and changes nothing. The list is empty when there is nothing to tell.
+// To ask often is cheap: see reading.
 func (n *Network) Problems(ctx context.Context) ([]string, error) {
 	var all []string
 	for _, p := range []programs{n.tables.v4, n.tables.v6, n.tables.other4, n.tables.other6} {
 		if !p.inUse() {
 			continue
 		}
-		text, err := p.read(ctx)
+		text, err := p.lately(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -38,9 +38,6 @@ const (
 	// lookAnyway is the longest time between two looks: what sends no event
 	// (rules that somebody flushed, a lost event) is seen after it.
 	lookAnyway = time.Second
-	// surroundings is the time between two looks at what others have set up
-	// on the host: it costs a run of iptables-save in each backend.
-	surroundings = 30 * time.Second
 	// afterFailure keeps a failing action from spinning the loop.
 	afterFailure = 100 * time.Millisecond
 )
@@ -73,19 +70,18 @@ type Loop struct {
 // memory is what the loop learns by looking and may lose: after a restart the
 // next looks find it again, at worst by beginning a drain anew.
 type memory struct {
-	applied   spec.Routing         // last routing that Apply reported done
-	draining  map[string]time.Time // replica -> first seen running and unnamed with connections
-	stopping  map[string]time.Time // replica -> stop signal sent
-	routed    map[string]time.Time // replica -> a rule was first seen to name its present process
-	names     map[string]string    // replica -> fingerprint of its hosts file
-	failures  map[string]failure   // replica -> failed actions on it
-	shown     map[string]spec.ReplicaState
-	pulling   map[string]bool          // image -> a repair pull runs
-	purge     map[string][]spec.Volume // project -> volumes to remove when it is down
-	problem   string                   // what keeps the loop from looking
-	foreign   []string                 // what others have set up against our traffic
-	foreignAt time.Time
-	failed    bool // some action of the last wave failed
+	applied  spec.Routing         // last routing that Apply reported done
+	draining map[string]time.Time // replica -> first seen running and unnamed with connections
+	stopping map[string]time.Time // replica -> stop signal sent
+	routed   map[string]time.Time // replica -> a rule was first seen to name its present process
+	names    map[string]string    // replica -> fingerprint of its hosts file
+	failures map[string]failure   // replica -> failed actions on it
+	shown    map[string]spec.ReplicaState
+	pulling  map[string]bool          // image -> a repair pull runs
+	purge    map[string][]spec.Volume // project -> volumes to remove when it is down
+	problem  string                   // what keeps the loop from looking
+	foreign  []string                 // what others have set up against our traffic
+	failed   bool                     // some action of the last wave failed
 }
 
 type failure struct {
@@ -200,20 +196,17 @@ func (l *Loop) trouble(err error) {
 	l.status.Store(&s)
 }
 
-// lookAround asks now and then what others have set up that may stop our
-// traffic. It is told, not fought.
+// lookAround asks what others have set up that may stop our traffic. It is
+// told, not fought.
 func (l *Loop) lookAround(ctx context.Context) {
-	if now := l.cfg.Clock.Now(); now.Sub(l.foreignAt) < surroundings {
-		return
-	} else {
-		l.foreignAt = now
-	}
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	limited, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	problems, err := l.cfg.Network.Problems(ctx)
-	if err != nil {
-		l.cfg.Log.Warn("look for foreign rules", "error", err)
+	problems, err := l.cfg.Network.Problems(limited)
+	if ctx.Err() != nil {
 		return
+	}
+	if err != nil {
+		problems = []string{fmt.Sprintf("can't look for foreign rules: %v", err)}
 	}
 	for _, p := range problems {
 		if !slices.Contains(l.foreign, p) {
