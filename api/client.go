@@ -144,6 +144,7 @@ func (c *Client) Logs(ctx context.Context, r spec.LogRequest, send func(spec.Log
 	q := url.Values{
 		"project": {r.Project},
 		"service": r.Services,
+		"replica": r.Replicas,
 		"tail":    {strconv.Itoa(r.Tail)},
 		"follow":  {strconv.FormatBool(r.Follow)},
 	}

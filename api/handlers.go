@@ -145,7 +145,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return invalid("follow=%q: true or false", r.FormValue("follow"))
 	}
-	q := spec.LogRequest{Project: r.FormValue("project"), Services: r.Form["service"], Tail: int(tail), Follow: follow}
+	q := spec.LogRequest{Project: r.FormValue("project"), Services: r.Form["service"], Replicas: r.Form["replica"], Tail: int(tail), Follow: follow}
 	if q.Project == "" {
 		return invalid("project is missing")
 	}

@@ -86,25 +86,19 @@ func (e *Engine) Tail(ctx context.Context, k spec.ReplicaKey, lines int) ([]stri
 }
 
 func (e *Engine) logSources(r spec.LogRequest) []logfile.Source {
-	services := r.Services
-	if len(services) == 0 {
-		entries, err := os.ReadDir(filepath.Join(e.cfg.StateDir, "logs", r.Project))
-		if err != nil { // nothing logged yet
-			return nil
-		}
-		for _, entry := range entries {
-			services = append(services, entry.Name())
-		}
+	services, err := os.ReadDir(filepath.Join(e.cfg.StateDir, "logs", r.Project))
+	if err != nil { // nothing logged yet
+		return nil
 	}
 	var out []logfile.Source
 	for _, s := range services {
-		out = append(out, e.serviceLogs(r.Project, s)...)
+		out = append(out, e.serviceLogs(r, s.Name())...)
 	}
 	return out
 }
 
-func (e *Engine) serviceLogs(project, service string) []logfile.Source {
-	paths, err := filepath.Glob(filepath.Join(e.cfg.StateDir, "logs", project, service, "*.log"))
+func (e *Engine) serviceLogs(r spec.LogRequest, service string) []logfile.Source {
+	paths, err := filepath.Glob(filepath.Join(e.cfg.StateDir, "logs", r.Project, service, "*.log"))
 	if err != nil {
 		return nil
 	}
@@ -113,6 +107,9 @@ func (e *Engine) serviceLogs(project, service string) []logfile.Source {
 	var newestAt time.Time
 	for _, path := range paths {
 		s := logfile.Source{Service: service, Replica: strings.TrimSuffix(filepath.Base(path), ".log"), Path: path}
+		if !r.Wants(service, s.Replica) {
+			continue
+		}
 		if _, ok := e.started.get(s.Replica); ok {
 			present = append(present, s)
 		}

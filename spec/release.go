@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -63,4 +64,10 @@ func Generation(c Container, digest string) string {
 // "<project>-<service>-<first 8 digits of the generation>-<n>".
 func ReplicaID(project, service, generation string, n int) string {
 	return fmt.Sprintf("%s-%s-%.8s-%d", project, service, generation, n)
+}
+
+// ShortReplica is a replica's name within its project, "web-1": its generation
+// left out, it goes from one release to the next.
+func ShortReplica(service, id string) string {
+	return service + "-" + id[strings.LastIndexByte(id, '-')+1:]
 }

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -230,12 +231,20 @@ type ExecRequest struct {
 	Cols       uint16   `json:"cols,omitempty"`
 }
 
-// LogRequest selects log lines. Tail -1 is everything, 0 nothing of the past.
+// LogRequest selects log lines: of the services and of the replicas, of all
+// where neither is named. Tail -1 is everything, 0 nothing of the past.
 type LogRequest struct {
 	Project  string
-	Services []string // empty = all
+	Services []string
+	Replicas []string // ReplicaKey.ID, or "<service>-<number>" for that number of any generation
 	Tail     int
 	Follow   bool
+}
+
+// Wants reports whether r selects the lines of a replica.
+func (r LogRequest) Wants(service, replica string) bool {
+	return len(r.Services)+len(r.Replicas) == 0 || slices.Contains(r.Services, service) ||
+		slices.Contains(r.Replicas, replica) || slices.Contains(r.Replicas, ShortReplica(service, replica))
 }
 
 // LogLine is one line, or part of a long line, that a replica wrote.

@@ -232,7 +232,7 @@ func (f *Fake) Logs(ctx context.Context, r spec.LogRequest, send func(spec.LogLi
 
 func (f *Fake) selectLines(r spec.LogRequest, from int) (out []spec.LogLine) {
 	for _, l := range f.lines[from:] {
-		if len(r.Services) == 0 || slices.Contains(r.Services, l.Service) {
+		if r.Wants(l.Service, l.Replica) {
 			out = append(out, l)
 		}
 	}

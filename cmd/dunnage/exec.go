@@ -22,8 +22,8 @@ func (p *program) execCommand() *cli.Command {
 		Name:      "exec",
 		Usage:     "run a command in a running replica",
 		ArgsUsage: "SERVICE|REPLICA COMMAND [ARG...]",
-		Description: "Runs in the first running replica of the service, or in the one that --index or its full name names. " +
-			"With a terminal at both ends the command gets one too. The exit code is the command's. " +
+		Description: "Runs in the first running replica of the service, or in the one that --index or its name names: " +
+			"web-1 as `logs` shows it, shop-web-1 as docker would, or in full as `ps` has it. With a terminal at both ends the command gets one too. The exit code is the command's. " +
 			"Flags stand before the command: what follows it is its own.\n\n" +
 			"Example:\n   dunnage exec web sh",
 		Flags: []cli.Flag{
@@ -77,17 +77,11 @@ func (p *program) variables(list []string) []string {
 	return out
 }
 
-// target finds the replica that exec is about: a full name, or a service of
-// the project.
+// target finds the replica that exec is about: by its own name, or by a service
+// of the project. A name that says the project needs no manifest.
 func (p *program) target(c *cli.Context, st spec.Status, name string) (string, error) {
-	for _, pr := range st.Projects {
-		for _, s := range pr.Services {
-			for _, r := range s.Replicas {
-				if r.Replica == name {
-					return name, nil
-				}
-			}
-		}
+	if found := calledInFull(st, name); len(found) > 0 {
+		return pickCalled(found, name)
 	}
 	project, err := p.findProject(c)
 	switch {
@@ -101,23 +95,44 @@ func (p *program) target(c *cli.Context, st spec.Status, name string) (string, e
 	case !found:
 		return "", noProject(project)
 	case !slices.Contains(services, name):
+		if called := selectReplicas(st, project, []string{name}); len(called) > 0 {
+			return pickCalled(called, name)
+		}
 		return "", fmt.Errorf("no service or replica %s%s", name, whereof(project, services))
 	}
-	return pick(selectReplicas(st, project, []string{name}), name, c.Int("index"))
+	index, problem := c.Int("index"), "service "+name+" has no running replica"
+	if index > 0 {
+		problem = fmt.Sprintf("%s %d", problem, index)
+	}
+	return pick(selectReplicas(st, project, []string{name}), index, problem)
 }
 
-// pick chooses among a service's replicas: one that takes connections before
-// one that only runs, then the lowest number.
-func pick(replicas []spec.ReplicaStatus, service string, index int) (string, error) {
+// calledInFull are the replicas whose name with the project is name.
+func calledInFull(st spec.Status, name string) []spec.ReplicaStatus {
+	return slices.DeleteFunc(selectReplicas(st, "", nil), func(r spec.ReplicaStatus) bool {
+		return name != r.Replica && name != r.Project+"-"+spec.ShortReplica(r.Service, r.Replica)
+	})
+}
+
+// pickCalled is pick among the generations of one number. Where "-" stands in
+// names, the same one may mean replicas of two services.
+func pickCalled(replicas []spec.ReplicaStatus, name string) (string, error) {
+	for _, r := range replicas {
+		if r.Project != replicas[0].Project || r.Service != replicas[0].Service {
+			return "", fmt.Errorf("%s may be %s or %s: use the full name", name, replicas[0].Replica, r.Replica)
+		}
+	}
+	return pick(replicas, 0, "replica "+name+" isn't running")
+}
+
+// pick chooses among replicas: one that takes connections before one that only
+// runs, then the lowest number. Where none runs, the error is problem.
+func pick(replicas []spec.ReplicaStatus, index int, problem string) (string, error) {
 	running := slices.DeleteFunc(slices.Clone(replicas), func(r spec.ReplicaStatus) bool {
 		return r.Pid == 0 || index > 0 && r.Number != index
 	})
 	if len(running) == 0 {
-		what := fmt.Sprintf("service %s has no running replica", service)
-		if index > 0 {
-			what = fmt.Sprintf("service %s has no running replica %d", service, index)
-		}
-		return "", &exitCode{code: exitError, err: errors.New(what), hint: "see `dunnage ps`"}
+		return "", &exitCode{code: exitError, err: errors.New(problem), hint: "see `dunnage ps`"}
 	}
 	slices.SortStableFunc(running, func(a, b spec.ReplicaStatus) int {
 		if a.Routed != b.Routed {

@@ -95,8 +95,12 @@ func why(op spec.Operation) string {
 	return text
 }
 
-// nextStep names where to look after a failure.
+// nextStep names where to look after a failure: at the replica that failed, by
+// its full name, since another of its number may run by now.
 func nextStep(op spec.Operation) string {
+	if op.Replica != "" {
+		return fmt.Sprintf("see `dunnage logs -p %s %s` and `dunnage ps -p %s`", op.Project, op.Replica, op.Project)
+	}
 	for _, s := range op.Services {
 		if s.Ready < s.Wanted {
 			return fmt.Sprintf("see `dunnage logs -p %s %s` and `dunnage ps -p %s`", op.Project, s.Name, op.Project)
@@ -108,16 +112,19 @@ func nextStep(op spec.Operation) string {
 func (p *program) printOutcome(op spec.Operation) error {
 	t := table{columns: []column{{name: "SERVICE"}, {name: "CHANGE"}, {name: "READY"}, {name: "TIME", drop: 1}, {name: "PORTS", drop: 2}}}
 	for _, s := range op.Services {
-		spent := "-"
+		spent, open := "", ""
 		if s.Duration > 0 {
 			spent = took(s.Duration.Std())
+		}
+		if s.Ready > 0 { // else nobody answers there
+			open = ports(s.Ports)
 		}
 		colour := green
 		if s.Ready < s.Wanted {
 			colour = red
 		}
 		t.rows = append(t.rows, row{
-			cells:   []string{printable(s.Name), string(s.Change), fmt.Sprintf("%d/%d", s.Ready, s.Wanted), spent, ports(s.Ports)},
+			cells:   []string{printable(s.Name), string(s.Change), fmt.Sprintf("%d/%d", s.Ready, s.Wanted), spent, open},
 			colours: map[int]int{2: colour},
 			below:   printable(s.Detail),
 		})

@@ -62,15 +62,12 @@ func (p *program) history(ctx context.Context, c *cli.Context, agent *api.Client
 func (p *program) historyTable(releases []spec.Release, desired int, image func(spec.PinnedImage) string) table {
 	t := table{columns: []column{{name: "RELEASE"}, {name: "STATE"}, {name: "AGE", drop: 1}, {name: "REASON", drop: 2}, {name: "IMAGES"}}}
 	for _, r := range releases {
-		mark, state := "", string(r.State)
+		mark := ""
 		if r.Number == desired {
 			mark = "*"
 		}
-		if state == "" {
-			state = "-"
-		}
 		t.rows = append(t.rows, row{
-			cells:   []string{fmt.Sprintf("%d%s", r.Number, mark), state, age(p.now(), r.Created), printable(r.Reason), images(r, image)},
+			cells:   []string{fmt.Sprintf("%d%s", r.Number, mark), string(r.State), age(p.now(), r.Created), printable(r.Reason), images(r, image)},
 			colours: map[int]int{1: releaseColours[r.State]},
 		})
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"hash/fnv"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,8 +18,8 @@ func (p *program) logsCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "logs",
 		Usage:     "print what replicas wrote",
-		ArgsUsage: "[SERVICE...]",
-		Description: "Prints the lines of a project's replicas in order of time. Bytes come out as they were written, " +
+		ArgsUsage: "[SERVICE|REPLICA...]",
+		Description: "Prints the lines of a project's replicas in order of time. A replica is named as the lines show it (web-1), or in full. Bytes come out as they were written, " +
 			"as `docker logs` does it: control sequences reach the terminal.\n\n" +
 			"After the verb, -f is --follow; a manifest is named before it (`dunnage -f FILE logs`) or with --file.\n\n" +
 			"Example:\n   dunnage logs web -f --tail 100",
@@ -46,7 +47,15 @@ func (p *program) logs(ctx context.Context, c *cli.Context, agent *api.Client) e
 	if err != nil {
 		return err
 	}
-	if err := p.wantServices(c, name, services); err != nil {
+	r := spec.LogRequest{Project: name, Tail: tail, Follow: c.Bool("follow")}
+	for _, arg := range c.Args().Slice() {
+		if replica := replicaOf(name, services, arg); replica != "" && !slices.Contains(services, arg) {
+			r.Replicas = append(r.Replicas, replica)
+		} else {
+			r.Services = append(r.Services, arg)
+		}
+	}
+	if err := p.wantServices(c, name, services, r.Services); err != nil {
 		return err
 	}
 	w := &logWriter{p: p, prefix: !c.Bool("no-log-prefix"), times: c.Bool("timestamps")}
@@ -54,7 +63,6 @@ func (p *program) logs(ctx context.Context, c *cli.Context, agent *api.Client) e
 	if c.Bool("json") {
 		write = p.logJSON
 	}
-	r := spec.LogRequest{Project: name, Services: c.Args().Slice(), Tail: tail, Follow: c.Bool("follow")}
 	return agent.Logs(ctx, r, write)
 }
 
@@ -110,18 +118,12 @@ func (w *logWriter) line(l spec.LogLine) error {
 func (w *logWriter) head(l spec.LogLine) string {
 	head := ""
 	if w.prefix {
-		head = w.p.paintOut(colourOf(l.Replica), shortName(l)+" |") + " "
+		head = w.p.paintOut(colourOf(l.Replica), printable(spec.ShortReplica(l.Service, l.Replica))+" |") + " "
 	}
 	if w.times {
 		head += l.At.UTC().Format(time.RFC3339Nano) + " "
 	}
 	return head
-}
-
-// shortName is "web-1" for the replica shop-web-1a2b3c4d-1.
-func shortName(l spec.LogLine) string {
-	number := l.Replica[strings.LastIndexByte(l.Replica, '-')+1:]
-	return printable(l.Service + "-" + number)
 }
 
 // colourOf gives a replica one of the six plain colours, always the same.

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 }
 
 // runAt is runMain with a clock that stands still and, if the script asks, a
-// narrow terminal that isn't one.
+// terminal of a given width at standard output.
 func runAt(at string) int {
 	now, err := time.Parse(time.RFC3339, at)
 	if err != nil {
@@ -41,6 +41,7 @@ func runAt(at string) int {
 	clock := func(p *program) {
 		p.now = func() time.Time { return now }
 		if w := os.Getenv("DUNNAGE_TEST_WIDTH"); w != "" {
+			p.terminal.stdout = true
 			p.terminal.width, _ = strconv.Atoi(w)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -51,7 +52,8 @@ func released(ctx context.Context, agent *api.Client, project string) ([]string,
 // replica now. A manifest that was never deployed is no mistake.
 func (p *program) checkNames(ctx context.Context, c *cli.Context, agent *api.Client, st spec.Status, project string) error {
 	services, found := deployed(st, project)
-	if project != "" && (!found || unknown(services, c.Args().Slice()) != "") {
+	asked := slices.DeleteFunc(c.Args().Slice(), func(name string) bool { return len(selectReplicas(st, project, []string{name})) > 0 })
+	if project != "" && (!found || unknown(services, asked) != "") {
 		more, err := released(ctx, agent, project)
 		switch {
 		case errors.Is(err, spec.ErrNotFound) && p.namedProject(c) == "" && !c.Args().Present():
@@ -62,14 +64,14 @@ func (p *program) checkNames(ctx context.Context, c *cli.Context, agent *api.Cli
 		}
 		services = append(services, more...)
 	}
-	return p.wantServices(c, project, services)
+	return p.wantServices(c, project, services, asked)
 }
 
-// wantServices checks a verb's arguments against the services there are.
-func (p *program) wantServices(c *cli.Context, project string, services []string) error {
+// wantServices checks what was asked for against the services there are.
+func (p *program) wantServices(c *cli.Context, project string, services, asked []string) error {
 	slices.Sort(services)
 	services = slices.Compact(services)
-	name := unknown(services, c.Args().Slice())
+	name := unknown(services, asked)
 	if name == "" {
 		return nil
 	}
@@ -84,6 +86,31 @@ func unknown(services, asked []string) string {
 		}
 	}
 	return ""
+}
+
+// replicaOf reads the name of a replica of one of the project's services, as
+// spec.LogRequest has it: "web-1", "shop-web-1" as docker has it, or the full
+// one; empty if name is none. It need not exist any more: its log may.
+func replicaOf(project string, services []string, name string) string {
+	for _, s := range services {
+		inFull, ok := strings.CutPrefix(name, project+"-"+s+"-")
+		generation, number, has := strings.Cut(inFull, "-")
+		switch {
+		case ok && has && len(generation) == 8 && isNumber(number):
+			return name
+		case ok && isNumber(inFull):
+			return s + "-" + inFull
+		}
+		if number, ok := strings.CutPrefix(name, s+"-"); ok && isNumber(number) {
+			return name
+		}
+	}
+	return ""
+}
+
+func isNumber(text string) bool {
+	_, err := strconv.ParseUint(text, 10, 31)
+	return err == nil
 }
 
 // whereof ends the sentence that something isn't there.

@@ -50,7 +50,7 @@ func (p *program) netLs(ctx context.Context, c *cli.Context, agent *api.Client) 
 }
 
 func networkRow(n spec.NetworkStatus) row {
-	subnet6, internal := "-", "no"
+	subnet6, internal := "", "no"
 	if n.Subnet6.IsValid() {
 		subnet6 = n.Subnet6.String()
 	}

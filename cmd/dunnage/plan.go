@@ -83,7 +83,7 @@ func previewRow(s spec.ServicePreview) row {
 	if s.From != s.To {
 		replicas = fmt.Sprintf("%d -> %d", s.From, s.To)
 	}
-	order := "-"
+	order := ""
 	if s.Change == spec.ChangeReplace {
 		order = string(s.Order)
 	}

@@ -16,9 +16,15 @@ func (p *program) psCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "ps",
 		Usage:     "list replicas",
-		ArgsUsage: "[SERVICE...]",
+		ArgsUsage: "[SERVICE|REPLICA...]",
 		Description: "Lists the replicas of the project, or of all projects where there is neither -p nor a manifest. " +
+			"A replica is named in full, or as web-1, or as shop-web-1. " +
+			"HEALTH is - where nothing but the process itself is looked at. " +
 			"PORTS are shown while the kernel's rules send them to the replica.\n\n" +
+			"What is wrong with a replica stands below it on a terminal, and on standard error where the output goes elsewhere: " +
+			"there it is one line a replica, with all columns. " +
+			"A narrow terminal shows replicas without their generation, then leaves out RESTARTS, AGE, RELEASE, PORTS, SERVICE, HEALTH and PROJECT, in this order; " +
+			"`--json` has everything.\n\n" +
 			"Example:\n   dunnage ps -p shop web",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "of all projects, even where there is a manifest"},
@@ -53,28 +59,41 @@ func (p *program) ps(ctx context.Context, c *cli.Context, agent *api.Client) err
 	case c.Bool("quiet"):
 		return p.printNames(replicas)
 	}
-	if err := p.write(p.replicaTable(replicas, name == "")); err != nil {
+	t := p.replicaTable(replicas, name == "", func(r spec.ReplicaStatus) string { return r.Replica })
+	if p.terminal.width > 0 && t.fullWidth() > p.terminal.width {
+		t = p.replicaTable(replicas, name == "", func(r spec.ReplicaStatus) string { return spec.ShortReplica(r.Service, r.Replica) })
+	}
+	if err := p.write(t); err != nil {
 		return err
 	}
-	p.tellWaiting(st, name)
+	p.tellProblems(st, name, c.Args().Slice())
 	return nil
 }
 
 // selectReplicas takes a project's replicas (empty = all) out of a snapshot,
-// and of them those of the services. It is never nil, for JSON's sake.
-func selectReplicas(st spec.Status, name string, services []string) []spec.ReplicaStatus {
+// and of them those that the arguments name. It is never nil, for JSON's sake.
+func selectReplicas(st spec.Status, project string, asked []string) []spec.ReplicaStatus {
 	out := []spec.ReplicaStatus{}
 	for _, pr := range st.Projects {
-		if name != "" && pr.Name != name {
+		if project != "" && pr.Name != project {
 			continue
 		}
 		for _, s := range pr.Services {
-			if len(services) == 0 || slices.Contains(services, s.Name) {
-				out = append(out, s.Replicas...)
+			for _, r := range s.Replicas {
+				if len(asked) == 0 || slices.Contains(asked, s.Name) || slices.ContainsFunc(asked, func(name string) bool { return isCalled(r, name) }) {
+					out = append(out, r)
+				}
 			}
 		}
 	}
 	return out
+}
+
+// isCalled reports whether name is one of the replica's: in full, "web-1" as
+// logs shows it, or "shop-web-1" as docker would.
+func isCalled(r spec.ReplicaStatus, name string) bool {
+	short := spec.ShortReplica(r.Service, r.Replica)
+	return name == r.Replica || name == short || name == r.Project+"-"+short
 }
 
 func (p *program) printNames(replicas []spec.ReplicaStatus) error {
@@ -86,25 +105,25 @@ func (p *program) printNames(replicas []spec.ReplicaStatus) error {
 	return nil
 }
 
-func (p *program) replicaTable(replicas []spec.ReplicaStatus, withProject bool) table {
+func (p *program) replicaTable(replicas []spec.ReplicaStatus, withProject bool, called func(spec.ReplicaStatus) string) table {
 	t := table{columns: []column{
-		{name: "SERVICE", drop: 6}, {name: "REPLICA"}, {name: "RELEASE", drop: 1}, {name: "STATE"}, {name: "HEALTH", drop: 5},
-		{name: "RESTARTS", drop: 3}, {name: "AGE", drop: 2}, {name: "PORTS", drop: 4},
+		{name: "SERVICE", drop: 3}, {name: "REPLICA"}, {name: "RELEASE", drop: 5}, {name: "STATE"}, {name: "HEALTH", drop: 2},
+		{name: "RESTARTS", drop: 7}, {name: "AGE", drop: 6}, {name: "PORTS", drop: 4},
 	}}
 	for _, r := range replicas {
-		health, colour := string(r.Health), stateColours[r.State]
-		if health == "" {
-			health = "-"
+		below := ""
+		if p.terminal.stdout {
+			below = p.replicaDetail(r)
 		}
 		t.rows = append(t.rows, row{
-			cells: []string{printable(r.Service), printable(r.Replica), fmt.Sprint(r.Release), string(r.State), health,
+			cells: []string{printable(r.Service), printable(called(r)), fmt.Sprint(r.Release), string(r.State), string(r.Health),
 				fmt.Sprint(r.Restarts), age(p.now(), r.Started), ports(r.Ports)},
-			colours: map[int]int{3: colour},
-			below:   p.replicaDetail(r),
+			colours: map[int]int{3: stateColours[r.State]},
+			below:   below,
 		})
 	}
 	if withProject {
-		t.columns = append([]column{{name: "PROJECT", drop: 7}}, t.columns...)
+		t.columns = append([]column{{name: "PROJECT", drop: 1}}, t.columns...)
 		for i, r := range replicas {
 			cells := append([]string{printable(r.Project)}, t.rows[i].cells...)
 			t.rows[i].cells, t.rows[i].colours = cells, map[int]int{4: stateColours[r.State]}
@@ -135,12 +154,20 @@ func (p *program) replicaDetail(r spec.ReplicaStatus) string {
 	return detail
 }
 
-// tellWaiting says why services aren't as wanted.
-func (p *program) tellWaiting(st spec.Status, name string) {
+// tellProblems says on stderr why services aren't as wanted, and what is wrong
+// with their replicas where that doesn't stand below them already.
+func (p *program) tellProblems(st spec.Status, project string, asked []string) {
 	for _, pr := range st.Projects {
+		if project != "" && pr.Name != project {
+			continue
+		}
 		for _, s := range pr.Services {
-			if (name == "" || pr.Name == name) && s.Waiting != "" {
-				line := printable(s.Name + " of " + pr.Name + ": " + s.Waiting)
+			replicas := selectReplicas(st, pr.Name, asked)
+			replicas = slices.DeleteFunc(replicas, func(r spec.ReplicaStatus) bool { return r.Service != s.Name })
+			if len(asked) > 0 && len(replicas) == 0 && !slices.Contains(asked, s.Name) {
+				continue
+			}
+			for _, line := range p.problems(pr.Name, s, replicas) {
 				if p.terminal.stderr { // a file gets it whole
 					line = p.fit(line)
 				}
@@ -148,4 +175,24 @@ func (p *program) tellWaiting(st spec.Status, name string) {
 			}
 		}
 	}
+}
+
+// problems says each thing about a service and its replicas once.
+func (p *program) problems(project string, s spec.ServiceStatus, replicas []spec.ReplicaStatus) (lines []string) {
+	waiting := printable(s.Waiting)
+	for _, r := range replicas {
+		detail, said := p.replicaDetail(r), printable(r.Detail)
+		inWaiting := said != "" && strings.Contains(waiting, said)
+		switch {
+		case detail == "":
+		case p.terminal.stdout && inWaiting:
+			waiting = "" // it stands in the table
+		case !p.terminal.stdout && !inWaiting:
+			lines = append(lines, printable(r.Replica)+": "+detail)
+		}
+	}
+	if waiting != "" {
+		lines = append([]string{printable(s.Name+" of "+project) + ": " + waiting}, lines...)
+	}
+	return lines
 }

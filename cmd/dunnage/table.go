@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -18,7 +19,7 @@ type column struct {
 }
 
 type row struct {
-	cells   []string
+	cells   []string    // an empty one is shown as -
 	colours map[int]int // by column
 	below   string      // a line of its own under the row, indented
 }
@@ -58,12 +59,12 @@ func (p *program) write(t table) error {
 func (p *program) line(b *strings.Builder, t table, r row, shown []int) {
 	used := 0
 	for k, i := range shown {
-		cell := r.cells[i]
+		cell := cmp.Or(r.cells[i], "-")
 		if p.terminal.width > 0 {
 			cell = truncate(cell, max(p.terminal.width-used, 0))
 		}
 		b.WriteString(p.paintOut(r.colours[i], cell))
-		if k == len(shown)-1 || allEmpty(r.cells, shown[k+1:]) {
+		if k == len(shown)-1 {
 			break // no blanks at the end of a line
 		}
 		pad := t.columnWidth(i) + gap - utf8.RuneCountInString(cell)
@@ -71,15 +72,6 @@ func (p *program) line(b *strings.Builder, t table, r row, shown []int) {
 		used += t.columnWidth(i) + gap
 	}
 	b.WriteByte('\n')
-}
-
-func allEmpty(cells []string, of []int) bool {
-	for _, i := range of {
-		if cells[i] != "" {
-			return false
-		}
-	}
-	return true
 }
 
 // fit shortens a line to the terminal.

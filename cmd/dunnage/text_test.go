@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,8 +94,31 @@ func TestWaitingFitsTheTerminal(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		p := program{stderr: &out, terminal: terminal{stderr: isTerminal, width: 20}}
-		if p.tellWaiting(st, "shop"); out.String() != want {
+		if p.tellProblems(st, "shop", nil); out.String() != want {
 			t.Errorf("%q, want %q", out.String(), want)
+		}
+	}
+}
+
+// TestProblemsOnce: what keeps a service waiting is often what is wrong with a
+// replica, which the table shows on a terminal.
+func TestProblemsOnce(t *testing.T) {
+	replica := spec.ReplicaStatus{Project: "shop", Service: "db", Replica: "shop-db-00000000-1", State: spec.StateUnhealthy, Detail: "no answer"}
+	for _, c := range []struct {
+		name, waiting string
+		onTerminal    bool
+		want          string
+	}{
+		{"in the table", "0 of 1 ready; shop-db-00000000-1: no answer", true, ""},
+		{"in the waiting", "0 of 1 ready; shop-db-00000000-1: no answer", false, "db of shop: 0 of 1 ready; shop-db-00000000-1: no answer"},
+		{"two things", "for cache, which isn't ready", true, "db of shop: for cache, which isn't ready"},
+		{"two things", "for cache, which isn't ready", false, "db of shop: for cache, which isn't ready\nshop-db-00000000-1: no answer"},
+		{"the replica alone", "", false, "shop-db-00000000-1: no answer"},
+	} {
+		p := program{terminal: terminal{stdout: c.onTerminal}}
+		got := strings.Join(p.problems("shop", spec.ServiceStatus{Name: "db", Waiting: c.waiting}, []spec.ReplicaStatus{replica}), "\n")
+		if got != c.want {
+			t.Errorf("%s, terminal %v: %q, want %q", c.name, c.onTerminal, got, c.want)
 		}
 	}
 }
