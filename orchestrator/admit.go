@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"dunnage/spec"
@@ -17,11 +19,11 @@ func (l *Loop) checkSources(ctx context.Context, p spec.Project) error {
 	var errs []error
 	for _, s := range p.Services {
 		for _, m := range s.Container.Mounts {
-			if m.Type != spec.MountBind || m.CreateHost {
+			if m.Type != spec.MountBind {
 				continue
 			}
-			if _, err := os.Stat(m.Source); err != nil {
-				errs = append(errs, fmt.Errorf("service %s: bind mount %s: %w; create it, or set create_host_path: true", s.Name, m.Target, err))
+			if err := checkSource(m); err != nil {
+				errs = append(errs, fmt.Errorf("service %s: bind mount %s: %w", s.Name, m.Target, err))
 			}
 		}
 	}
@@ -38,6 +40,29 @@ func (l *Loop) checkSources(ctx context.Context, p spec.Project) error {
 		}
 	}
 	return refused(errs)
+}
+
+// checkSource reports whether the source of a bind mount is there or can be
+// made, as far as the tree of the host tells.
+func checkSource(m spec.Mount) error {
+	_, err := os.Stat(m.Source)
+	switch {
+	case err == nil:
+		return nil
+	case !m.CreateHost:
+		return fmt.Errorf("%w; create it, or set create_host_path: true", err)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	for path := m.Source; ; path = filepath.Dir(path) {
+		if _, err := os.Lstat(path); err != nil {
+			continue // missing as well: to be made
+		}
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("%s is a symbolic link that leads nowhere; create what it points to, or remove it", path)
+		}
+		return nil
+	}
 }
 
 func refused(errs []error) error {
