@@ -33,6 +33,7 @@ func (p *program) app() *cli.App {
 		Action:                    func(c *cli.Context) error { return cli.ShowAppHelp(c) },
 	}
 	prepare(app.Commands)
+	cli.HelpPrinter = p.printHelp(app)
 	return app
 }
 

@@ -49,6 +49,8 @@ func (a *arranger) next(args []string) ([]string, error) {
 	case arg == "--":
 		a.positional = append(a.positional, args[1:]...)
 		return nil, a.complete()
+	case len(a.path) == 0 && (arg == "-v" || arg == "--version"):
+		return args[1:], a.verb("version")
 	case strings.HasPrefix(arg, "-") && arg != "-":
 		return a.flag(args)
 	case len(a.verbs) > 0:

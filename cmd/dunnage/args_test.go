@@ -33,6 +33,8 @@ func TestArrange(t *testing.T) {
 		"ps -h":                           "ps --help",
 		"-h":                              "--help",
 		"-H unix:///x ps":                 "--host=unix:///x ps",
+		"-v":                              "version",
+		"--version --json":                "version --json",
 		"stop -- -odd":                    "stop -- -odd",
 		"scale web=3 -d":                  "scale --detach -- web=3",
 		"":                                "",
@@ -51,6 +53,9 @@ func TestArrange(t *testing.T) {
 func TestArrangeRefuses(t *testing.T) {
 	app := newProgram().app()
 	for give, want := range map[string][2]string{
+		"bogus":           {`unknown verb "bogus"`, "see `dunnage --help`"},
+		"compose up":      {`unknown verb "compose"`, composeVerbs["compose"]},
+		"ps -v":           {"unknown flag -v of `dunnage ps`", "see `dunnage ps --help`"},
 		"lgos":            {`unknown verb "lgos"`, "did you mean logs?"},
 		"deploi":          {`unknown verb "deploi"`, "did you mean deploy?"},
 		"xyzzyx":          {`unknown verb "xyzzyx"`, "see `dunnage --help`"},

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/urfave/cli/v2"
@@ -52,6 +53,36 @@ func TestHelp(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestHelpFits: help is as wide as the terminal, and each verb's says that
+// there is more than its own flags.
+func TestHelpFits(t *testing.T) {
+	for _, width := range []int{40, 60, 80, 100} {
+		p := &program{terminal: terminal{width: width}}
+		app := p.app()
+		check := func(about any, name string) {
+			var b strings.Builder
+			p.printHelp(app)(&b, "", about)
+			text, _, _ := strings.Cut(b.String(), "\nExample:")
+			_, more, _ := strings.Cut(b.String(), "\nVerbs:")
+			for line := range strings.Lines(text + more) {
+				line = strings.TrimSuffix(line, "\n")
+				if utf8.RuneCountInString(line) > width && strings.Contains(strings.TrimSpace(line), "  ") {
+					t.Errorf("%s, %d columns: %q has %d", name, width, line, utf8.RuneCountInString(line))
+				}
+			}
+			if c, ok := about.(*cli.Command); ok {
+				for _, want := range []string{"Example:", "--file", "-p/--project-name", "`dunnage --help`"} {
+					if !strings.Contains(strings.Join(strings.Fields(b.String()), " "), want) {
+						t.Errorf("the help of %s lacks %s:\n%s", c.Name, want, b.String())
+					}
+				}
+			}
+		}
+		check(app, "dunnage")
+		walk(app.Commands, func(c *cli.Command) { check(c, c.Name) })
+	}
 }
 
 func walk(commands []*cli.Command, visit func(*cli.Command)) {

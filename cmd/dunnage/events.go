@@ -64,20 +64,24 @@ func (p *program) parseSince(text string) (time.Time, error) {
 	return t, nil
 }
 
-// eventText is an event as one line: when, what, where, and the words.
+// eventText is an event as one line: when, what, where, and what more there is
+// to say. A replica's name says its project and service.
 func eventText(e spec.Event) string {
-	words := []string{e.At.UTC().Format(time.RFC3339), fmt.Sprintf("%-9s", e.Kind)}
-	for _, w := range []string{e.Project, e.Service, e.Replica} {
-		if w != "" {
-			words = append(words, w)
-		}
+	where := e.Replica
+	if where == "" {
+		where = strings.TrimSpace(e.Project + " " + e.Service)
 	}
-	text := strings.Join(words, " ")
+	text := e.Message
 	if e.Pull != nil {
-		text += fmt.Sprintf(" %s %s %s", e.Pull.Image, e.Pull.Layer, e.Pull.State)
+		text = strings.Join(strings.Fields(e.Pull.Image+" "+e.Pull.Layer+" "+e.Pull.State), " ")
 	}
-	if e.Message != "" {
-		text += ": " + e.Message
+	for _, said := range []string{e.Replica + " ", e.Service + ": ", "is " + string(e.Kind), ": "} {
+		text = strings.TrimPrefix(text, said)
 	}
-	return printable(text)
+	if text = strings.TrimSpace(text); where == "" {
+		where = text
+	} else if text != "" && text != string(e.Kind) {
+		where += ": " + text
+	}
+	return printable(fmt.Sprintf("%s %-9s %s", e.At.UTC().Format(time.RFC3339), e.Kind, where))
 }

@@ -5,6 +5,7 @@ import "strings"
 // What people type who know Compose and Docker, and what does it here.
 var (
 	composeVerbs = map[string]string{
+		"compose": "the verbs stand alone here: `dunnage deploy` is `docker compose up -d`, `dunnage --help` lists them",
 		"up":      "`dunnage deploy` makes this host run what the manifest declares",
 		"create":  "`dunnage deploy` makes this host run what the manifest declares",
 		"run":     "`dunnage exec SERVICE COMMAND` runs a command in a running replica",

@@ -122,3 +122,37 @@ func TestProblemsOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestEventText: a name or a word that has been said isn't said again.
+func TestEventText(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	const replica = "shop-web-0a1b2c3d-1"
+	for _, c := range []struct {
+		event spec.Event
+		want  string
+	}{
+		{spec.Event{Kind: spec.EventCreated, Message: replica + " created"}, "created   " + replica},
+		{spec.Event{Kind: spec.EventReady, Message: replica + " is ready"}, "ready     " + replica},
+		{spec.Event{Kind: spec.EventUnhealthy, Message: replica + " is unhealthy: no answer"}, "unhealthy " + replica + ": no answer"},
+		{spec.Event{Kind: spec.EventExited, Message: replica + " exited with code 1"}, "exited    " + replica + ": exited with code 1"},
+	} {
+		c.event.At, c.event.Project, c.event.Service, c.event.Replica = at, "shop", "web", replica
+		if got, want := eventText(c.event), "2026-01-02T03:04:05Z "+c.want; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	for _, c := range []struct {
+		event spec.Event
+		want  string
+	}{
+		{spec.Event{Kind: spec.EventRouted, Project: "shop", Service: "web", Message: "connections go to 2 replicas"}, "routed    shop web: connections go to 2 replicas"},
+		{spec.Event{Kind: spec.EventRelease, Project: "shop", Message: "release 3: deploy"}, "release   shop: release 3: deploy"},
+		{spec.Event{Kind: spec.EventPull, Project: "shop", Pull: &spec.PullProgress{Image: "a:1", State: "ready"}}, "pull      shop: a:1 ready"},
+		{spec.Event{Kind: spec.EventProblem, Message: "containerd: no answer"}, "problem   containerd: no answer"},
+	} {
+		c.event.At = at
+		if got, want := eventText(c.event), "2026-01-02T03:04:05Z "+c.want; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

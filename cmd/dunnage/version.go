@@ -19,7 +19,7 @@ func (p *program) versionCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "version",
 		Usage:       "print the versions of this program and of the agent",
-		Description: "Example:\n   dunnage version",
+		Description: "`dunnage --version` and `dunnage -v` are the same.\n\nExample:\n   dunnage version",
 		Flags:       []cli.Flag{jsonFlag()},
 		Action:      p.withAgent(p.showVersion),
 	}
