@@ -72,27 +72,57 @@ func (e *Engine) Resolve(ctx context.Context, ref string) (spec.PinnedImage, err
 
 // Load stores and unpacks the images of an archive, as `docker save` or as an
 // OCI layout in a tar file, plain or with gzip, and returns them sorted by
-// reference.
+// reference. When one of them fails, no name is new or means another image.
 func (e *Engine) Load(ctx context.Context, archive io.Reader) ([]spec.Image, error) {
 	ctx, release, err := e.leaseFor(ctx, "load-"+rand.Text(), pullLease)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
+	before, err := e.client.ImageService().List(ctx)
+	if err != nil {
+		return nil, e.wrap(ctx, err, "list images")
+	}
 	imported, err := e.importArchive(ctx, archive)
 	if err != nil {
 		return nil, err
 	}
+	out, err := e.unpackAll(ctx, imported)
+	if err != nil {
+		return nil, errors.Join(err, e.putBack(ctx, imported, before))
+	}
+	return out, nil
+}
+
+func (e *Engine) unpackAll(ctx context.Context, imported []images.Image) ([]spec.Image, error) {
 	var out []spec.Image
 	for _, img := range imported {
 		loaded, err := e.unpackImage(ctx, img)
 		if err != nil {
-			return nil, errors.Join(err, e.forget(ctx, img.Name))
+			return nil, err
 		}
 		out = append(out, loaded)
 	}
 	sortImages(out)
 	return out, e.syncStore(ctx)
+}
+
+// putBack makes the names of the imported mean what they meant before, also
+// when the caller's time is up.
+func (e *Engine) putBack(ctx context.Context, imported, before []images.Image) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.RPCTimeout)
+	defer cancel()
+	var errs []error
+	for _, img := range imported {
+		i := slices.IndexFunc(before, func(b images.Image) bool { return b.Name == img.Name })
+		if i < 0 {
+			errs = append(errs, e.forget(ctx, img.Name))
+			continue
+		}
+		_, err := e.client.ImageService().Update(ctx, before[i])
+		errs = append(errs, e.wrap(ctx, err, "put image %s back", img.Name))
+	}
+	return errors.Join(errs...)
 }
 
 // importArchive stores an archive's blobs and names its images.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"dunnage/internal/testenv"
 	"dunnage/spec"
@@ -114,4 +115,26 @@ func tarOf(t *testing.T, files ...string) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// An archive of which one image can't be used changes no name.
+func TestLoadAllOrNothing(t *testing.T) {
+	b := newBench(t)
+	before := b.app()
+	other, err := mutate.ConfigFile(testenv.AppImage(t, "3"), &v1.ConfigFile{OS: "linux", Architecture: "s390x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.Load(b.ctx, testenv.Archive(t, map[string]v1.Image{
+		"example.org/a:1": testenv.AppImage(t, "2"), appRef: testenv.AppImage(t, "2"), "example.org/b:1": other, "example.org/c:1": testenv.AppImage(t, "4"),
+	}))
+	if !errors.Is(err, spec.ErrRefused) || !strings.Contains(err.Error(), "example.org/b:1") {
+		t.Errorf("got %v", err)
+	}
+	if list, err := b.ListImages(b.ctx); err != nil || len(list) != 1 || list[0].Ref != appRef || list[0].Digest != before.Digest {
+		t.Errorf("images are %+v (%v), want %s as before", list, err, before.Pinned())
+	}
+	if _, err := b.Resolve(b.ctx, appRef); err != nil {
+		t.Error(err)
+	}
 }
