@@ -54,7 +54,7 @@ func (e *Engine) create(ctx context.Context, r spec.CreateRequest, image *stored
 			}
 		}
 	}
-	layers, err := e.prepareSnapshot(ctx, r, image)
+	layers, err := e.prepareSnapshot(ctx, r.ID, r.Image.Pinned(), image)
 	if err != nil {
 		return err
 	}
@@ -92,17 +92,17 @@ func (e *Engine) leaseFor(ctx context.Context, id string, life time.Duration) (c
 
 // prepareSnapshot makes the writable layer anew: one without a container is
 // the rest of a crash.
-func (e *Engine) prepareSnapshot(ctx context.Context, r spec.CreateRequest, image *storedImage) ([]mount.Mount, error) {
+func (e *Engine) prepareSnapshot(ctx context.Context, id, ref string, image *storedImage) ([]mount.Mount, error) {
 	s := e.client.SnapshotService(e.cfg.Snapshotter)
-	mounts, err := s.Prepare(ctx, r.ID, image.chain, rootLabel)
+	mounts, err := s.Prepare(ctx, id, image.chain, rootLabel)
 	if errdefs.IsAlreadyExists(err) {
-		if err := s.Remove(ctx, r.ID); err != nil && !errdefs.IsNotFound(err) {
+		if err := s.Remove(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 			return nil, e.wrap(ctx, err, "remove the writable layer that a crash left")
 		}
-		mounts, err = s.Prepare(ctx, r.ID, image.chain, rootLabel)
+		mounts, err = s.Prepare(ctx, id, image.chain, rootLabel)
 	}
 	if err != nil {
-		return nil, e.wrap(ctx, err, "make writable layer over image %s (is it unpacked?)", r.Image.Pinned())
+		return nil, e.wrap(ctx, err, "make writable layer over image %s (is it unpacked?)", ref)
 	}
 	return mounts, syncLayer(mounts)
 }

@@ -236,6 +236,39 @@ func TestHalfMade(t *testing.T) {
 	}
 }
 
+// TestLostLayer: a container whose writable layer somebody removed starts on a
+// new one, also with an engine that hasn't met its image yet.
+func TestLostLayer(t *testing.T) {
+	b := newBench(t)
+	r := request(b.app(), 1, "serve", "8080")
+	b.run(r)
+	b.awaitReady(r)
+	for _, lost := range []string{"while it runs", "before its start"} {
+		if lost == "before its start" {
+			if err := b.Signal(b.ctx, r.ID, "SIGKILL"); err != nil {
+				t.Fatal(err)
+			}
+			b.awaitPhase(r.ID, spec.PhaseExited)
+			b.connect()
+		}
+		if err := b.client.SnapshotService(b.cfg.Snapshotter).Remove(b.ctx, r.ID); err != nil && !isNotFound(err) {
+			t.Fatal(err)
+		}
+		if err := b.Start(b.ctx, r.ID); err != nil {
+			t.Fatalf("lost %s: %v", lost, err)
+		}
+		if i := b.instance(r.ID); i.Phase != spec.PhaseRunning {
+			t.Errorf("lost %s: %+v", lost, i)
+		}
+	}
+	if code, _, stderr := b.exec(r.ID, "", "/testapp", "write", "/new", "x"); code != 0 {
+		t.Errorf("write to the new layer: %d, %s", code, stderr)
+	}
+	if err := b.Remove(b.ctx, r.ID); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestCreatedTask: an agent killed between making and starting a task.
 func TestCreatedTask(t *testing.T) {
 	b := newBench(t)

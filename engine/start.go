@@ -85,9 +85,9 @@ func (e *Engine) start(ctx context.Context, c containers.Container) error {
 	if err != nil {
 		return err
 	}
-	rootfs, err := e.client.SnapshotService(c.Snapshotter).Mounts(ctx, c.SnapshotKey)
+	rootfs, err := e.writableLayer(ctx, c)
 	if err != nil {
-		return e.wrap(ctx, err, "find its writable layer")
+		return err
 	}
 	root, closeRoot := lazyRoot(func() ([]mount.Mount, error) { return rootfs, nil })
 	defer closeRoot()
@@ -102,6 +102,25 @@ func (e *Engine) start(ctx context.Context, c containers.Container) error {
 		return err
 	}
 	return e.run(ctx, c.ID, rootfs, log)
+}
+
+// writableLayer is the container's. One that somebody removed is made anew:
+// what was in it is lost either way, and a replica that can never start again
+// would hold up every deploy and rollback.
+func (e *Engine) writableLayer(ctx context.Context, c containers.Container) ([]mount.Mount, error) {
+	mounts, err := e.client.SnapshotService(c.Snapshotter).Mounts(ctx, c.SnapshotKey)
+	if !errdefs.IsNotFound(err) {
+		return mounts, e.wrap(ctx, err, "find its writable layer")
+	}
+	_, dgst, err := canonical(c.Image)
+	if err != nil {
+		return nil, err
+	}
+	image, err := e.toRun(ctx, dgst.String())
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", c.Image, err)
+	}
+	return e.prepareSnapshot(ctx, c.ID, c.Image, image)
 }
 
 // run makes the task and starts it. The start record is written in between:
