@@ -43,7 +43,7 @@ func (e *Engine) Create(ctx context.Context, r spec.CreateRequest) error {
 // says so; what the mounts need comes last, because Start makes it again if it
 // is missing.
 func (e *Engine) create(ctx context.Context, r spec.CreateRequest, image *storedImage) error {
-	rec := record{Mounts: allMounts(r.Container.Mounts, image.config), StopSignal: stopSignal(r.Container, image.config)}
+	rec := record{Mounts: allMounts(r.Container.Mounts, image.config), StopSignal: stopSignal(r.Container, image.config), Limits: r.Limits, TTY: r.Container.TTY}
 	if _, err := parseSignal(rec.StopSignal); err != nil {
 		return err
 	}
@@ -63,6 +63,9 @@ func (e *Engine) create(ctx context.Context, r spec.CreateRequest, image *stored
 		return err
 	}
 	defer root.Close() //nolint:errcheck // read only
+	if err := e.writeFiles(r); err != nil {
+		return err
+	}
 	if err := e.putContainer(ctx, r, rec, image, root); err != nil {
 		return err
 	}
@@ -142,9 +145,11 @@ func (e *Engine) putContainer(ctx context.Context, r spec.CreateRequest, rec rec
 	if err != nil {
 		return err
 	}
+	labels := labelsOf(r.ReplicaKey)
+	labels[labelLimits] = r.Limits.Fingerprint()
 	_, err = e.client.ContainerService().Create(ctx, containers.Container{
 		ID:          r.ID,
-		Labels:      labelsOf(r.ReplicaKey),
+		Labels:      labels,
 		Image:       r.Image.Pinned(),
 		Runtime:     containers.RuntimeInfo{Name: runtimeName},
 		Spec:        body,
@@ -159,6 +164,8 @@ func (e *Engine) putContainer(ctx context.Context, r spec.CreateRequest, rec rec
 type record struct {
 	Mounts     []spec.Mount `json:"mounts,omitempty"` // with the image's VOLUMEs
 	StopSignal string       `json:"stop_signal"`
+	Limits     spec.Limits  `json:"limits,omitzero"`
+	TTY        bool         `json:"tty,omitempty"`
 }
 
 const (

@@ -191,7 +191,7 @@ func (b *bench) awaitReady(r spec.CreateRequest) {
 	defer cancel()
 	ready := errors.New("ready")
 	err := b.Logs(ctx, spec.LogRequest{Project: r.Project, Services: []string{r.Service}, Tail: -1, Follow: true}, func(l spec.LogLine) error {
-		if l.Replica == r.ID && string(l.Text) == "ready" {
+		if l.Replica == r.ID && strings.TrimRight(string(l.Text), "\r") == "ready" {
 			return ready
 		}
 		return nil

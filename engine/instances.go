@@ -43,7 +43,7 @@ func (e *Engine) Instances(ctx context.Context) ([]spec.Instance, error) {
 // instance joins what containerd says with what the kernel and the start
 // record say.
 func (e *Engine) instance(c containers.Container, t *task.Process) spec.Instance {
-	i := spec.Instance{ReplicaKey: keyOf(c), Image: c.Image}
+	i := spec.Instance{ReplicaKey: keyOf(c), Image: c.Image, Limits: c.Labels[labelLimits]}
 	switch t.GetStatus() {
 	case task.Status_CREATED:
 		i.Phase = spec.PhaseCreated
@@ -113,6 +113,7 @@ const (
 	labelService    = "dunnage/service"
 	labelGeneration = "dunnage/generation"
 	labelNumber     = "dunnage/number"
+	labelLimits     = "dunnage/limits" // the fingerprint; not part of the key
 
 	ownedFilter = `labels."` + labelProject + `"`
 )

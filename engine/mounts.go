@@ -42,6 +42,7 @@ func (e *Engine) mounts(r spec.CreateRequest, image ocispec.ImageConfig) ([]spec
 		}
 		own = append(own, o)
 	}
+	own = append(own, e.contentMounts(r)...)
 	out := slices.Concat(systemMounts(r.Container.ShmSize), fileMounts(r.Files))
 	out = slices.DeleteFunc(out, func(m specs.Mount) bool {
 		return slices.ContainsFunc(own, func(o specs.Mount) bool { return o.Destination == m.Destination })

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -11,11 +12,9 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/containers"
-	"github.com/containerd/containerd/v2/pkg/apparmor"
 	"github.com/containerd/containerd/v2/pkg/cap"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
-	"github.com/moby/profiles/seccomp"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -46,7 +45,7 @@ func (e *Engine) ociSpec(ctx context.Context, r spec.CreateRequest, image *store
 	}
 	s.Root = &specs.Root{Path: "rootfs", Readonly: r.Container.ReadOnly}
 	s.Hostname = r.Hostname
-	s.Annotations = r.Container.Labels
+	s.Annotations = annotations(r.Container)
 	if err := setProcess(s.Process, r, image.config, root); err != nil {
 		return nil, err
 	}
@@ -54,16 +53,22 @@ func (e *Engine) ociSpec(ctx context.Context, r spec.CreateRequest, image *store
 		return nil, err
 	}
 	s.Linux.CgroupsPath = filepath.Join("/", e.cfg.Namespace, r.ID)
-	limit := int64(pidsLimit)
-	s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &limit}
+	if err := e.setResources(s, r.Limits); err != nil {
+		return nil, err
+	}
 	setNamespaces(s.Linux, r.NetNS)
-	if s.Linux.Seccomp, err = seccomp.GetDefaultProfile(s); err != nil { // after the capabilities: it depends on them
-		return nil, fmt.Errorf("make seccomp profile: %w", err)
+	return s, confine(ctx, s, r.Container)
+}
+
+// annotations are for the runtime and its hooks; labels are among them, as
+// under Docker.
+func annotations(c spec.Container) map[string]string {
+	out := maps.Clone(c.Labels)
+	if out == nil {
+		return c.Annotations
 	}
-	if apparmor.HostSupports() {
-		s.Process.ApparmorProfile = apparmorProfile
-	}
-	return s, nil
+	maps.Copy(out, c.Annotations)
+	return out
 }
 
 func setProcess(p *specs.Process, r spec.CreateRequest, image ocispec.ImageConfig, root *rootView) error {
@@ -78,18 +83,24 @@ func setProcess(p *specs.Process, r spec.CreateRequest, image ocispec.ImageConfi
 	if p.User, err = lookUpUser(root, name); err != nil {
 		return err
 	}
+	if err := addGroups(&p.User, root, r.Container.GroupAdd); err != nil {
+		return err
+	}
 	caps, err := capabilities(r.Container)
 	if err != nil {
 		return err
 	}
 	p.Capabilities = processCaps(caps, p.User.UID)
-	p.NoNewPrivileges = true
-	p.Env = environment(r.Hostname, image.Env, r.Container.Environment)
+	env := image.Env
+	if p.Terminal = r.Container.TTY; p.Terminal {
+		env = slices.Concat([]string{"TERM=xterm"}, env)
+	}
+	p.Env = environment(r.Hostname, env, r.Container.Environment)
 	p.Cwd = workingDir(r.Container, image)
 	p.Rlimits = rlimits(r.Container.Ulimits)
 	// Set, because the shim's own value, which protects the shim, would be
 	// inherited.
-	score := 0
+	score := r.Container.OOMScoreAdj
 	p.OOMScoreAdj = &score
 	return nil
 }

@@ -101,7 +101,7 @@ func (e *Engine) start(ctx context.Context, c containers.Container) error {
 	if err != nil {
 		return err
 	}
-	return e.run(ctx, c.ID, rootfs, log)
+	return e.run(ctx, c.ID, rootfs, log, rec.TTY)
 }
 
 // writableLayer is the container's. One that somebody removed is made anew:
@@ -125,9 +125,9 @@ func (e *Engine) writableLayer(ctx context.Context, c containers.Container) ([]m
 
 // run makes the task and starts it. The start record is written in between:
 // once the process runs, its loss must not look like "never started".
-func (e *Engine) run(ctx context.Context, id string, rootfs []mount.Mount, log string) error {
+func (e *Engine) run(ctx context.Context, id string, rootfs []mount.Mount, log string, tty bool) error {
 	made, err := e.makeTask(ctx, &tasks.CreateTaskRequest{
-		ContainerID: id, Rootfs: protoMounts(rootfs), Stdout: log, Stderr: log,
+		ContainerID: id, Rootfs: protoMounts(rootfs), Stdout: log, Stderr: log, Terminal: tty,
 	})
 	if err != nil {
 		return errors.Join(e.startError(ctx, err), e.dropTask(ctx, id))

@@ -92,10 +92,12 @@ func (e *Engine) remove(ctx context.Context, id string) error {
 	if err != nil && !errdefs.IsNotFound(err) {
 		return e.wrap(ctx, err, "find its container")
 	}
-	// The anonymous volumes and the layer go first: after a crash here the
+	// The anonymous volumes, the files and the layer go first: after a crash here the
 	// container is still listed, and removed again.
-	if err := removeTree(filepath.Join(e.cfg.anonymousDir(), id)); err != nil {
-		return err
+	for _, dir := range []string{filepath.Join(e.cfg.anonymousDir(), id), e.cfg.filesDir(id)} {
+		if err := removeTree(dir); err != nil {
+			return err
+		}
 	}
 	err = e.client.SnapshotService(e.cfg.Snapshotter).Remove(ctx, id)
 	if err != nil && !errdefs.IsNotFound(err) {

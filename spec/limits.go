@@ -1,5 +1,12 @@
 package spec
 
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+)
+
 // Limits bound what a replica may use. They are not part of its generation:
 // a change is applied to running replicas. Zero means no limit, but for Pids.
 type Limits struct {
@@ -21,4 +28,17 @@ type BlockLimit struct {
 	WriteBps  uint64 `json:"write_bps,omitempty"` // bytes a second
 	ReadIOPS  uint64 `json:"read_iops,omitempty"`
 	WriteIOPS uint64 `json:"write_iops,omitempty"`
+}
+
+// Fingerprint tells limits apart. It is empty for none at all.
+func (l Limits) Fingerprint() string {
+	b, err := json.Marshal(l)
+	if err != nil { // only a number that JSON can't encode could cause it
+		panic(fmt.Sprintf("encode limits: %v", err))
+	}
+	if string(b) == "{}" {
+		return ""
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:8])
 }

@@ -36,6 +36,7 @@ type Instance struct {
 	ExitedAt  time.Time `json:"exited_at,omitzero"`
 	ExitCode  int       `json:"exit_code,omitempty"`
 	OOM       bool      `json:"oom,omitempty"`
+	Limits    string    `json:"limits,omitempty"` // Limits.Fingerprint() of those in force
 }
 
 // CreateRequest is all that the engine needs to create a replica's container.
@@ -43,6 +44,7 @@ type CreateRequest struct {
 	ReplicaKey
 	Image     PinnedImage
 	Container Container
+	Limits    Limits
 	Hostname  string
 	NetNS     string    // path of the bind-mounted network namespace
 	Files     HostFiles // mounted over the image's

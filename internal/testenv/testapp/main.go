@@ -41,6 +41,11 @@ var commands = map[string]func(args []string) error{
 	"listen":   listen,   // listen ADDR: binds the address and ends
 	"winsize":  winsize,  // winsize ROWS COLS: waits until the terminal has this size
 	"alloc":    alloc,    // alloc MIB: touches so much memory, then sleeps
+	"burn":     burn,     // burn N: keeps N threads busy for ever
+	"forks":    forks,    // forks N: N children that sleep, or as many as the kernel allows; says how many
+	"statfs":   statfs,   // statfs PATH: the size of the file system there in bytes
+	"nofile":   nofile,   // nofile: the hard limit of open files; Go raises the soft one
+	"tty":      tty,      // tty: says which of stdin, stdout and stderr are terminals, then reads stdin to its end
 }
 
 func main() {
@@ -277,5 +282,6 @@ func listen(args []string) error {
 func alloc(args []string) error {
 	b := bytes.Repeat([]byte{1}, number(args, 0, 1)<<20)
 	fmt.Println("touched", len(b))
+	fmt.Println("ready")
 	return sleep([]string{"1h"})
 }
