@@ -42,6 +42,7 @@ func (e *Engine) Pull(ctx context.Context, ref string, progress func(spec.PullPr
 			return found, err
 		}
 	}
+	p.state("", "resolving", 0, 0) // a slow registry answers after minutes
 	img, err := p.run(ctx)
 	if err != nil {
 		return spec.PinnedImage{}, err

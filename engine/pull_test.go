@@ -128,7 +128,7 @@ func TestPull(t *testing.T) {
 	if err != nil || pinned.Ref != ref || !strings.HasPrefix(pinned.Digest, "sha256:") || pinned.Size == 0 {
 		t.Fatalf("%+v, %v", pinned, err)
 	}
-	for _, s := range []string{"waiting", "done", "unpacking", "ready"} {
+	for _, s := range []string{"resolving", "waiting", "done", "unpacking", "ready"} {
 		if !states[s] {
 			t.Errorf("state %q was not reported: %v", s, states)
 		}

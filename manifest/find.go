@@ -23,6 +23,9 @@ var (
 	overrideNames = []string{"compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"}
 )
 
+// FileNames lists the names that are looked for, for people.
+func FileNames() string { return strings.Join(fileNames, ", ") }
+
 // searchDir is where the manifest is looked for, and the .env that may name it.
 func (o Options) searchDir() string { return cmp.Or(o.ProjectDir, o.WorkingDir) }
 
@@ -118,7 +121,7 @@ func findSources(o Options, env map[string]string, r *report) ([]source, error) 
 		files = discover(o.searchDir(), r)
 	}
 	if len(files) == 0 {
-		return nil, notFound(fmt.Sprintf("no manifest: none of %s in %s or above; name one with -f", strings.Join(fileNames, ", "), o.searchDir()))
+		return nil, notFound(fmt.Sprintf("no manifest: none of %s in %s or above; name one with -f", FileNames(), o.searchDir()))
 	}
 	sources := make([]source, 0, len(files))
 	for _, f := range files {

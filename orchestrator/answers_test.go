@@ -102,3 +102,18 @@ func TestUnknownProject(t *testing.T) {
 	check("shp", "did you mean shop? Projects here: blog, shop")
 	check("payments", "projects here: blog, shop")
 }
+
+// The images of a release are told as people call it, not as the engine's lease.
+func TestImageUsers(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	ask(t, s, one("shop", "fast"))
+	ask(t, s, one("shop", "slow"))
+	var users []string
+	for _, names := range s.loop.ImageUsers() {
+		users = append(users, names...)
+	}
+	if slices.Sort(users); !slices.Equal(users, []string{"shop release 1", "shop release 2"}) {
+		t.Errorf("%q", users)
+	}
+}

@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"fmt"
 
 	"dunnage/spec"
 )
@@ -42,7 +43,7 @@ func (l *Loop) ImageUsers() map[string][]string {
 				d := r.Images[s.Name].Digest
 				if !seen[d] {
 					seen[d] = true
-					out[d] = append(out[d], retainName(name, r.Number))
+					out[d] = append(out[d], fmt.Sprintf("%s release %d", name, r.Number))
 				}
 			}
 		}

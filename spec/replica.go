@@ -92,7 +92,7 @@ const (
 	HealthStarting  Health = "starting" // no probe has passed yet
 	HealthHealthy   Health = "healthy"
 	HealthUnhealthy Health = "unhealthy"
-	HealthUnknown   Health = "" // not running, or not looked at since the agent started
+	HealthUnknown   Health = "" // not running, not looked at since the agent started, or, in a status, nothing to look at but the process
 )
 
 // ProbeTarget is a process to be probed.

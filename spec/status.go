@@ -118,7 +118,7 @@ type Event struct {
 type PullProgress struct {
 	Image  string `json:"image"`
 	Layer  string `json:"layer,omitempty"` // digest
-	State  string `json:"state"`           // waiting, downloading, done, exists, unpacking, ready
+	State  string `json:"state"`           // of a layer: waiting, downloading, done, exists; of an image: resolving, unpacking, ready
 	Offset int64  `json:"offset,omitempty"`
 	Total  int64  `json:"total,omitempty"`
 }

@@ -24,6 +24,7 @@ func (f *Fake) Pull(_ context.Context, ref string, progress func(spec.PullProgre
 	if strings.Contains(ref, "missing") {
 		return spec.Image{}, fmt.Errorf("pull %s: %w", ref, spec.ErrNotFound)
 	}
+	progress(spec.PullProgress{Image: ref, State: "resolving"})
 	layer := "sha256:" + strings.Repeat("ab", 32)
 	progress(spec.PullProgress{Image: ref, Layer: layer, State: "downloading", Offset: 1 << 20, Total: 2 << 20})
 	progress(spec.PullProgress{Image: ref, Layer: layer, State: "done", Offset: 2 << 20, Total: 2 << 20})

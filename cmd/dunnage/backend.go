@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os/user"
 	"strconv"
+	"strings"
 
 	"dunnage/engine"
 	"dunnage/orchestrator"
@@ -48,8 +51,36 @@ func (b backend) Load(ctx context.Context, archive io.Reader) ([]spec.Image, err
 	return b.engine.Load(ctx, archive)
 }
 
+// RemoveImage names the releases that need an image as `image ls` does: the
+// engine knows only that they do.
 func (b backend) RemoveImage(ctx context.Context, ref string) error {
-	return b.engine.RemoveImage(ctx, ref)
+	err := b.engine.RemoveImage(ctx, ref)
+	if !errors.Is(err, spec.ErrRefused) {
+		return err
+	}
+	image, unresolved := b.engine.Resolve(ctx, ref)
+	if users := b.ImageUsers()[image.Digest]; unresolved == nil && len(users) > 0 {
+		return &neededImage{ref: image.Ref, users: users}
+	}
+	return err
+}
+
+// neededImage is an image that isn't removed because releases hold it.
+type neededImage struct {
+	ref   string
+	users []string // "project release N"
+}
+
+func (e *neededImage) Error() string {
+	return fmt.Sprintf("remove image %s: needed by %s", e.ref, strings.Join(e.users, ", "))
+}
+
+func (e *neededImage) Unwrap() error { return spec.ErrRefused }
+
+// Hint says how the image becomes free.
+func (e *neededImage) Hint() string {
+	project, _, _ := strings.Cut(e.users[0], " ")
+	return "releases keep their images, so that a rollback needs no registry; the last ten of a project stay: `dunnage history -p " + project + "`"
 }
 
 // execProbe runs a health check's command without a terminal.

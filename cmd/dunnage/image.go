@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -72,6 +73,10 @@ func (p *program) imageLoad(ctx context.Context, c *cli.Context, agent *api.Clie
 func (p *program) openArchive(file string) (io.ReadCloser, error) {
 	if file != "" && file != "-" {
 		f, err := os.Open(p.absolute(file))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, &exitCode{code: exitError, err: fmt.Errorf("no archive %s here", file),
+				hint: nearFile(p.absolute(file), "`docker save -o "+file+" IMAGE` makes one; `dunnage image pull IMAGE` asks a registry")}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read the archive: %w", err)
 		}

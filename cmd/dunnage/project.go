@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -27,7 +29,28 @@ func (p *program) load(c *cli.Context) (manifest.Result, error) {
 	if dir := c.String("project-directory"); dir != "" {
 		o.ProjectDir = filepath.Clean(p.absolute(dir))
 	}
-	return manifest.Load(c.Context, o)
+	m, err := manifest.Load(c.Context, o)
+	if missing := new(fs.PathError); errors.Is(err, fs.ErrNotExist) && errors.As(err, &missing) {
+		err = &exitCode{code: exitError, err: err, hint: nearFile(missing.Path, "give the file's path from here, or leave -f and COMPOSE_FILE out: then "+manifest.FileNames()+" is looked for here and above")}
+	}
+	return m, err
+}
+
+// nearFile suggests the file that was probably meant by one that isn't there,
+// else says otherwise.
+func nearFile(path, otherwise string) string {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return otherwise
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if near := spec.Nearest(filepath.Base(path), names); near != "" {
+		return "did you mean " + filepath.Join(filepath.Dir(path), near) + "?"
+	}
+	return otherwise
 }
 
 // warnOf tells what is probably a mistake in a manifest.
@@ -62,7 +85,7 @@ func (p *program) findProject(c *cli.Context) (string, error) {
 	case noManifest(err):
 		return "", nil
 	}
-	return "", &exitCode{code: exitError, err: err, hint: "name the project with -p to leave the manifest aside"}
+	return "", &exitCode{code: exitError, err: err, hint: cmp.Or(hintOf(err), "name the project with -p to leave the manifest aside")}
 }
 
 // namedProject is the project that somebody named; empty when it is the

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -22,6 +23,7 @@ type pulls struct {
 // imagePull adds an image's layers up.
 type imagePull struct {
 	layers map[string]spec.PullProgress
+	began  time.Time
 	state  atomic.Value // string: the bar reads it from a goroutine of its own
 	bar    *mpb.Bar
 }
@@ -63,7 +65,7 @@ func (s *pulls) show(p spec.PullProgress) {
 }
 
 func (s *pulls) begin(ref string) *imagePull {
-	img := &imagePull{layers: map[string]spec.PullProgress{}}
+	img := &imagePull{layers: map[string]spec.PullProgress{}, began: s.p.now()}
 	img.state.Store("")
 	s.images[ref] = img
 	if !s.p.terminal.stderr {
@@ -75,7 +77,7 @@ func (s *pulls) begin(ref string) *imagePull {
 	img.bar = s.bars.AddBar(0,
 		mpb.PrependDecorators(decor.Name(printable(ref)+" ")),
 		mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f"), decor.Any(func(decor.Statistics) string {
-			return " " + img.state.Load().(string)
+			return " " + img.state.Load().(string) + " " + age(s.p.now(), img.began)
 		})))
 	return img
 }

@@ -240,3 +240,20 @@ func TestMake(t *testing.T) {
 func created(r *plan.Replica) {
 	r.Phase, r.Pid, r.StartedAt, r.Health, r.Record.Running = spec.PhaseCreated, 0, time.Time{}, spec.HealthUnknown, false
 }
+
+// TestHealthOfWhatIsChecked: that a process runs is no health.
+func TestHealthOfWhatIsChecked(t *testing.T) {
+	one := scene{order: spec.StartFirst, wanted: 1, first: true}
+	for kind, want := range map[spec.ProbeKind]spec.Health{
+		spec.ProbeRunning: spec.HealthUnknown, spec.ProbeTCP: spec.HealthHealthy, spec.ProbeExec: spec.HealthHealthy,
+	} {
+		r := replica("new", 1, one, named, func(r *plan.Replica) { r.Record.Probes = []spec.Probe{{Kind: kind}} })
+		p := plan.Make(plan.Desired{Projects: []plan.Project{{
+			Record: spec.ProjectRecord{Name: "p", Desired: 2}, Release: release(2, "new", one),
+		}}}, plan.Observed{Now: noon, Replicas: []plan.Replica{r}})
+		got := p.Status[0].Services[0].Replicas[0]
+		if got.Health != want || got.State != spec.StateReady {
+			t.Errorf("%s: health %q, %s, want %q, ready", kind, got.Health, got.State, want)
+		}
+	}
+}

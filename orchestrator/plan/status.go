@@ -123,7 +123,7 @@ func (v *view) why() string {
 func replicaStatus(r Replica, wanted bool, now time.Time) spec.ReplicaStatus {
 	s := spec.ReplicaStatus{
 		Project: r.Project, Service: r.Service, Replica: r.ID, Number: r.Number, Generation: r.Generation,
-		Release: r.Record.Release, Image: r.Record.Image, State: state(r, wanted), Health: r.Health, Pid: r.Pid,
+		Release: r.Record.Release, Image: r.Record.Image, State: state(r, wanted), Health: checked(r), Pid: r.Pid,
 		Addresses: Addresses(r.Record), Ports: []spec.Port{}, Routed: r.Named,
 		Restarts: r.Record.Restarts, Started: r.StartedAt, Detail: detail(r),
 	}
@@ -134,6 +134,17 @@ func replicaStatus(r Replica, wanted bool, now time.Time) spec.ReplicaStatus {
 		}
 	}
 	return s
+}
+
+// checked is what probes say of a replica: nothing where they only see that its
+// process runs, which is no health.
+func checked(r Replica) spec.Health {
+	for _, p := range r.Record.Probes {
+		if p.Kind != spec.ProbeRunning {
+			return r.Health
+		}
+	}
+	return spec.HealthUnknown
 }
 
 // detail is what a person at night wants to know of a replica that isn't well.
