@@ -59,17 +59,32 @@ func (l *Loop) execute(ctx context.Context, actions []plan.Action) {
 }
 
 // limit puts what frees users of a dead replica first and leaves all but a few
-// slow actions to the next plan.
+// slow actions to the next plan. Projects take turns at those, and what comes
+// goes before what leaves: thousands of removals hold nobody's deploy up.
 func limit(actions []plan.Action) []plan.Action {
-	var first, slow []plan.Action
+	var first, coming, leaving []plan.Action
 	for _, a := range actions {
 		switch a.(type) {
-		case plan.Create, plan.Start, plan.Remove:
-			slow = append(slow, a)
+		case plan.Create, plan.Start:
+			coming = append(coming, a)
+		case plan.Remove:
+			leaving = append(leaving, a)
 		default:
 			first = append(first, a)
 		}
 	}
+	var rounds [][]plan.Action // in each, one action of a project
+	turns := map[string]int{}
+	for _, a := range append(coming, leaving...) {
+		project := a.Replica().Project
+		n := turns[project]
+		turns[project]++
+		if n == len(rounds) {
+			rounds = append(rounds, nil)
+		}
+		rounds[n] = append(rounds[n], a)
+	}
+	slow := slices.Concat(rounds...)
 	return append(first, slow[:min(len(slow), starts)]...)
 }
 
