@@ -37,7 +37,7 @@ help: ## List the targets.
 GO_BUILD = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
 .PHONY: build
-build: bin/dunnage bin/dunnage-log ## Build the programs into bin/.
+build: bin/dunnage bin/dunnage-log bin/dunnage-init ## Build the programs into bin/.
 
 bin/dunnage: $(GO_FILES) | go
 	$(GO_BUILD) -o $@ ./cmd/dunnage
@@ -45,10 +45,14 @@ bin/dunnage: $(GO_FILES) | go
 bin/dunnage-log: $(GO_FILES) | go
 	$(GO_BUILD) -o $@ ./cmd/dunnage-log
 
+bin/dunnage-init: $(GO_FILES) | go
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $@ ./cmd/dunnage-init
+
 .PHONY: install
 install: build ## Install programs and unit file under PREFIX (and DESTDIR).
 	install -D -m 0755 bin/dunnage $(DESTDIR)$(PREFIX)/bin/dunnage
 	install -D -m 0755 bin/dunnage-log $(DESTDIR)$(PREFIX)/bin/dunnage-log
+	install -D -m 0755 bin/dunnage-init $(DESTDIR)$(PREFIX)/bin/dunnage-init
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|@PREFIX@|$(PREFIX)|g' packaging/dunnage.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/dunnage.service
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -27,6 +28,7 @@ type Config struct {
 	StateDir    string // volumes/, anonymous/ and logs/ live here; survives a reboot
 	RunDir      string // what ends with a reboot: start records, exec's FIFOs
 	LogBinary   string // absolute path of dunnage-log
+	InitBinary  string // absolute path of dunnage-init
 	Snapshotter string // default "overlayfs"
 
 	DockerConfig string // directory of Docker's config.json; default Docker's own choice
@@ -36,6 +38,8 @@ type Config struct {
 	PullIdle   time.Duration // a pull that gets no byte for so long is given up; default 30 s
 	LogSize    int64         // bytes of a log file before it is rotated; default 10 MiB
 	LogFiles   int           // log files kept a replica, the current one included; default 3
+
+	Log *slog.Logger // what goes on without an error to return; default: nowhere
 }
 
 func (c Config) withDefaults() Config {
@@ -46,6 +50,9 @@ func (c Config) withDefaults() Config {
 	c.PullIdle = cmp.Or(c.PullIdle, 30*time.Second)
 	c.LogSize = cmp.Or(c.LogSize, 10<<20)
 	c.LogFiles = cmp.Or(c.LogFiles, 3)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
 	return c
 }
 
@@ -58,8 +65,9 @@ type Engine struct {
 	cgroup   cgroups
 	nudges   nudges
 	known    knownImages // by digest
-	replicas keyedMutex  // by replica ID: create, start and remove take turns
-	volumes  keyedMutex  // by volume: one copy-up at a time
+	probers  probers
+	replicas keyedMutex // by replica ID: create, start and remove take turns
+	volumes  keyedMutex // by volume: one copy-up at a time
 
 	ctx    context.Context // ends with Close; owns the watchers of lost processes
 	cancel context.CancelFunc
@@ -94,9 +102,11 @@ func Connect(ctx context.Context, cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-// Close ends the connection. Containers are not touched.
+// Close ends the connection, and the probers that need it. Containers are not
+// touched.
 func (e *Engine) Close() error {
 	e.cancel()
+	e.endProbers()
 	e.wg.Wait()
 	if err := e.client.Close(); err != nil {
 		return fmt.Errorf("close connection to containerd: %w", err)
@@ -119,13 +129,15 @@ func (e *Engine) probe(ctx context.Context) error {
 }
 
 func (c Config) prepare() error {
-	for name, path := range map[string]string{"Address": c.Address, "StateDir": c.StateDir, "RunDir": c.RunDir, "LogBinary": c.LogBinary} {
+	for name, path := range map[string]string{"Address": c.Address, "StateDir": c.StateDir, "RunDir": c.RunDir, "LogBinary": c.LogBinary, "InitBinary": c.InitBinary} {
 		if path == "" {
 			return fmt.Errorf("engine: Config.%s is empty", name)
 		}
 	}
-	if _, err := os.Stat(c.LogBinary); err != nil {
-		return fmt.Errorf("find the log writer: %w; it belongs beside the agent's program (make build puts both into bin/)", err)
+	for name, path := range map[string]string{"log writer": c.LogBinary, "containers' helper": c.InitBinary} {
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("find the %s: %w; it belongs beside the agent's program (make build puts all into bin/)", name, err)
+		}
 	}
 	fifos := filepath.Join(c.RunDir, "fifo")
 	if err := os.RemoveAll(fifos); err != nil { // left by an agent that was killed in an exec

@@ -37,8 +37,8 @@ func newBench(t *testing.T) *bench {
 	cfg := Config{
 		Address: d.Address, Namespace: d.Namespace,
 		StateDir: filepath.Join(d.Dir, "lib"), RunDir: filepath.Join(d.Dir, "run"),
-		LogBinary: testenv.Program(t, "./cmd/dunnage-log"),
-		HostsDir:  filepath.Join(d.Dir, "certs.d"), DockerConfig: filepath.Join(d.Dir, "docker"),
+		LogBinary: testenv.Program(t, "./cmd/dunnage-log"), InitBinary: testenv.Program(t, "./cmd/dunnage-init"),
+		HostsDir: filepath.Join(d.Dir, "certs.d"), DockerConfig: filepath.Join(d.Dir, "docker"),
 	}
 	b := &bench{t: t, ctx: testenv.Context(t), daemon: d, cfg: cfg}
 	b.connect()

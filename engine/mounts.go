@@ -43,7 +43,7 @@ func (e *Engine) mounts(r spec.CreateRequest, image ocispec.ImageConfig) ([]spec
 		own = append(own, o)
 	}
 	own = append(own, e.contentMounts(r)...)
-	out := slices.Concat(systemMounts(r.Container.ShmSize), fileMounts(r.Files))
+	out := slices.Concat(systemMounts(r.Container.ShmSize), fileMounts(r.Files), e.initMount(r.Container))
 	out = slices.DeleteFunc(out, func(m specs.Mount) bool {
 		return slices.ContainsFunc(own, func(o specs.Mount) bool { return o.Destination == m.Destination })
 	})
@@ -84,6 +84,21 @@ func fileMounts(f spec.HostFiles) []specs.Mount {
 		}
 	}
 	return out
+}
+
+// initTarget is where dunnage-init stands in a container: in the root
+// directory, where no mount of the manifest's can hide it.
+const initTarget = "/.dunnage-init"
+
+// initMount brings dunnage-init into the containers that use it.
+func (e *Engine) initMount(c spec.Container) []specs.Mount {
+	uses := c.Init || slices.ContainsFunc(c.Probes, func(p spec.Probe) bool {
+		return p.Kind == spec.ProbeExec || p.Kind == spec.ProbeAccept
+	})
+	if !uses {
+		return nil
+	}
+	return []specs.Mount{{Destination: initTarget, Type: "bind", Source: e.cfg.InitBinary, Options: []string{"bind", "rprivate", "ro", "nosuid", "nodev"}}}
 }
 
 func (e *Engine) mount(replica string, m spec.Mount) (specs.Mount, error) {

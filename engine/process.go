@@ -28,6 +28,9 @@ func argv(c spec.Container, image ocispec.ImageConfig) ([]string, error) {
 	if len(args) == 0 || args[0] == "" {
 		return nil, fmt.Errorf("image %s has neither entrypoint nor command: set command: in the manifest: %w", c.Image, spec.ErrRefused)
 	}
+	if c.Init {
+		args = append([]string{initTarget, "init"}, args...)
+	}
 	return args, nil
 }
 

@@ -87,6 +87,7 @@ func (e *Engine) remove(ctx context.Context, id string) error {
 	if err := e.deleteTask(ctx, id); err != nil {
 		return err
 	}
+	e.forgetProber(id)
 	c, err := e.client.ContainerService().Get(ctx, id)
 	known := err == nil
 	if err != nil && !errdefs.IsNotFound(err) {

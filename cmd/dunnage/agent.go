@@ -205,23 +205,26 @@ func connectEngine(ctx context.Context, o agentOptions) (*engine.Engine, *engine
 	if err != nil {
 		return nil, nil, fmt.Errorf("find this program: %w", err)
 	}
-	logger := filepath.Join(filepath.Dir(self), "dunnage-log")
-	if _, err := os.Stat(logger); err != nil {
-		return nil, nil, fmt.Errorf("find dunnage-log, which writes the containers' logs: %w; install it beside %s", err, self)
+	helper := func(name string) string { return filepath.Join(filepath.Dir(self), name) }
+	for name, does := range map[string]string{"dunnage-log": "writes the containers' logs", "dunnage-init": "runs their health checks"} {
+		if _, err := os.Stat(helper(name)); err != nil {
+			return nil, nil, fmt.Errorf("find %s, which %s: %w; install it beside %s", name, does, err, self)
+		}
 	}
 	address, managed, err := engine.Dial(ctx, o.containerd, engine.ManagedConfig{StateDir: o.stateDir, RunDir: o.runDir, Log: o.log})
 	if err != nil {
 		return nil, nil, err
 	}
 	eng, err := engine.Connect(ctx, engine.Config{
-		Address: address, Namespace: o.namespace, StateDir: o.stateDir, RunDir: o.runDir, LogBinary: logger,
+		Address: address, Namespace: o.namespace, StateDir: o.stateDir, RunDir: o.runDir,
+		LogBinary: helper("dunnage-log"), InitBinary: helper("dunnage-init"), Log: o.log,
 	})
 	return eng, managed, err
 }
 
 func newLoop(ctx context.Context, o agentOptions, st *store.Store, network *netns.Network, eng *engine.Engine) (*orchestrator.Loop, *health.Monitor, error) {
 	var loop *orchestrator.Loop
-	prober := health.Network{Exec: execProbe(eng)}
+	prober := health.Network{Exec: eng.Check}
 	monitor := health.NewMonitor(ctx, prober, func() { loop.Look() })
 	loop, err := orchestrator.New(ctx, orchestrator.Config{
 		Engine: eng, Images: eng, Volumes: eng, Network: network, Health: monitor, Store: st,

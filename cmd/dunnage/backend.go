@@ -11,7 +11,6 @@ import (
 
 	"dunnage/engine"
 	"dunnage/orchestrator"
-	"dunnage/orchestrator/health"
 	"dunnage/spec"
 )
 
@@ -81,13 +80,6 @@ func (e *neededImage) Unwrap() error { return spec.ErrRefused }
 func (e *neededImage) Hint() string {
 	project, _, _ := strings.Cut(e.users[0], " ")
 	return "releases keep their images, so that a rollback needs no registry; the last ten of a project stay: `dunnage history -p " + project + "`"
-}
-
-// execProbe runs a health check's command without a terminal.
-func execProbe(e *engine.Engine) health.ExecFunc {
-	return func(ctx context.Context, r spec.ExecRequest, output io.Writer) (int, error) {
-		return e.Exec(ctx, r, spec.Terminal{Stdout: output, Stderr: output})
-	}
 }
 
 // groupID is the group whose members may use the socket, -1 where the host has

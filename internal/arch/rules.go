@@ -52,7 +52,7 @@ var project = rules{
 		"secrets":           {"spec"},
 		"cmd/dunnage":       {"api", "engine", "internal/build", "manifest", "netns", "orchestrator", "secrets", "spec", "store"},
 		"cmd/dunnage-log":   {"engine/logfile"},
-		"cmd/dunnage-init":  {},
+		"cmd/dunnage-init":  {"engine/inside"},
 		"internal":          {},
 		"internal/testenv":  {everything},
 		"examples":          {"examples/internal"},

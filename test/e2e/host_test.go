@@ -34,7 +34,7 @@ var built = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for name, pkg := range map[string]string{"dunnage": "dunnage/cmd/dunnage", "dunnage-log": "dunnage/cmd/dunnage-log", "dunnage-load": "dunnage/test/load/dunnage-load"} {
+	for name, pkg := range map[string]string{"dunnage": "dunnage/cmd/dunnage", "dunnage-log": "dunnage/cmd/dunnage-log", "dunnage-init": "dunnage/cmd/dunnage-init", "dunnage-load": "dunnage/test/load/dunnage-load"} {
 		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {

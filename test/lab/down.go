@@ -168,7 +168,7 @@ func (l *Lab) processes() []int {
 
 // daemons are the programs that the lab's processes may have left behind. A
 // user's `tail -f` of a log names the folder too and isn't ours to end.
-var daemons = []string{"dunnage", "dunnage-log", "containerd", "containerd-shim-runc-v2", "dockerd", "docker-proxy", "conmon", "podman", "runc", "rootlessport"}
+var daemons = []string{"dunnage", "dunnage-log", "dunnage-init", "containerd", "containerd-shim-runc-v2", "dockerd", "docker-proxy", "conmon", "podman", "runc", "rootlessport"}
 
 func (l *Lab) named(proc string) bool {
 	b, err := os.ReadFile(filepath.Join(proc, "cmdline"))

@@ -1,0 +1,34 @@
+// Command dunnage-init runs within a container, bind-mounted read-only by the
+// engine. It needs nothing of the image.
+//
+//	dunnage-init init PROGRAM [ARGUMENT...]   the first process: runs the program, reaps zombies
+//	dunnage-init probe VERSION                runs health checks that come through standard input
+package main
+
+import (
+	"os"
+	"runtime"
+	"runtime/debug"
+
+	"dunnage/engine/inside"
+)
+
+func main() {
+	runtime.GOMAXPROCS(1)  // it waits nearly always: threads count against the container's limit
+	debug.SetGCPercent(20) // so does memory
+	switch args := os.Args[1:]; {
+	case len(args) >= 2 && args[0] == "init":
+		os.Exit(inside.Init(args[1:]))
+	case len(args) == 2 && args[0] == "probe" && args[1] == inside.Version:
+		if err := inside.Serve(os.Stdin, os.Stdout); err != nil {
+			fail(err.Error())
+		}
+	default:
+		fail("the engine runs this as `init PROGRAM...` or as `probe " + inside.Version + "`")
+	}
+}
+
+func fail(text string) {
+	_, _ = os.Stderr.WriteString("dunnage-init: " + text + "\n") // there is no one else to tell
+	os.Exit(2)
+}
