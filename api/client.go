@@ -22,6 +22,9 @@ const DefaultHost = "unix:///run/dunnage/agent.sock"
 // after a few calls to containerd.
 const requestTimeout = 30 * time.Second
 
+// answerTime is less, so that an agent that is busy can say so.
+const answerTime = requestTimeout - 5*time.Second
+
 // removeTimeout is for the removal of an image with many layers on a slow disk.
 const removeTimeout = 5 * time.Minute
 

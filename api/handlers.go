@@ -59,7 +59,9 @@ func (s *Server) preview(w http.ResponseWriter, r *http.Request) error {
 	if err := decodeDeploy(w, r, &q); err != nil {
 		return err
 	}
-	v, err := s.backend.Preview(r.Context(), q)
+	ctx, cancel := context.WithTimeout(r.Context(), answerTime)
+	defer cancel()
+	v, err := s.backend.Preview(ctx, q)
 	return reply(w, http.StatusOK, v, err)
 }
 
@@ -81,7 +83,9 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request) error {
 	if q.Kind == "" {
 		return invalid("kind is missing: scale, stop, start, restart, down or rollback")
 	}
-	op, err := s.backend.Change(r.Context(), r.PathValue("project"), q)
+	ctx, cancel := context.WithTimeout(r.Context(), answerTime)
+	defer cancel()
+	op, err := s.backend.Change(ctx, r.PathValue("project"), q)
 	return reply(w, http.StatusAccepted, op, err)
 }
 

@@ -20,6 +20,14 @@ func one(name, image string) spec.Project {
 	}}}
 }
 
+// valid is one as the API takes it.
+func valid(name, image string) spec.Project {
+	p := one(name, image)
+	p.Services[0].Update.Order = spec.StartFirst
+	p.Services[0].Container.Probes = []spec.Probe{{Kind: spec.ProbeRunning}}
+	return p
+}
+
 // ask deploys p, lets the world live for a while and returns the operation.
 func ask(t *testing.T, s *scenario, p spec.Project) spec.Operation {
 	t.Helper()

@@ -19,12 +19,19 @@ func (l *Loop) Deploy(_ context.Context, r spec.DeployRequest) (spec.Operation, 
 	}
 	op := l.ops.begin(r.Project.Name, "deploy", spec.OperationPulling)
 	l.jobs.Go(func() {
-		if err := l.deploy(l.ctx, op, r); err != nil {
+		err := l.deploy(l.ctx, op, r)
+		if err != nil && l.ctx.Err() != nil {
+			err = errStopped
+		}
+		if err != nil {
 			l.end(op, spec.OperationFailed, plain(err), nil)
 		}
 	})
 	return l.ops.change(op, func(*spec.Operation) {}), nil
 }
+
+// errStopped is the cause of what ended with the agent.
+var errStopped = errors.New("the agent was stopped")
 
 // plain is an error as one line for people.
 func plain(err error) string { return strings.ReplaceAll(spec.Text(err), "\n", "; ") }

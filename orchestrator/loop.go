@@ -2,7 +2,6 @@ package orchestrator
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -55,6 +54,7 @@ type Loop struct {
 	events   *events
 	ops      *operations
 	status   atomic.Pointer[spec.Status]
+	looked   chan struct{}                // closed by the first look
 	routing  atomic.Pointer[spec.Routing] // as planned last
 
 	ctx  context.Context // of the agent: operations outlive the request that began them
@@ -102,6 +102,7 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 		alloc:    allocator{pool: cfg.Pool, pool6: cfg.Pool6, state: st},
 		wake:     make(chan struct{}, 1),
 		requests: make(chan func()),
+		looked:   make(chan struct{}),
 		events:   newEvents(cfg.Clock),
 		ops:      newOperations(cfg.Clock),
 		memory: memory{
@@ -128,6 +129,7 @@ func (l *Loop) Run() {
 	ctx := l.ctx
 	defer l.jobs.Wait()
 	changes := l.cfg.Engine.Changes(ctx)
+	var requests chan func() // nil until the first look: before it nobody knows whether to change anything
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -140,10 +142,13 @@ func (l *Loop) Run() {
 			if !ok {
 				changes = nil
 			}
-		case f := <-l.requests:
+		case f := <-requests:
 			f()
 		}
 		timer.Reset(l.Step(ctx))
+		if l.hasLooked() {
+			requests = l.requests
+		}
 	}
 }
 
@@ -157,8 +162,7 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 	}
 	l.trouble(nil)
 	l.lookAround(ctx)
-	desired := l.state.desired()
-	p := plan.Make(desired, observed)
+	p := plan.Make(l.state.desired(), observed)
 	l.publish(p, observed)
 	l.settle(p, observed)
 	l.failed = false
@@ -220,10 +224,12 @@ func (l *Loop) lookAround(ctx context.Context) {
 // do runs f on the loop's goroutine and returns its error.
 func (l *Loop) do(ctx context.Context, f func() error) error {
 	done := make(chan error, 1)
+	began := time.Now()
 	select {
 	case l.requests <- func() { done <- f() }:
 		return <-done
 	case <-ctx.Done():
-		return fmt.Errorf("the agent is stopping: %w", errors.Join(spec.ErrUnavailable, ctx.Err()))
+	case <-l.ctx.Done():
 	}
+	return l.unanswered(ctx, time.Since(began))
 }

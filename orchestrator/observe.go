@@ -187,6 +187,9 @@ func (l *Loop) count(ctx context.Context, rs []plan.Replica) error {
 func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	l.routing.Store(&p.Routing)
 	l.status.Store(&spec.Status{At: o.Now, Projects: p.Status, Problems: l.foreign})
+	if !l.hasLooked() {
+		close(l.looked)
+	}
 	now := map[string]spec.ReplicaState{}
 	for _, project := range p.Status {
 		for _, s := range project.Services {

@@ -7,8 +7,14 @@ import (
 	"dunnage/spec"
 )
 
-// Status returns the last snapshot. It never waits for anything.
-func (l *Loop) Status(context.Context) (spec.Status, error) { return *l.status.Load(), nil }
+// Status returns the last snapshot. It waits for the first one, and for nothing
+// else.
+func (l *Loop) Status(ctx context.Context) (spec.Status, error) {
+	if err := l.awaitLook(ctx); err != nil {
+		return spec.Status{}, err
+	}
+	return *l.status.Load(), nil
+}
 
 // Rules returns the nat rules as planned and as the kernel has them.
 func (l *Loop) Rules(ctx context.Context) (spec.RuleSet, error) {
