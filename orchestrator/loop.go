@@ -110,7 +110,7 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 			failures: map[string]failure{}, shown: map[string]spec.ReplicaState{}, pulling: map[string]bool{}, purge: map[string][]spec.Volume{},
 		},
 	}
-	l.status.Store(&spec.Status{At: l.began})
+	l.status.Store(&spec.Status{At: l.began, Started: l.began})
 	l.routing.Store(&spec.Routing{})
 	return l, nil
 }

@@ -186,7 +186,7 @@ func (l *Loop) count(ctx context.Context, rs []plan.Replica) error {
 // publish makes the snapshot that readers see, and events of what changed.
 func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	l.routing.Store(&p.Routing)
-	l.status.Store(&spec.Status{At: o.Now, Projects: p.Status, Problems: l.foreign})
+	l.status.Store(&spec.Status{At: o.Now, Started: l.began, Projects: p.Status, Problems: l.foreign})
 	if !l.hasLooked() {
 		close(l.looked)
 	}

@@ -10,6 +10,7 @@ import (
 // sorted by name.
 type Status struct {
 	At       time.Time       `json:"at"`
+	Started  time.Time       `json:"started,omitzero"` // the agent; events and operations are kept since
 	Projects []ProjectStatus `json:"projects"`
 	Problems []string        `json:"problems,omitempty"` // what keeps the agent from looking or acting, for example "containerd: no answer within 5s"
 }

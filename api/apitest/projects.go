@@ -324,7 +324,7 @@ func (f *Fake) Status(context.Context) (spec.Status, error) {
 		f.panicNext = false
 		panic("asked for by the test")
 	}
-	out := spec.Status{At: f.Now, Projects: []spec.ProjectStatus{}}
+	out := spec.Status{At: f.Now, Started: f.Now.Add(-time.Minute), Projects: []spec.ProjectStatus{}}
 	for i, name := range slices.Sorted(maps.Keys(f.projects)) {
 		rel := f.current(name)
 		ps := spec.ProjectStatus{Name: name, Release: rel.Number}

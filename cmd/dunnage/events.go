@@ -16,7 +16,7 @@ func (p *program) eventsCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "events",
 		Usage: "print what happens, as it happens",
-		Description: "Goes on until it is interrupted. Without -p it shows all projects.\n\n" +
+		Description: "Goes on until it is interrupted. Without -p it shows all projects. Events are kept since the agent started.\n\n" +
 			"Example:\n   dunnage events --since 10m",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "since", Usage: "begin with kept events from `WHEN` on: 10m ago, a time like 2026-11-22T12:00:00Z, or all; else with the next"},
@@ -35,6 +35,9 @@ func (p *program) events(ctx context.Context, c *cli.Context, agent *api.Client)
 		return err
 	}
 	name := c.String("project-name")
+	if c.IsSet("since") {
+		p.tellStart(ctx, agent, since)
+	}
 	return agent.Events(ctx, 0, func(e spec.Event) error {
 		if e.At.Before(since) || name != "" && e.Project != name {
 			return nil
@@ -44,6 +47,14 @@ func (p *program) events(ctx context.Context, c *cli.Context, agent *api.Client)
 		}
 		return p.print(eventText(e) + "\n")
 	})
+}
+
+// tellStart says that an agent can't show what happened before it started. One
+// that has no status yet has events all the same.
+func (p *program) tellStart(ctx context.Context, agent *api.Client, since time.Time) {
+	if st, err := agent.Status(ctx); err == nil && since.Before(st.Started) {
+		p.note("events are kept since the agent started, at " + st.Started.UTC().Format(time.RFC3339))
+	}
 }
 
 // parseSince is the time from which on events are shown.
