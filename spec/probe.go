@@ -10,7 +10,7 @@ const (
 	ProbeTCP     ProbeKind = "tcp"     // a connection from the host is accepted
 	ProbeRunning ProbeKind = "running" // the process has run for 2 s
 	ProbeAccept  ProbeKind = "accept"  // a command inside the container exits 0, once, after the other probes and before any connection
-	ProbeImage   ProbeKind = "image"   // the image's own HEALTHCHECK; resolved in a Release
+	ProbeImage   ProbeKind = "image"   // the image's own HEALTHCHECK, with the times given here, 0 = the image's; resolved in a Release
 )
 
 // Probe is one health check. Interval is the time between the end of one check
@@ -27,4 +27,5 @@ type Probe struct {
 	Retries     int       `json:"retries"`           // consecutive failures until unhealthy, default 3
 
 	StartInterval Duration `json:"start_interval,omitempty"` // Interval until the first success; 0 = soon at first, then less often
+	Fallback      bool     `json:"fallback,omitempty"`       // holds only where the image has no HEALTHCHECK; resolved in a Release
 }

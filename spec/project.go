@@ -126,7 +126,7 @@ const (
 // RestartPolicy says whether and when an exited replica is started again.
 type RestartPolicy struct {
 	Mode   RestartMode `json:"mode"`
-	Max    int         `json:"max,omitempty"`    // on-failure: restarts in a row; 0 = no limit
+	Max    int         `json:"max,omitempty"`    // restarts in a row; 0 = no limit
 	Delay  Duration    `json:"delay,omitempty"`  // from an exit to the next start; 0 = at once, then longer each time
 	Window Duration    `json:"window,omitempty"` // a run this long is no failure in a row; 0 = 10 s
 }

@@ -79,8 +79,10 @@ func (v *validation) service(p Project, s Service) {
 	if c := s.Canary; c != nil {
 		v.check(c.Replicas > 0 && c.For >= 0 && c.Weight >= 0 && c.Weight < 100, "%s", in("canary: needs replicas above 0, a time of 0 or more and a weight below 100"))
 	}
+	v.check(slices.Contains([]OnUnhealthy{UnhealthyReplace, UnhealthyRestart, UnhealthyKeep}, s.Unhealthy), "%s", in("on_unhealthy %.40q", s.Unhealthy))
+	v.check(slices.Contains([]PullPolicy{PullMissing, PullAlways, PullNever}, s.Pull), "%s", in("pull policy %.40q", s.Pull))
 	v.check(slices.Contains([]RestartMode{RestartNo, RestartOnFailure, RestartAlways, RestartUnlessStopped}, s.Restart.Mode), "%s", in("restart %.40q", s.Restart.Mode))
-	v.check(s.Drain >= 0 && s.Container.StopGrace >= 0, "%s", in("a time is negative"))
+	v.check(s.Drain >= 0 && s.Ramp >= 0 && s.Container.StopGrace >= 0 && s.Restart.Delay >= 0 && s.Restart.Window >= 0, "%s", in("a time is negative"))
 	v.container(p, s.Container, in)
 	for _, port := range s.Ports {
 		v.check(port.Target > 0 && (port.Protocol == TCP || port.Protocol == UDP) && (port.Last == 0 || port.Last >= port.Published), "%s", in("port %d:%d/%.20s can't be published", port.Published, port.Target, port.Protocol))
@@ -124,8 +126,15 @@ func (v *validation) container(p Project, c Container, in func(string, ...any) s
 }
 
 func (p Probe) valid() bool {
-	positive := p.Timeout > 0 && p.Interval > 0 && p.Retries > 0 && p.StartPeriod >= 0
+	if p.Timeout < 0 || p.Interval < 0 || p.Retries < 0 || p.StartPeriod < 0 || p.StartInterval < 0 {
+		return false
+	}
+	positive := p.Timeout > 0 && p.Interval > 0 && p.Retries > 0
 	switch p.Kind {
+	case ProbeImage:
+		return true
+	case ProbeAccept:
+		return p.Timeout > 0 && len(p.Command) > 0
 	case ProbeExec:
 		return positive && len(p.Command) > 0
 	case ProbeTCP:

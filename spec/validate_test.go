@@ -28,7 +28,9 @@ func box() spec.Container {
 }
 
 func TestValidate(t *testing.T) {
-	if err := good().Validate(); err != nil {
+	fine := good()
+	fine.Services[0].Container.Probes = []spec.Probe{{Kind: spec.ProbeImage}, {Kind: spec.ProbeRunning, Fallback: true}, {Kind: spec.ProbeAccept, Command: []string{"true"}, Timeout: 1}}
+	if err := errors.Join(good().Validate(), fine.Validate()); err != nil {
 		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct {
@@ -63,6 +65,15 @@ func TestValidate(t *testing.T) {
 		"volume declared elsewhere":    {func(p *spec.Project) { p.Volumes[0].ID = "../../etc" }, "volume name"},
 		"no probe":                     {func(p *spec.Project) { p.Services[1].Container.Probes = nil }, "no probe"},
 		"probe without a port":         {func(p *spec.Project) { p.Services[1].Container.Probes = []spec.Probe{{Kind: spec.ProbeTCP}} }, "probe"},
+		"image probe back in time": {func(p *spec.Project) {
+			p.Services[1].Container.Probes = []spec.Probe{{Kind: spec.ProbeImage, Interval: -1}}
+		}, "probe"},
+		"accept without a command": {func(p *spec.Project) {
+			p.Services[1].Container.Probes = []spec.Probe{{Kind: spec.ProbeAccept, Timeout: 1}}
+		}, "probe"},
+		"unknown pull policy":    {func(p *spec.Project) { p.Services[1].Pull = "daily" }, "pull policy"},
+		"unknown on_unhealthy":   {func(p *spec.Project) { p.Services[1].Unhealthy = "kill" }, "on_unhealthy"},
+		"negative restart delay": {func(p *spec.Project) { p.Services[1].Restart.Delay = -1 }, "negative"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := good()
