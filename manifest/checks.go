@@ -139,7 +139,13 @@ func (c *converter) unknownService(name string) *problem {
 }
 
 func (c *converter) failDependency(service, on string, p *problem) {
-	at, path := c.whereItem(func(v string, _ *tree) bool { return v == on }, "services", service, "depends_on")
+	key, match := "depends_on", func(v string, _ *tree) bool { return v == on }
+	for _, link := range c.in.Services[service].Links {
+		if to, _, _ := strings.Cut(link, ":"); to == on { // a link is a dependency too
+			key, match = "links", func(v string, _ *tree) bool { return v == link }
+		}
+	}
+	at, path := c.whereItem(match, "services", service, key)
 	c.fail(at, path, p)
 }
 

@@ -3,13 +3,16 @@ package manifest
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
 	"dunnage/spec"
 
+	"github.com/compose-spec/compose-go/v2/dotenv"
 	"github.com/compose-spec/compose-go/v2/types"
 )
 
@@ -17,11 +20,7 @@ import (
 const defaultGrace = 10 * time.Second
 
 func (c *converter) container(name string, in types.ServiceConfig) spec.Container {
-	if path := "services." + name; in.Image == "" && !c.report.below(path+".image") && !c.report.below(path+".build") {
-		c.failAt(refuse("Add image:", "the service has no image"), "services", name)
-	}
 	box := spec.Container{
-		Image:         in.Image,
 		ContainerName: in.ContainerName,
 		Entrypoint:    in.Entrypoint,
 		Command:       in.Command,
@@ -38,9 +37,10 @@ func (c *converter) container(name string, in types.ServiceConfig) spec.Containe
 		StopGrace:     spec.Duration(defaultGrace),
 		Networks:      c.attachments(name, in),
 		Expose:        exposed(in.Expose),
+		Platform:      in.Platform,
 	}
-	if len(in.Labels) > 0 {
-		box.Labels = in.Labels
+	if labels := c.labels(name, in); len(labels) > 0 {
+		box.Labels = labels
 	}
 	if in.StopSignal != "" {
 		box.StopSignal, _ = parseSignal(in.StopSignal) // checked by the walk
@@ -185,37 +185,89 @@ func (c *converter) environ(name string, in types.ServiceConfig) []string {
 
 // addEnvFile reads one file into vars; a later one goes before an earlier.
 func (c *converter) addEnvFile(name string, f types.EnvFile, env types.MappingWithEquals, vars map[string]string) {
-	data, err := readRegular(f.Path)
+	lookup := func(k string) (string, bool) {
+		if v, ok := c.env[k]; ok {
+			return v, true
+		}
+		if v := env[k]; v != nil {
+			return *v, true
+		}
+		v, ok := vars[k]
+		return v, ok
+	}
+	read, err := readVariables(f.Path, f.Format, lookup)
 	if err != nil && missing(err) && !bool(f.Required) {
 		return
 	}
-	var read map[string]string
-	if err == nil {
-		read, err = parseEnv(string(data), func(k string) (string, bool) {
-			if v, ok := c.env[k]; ok {
-				return v, true
-			}
-			if v := env[k]; v != nil {
-				return *v, true
-			}
-			v, ok := vars[k]
-			return v, ok
-		})
-		if err != nil {
-			err = fmt.Errorf("%s: %w", f.Path, err)
-		}
-	}
 	if err != nil {
-		at, path := c.whereItem(func(v string, t *tree) bool {
-			if e := t.get("path"); e != nil {
-				v = c.text(e.val)
-			}
-			return absolute(c.dir, v) == filepath.Clean(f.Path)
-		}, "services", name, "env_file")
-		c.fail(at, path, refuse("Correct or create the file; required: false makes it optional", "the env file can't be read: %s", err))
+		c.failFile(name, "env_file", f.Path, refuse("Correct or create the file; required: false makes it optional", "the env file can't be read: %s", err))
 		return
 	}
-	for k, v := range read {
-		vars[k] = v
+	maps.Copy(vars, read)
+}
+
+// labels are those of label_file under those of labels.
+func (c *converter) labels(name string, in types.ServiceConfig) map[string]string {
+	out := map[string]string{}
+	for _, path := range in.LabelFiles {
+		read, err := readVariables(path, "", func(k string) (string, bool) { v, ok := out[k]; return v, ok })
+		if err != nil {
+			c.failFile(name, "label_file", path, refuse("Correct or create the file", "the label file can't be read: %s", err))
+			continue
+		}
+		maps.Copy(out, read)
 	}
+	maps.Copy(out, in.Labels)
+	return out
+}
+
+// failFile reports a problem of a file at the item that names it.
+func (c *converter) failFile(service, key, file string, p *problem) {
+	at, path := c.whereItem(func(v string, t *tree) bool {
+		if e := t.get("path"); e != nil {
+			v = c.text(e.val)
+		}
+		return absolute(c.dir, v) == filepath.Clean(file)
+	}, "services", service, key)
+	c.fail(at, path, p)
+}
+
+// readVariables reads a file of KEY=VALUE lines.
+func readVariables(path, format string, lookup dotenv.LookupFn) (map[string]string, error) {
+	data, err := readRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	var vars map[string]string
+	if format == "raw" {
+		vars, err = parseRawEnv(string(data), lookup)
+	} else {
+		vars, err = parseEnv(string(data), lookup)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return vars, nil
+}
+
+// parseRawEnv reads what docker run --env-file does: values as they stand.
+func parseRawEnv(data string, lookup dotenv.LookupFn) (map[string]string, error) {
+	vars := map[string]string{}
+	for i, line := range strings.Split(strings.TrimPrefix(data, "\ufeff"), "\n") {
+		line = strings.TrimLeft(strings.TrimSuffix(line, "\r"), " \t")
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		name, value, valued := strings.Cut(line, "=")
+		if name == "" || strings.ContainsAny(name, " \t") {
+			return nil, fmt.Errorf("line %d: %q isn't a variable's name", i+1, clip(name))
+		}
+		if !valued {
+			if value, valued = lookup(name); !valued {
+				continue
+			}
+		}
+		vars[name] = value
+	}
+	return vars, nil
 }

@@ -48,15 +48,14 @@ func (c *converter) project() spec.Project {
 	for _, name := range sorted(c.in.Services) {
 		p.Services = append(p.Services, c.service(name, c.in.Services[name]))
 	}
-	if len(p.Services) == 0 && len(c.in.DisabledServices) > 0 {
-		c.failAt(refuse("Activate one with --profile", "every service belongs to a profile, and none is active"), "services")
-	}
+	c.checkProfiles(len(p.Services))
 	if len(c.unsaidRestart) > 0 {
 		c.report.note("%s: restarted when a replica fails, since restart isn't set; Compose would leave it dead. restart: \"no\" asks for that", strings.Join(c.unsaidRestart, ", "))
 	}
 	p.Networks = c.networks()
 	p.Volumes = c.declaredVolumes()
 	c.unusedConfigs()
+	c.linkAliases(p)
 	c.checkPublished(p)
 	c.checkInternal(p)
 	c.checkDependencies(p)
@@ -98,6 +97,7 @@ func (c *converter) service(name string, in types.ServiceConfig) spec.Service {
 	if len(c.name)+len(name) > maxNames {
 		c.failAt(refuse("Shorten one", "the names of project and service together have %d characters, but at most %d fit into a container's ID", len(c.name)+len(name), maxNames), "services", name)
 	}
+	x := c.extension(name, in)
 	s := spec.Service{
 		Name:      name,
 		Replicas:  c.replicas(name, in),
@@ -105,16 +105,20 @@ func (c *converter) service(name string, in types.ServiceConfig) spec.Service {
 		Ports:     c.ports(name, in.Ports),
 		Limits:    c.limits(name, in),
 		Logging:   c.logging(name, in.Logging),
+		Restart:   c.restart(name, in),
+		Unhealthy: x.unhealthy,
+		Canary:    x.canary,
+		Drain:     x.drain,
+		Allow:     x.allow,
+		Sticky:    x.sticky,
+		Ramp:      x.ramp,
 	}
 	s.DependsOn = joinsDependency(s.Container, dependencies(in.DependsOn))
-	s.Restart, _ = parseRestart(in.Restart) // checked by the walk
-	if in.Restart == "" {
-		c.unsaidRestart = append(c.unsaidRestart, name)
-	}
-	x := c.extension(name, in)
-	s.Drain, s.Allow = x.drain, x.allow
-	s.Container.Probes = c.probes(name, c.reachable(name, in, x), x.probe)
-	s.Update.Order = c.order(name, in, s.Container)
+	s.Container.Image, s.Pull, s.Build = c.image(name, in, x.build)
+	s.Container.Probes = c.probes(name, c.reachable(name, in, x), x.probe, x.accept)
+	s.Update, s.Rollback = c.updates(name, in, s.Container, x.deadline)
+	c.checkCanary(s)
+	c.noteUnused(name, in)
 	if in.ContainerName != "" && s.Replicas > 1 {
 		c.failAt(refuse("Remove container_name; the service's name reaches all replicas", "%d replicas can't have one name", s.Replicas), "services", name, "container_name")
 	}
@@ -125,43 +129,14 @@ func (c *converter) service(name string, in types.ServiceConfig) spec.Service {
 // containerd ID may have.
 const maxNames = 60
 
-func (c *converter) replicas(name string, in types.ServiceConfig) int {
-	n := 1
-	if in.Deploy != nil && in.Deploy.Replicas != nil {
-		n = *in.Deploy.Replicas
+// noteUnused tells of keys that mean something to Compose only.
+func (c *converter) noteUnused(name string, in types.ServiceConfig) {
+	if in.Attach != nil {
+		c.report.note("%s: attach has no effect: deploy attaches to no output", name)
 	}
-	if in.Scale == nil {
-		return n
+	if in.Develop != nil {
+		c.report.note("%s: develop has no effect: it is for compose watch", name)
 	}
-	if in.Deploy != nil && in.Deploy.Replicas != nil && n != *in.Scale {
-		c.failAt(refuse("Remove scale", "scale says %d replicas, but deploy.replicas says %d", *in.Scale, n), "services", name, "scale")
-	}
-	return *in.Scale
-}
-
-// order resolves the update order, which is visible in the notes when it is
-// the one that Compose users may not expect.
-func (c *converter) order(name string, in types.ServiceConfig, box spec.Container) spec.UpdateOrder {
-	if in.Deploy != nil && in.Deploy.UpdateConfig != nil && in.Deploy.UpdateConfig.Order != "" {
-		return spec.UpdateOrder(in.Deploy.UpdateConfig.Order)
-	}
-	for _, m := range box.Mounts {
-		if one := (spec.Container{Mounts: []spec.Mount{m}}); one.Writable() {
-			c.report.note("%s: update order is stop-first because it can write to %s %s", name, m.Type, cmp.Or(c.volumeName(m), m.Source))
-			return spec.StopFirst
-		}
-	}
-	return spec.StartFirst
-}
-
-// volumeName is the manifest's name of a mounted volume.
-func (c *converter) volumeName(m spec.Mount) string {
-	for _, name := range sorted(c.volumes) {
-		if m.Type == spec.MountVolume && c.volumes[name].ID == m.Source {
-			return name
-		}
-	}
-	return ""
 }
 
 func dependencies(in types.DependsOnConfig) []spec.Dependency {

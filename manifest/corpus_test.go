@@ -131,8 +131,8 @@ func rowFor(path string) *rule {
 		} else {
 			r = r.lookup(name)
 		}
-		if r == nil {
-			return nil
+		if r == nil || r.key.shape&shapeAny != 0 {
+			return r
 		}
 	}
 	return r

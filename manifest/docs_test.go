@@ -59,6 +59,8 @@ var sections = []struct {
 }{
 	{"Top level", "", topKeys},
 	{"Services", "services.*.", serviceKeys},
+	{"Services: the image", "services.*.", imageKeys},
+	{"Services: restarts and rollouts", "services.*.", rolloutKeys},
 	{"Services: the container", "services.*.", containerKeys},
 	{"Services: limits", "services.*.", limitKeys},
 	{"Services: the host and confinement", "services.*.", hostKeys},
@@ -92,7 +94,8 @@ func sentence(k key) string {
 }
 
 // TestTableIsWhole: every attribute of the Compose Specification's schema has
-// a row, or stands below a key that is refused; and no row is a misprint.
+// a row, or stands below a key that is refused
+// or not looked into; and no row is a misprint.
 func TestTableIsWhole(t *testing.T) {
 	known := map[string]bool{}
 	for _, p := range schema.AttributePaths() {
@@ -126,7 +129,7 @@ func covered(path string) bool {
 		if r = r.child(name); r == nil {
 			return false
 		}
-		if r.known && r.key.verdict == refused {
+		if r.known && (r.key.verdict == refused || r.key.shape&shapeAny != 0) {
 			return true
 		}
 	}

@@ -119,7 +119,9 @@ type composeService struct {
 	Resolution    composeResolution          `yaml:",inline"`
 	Expose        []string                   `yaml:"expose,omitempty,flow"`
 	Ports         []composePort              `yaml:"ports,omitempty"`
-	Restart       string                     `yaml:"restart"`
+	Pull          string                     `yaml:"pull_policy,omitempty"`
+	Platform      string                     `yaml:"platform,omitempty"`
+	Restart       string                     `yaml:"restart,omitempty"`
 	Deploy        composeDeploy              `yaml:"deploy"`
 	DependsOn     ordered[composeDependency] `yaml:"depends_on,omitempty"`
 	Healthcheck   *composeHealthcheck        `yaml:"healthcheck,omitempty"`
@@ -161,10 +163,26 @@ type composePort struct {
 }
 
 type composeDeploy struct {
-	Replicas int `yaml:"replicas"`
-	Update   struct {
-		Order spec.UpdateOrder `yaml:"order"`
-	} `yaml:"update_config"`
+	Replicas      int                   `yaml:"replicas"`
+	RestartPolicy *composeRestartPolicy `yaml:"restart_policy,omitempty"`
+	Update        composeUpdate         `yaml:"update_config"`
+	Rollback      *composeUpdate        `yaml:"rollback_config,omitempty"`
+}
+
+type composeRestartPolicy struct {
+	Condition   string `yaml:"condition"`
+	Delay       string `yaml:"delay,omitempty"`
+	MaxAttempts int    `yaml:"max_attempts,omitempty"`
+	Window      string `yaml:"window,omitempty"`
+}
+
+type composeUpdate struct {
+	Order           spec.UpdateOrder   `yaml:"order"`
+	Parallelism     int                `yaml:"parallelism,omitempty"`
+	Delay           string             `yaml:"delay,omitempty"`
+	Monitor         string             `yaml:"monitor,omitempty"`
+	MaxFailureRatio float64            `yaml:"max_failure_ratio,omitempty"`
+	FailureAction   spec.FailureAction `yaml:"failure_action,omitempty"`
 }
 
 type composeDependency struct {
@@ -173,18 +191,37 @@ type composeDependency struct {
 }
 
 type composeHealthcheck struct {
-	Disable     bool     `yaml:"disable,omitempty"`
-	Test        []string `yaml:"test,omitempty,flow"`
-	Interval    string   `yaml:"interval,omitempty"`
-	Timeout     string   `yaml:"timeout,omitempty"`
-	StartPeriod string   `yaml:"start_period,omitempty"`
-	Retries     int      `yaml:"retries,omitempty"`
+	Disable       bool     `yaml:"disable,omitempty"`
+	Test          []string `yaml:"test,omitempty,flow"`
+	Interval      string   `yaml:"interval,omitempty"`
+	Timeout       string   `yaml:"timeout,omitempty"`
+	StartPeriod   string   `yaml:"start_period,omitempty"`
+	StartInterval string   `yaml:"start_interval,omitempty"`
+	Retries       int      `yaml:"retries,omitempty"`
 }
 
 type composeExtension struct {
-	Probe *composeProbe `yaml:"probe,omitempty"`
-	Drain string        `yaml:"drain"`
-	Allow []string      `yaml:"allow,omitempty"`
+	Probe            *composeProbe    `yaml:"probe,omitempty"`
+	Accept           *composeAccept   `yaml:"accept,omitempty"`
+	Drain            string           `yaml:"drain"`
+	Ramp             string           `yaml:"ramp,omitempty"`
+	Sticky           string           `yaml:"sticky,omitempty"`
+	Allow            []string         `yaml:"allow,omitempty"`
+	OnUnhealthy      spec.OnUnhealthy `yaml:"on_unhealthy,omitempty"`
+	Canary           *composeCanary   `yaml:"canary,omitempty"`
+	ProgressDeadline string           `yaml:"progress_deadline,omitempty"`
+	Build            string           `yaml:"build,omitempty"`
+}
+
+type composeAccept struct {
+	Command []string `yaml:"command,flow"`
+	Timeout string   `yaml:"timeout"`
+}
+
+type composeCanary struct {
+	Replicas int    `yaml:"replicas"`
+	For      string `yaml:"for,omitempty"`
+	Weight   int    `yaml:"weight,omitempty"`
 }
 
 type composeProbe struct {

@@ -16,12 +16,13 @@ func encodeService(p spec.Project, s spec.Service) composeService {
 		CapAdd: box.CapAdd, CapDrop: box.CapDrop, ReadOnly: box.ReadOnly,
 		ShmSize: box.ShmSize, Labels: box.Labels,
 		StopSignal: box.StopSignal, StopGrace: box.StopGrace.String(),
-		Restart: encodeRestart(s.Restart), NetworkMode: encodeNetworkMode(box),
+		Pull: string(s.Pull), Platform: box.Platform, NetworkMode: encodeNetworkMode(box),
 		Limits: encodeLimits(s.Limits), Logging: encodeLogging(s.Logging),
 		Confinement: encodeConfinement(box), Resolution: encodeResolution(box),
-		Dunnage: composeExtension{Drain: s.Drain.String()},
+		Dunnage: encodeExtension(s),
 	}
-	out.Deploy.Replicas, out.Deploy.Update.Order = s.Replicas, s.Update.Order
+	out.Deploy.Replicas = s.Replicas
+	encodeRollout(&out, s)
 	for _, kv := range box.Environment {
 		k, v, _ := strings.Cut(kv, "=")
 		out.Environment = append(out.Environment, pair[string]{k, v})
@@ -44,12 +45,7 @@ func encodeService(p spec.Project, s spec.Service) composeService {
 	for _, d := range s.DependsOn {
 		out.DependsOn = append(out.DependsOn, pair[composeDependency]{d.Service, composeDependency{d.Condition, !d.Optional}})
 	}
-	for _, a := range s.Allow {
-		out.Dunnage.Allow = append(out.Dunnage.Allow, a.String())
-	}
-	for _, probe := range box.Probes {
-		encodeProbe(&out, probe)
-	}
+	encodeProbes(&out, box.Probes)
 	return out
 }
 
@@ -59,13 +55,6 @@ func pointer(s []string) *[]string {
 		return nil
 	}
 	return &s
-}
-
-func encodeRestart(r spec.RestartPolicy) string {
-	if r.Max > 0 {
-		return fmt.Sprintf("%s:%d", r.Mode, r.Max)
-	}
-	return string(r.Mode)
 }
 
 func encodePort(p spec.Port) composePort {
@@ -120,29 +109,4 @@ func encodeTmpfs(m spec.Mount) string {
 		return m.Target
 	}
 	return m.Target + ":" + strings.Join(opts, ",")
-}
-
-func encodeProbe(out *composeService, p spec.Probe) {
-	switch p.Kind {
-	case spec.ProbeExec:
-		out.Healthcheck = &composeHealthcheck{
-			Test: append([]string{"CMD"}, p.Command...), Retries: p.Retries,
-			Interval: p.Interval.String(), Timeout: p.Timeout.String(), StartPeriod: p.StartPeriod.String(),
-		}
-	case spec.ProbeRunning:
-		out.Healthcheck = &composeHealthcheck{Disable: true}
-	case spec.ProbeHTTP:
-		out.Dunnage.Probe = encodeNetworkProbe(p)
-		out.Dunnage.Probe.HTTP = &composeTarget{p.Port, p.Path}
-	case spec.ProbeTCP:
-		out.Dunnage.Probe = encodeNetworkProbe(p)
-		out.Dunnage.Probe.TCP = &composeTarget{Port: p.Port}
-	}
-}
-
-func encodeNetworkProbe(p spec.Probe) *composeProbe {
-	return &composeProbe{
-		Interval: p.Interval.String(), Timeout: p.Timeout.String(),
-		StartPeriod: p.StartPeriod.String(), Retries: p.Retries,
-	}
 }

@@ -20,13 +20,21 @@ const (
 	execInterval    = 30 * time.Second
 	execTimeout     = 30 * time.Second
 	defaultRetries  = 3
+	acceptTimeout   = time.Minute
 )
 
 // extension is x-dunnage of a service.
 type extension struct {
-	drain spec.Duration
-	allow []netip.Prefix
-	probe *spec.Probe
+	drain     spec.Duration
+	allow     []netip.Prefix
+	probe     *spec.Probe
+	accept    *spec.Probe
+	canary    *spec.Canary
+	unhealthy spec.OnUnhealthy
+	sticky    bool
+	ramp      spec.Duration
+	deadline  spec.Duration
+	build     string
 }
 
 // extension reads x-dunnage after merging; the walk has checked the values.
@@ -46,10 +54,74 @@ func (c *converter) extension(name string, in types.ServiceConfig) extension {
 	if p, ok := m["probe"].(map[string]any); ok {
 		x.probe = c.networkProbe(name, p)
 	}
+	x.accept = c.acceptProbe(name, m["accept"])
+	if t, ok := m["canary"].(map[string]any); ok {
+		x.canary = canary(t)
+	}
+	if v := text(m["on_unhealthy"]); v != "replace" {
+		x.unhealthy = spec.OnUnhealthy(v)
+	}
+	x.sticky = text(m["sticky"]) == clientIP
+	if v, ok := m["ramp"]; ok {
+		x.ramp = duration(v)
+	}
+	if v, ok := m["progress_deadline"]; ok {
+		x.deadline = duration(v)
+	}
+	x.build = text(m["build"])
 	if _, listed := m["allow"]; listed && len(x.allow) == 0 {
 		c.failAt(refuse("List addresses, or remove the key to allow all", "the list is empty"), "services", name, "x-dunnage", "allow")
 	}
 	return x
+}
+
+// clientIP is the one kind of stickiness.
+const clientIP = "client-ip"
+
+// text is a scalar of x-dunnage; empty if it isn't there.
+func text(v any) string {
+	if v == nil {
+		return ""
+	}
+	return fmt.Sprint(v)
+}
+
+func number(v any) int {
+	n, _ := strconv.Atoi(text(v)) // checked by the walk
+	return n
+}
+
+func canary(m map[string]any) *spec.Canary {
+	t := &spec.Canary{Replicas: number(m["replicas"]), Weight: number(m["weight"])}
+	if v, ok := m["for"]; ok {
+		t.For = duration(v)
+	}
+	return t
+}
+
+// acceptProbe reads a command, or a mapping with one.
+func (c *converter) acceptProbe(name string, v any) *spec.Probe {
+	p := &spec.Probe{Kind: spec.ProbeAccept, Timeout: spec.Duration(acceptTimeout)}
+	if m, ok := v.(map[string]any); ok {
+		v = m["command"]
+		if t, ok := m["timeout"]; ok {
+			p.Timeout = duration(t)
+		}
+	}
+	switch command := v.(type) {
+	case nil:
+		return nil
+	case []any:
+		for _, word := range command {
+			p.Command = append(p.Command, text(word))
+		}
+	default:
+		p.Command = []string{"/bin/sh", "-c", text(command)}
+	}
+	if len(p.Command) == 0 {
+		c.failAt(refuse("Write the command, or remove the key", "the command is empty"), "services", name, "x-dunnage", "accept")
+	}
+	return p
 }
 
 func duration(v any) spec.Duration {

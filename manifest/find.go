@@ -221,20 +221,6 @@ func projectDir(o Options, sources []source) string {
 	return filepath.Dir(sources[0].path)
 }
 
-// profiles are the active ones.
-func (l *loading) profiles() []string {
-	if len(l.opts.Profiles) > 0 {
-		return l.opts.Profiles
-	}
-	var active []string
-	for p := range strings.SplitSeq(l.env["COMPOSE_PROFILES"], ",") {
-		if p = strings.TrimSpace(p); p != "" {
-			active = append(active, p)
-		}
-	}
-	return active
-}
-
 // nameProject decides the project's name: -p, COMPOSE_PROJECT_NAME, the last
 // name: in the files, the directory. Only the directory's is made to fit, as
 // Compose does: what somebody wrote down isn't replaced by something else.

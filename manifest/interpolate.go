@@ -102,7 +102,7 @@ func (w *walker) settle(t *tree, r *rule, v string) {
 	case r.key.path == "services.*.volumes.[].tmpfs.mode":
 		n, _ := strconv.ParseUint(v, 0, 32) // checked
 		t.tag, t.value = "!!int", fmt.Sprint(n)
-	case strings.HasPrefix(t.value, "~") && (r.key.path == "services.*.volumes.[]" || r.key.path == "services.*.volumes.[].source" || r.key.path == "configs.*.file" || strings.HasPrefix(r.key.path, "services.*.env_file")):
+	case strings.HasPrefix(t.value, "~") && (r.key.path == "services.*.volumes.[]" || r.key.path == "services.*.volumes.[].source" || r.key.path == "configs.*.file" || strings.HasPrefix(r.key.path, "services.*.env_file") || strings.HasPrefix(r.key.path, "services.*.label_file")):
 		t.value = strings.ReplaceAll(w.env["HOME"], "$", "$$") + t.value[1:]
 	}
 }
@@ -111,7 +111,7 @@ func (w *walker) settle(t *tree, r *rule, v string) {
 // they are written in quotes.
 var (
 	texts = []string{
-		"services.*.environment.*", "services.*.labels.*", "services.*.annotations.*", "services.*.sysctls.*",
+		"services.*.environment.*", "services.*.labels.*", "services.*.build.args.*", "services.*.annotations.*", "services.*.sysctls.*",
 		"services.*.stop_signal", "services.*.cpuset", "services.*.group_add.[]", "services.*.logging.options.*",
 		"services.*.configs.[].uid", "services.*.configs.[].gid",
 	}

@@ -2,7 +2,6 @@ package manifest
 
 // containerKeys are the keys that shape the container and are honoured.
 var containerKeys = []key{
-	yes("services.*.image", kindImage, "Required. Pinned by digest at deploy."),
 	yes("services.*.command", kindCommand, "A text is split as a shell does, but no shell runs."),
 	yes("services.*.command.[]", kindText, ""),
 	yes("services.*.entrypoint", kindCommand, "An empty list or text clears the image's."),
@@ -14,7 +13,7 @@ var containerKeys = []key{
 	yes("services.*.env_file.[]", kindTextOrMap, ""),
 	yes("services.*.env_file.[].path", kindText, ""),
 	yes("services.*.env_file.[].required", kindBool, ""),
-	no("services.*.env_file.[].format", "env files are read with Compose's syntax", "Remove the key and quote the values that need it"),
+	yes("services.*.env_file.[].format", kindEnum("raw"), "`raw`: KEY=VALUE as it stands, without quotes and variables."),
 	yes("services.*.hostname", kindHostname, "Without it the replica's short name."),
 	yes("services.*.user", kindUser, "`UID` or a name, `:GID` or `:GROUP` behind it; numbers from 0 to 2147483647, as in Docker. Names are looked up in the image. Without it the image's user."),
 	yes("services.*.working_dir", kindAbsolute, ""),
@@ -33,6 +32,8 @@ var containerKeys = []key{
 	yes("services.*.labels", kindTextListOrMap, "Labels of the container."),
 	yes("services.*.labels.[]", kindLabelItem, ""),
 	yes("services.*.labels.*", kindScalar, ""),
+	yes("services.*.label_file", kindTextOrList, "Read by the caller at deploy; labels goes before it."),
+	yes("services.*.label_file.[]", kindText, ""),
 	yes("services.*.stop_signal", kindSignal, ""),
 	yes("services.*.stop_grace_period", kindDuration, "Default 10 s."),
 	yes("services.*.networks", kindTextListOrMap, "Without it the network `default`."),

@@ -83,6 +83,7 @@ var (
 	kindText          = kind{shape: shapeText}
 	kindTextList      = kind{shape: shapeList}
 	kindTextOrList    = kind{shape: shapeText | shapeList}
+	kindTextListMap   = kind{shape: shapeText | shapeList | shapeMap}
 	kindTextOrMap     = kind{shape: shapeText | shapeMap}
 	kindTextListOrMap = kind{shape: shapeList | shapeMap}
 	kindCommand       = kind{shape: shapeText | shapeList | shapeNull, check: checkShellWords}
@@ -115,6 +116,15 @@ var (
 	kindLabelItem     = kind{shape: shapeText, check: checkLabelItem}
 	kindUser          = kind{shape: shapeText, check: checkUser, what: "a user, such as 1000:1000 or nobody"}
 	kindContainerName = kind{shape: shapeText, check: checkContainerName}
+	kindRatio         = kind{shape: shapeText | shapeInt | shapeFloat, check: checkRatio, what: "a number from 0 to 1"}
+	kindDeployMode    = kind{shape: shapeText, check: checkDeployMode}
+	kindEndpointMode  = kind{shape: shapeText, check: checkEndpointMode}
+	kindConstraint    = kind{shape: shapeText, check: checkConstraint}
+	kindPercent       = kind{shape: textOrInt, check: checkPercent, what: "a whole number"}
+	kindReplicas      = kind{shape: textOrInt, check: checkReplicas, what: "a whole number"}
+	kindPullPolicy    = kind{shape: shapeText, check: checkPullPolicy}
+	kindPlatform      = kind{shape: shapeText, check: checkPlatform}
+	kindLink          = kind{shape: shapeText, check: checkLink}
 	kindURLPath       = kind{shape: shapeText, check: checkURLPath}
 )
 

@@ -9,28 +9,42 @@ import (
 )
 
 // probes decides how a service's health is looked at: what is declared, both
-// kinds of it; else a TCP check; else that it runs. Never empty.
-func (c *converter) probes(name string, in types.ServiceConfig, network *spec.Probe) []spec.Probe {
+// kinds of it, and the image's own check where the file has no command; else a
+// TCP check; else that it runs. The agent knows the image and drops what isn't
+// needed then. Never empty.
+func (c *converter) probes(name string, in types.ServiceConfig, network, accept *spec.Probe) []spec.Probe {
 	var out []spec.Probe
 	check := in.HealthCheck
 	off := check != nil && disabled(check)
-	if check != nil && !off {
-		if p, ok := c.execProbe(name, check); ok {
+	if !off {
+		if p, ok := c.commandProbe(name, check); ok {
 			out = append(out, p)
 		}
 	}
-	if network != nil {
+	switch {
+	case network != nil:
 		out = append(out, *network)
+	case len(out) > 0 && out[0].Kind == spec.ProbeExec:
+	default:
+		p := defaultProbe(in, off)
+		p.Fallback = !off
+		out = append(out, p)
 	}
-	if len(out) > 0 {
-		return out
+	if accept != nil {
+		out = append(out, *accept)
 	}
-	if port := defaultProbePort(in); port != 0 && !off {
-		p := networkDefaults(spec.ProbeTCP, port)
-		p.StartPeriod = spec.Duration(defaultStartPeriod)
-		return []spec.Probe{p}
+	return out
+}
+
+// defaultProbe is for a service of which nothing is said.
+func defaultProbe(in types.ServiceConfig, off bool) spec.Probe {
+	port := defaultProbePort(in)
+	if port == 0 || off {
+		return networkDefaults(spec.ProbeRunning, 0)
 	}
-	return []spec.Probe{networkDefaults(spec.ProbeRunning, 0)}
+	p := networkDefaults(spec.ProbeTCP, port)
+	p.StartPeriod = spec.Duration(defaultStartPeriod)
+	return p
 }
 
 // defaultStartPeriod is how long software may take until it listens when nobody
@@ -58,28 +72,33 @@ func defaultProbePort(in types.ServiceConfig) uint16 {
 	return 0
 }
 
-func (c *converter) execProbe(name string, in *types.HealthCheckConfig) (spec.Probe, bool) {
-	p := spec.Probe{
-		Kind: spec.ProbeExec, Retries: defaultRetries,
-		Interval: spec.Duration(execInterval), Timeout: spec.Duration(execTimeout),
+// commandProbe is the healthcheck's command with the times beside it; without
+// a command it is the image's, of which the times said here are taken over.
+func (c *converter) commandProbe(name string, in *types.HealthCheckConfig) (spec.Probe, bool) {
+	p := spec.Probe{Kind: spec.ProbeImage}
+	if in == nil {
+		return p, true
 	}
-	cmd, bad := testCommand(in.Test)
-	if bad != nil {
-		c.failAt(bad, "services", name, "healthcheck", "test")
-		return p, false
+	if len(in.Test) > 0 {
+		cmd, bad := testCommand(in.Test)
+		if bad != nil {
+			c.failAt(bad, "services", name, "healthcheck", "test")
+			return p, false
+		}
+		p = spec.Probe{
+			Kind: spec.ProbeExec, Command: cmd, Retries: defaultRetries,
+			Interval: spec.Duration(execInterval), Timeout: spec.Duration(execTimeout),
+		}
 	}
-	p.Command = cmd
-	if in.Interval != nil {
-		p.Interval = spec.Duration(*in.Interval)
+	for field, said := range map[*spec.Duration]*types.Duration{
+		&p.Interval: in.Interval, &p.Timeout: in.Timeout, &p.StartPeriod: in.StartPeriod, &p.StartInterval: in.StartInterval,
+	} {
+		if said != nil {
+			*field = spec.Duration(*said)
+		}
 	}
-	if in.Timeout != nil {
-		p.Timeout = spec.Duration(*in.Timeout)
-	}
-	if in.StartPeriod != nil {
-		p.StartPeriod = spec.Duration(*in.StartPeriod)
-	}
-	if in.Retries != nil {
-		p.Retries = orDefault(int(*in.Retries))
+	if in.Retries != nil && *in.Retries > 0 { // 0 retries mean the default, as in Docker
+		p.Retries = int(*in.Retries)
 	}
 	return p, true
 }
@@ -87,8 +106,6 @@ func (c *converter) execProbe(name string, in *types.HealthCheckConfig) (spec.Pr
 // testCommand is the argv of a healthcheck.
 func testCommand(test []string) ([]string, *problem) {
 	switch {
-	case len(test) == 0:
-		return nil, refuse("Add test:, or disable: true", "the healthcheck has no test, and the image's own isn't used")
 	case test[0] == "CMD" && len(test) > 1:
 		return test[1:], nil
 	case test[0] == "CMD-SHELL" && len(test) == 2 && test[1] != "":

@@ -66,6 +66,21 @@ func checkCount(v string) error {
 	return nil
 }
 
+// checkReplicas is checkCount without 0.
+func checkReplicas(v string) error {
+	if n, err := strconv.Atoi(v); err != nil || n < 1 || n > maxReplicas {
+		return refuse("Write one, such as 1", "%q isn't a whole number from 1 to %d", clip(v), maxReplicas)
+	}
+	return nil
+}
+
+func checkPercent(v string) error {
+	if n, err := strconv.Atoi(v); err != nil || n < 1 || n > 99 {
+		return refuse("Write one, such as 10", "%q isn't a whole number from 1 to 99", clip(v))
+	}
+	return nil
+}
+
 func parseSize(v string) (int64, error) {
 	var b types.UnitBytes
 	if err := b.DecodeMapstructure(v); err != nil || b < 0 {

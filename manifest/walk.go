@@ -269,6 +269,8 @@ var requiredKeys = map[string][]string{
 	"services.*.depends_on.*":                      {"condition"},
 	"services.*.x-dunnage.probe.http":              {"port"},
 	"services.*.x-dunnage.probe.tcp":               {"port"},
+	"services.*.x-dunnage.accept":                  {"command"},
+	"services.*.x-dunnage.canary":                  {"replicas"},
 }
 
 // required checks keys that must be there.
