@@ -27,6 +27,8 @@ func TestBounds(t *testing.T) {
 		"variables":           "services:\n  w: {image: \"" + strings.Repeat("${A:-", 5000) + strings.Repeat("}", 5000) + "\"}\n",
 		"variables in a row":  "services:\n  w: {image: \"" + strings.Repeat("${A:-x}", 50_000) + "\"}\n",
 		"variables in x-":     "x-a: \"" + strings.Repeat("${A:-", 5000) + strings.Repeat("}", 5000) + "\"\nservices: {w: {image: x}}\n",
+		"extends of one":      extendsOne(1000, 500),
+		"a chain of extends":  extendsChain(1000),
 		"long keys":           "services:\n  " + long + ": {image: x}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -87,6 +89,27 @@ func manyKeys(n int) string {
 	b.WriteString("services:\n  w:\n    image: x\n")
 	for i := range n {
 		fmt.Fprintf(&b, "    k%d: x\n", i)
+	}
+	return b.String()
+}
+
+func extendsOne(services, variables int) string {
+	var b strings.Builder
+	b.WriteString("services:\n  base:\n    image: x\n    environment:\n")
+	for i := range variables {
+		fmt.Fprintf(&b, "      V%d: x\n", i)
+	}
+	for i := range services {
+		fmt.Fprintf(&b, "  s%d: {extends: base}\n", i)
+	}
+	return b.String()
+}
+
+func extendsChain(n int) string {
+	var b strings.Builder
+	b.WriteString("services:\n  s0: {image: x}\n")
+	for i := range n {
+		fmt.Fprintf(&b, "  s%d: {extends: s%d}\n", i+1, i)
 	}
 	return b.String()
 }

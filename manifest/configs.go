@@ -131,7 +131,7 @@ func (c *converter) readConfig(name string, cfg types.ConfigObjConfig) ([]byte, 
 
 // written reports whether one of the files has the key.
 func (c *converter) written(path ...string) bool {
-	return slices.ContainsFunc(c.layers, func(l layer) bool { _, _, ok := l.root.find(path...); return ok })
+	return slices.ContainsFunc(c.layers, func(l *layer) bool { _, _, ok := l.root.find(path...); return ok })
 }
 
 // unusedConfigs warns as for networks and volumes, and notes labels.

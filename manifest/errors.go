@@ -80,6 +80,8 @@ type report struct {
 	warnings []string
 	said     map[string]bool
 	known    map[string]bool // paths with a problem at or below them
+	nodes    int             // values that were read, with aliases and extends followed
+	text     int             // bytes of them
 	ended    bool            // a bound was passed, so that what was read isn't whole
 }
 

@@ -9,8 +9,6 @@ import (
 type expander struct {
 	file   string
 	report *report
-	nodes  int
-	text   int
 	vars   substitutions
 	open   map[*yaml.Node]bool
 }
@@ -78,10 +76,10 @@ func (x *expander) count(n *yaml.Node, path string, depth int) bool {
 	if x.report.ended {
 		return false
 	}
-	x.nodes++
-	x.text += len(n.Value)
+	x.report.nodes++
+	x.report.text += len(n.Value)
 	switch {
-	case x.nodes > maxNodes || x.text > maxText:
+	case x.report.nodes > maxNodes || x.report.text > maxText:
 		x.report.ended = true
 		x.fail(n, path, refuse("Use fewer aliases", "the file grows beyond %d values when its aliases are followed", maxNodes))
 	case depth > maxDepth:

@@ -6,7 +6,6 @@ const dropIt = "Remove the key"
 var refusedKeys = []key{
 	no("services.*.cgroup_parent", "the agent decides where cgroups stand", dropIt),
 	no("services.*.credential_spec", "it has a meaning on Windows only", dropIt),
-	no("services.*.extends", "this version doesn't merge services", "Use a YAML anchor, or a further file with -f"),
 	no("services.*.external_links", "names of other projects aren't known in a project", "Put the services into one project, or publish a port"),
 	no("services.*.mac_address", "links are routed, so a hardware address reaches nobody", dropIt),
 	no("services.*.models", "dunnage runs containers, not language models", "Run the model server as a service of its own"),

@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"regexp"
-	"slices"
 	"strings"
 
 	"dunnage/spec"
@@ -18,7 +17,8 @@ import (
 )
 
 // Options says what Load may read. Nothing else of the machine is looked at
-// but the files that these name and that the manifest names in env_file.
+// but the files that these name and that the manifest names in include,
+// extends, env_file and label_file.
 type Options struct {
 	Files       []string  // as given with -f; "-" is Stdin; none = look for them
 	Stdin       io.Reader // for "-"
@@ -35,7 +35,7 @@ type Result struct {
 	Project  spec.Project
 	Notes    []string // what is easily overlooked, such as defaults that differ from Compose's; one line each
 	Warnings []string // what is probably a mistake: unset variables, unused networks ...; one line each
-	Files    []string // absolute paths in the order of merging; "-" for standard input
+	Files    []string // absolute paths in the order of merging, then those included and extended; "-" for standard input
 }
 
 // Load reads, checks and merges the manifest. A problem in a file is an *Error;
@@ -55,9 +55,14 @@ func Load(ctx context.Context, o Options) (Result, error) {
 		return Result{}, err
 	}
 	var res Result
+	var also []string
 	quietly(func(q *warnings) {
-		l := &loading{opts: o, env: env, dir: projectDir(o, sources), report: r, quiet: q}
+		l := &loading{
+			opts: o, env: env, dir: projectDir(o, sources), report: r, quiet: q,
+			included: map[string][]*layer{}, extendable: map[string][]*layer{}, unreadable: map[string]bool{},
+		}
 		res.Project, err = l.run(ctx, sources)
+		also = l.also
 	})
 	if err != nil {
 		return Result{}, err
@@ -66,6 +71,7 @@ func Load(ctx context.Context, o Options) (Result, error) {
 	for _, s := range sources {
 		res.Files = append(res.Files, s.path)
 	}
+	res.Files = append(res.Files, also...)
 	return res, nil
 }
 
@@ -77,7 +83,14 @@ type loading struct {
 	name   string // the project's
 	report *report
 	quiet  *warnings
-	layers []layer
+	layers []*layer
+
+	included   map[string][]*layer // by the include's files, directory and environment
+	extendable map[string][]*layer // by the file of extends
+	unreadable map[string]bool     // files of extends that aren't good YAML, which has been told
+	files      int                 // read beyond those of Options
+	also       []string            // their paths
+	ports      int                 // published so far
 }
 
 func (l *loading) run(ctx context.Context, sources []source) (spec.Project, error) {
@@ -96,6 +109,9 @@ func (l *loading) run(ctx context.Context, sources []source) (spec.Project, erro
 	l.nameProject()
 	l.env["COMPOSE_PROJECT_NAME"] = l.name
 	l.walk()
+	if l.report.ended {
+		return spec.Project{}, l.report.err()
+	}
 	if !l.declaresServices() {
 		return spec.Project{}, l.report.err()
 	}
@@ -112,17 +128,18 @@ func (l *loading) run(ctx context.Context, sources []source) (spec.Project, erro
 
 func (l *loading) fail(at place, path string, p *problem) { l.report.add(at, path, p) }
 
-// walk checks every layer against the table.
+// walk checks every layer against the table, with what it includes and extends.
 func (l *loading) walk() {
-	w := &walker{report: l.report, env: l.env, quiet: l.quiet}
-	for _, layer := range l.layers {
-		w.mapping(layer.root, rules, "")
-		layer.root.remove("version") // compose-go warns about it once a process
+	var all []*layer
+	for _, y := range l.layers {
+		y.dir, y.env = l.dir, l.env
+		all = append(all, l.unfold(y, nil)...)
 	}
+	l.layers = distinct(all)
 }
 
-func (t *tree) remove(key string) {
-	t.entries = slices.DeleteFunc(t.entries, func(e entry) bool { return e.key == key })
+func (l *loading) walker(y *layer) *walker {
+	return &walker{report: l.report, env: y.env, quiet: l.quiet, ports: &l.ports}
 }
 
 func (l *loading) declaresServices() bool {
@@ -234,7 +251,7 @@ func (l *loading) text(t *tree) string {
 }
 
 func (l *loading) interpolate(t *tree) (string, error) {
-	w := &walker{report: newReport(), env: l.env, quiet: l.quiet}
+	w := &walker{report: newReport(), env: l.env, quiet: l.quiet, ports: new(int)}
 	return w.interpolate(t, "")
 }
 

@@ -37,6 +37,12 @@ type source struct {
 type layer struct {
 	src  source
 	root *tree
+	dir  string            // what relative paths start from, absolute
+	env  map[string]string // what variables are taken from
+
+	foreign      bool            // included: dir and env aren't the project's
+	extendedOnly bool            // read for extends.file: services are checked as they are used
+	checked      map[string]bool // those that have been
 }
 
 // readFile reads a file of at most maxFileBytes.
@@ -78,14 +84,14 @@ func readLimited(r io.Reader, name string) ([]byte, error) {
 
 // parse reads the documents of a source. Problems go to r; what it returns may
 // be empty then.
-func parse(src source, r *report) []layer {
+func parse(src source, r *report) []*layer {
 	r.file(src.name)
 	data := bytes.TrimPrefix(src.data, []byte("\xef\xbb\xbf"))
 	if p, line := checkText(data); p != nil {
 		r.add(place{src.name, line, 1}, "", p)
 		return nil
 	}
-	var layers []layer
+	var layers []*layer
 	for dec := yaml.NewDecoder(bytes.NewReader(data)); ; {
 		var doc yaml.Node
 		err := dec.Decode(&doc)
@@ -109,7 +115,7 @@ func parse(src source, r *report) []layer {
 			if len(layers) > 0 {
 				r.note("%s:%d:%d: a further YAML document starts here; it is merged over what stands before, as in Compose", src.name, doc.Line, doc.Column)
 			}
-			layers = append(layers, layer{src, root})
+			layers = append(layers, &layer{src: src, root: root})
 		}
 	}
 	return layers

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"slices"
 	"strconv"
 
 	"go.yaml.in/yaml/v4"
@@ -46,6 +47,31 @@ func (t *tree) get(key string) *entry {
 		}
 	}
 	return nil
+}
+
+// child is the value at key, or nil.
+func (t *tree) child(key string) *tree {
+	if e := t.get(key); e != nil {
+		return e.val
+	}
+	return nil
+}
+
+// list are the items of a sequence.
+func (t *tree) list() []*tree {
+	if t == nil {
+		return nil
+	}
+	return t.items
+}
+
+func (t *tree) remove(key string) {
+	t.entries = slices.DeleteFunc(t.entries, func(e entry) bool { return e.key == key })
+}
+
+// keep removes every key but these.
+func (t *tree) keep(keys ...string) {
+	t.entries = slices.DeleteFunc(t.entries, func(e entry) bool { return !slices.Contains(keys, e.key) })
 }
 
 // find follows keys down the mappings and returns how far it came: the place

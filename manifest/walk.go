@@ -18,7 +18,7 @@ type walker struct {
 	report *report
 	env    map[string]string
 	quiet  *warnings
-	ports  int // published so far
+	ports  *int // published so far
 }
 
 func (w *walker) fail(at place, path string, err error) {
@@ -196,12 +196,12 @@ func (w *walker) bounded(t *tree, r *rule, path string) bool {
 		ports, _ := parsePortItem(v)
 		n = len(ports)
 	}
-	before := w.ports
-	w.ports += n
-	if w.ports > maxPorts && before <= maxPorts {
+	before := *w.ports
+	*w.ports += n
+	if *w.ports > maxPorts && before <= maxPorts {
 		w.fail(t.at, path, refuse("Publish fewer", "one project may publish at most %d ports", maxPorts))
 	}
-	return w.ports <= maxPorts
+	return *w.ports <= maxPorts
 }
 
 // distinct refuses a second mount at one place of the same list: Compose drops
@@ -271,6 +271,8 @@ var requiredKeys = map[string][]string{
 	"services.*.x-dunnage.probe.tcp":               {"port"},
 	"services.*.x-dunnage.accept":                  {"command"},
 	"services.*.x-dunnage.canary":                  {"replicas"},
+	"services.*.extends":                           {"service"},
+	"include.[]":                                   {"path"},
 }
 
 // required checks keys that must be there.
