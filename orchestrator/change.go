@@ -37,6 +37,9 @@ func previews(prev *spec.Release, c candidate) []spec.ServicePreview {
 func (l *Loop) Change(ctx context.Context, project string, r spec.ChangeRequest) (spec.Operation, error) {
 	var op *spec.Operation
 	err := l.do(ctx, func() error {
+		if err := l.mayChange(); err != nil {
+			return err
+		}
 		prev := l.present(project)
 		if prev == nil && r.Kind != "rollback" {
 			return l.noProject(project)

@@ -17,6 +17,9 @@ func (l *Loop) Deploy(_ context.Context, r spec.DeployRequest) (spec.Operation, 
 	if err := r.Project.Validate(); err != nil {
 		return spec.Operation{}, err
 	}
+	if err := l.mayChange(); err != nil {
+		return spec.Operation{}, err
+	}
 	op := l.ops.begin(r.Project.Name, "deploy", spec.OperationPulling)
 	l.jobs.Go(func() {
 		err := l.deploy(l.ctx, op, r)
@@ -46,6 +49,9 @@ func (l *Loop) deploy(ctx context.Context, op *spec.Operation, r spec.DeployRequ
 		return err
 	}
 	err = l.do(ctx, func() error {
+		if err := l.mayChange(); err != nil { // known only since the first look
+			return err
+		}
 		prev := l.present(r.Project.Name)
 		c, err := l.propose(ctx, r, images, prev)
 		if err != nil {

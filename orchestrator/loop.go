@@ -14,7 +14,7 @@ import (
 	"dunnage/spec"
 )
 
-// Config is what a Loop works with. Every field but Pool6 is required.
+// Config is what a Loop works with. Every field but the last two is required.
 type Config struct {
 	Engine  Engine
 	Images  Images
@@ -25,8 +25,12 @@ type Config struct {
 	Clock   Clock
 	Log     *slog.Logger
 
+	StateDir string // where the store is, to name it
+
 	Pool  netip.Prefix // IPv4 addresses for networks
 	Pool6 netip.Prefix // IPv6 ones; zero = the host has no IPv6
+
+	RemoveUnknown bool // remove replicas of projects that the store doesn't know
 }
 
 // Times of the loop.
@@ -55,6 +59,7 @@ type Loop struct {
 	ops      *operations
 	status   atomic.Pointer[spec.Status]
 	looked   chan struct{}                // closed by the first look
+	held     atomic.Pointer[string]       // why the loop doesn't act
 	routing  atomic.Pointer[spec.Routing] // as planned last
 
 	ctx  context.Context // of the agent: operations outlive the request that began them
@@ -162,8 +167,12 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 	}
 	l.trouble(nil)
 	l.lookAround(ctx)
+	l.hold(observed)
 	p := plan.Make(l.state.desired(), observed)
 	l.publish(p, observed)
+	if l.holding() != "" {
+		return lookAnyway
+	}
 	l.settle(p, observed)
 	l.failed = false
 	l.execute(ctx, p.Actions)

@@ -186,7 +186,11 @@ func (l *Loop) count(ctx context.Context, rs []plan.Replica) error {
 // publish makes the snapshot that readers see, and events of what changed.
 func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	l.routing.Store(&p.Routing)
-	l.status.Store(&spec.Status{At: o.Now, Started: l.began, Projects: p.Status, Problems: l.foreign})
+	problems := l.foreign
+	if why := l.holding(); why != "" {
+		problems = append([]string{why}, problems...)
+	}
+	l.status.Store(&spec.Status{At: o.Now, Started: l.began, Projects: p.Status, Problems: problems})
 	if !l.hasLooked() {
 		close(l.looked)
 	}

@@ -79,7 +79,7 @@ func TestWorldSaboteurs(t *testing.T) {
 		world.LieNoConns:      "with a connection that had",
 		world.LieHealthy:      "which doesn't serve",
 		world.LieEqual:        "want the routes",
-		world.LieNoLeftovers:  "left over: namespace ghost",
+		world.LieNoLeftovers:  "-ghost",
 		world.LieOldGone:      "may still write to its volume",
 		world.LieNoQuarantine: "released",
 	} {
@@ -103,6 +103,8 @@ type scenario struct {
 	loop *Loop
 	stop context.CancelFunc
 	gaps []string
+
+	removeUnknown bool // the flag of the next agent
 }
 
 func newScenario(seed uint64, lie world.Lie) *scenario {
@@ -127,6 +129,7 @@ func (s *scenario) start(crashAt int) {
 	loop, err := New(ctx, Config{
 		Engine: s.w, Images: s.w, Volumes: s.w, Network: s.w, Health: s.w, Store: world.Store{World: s.w}, Clock: s.w,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Pool: netip.MustParsePrefix("10.9.0.0/16"),
+		StateDir: "/state", RemoveUnknown: s.removeUnknown,
 	})
 	if err != nil {
 		panic(err)

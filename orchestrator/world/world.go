@@ -280,9 +280,25 @@ func (w *World) Damage(kind, pick int) {
 		}
 		w.attached, w.kernel, w.flushed, w.conns = map[string][]netip.Addr{}, spec.Routing{}, true, nil
 	case 5:
-		w.note("damage: a foreign namespace that looks like ours")
-		w.attached["ghost"] = nil
+		if known := slices.Sorted(maps.Keys(w.state.projects)); len(known) > 0 {
+			project := known[pick%len(known)]
+			w.note("damage: a namespace of %s that no record knows", project)
+			w.attached[project+"-ghost"] = nil
+		}
 	}
+}
+
+// LoseStore leaves the next agent a store of the time when only these projects
+// had been deployed; of none, a new one.
+func (w *World) LoseStore(but ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.note("damage: the store knows nothing but %v", but)
+	lost := func(project string) bool { return !slices.Contains(but, project) }
+	maps.DeleteFunc(w.state.projects, func(name string, _ spec.ProjectRecord) bool { return lost(name) })
+	maps.DeleteFunc(w.state.releases, func(name string, _ map[int]spec.Release) bool { return lost(name) })
+	maps.DeleteFunc(w.state.replicas, func(_ string, r spec.ReplicaRecord) bool { return lost(r.Project) })
+	clear(w.state.quarantine)
 }
 
 // Restart gives the world a fresh agent that dies at the given call (0 =

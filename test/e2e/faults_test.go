@@ -110,6 +110,51 @@ func TestAgentRestartAdopts(t *testing.T) {
 	h.clean(h.ready(3))
 }
 
+// An agent whose store is gone knows nothing of what runs. It leaves it alone
+// and says so, until it gets the store back or is told to remove it.
+func TestStoreLost(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 2, ""))
+	before := h.ready(2)
+	db := h.lab.Path("state/dunnage.db")
+	h.underLoad(8080, func() {
+		killAgent(h)
+		if err := os.Rename(db, db+".away"); err != nil {
+			t.Fatal(err)
+		}
+		h.start()
+		time.Sleep(3 * time.Second) // what must not happen needs its time
+		if ps := h.run(nil, "ps"); ps.code != 0 || !strings.Contains(ps.stderr, "doesn't know 2 replicas") {
+			t.Errorf("ps: %+v", ps)
+		}
+		if d := h.deploy(hello("v2", 2, "")); d.code != 1 || !strings.Contains(d.stderr, "--remove-unknown") {
+			t.Errorf("deploy: %+v", d)
+		}
+		killAgent(h)
+		if err := os.Rename(db+".away", db); err != nil {
+			t.Fatal(err)
+		}
+		h.start()
+		if after := h.ready(2); pids(after) != pids(before) {
+			t.Errorf("processes: %s, then %s", pids(before), pids(after))
+		}
+	})
+	h.clean(h.ready(2))
+
+	killAgent(h)
+	if err := os.Remove(db); err != nil {
+		t.Fatal(err)
+	}
+	h.agent.Flags = []string{"--remove-unknown"}
+	h.start()
+	h.eventually(30*time.Second, "all is removed", func() error {
+		if left := h.leftovers(nil); len(left) > 0 {
+			return errors.New(strings.Join(left, ", "))
+		}
+		return nil
+	})
+}
+
 func TestContainerdKilledUnderLoad(t *testing.T) {
 	h := newHost(t)
 	h.mustDeploy(hello("v1", 2, ""))

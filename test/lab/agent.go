@@ -12,7 +12,8 @@ import (
 // Agent is a dunnage agent on a lab's host, with a private containerd.
 type Agent struct {
 	Lab     *Lab
-	Program string // path of bin/dunnage
+	Program string   // path of bin/dunnage
+	Flags   []string // beside those that Start gives
 }
 
 // The pools of a lab's agent; agents in different namespaces may share them.
@@ -34,14 +35,15 @@ func (a Agent) Start(ctx context.Context) error {
 	if _, err := os.Stat(a.Program); err != nil {
 		return fmt.Errorf("no %s: run make build: %w", a.Program, err)
 	}
-	err := a.Lab.Start("agent", nil, a.Program, "agent",
+	args := append([]string{a.Program, "agent",
 		"--state-dir", a.Lab.Path("state"),
 		"--run-dir", a.RunDir(),
 		"--socket", a.socket(),
 		"--containerd", "managed",
 		"--namespace", a.Lab.Name,
 		"--pool", Pool.String(),
-		"--pool6", Pool6.String())
+		"--pool6", Pool6.String()}, a.Flags...)
+	err := a.Lab.Start("agent", nil, args...)
 	if err != nil {
 		return err
 	}

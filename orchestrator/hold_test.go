@@ -1,0 +1,84 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dunnage/orchestrator/world"
+	"dunnage/spec"
+)
+
+// two is a world in which shop and blog run.
+func two(t *testing.T) *scenario {
+	t.Helper()
+	s := newScenario(1, world.Truth)
+	t.Cleanup(func() { s.stop() })
+	for _, name := range []string{"shop", "blog"} {
+		if op := ask(t, s, one(name, "fast")); op.State != spec.OperationDone {
+			t.Fatalf("%s: %+v", name, op)
+		}
+	}
+	return s
+}
+
+// An agent that got a new store, or an older one, must not take what it doesn't
+// know for leftovers.
+func TestLostStoreRemovesNothing(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		kept []string
+		want string
+	}{
+		{"all of it", nil, "the store in /state doesn't know 2 replicas that it finds on this host (blog-web-"},
+		{"what came after a backup", []string{"blog"}, "the store in /state doesn't know 1 replica that it finds on this host (shop-web-"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := two(t)
+			before := s.w.Running()
+			s.w.LoseStore(tc.kept...)
+			s.start(0)
+			s.live(time.Minute, time.Second)
+			if after := s.w.Running(); !slices.Equal(before, after) || s.w.Served("shop", "web") != 1 || s.w.Served("blog", "web") != 1 {
+				t.Fatalf("what ran was touched: %v, then %v\n%s", before, after, s.w)
+			}
+			st, err := s.loop.Status(t.Context())
+			if err != nil || len(st.Problems) != 1 || !strings.Contains(st.Problems[0], tc.want) || !strings.Contains(st.Problems[0], "--remove-unknown") {
+				t.Errorf("status: %v, %v", st.Problems, err)
+			}
+			if _, err := s.loop.Deploy(t.Context(), spec.DeployRequest{Project: valid("third", "fast")}); !errors.Is(err, spec.ErrRefused) || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("deploy: %v", err)
+			}
+			s.answer(func(ctx context.Context) {
+				if _, err := s.loop.Change(ctx, "blog", spec.ChangeRequest{Kind: "down"}); !errors.Is(err, spec.ErrRefused) || !strings.Contains(err.Error(), tc.want) {
+					t.Errorf("down: %v", err)
+				}
+			})
+			s.removeUnknown = true
+			s.start(0)
+			s.live(time.Minute, time.Second)
+			if left := len(s.w.Running()); left != len(tc.kept) || s.loop.mayChange() != nil {
+				t.Errorf("with --remove-unknown %d run: %v", left, s.loop.mayChange())
+			}
+		})
+	}
+}
+
+// With another state directory the containers are in a containerd namespace
+// that the agent doesn't look into: only their network is seen.
+func TestLostStoreKeepsTheNetworkOfContainersElsewhere(t *testing.T) {
+	s := two(t)
+	running := s.w.Running()
+	for range running {
+		s.w.Damage(2, 0)
+	}
+	s.w.LoseStore()
+	s.start(0)
+	s.live(time.Minute, time.Second)
+	if left := s.w.Leftovers(nil); len(left) != len(running) {
+		t.Errorf("left: %v", left)
+	}
+}
