@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -41,6 +42,9 @@ func Open(path string) (*Store, error) {
 	}
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("store %s is in use: another agent runs with this state directory; stop it or give this one its own --state-dir", path)
+	}
+	if errors.Is(err, syscall.EROFS) {
+		return nil, fmt.Errorf("open store: %w; make the file system of the state directory writable again: see the kernel's log for why it isn't", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w; restore it from a backup: an agent that starts without it knows no project, "+
