@@ -83,12 +83,14 @@ func backendsOf(r spec.Routing) map[[2]string]string {
 	return out
 }
 
+// noteFailure tells of each cause once: an action may be tried ten times a
+// second for as long as the disk is full.
 func (l *Loop) noteFailure(key spec.ReplicaKey, r outcome) {
 	text := strings.ReplaceAll(r.err.Error(), "\n", "; ")
 	what := strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", r.action), "plan."))
-	l.cfg.Log.Error("action failed", "action", what, "replica", key.ID, "error", text)
 	f := l.failures[key.ID]
 	if f.text != text {
+		l.cfg.Log.Error("action failed", "action", what, "replica", key.ID, "error", text)
 		l.events.add(spec.Event{Kind: spec.EventProblem, Project: key.Project, Service: key.Service, Replica: key.ID, Message: what + ": " + text})
 	}
 	l.failures[key.ID] = failure{count: f.count + 1, at: l.cfg.Clock.Now(), text: text}
