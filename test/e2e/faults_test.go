@@ -320,6 +320,20 @@ func TestDamageIsRepaired(t *testing.T) {
 			t.Fatalf("%v: %v: %s", argv, err, out)
 		}
 	}
+	links := func() (names []string) {
+		t.Helper()
+		out, err := exec.Command("nsenter", h.lab.OnHost("ip", "-br", "link")[1:]...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(out)) {
+			if f := strings.Fields(line); strings.HasPrefix(f[0], "dun") {
+				names = append(names, strings.Split(f[0], "@")[0])
+			}
+		}
+		return names
+	}
+	namespace := func(replica string) string { return h.lab.Path("run/netns/" + replica) }
 	for name, damage := range map[string]func(){
 		"nat flushed": func() { onHost("iptables", "-t", "nat", "-F") },
 		"everything flushed": func() {
@@ -333,18 +347,20 @@ func TestDamageIsRepaired(t *testing.T) {
 			_, _ = h.ctr("task", "rm", "-f", id)
 			_, _ = h.ctr("container", "rm", id)
 		},
-		"link deleted": func() {
-			out, err := exec.Command("nsenter", h.lab.OnHost("ip", "-br", "link")[1:]...).Output()
-			if err != nil {
-				t.Fatal(err)
+		"writable layer deleted": func() {
+			r := h.ready(2)[0]
+			if out, err := h.ctr("snapshots", "rm", r.Replica); err != nil {
+				t.Fatalf("%v: %s", err, out)
 			}
-			for line := range strings.Lines(string(out)) {
-				if f := strings.Fields(line); strings.HasPrefix(f[0], "dun") {
-					onHost("ip", "link", "del", strings.Split(f[0], "@")[0])
-					return
-				}
-			}
+			h.killPid(r.Pid)
 		},
+		"link deleted": func() { onHost("ip", "link", "del", links()[0]) },
+		"link down and up": func() {
+			onHost("ip", "link", "set", links()[0], "down")
+			onHost("ip", "link", "set", links()[0], "up")
+		},
+		"routes flushed":      func() { onHost("ip", "route", "flush", "proto", "213") },
+		"namespace unmounted": func() { onHost("umount", "-l", namespace(h.ready(2)[0].Replica)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := h.in(t)
@@ -357,7 +373,11 @@ func TestDamageIsRepaired(t *testing.T) {
 				}
 				return nil
 			})
-			h.ready(2)
+			for _, r := range h.ready(2) {
+				h.eventually(30*time.Second, "the namespace of "+r.Replica+" is mounted", func() error {
+					return exec.Command("mountpoint", "-q", namespace(r.Replica)).Run()
+				})
+			}
 			h.rulesEqual()
 		})
 	}
