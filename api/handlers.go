@@ -50,6 +50,7 @@ func (s *Server) deploy(w http.ResponseWriter, r *http.Request) error {
 	if err := decodeDeploy(w, r, &q); err != nil {
 		return err
 	}
+	q.Owner = owner(r.Context())
 	op, err := s.backend.Deploy(r.Context(), q)
 	return reply(w, http.StatusAccepted, op, err)
 }
@@ -81,8 +82,9 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if q.Kind == "" {
-		return invalid("kind is missing: scale, stop, start, restart, down or rollback")
+		return invalid("kind is missing: scale, stop, start, restart, down, rollback, pause, resume or promote")
 	}
+	q.Owner = owner(r.Context())
 	ctx, cancel := context.WithTimeout(r.Context(), answerTime)
 	defer cancel()
 	op, err := s.backend.Change(ctx, r.PathValue("project"), q)

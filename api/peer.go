@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/user"
 	"slices"
+	"strconv"
 	"syscall"
 	"unsafe"
 
@@ -25,6 +27,20 @@ type peerKey struct{}
 func PeerFrom(ctx context.Context) (Peer, bool) {
 	p, ok := ctx.Value(peerKey{}).(Peer)
 	return p, ok
+}
+
+// owner names the user behind a request for the others who use the agent;
+// empty when the kernel didn't tell.
+func owner(ctx context.Context) string {
+	p, ok := PeerFrom(ctx)
+	if !ok {
+		return ""
+	}
+	id := strconv.Itoa(p.Uid)
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return "user " + id
 }
 
 // mayChange reports whether the peer may do more than read: root, the user

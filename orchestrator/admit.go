@@ -14,10 +14,14 @@ import (
 )
 
 // checkSources refuses a release whose bind sources or external volumes are
-// missing, before anything is touched.
+// missing, or that wants more of the host than the agent gives, before anything
+// is touched.
 func (l *Loop) checkSources(ctx context.Context, p spec.Project) error {
 	var errs []error
 	for _, s := range p.Services {
+		if what := privilege(s.Container); what != "" && !l.cfg.AllowPrivileged {
+			errs = append(errs, fmt.Errorf("service %s: %s gives it the host; start the agent with --allow-privileged if that is meant", s.Name, what))
+		}
 		for _, m := range s.Container.Mounts {
 			if m.Type != spec.MountBind {
 				continue
@@ -63,6 +67,21 @@ func checkSource(m spec.Mount) error {
 		}
 		return nil
 	}
+}
+
+// privilege names the key by which a container leaves its confinement for
+// good, empty if there is none. What cap_add, devices and security_opt give is
+// bounded, and this isn't.
+func privilege(c spec.Container) string {
+	switch {
+	case c.Privileged:
+		return "privileged: true"
+	case c.HostPID:
+		return "pid: host"
+	case c.HostIPC:
+		return "ipc: host"
+	}
+	return ""
 }
 
 func refused(errs []error) error {

@@ -31,7 +31,7 @@ func valid(name, image string) spec.Project {
 // ask deploys p, lets the world live for a while and returns the operation.
 func ask(t *testing.T, s *scenario, p spec.Project) spec.Operation {
 	t.Helper()
-	op := s.loop.ops.begin(p.Name, "deploy", spec.OperationPulling)
+	op := s.loop.ops.begin(p.Name, "deploy", "", spec.OperationPulling)
 	s.answer(func(ctx context.Context) {
 		if err := s.loop.deploy(ctx, op, spec.DeployRequest{Project: p}); err != nil {
 			s.loop.end(op, spec.OperationFailed, plain(err), nil)

@@ -35,21 +35,30 @@ func previews(prev *spec.Release, c candidate) []spec.ServicePreview {
 
 // Change starts an operation on a deployed project.
 func (l *Loop) Change(ctx context.Context, project string, r spec.ChangeRequest) (spec.Operation, error) {
-	var op *spec.Operation
+	var op *operation
 	err := l.do(ctx, func() error {
 		if err := l.mayChange(); err != nil {
 			return err
 		}
 		prev := l.present(project)
-		if prev == nil && r.Kind != "rollback" {
+		if prev == nil && r.Kind != "rollback" && !(r.Kind == "down" && l.ops.busy(project)) {
 			return l.noProject(project)
 		}
 		if err := known(prev, r); err != nil {
 			return err
 		}
-		op = l.ops.begin(project, r.Kind, spec.OperationRolling)
-		err := l.change(op, project, prev, r)
-		if err != nil {
+		var err error
+		if op, err = l.ops.take(project, r.Kind, turn(r), spec.OperationRolling); err != nil {
+			return err
+		}
+		if overrides(r.Kind) || r.TakeOver {
+			l.makeRoom(op)
+		}
+		if op.State == spec.OperationWaiting {
+			l.jobs.Go(func() { l.changeLater(op, project, r) })
+			return nil
+		}
+		if err = l.change(op, project, prev, r); err != nil {
 			l.end(op, spec.OperationFailed, plain(err), nil)
 		}
 		l.Look()
@@ -58,7 +67,43 @@ func (l *Loop) Change(ctx context.Context, project string, r spec.ChangeRequest)
 	if err != nil {
 		return spec.Operation{}, err
 	}
-	return l.ops.change(op, func(*spec.Operation) {}), nil
+	return l.ops.copyOf(op), nil
+}
+
+// overrides reports whether a change ends what else is at work on the project:
+// the ways out of a bad deploy do.
+func overrides(kind string) bool { return kind == "rollback" || kind == "down" || kind == "stop" }
+
+// turn is how the change stands to others: the ways out take over, and steering
+// a rollout is part of it.
+func turn(r spec.ChangeRequest) spec.Turn {
+	t := r.Turn
+	t.TakeOver = t.TakeOver || overrides(r.Kind) || slices.Contains([]string{"pause", "resume", "promote", "start"}, r.Kind)
+	return t
+}
+
+// changeLater makes the change when it is its turn.
+func (l *Loop) changeLater(op *operation, project string, r spec.ChangeRequest) {
+	err := l.ops.await(l.ctx, op)
+	if err == nil {
+		err = l.do(l.ctx, func() error {
+			prev := l.present(project)
+			switch err := known(prev, r); {
+			case op.State.Ended(): // somebody took over
+				return nil
+			case prev == nil:
+				return l.noProject(project)
+			case err != nil:
+				return err
+			}
+			l.ops.change(op, func(o *operation) { o.State = spec.OperationRolling })
+			return l.change(op, project, prev, r)
+		})
+	}
+	if err != nil {
+		l.end(op, spec.OperationFailed, plain(err), nil)
+	}
+	l.Look()
 }
 
 // noProject says that a project isn't here, and which are.
@@ -93,7 +138,7 @@ func known(prev *spec.Release, r spec.ChangeRequest) error {
 	return nil
 }
 
-func (l *Loop) change(op *spec.Operation, project string, prev *spec.Release, r spec.ChangeRequest) error {
+func (l *Loop) change(op *operation, project string, prev *spec.Release, r spec.ChangeRequest) error {
 	switch r.Kind {
 	case "scale":
 		return l.scale(op, *prev, r.Replicas)
@@ -104,6 +149,10 @@ func (l *Loop) change(op *spec.Operation, project string, prev *spec.Release, r 
 	case "stop", "start":
 		return l.setStopped(op, *prev, r.Services, r.Kind == "stop")
 	case "down":
+		if prev == nil { // a deploy that hadn't come further than its images
+			l.end(op, spec.OperationDone, "", nil)
+			return nil
+		}
 		return l.down(op, project, *prev, r.Volumes)
 	case "pause", "resume", "promote":
 		return l.steer(op, r.Kind)
@@ -113,18 +162,21 @@ func (l *Loop) change(op *spec.Operation, project string, prev *spec.Release, r 
 }
 
 // derive makes a release that differs from prev in one respect.
-func (l *Loop) derive(op *spec.Operation, prev spec.Release, reason string, edit func(*spec.Service)) error {
+func (l *Loop) derive(op *operation, prev spec.Release, reason string, edit func(*spec.Service)) error {
 	next := prev
 	next.Reason = reason
 	next.Project.Services = slices.Clone(prev.Project.Services)
 	for i := range next.Project.Services {
 		edit(&next.Project.Services[i])
 	}
-	l.ops.change(op, func(o *spec.Operation) { o.Services = compare(&prev, next) })
+	if err := next.Project.Validate(); err != nil {
+		return err
+	}
+	l.ops.change(op, func(o *operation) { o.Services = compare(&prev, next) })
 	return l.roll(op, next)
 }
 
-func (l *Loop) scale(op *spec.Operation, prev spec.Release, replicas map[string]int) error {
+func (l *Loop) scale(op *operation, prev spec.Release, replicas map[string]int) error {
 	var words []string
 	for _, name := range slices.Sorted(maps.Keys(replicas)) {
 		n := replicas[name]
@@ -134,6 +186,11 @@ func (l *Loop) scale(op *spec.Operation, prev spec.Release, replicas map[string]
 		}
 		if n > 1 && s.Container.ContainerName != "" {
 			return fmt.Errorf("scale %s=%d: its container_name %s can be that of one replica only; remove it from the manifest and deploy: %w", name, n, s.Container.ContainerName, spec.ErrRefused)
+		}
+		if v := s.Container.SharedVolume(); n > 1 && n > s.Replicas && v != "" {
+			l.ops.change(op, func(o *operation) {
+				o.Warnings = append(o.Warnings, fmt.Sprintf("%d replicas of %s write to the same volume %s: a database in it would be damaged", n, name, v))
+			})
 		}
 		words = append(words, fmt.Sprintf("%s=%d", name, n))
 	}
@@ -146,7 +203,7 @@ func (l *Loop) scale(op *spec.Operation, prev spec.Release, replicas map[string]
 
 // restart rolls the services as a new generation, so that it is as safe as a
 // deploy.
-func (l *Loop) restart(op *spec.Operation, prev spec.Release, services []string) error {
+func (l *Loop) restart(op *operation, prev spec.Release, services []string) error {
 	return l.derive(op, prev, strings.TrimSpace("restart "+strings.Join(services, " ")), func(s *spec.Service) {
 		if len(services) == 0 || slices.Contains(services, s.Name) {
 			s.Container.Epoch++
@@ -156,7 +213,7 @@ func (l *Loop) restart(op *spec.Operation, prev spec.Release, services []string)
 
 // rollback makes an earlier release desired again: the one before the present
 // one, or the one that is named.
-func (l *Loop) rollback(op *spec.Operation, project string, number int) error {
+func (l *Loop) rollback(op *operation, project string, number int) error {
 	rec, ok := l.state.project(project)
 	if !ok {
 		return l.noProject(project)
@@ -191,7 +248,7 @@ func (l *Loop) rollback(op *spec.Operation, project string, number int) error {
 	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {
 		return err
 	}
-	l.ops.change(op, func(o *spec.Operation) { o.Release, o.Services = number, compare(prev, target) })
+	l.ops.change(op, func(o *operation) { o.Release, o.Services = number, compare(prev, target) })
 	l.events.add(spec.Event{Kind: spec.EventRelease, Project: project, Operation: op.ID, Message: fmt.Sprintf("rollback to release %d", number)})
 	return nil
 }
@@ -232,7 +289,7 @@ func (l *Loop) reclaim(target spec.Release) error {
 	return l.resolvePorts(l.ctx, &p)
 }
 
-func (l *Loop) setStopped(op *spec.Operation, prev spec.Release, services []string, stopped bool) error {
+func (l *Loop) setStopped(op *operation, prev spec.Release, services []string, stopped bool) error {
 	rec, _ := l.state.project(op.Project)
 	if len(services) == 0 {
 		for _, s := range prev.Project.Services {
@@ -243,7 +300,7 @@ func (l *Loop) setStopped(op *spec.Operation, prev spec.Release, services []stri
 	if stopped {
 		change = spec.ChangeStop
 	}
-	l.ops.change(op, func(o *spec.Operation) {
+	l.ops.change(op, func(o *operation) {
 		for _, name := range services {
 			o.Services = append(o.Services, spec.ServiceOutcome{Name: name, Change: change})
 		}
@@ -259,14 +316,13 @@ func (l *Loop) setStopped(op *spec.Operation, prev spec.Release, services []stri
 
 // down takes the project out of what is desired. Its history and, unless
 // asked, its volumes stay.
-func (l *Loop) down(op *spec.Operation, project string, prev spec.Release, volumes bool) error {
-	l.endRollouts(project, spec.OperationFailed, "the project was taken down")
+func (l *Loop) down(op *operation, project string, prev spec.Release, volumes bool) error {
 	rec, _ := l.state.project(project)
 	rec.Down, rec.Networks, rec.Addresses, rec.Stopped = true, nil, nil, nil
 	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {
 		return err
 	}
-	l.ops.change(op, func(o *spec.Operation) {
+	l.ops.change(op, func(o *operation) {
 		o.Services = compare(&prev, spec.Release{Project: spec.Project{Name: project}})
 	})
 	if volumes {
@@ -274,7 +330,7 @@ func (l *Loop) down(op *spec.Operation, project string, prev spec.Release, volum
 		return nil
 	}
 	for _, v := range prev.Project.Volumes {
-		l.ops.change(op, func(o *spec.Operation) {
+		l.ops.change(op, func(o *operation) {
 			o.Warnings = append(o.Warnings, fmt.Sprintf("volume %s is kept; `dunnage down --volumes` removes it", v.ID))
 		})
 	}

@@ -20,9 +20,15 @@ func (l *Loop) Deploy(_ context.Context, r spec.DeployRequest) (spec.Operation, 
 	if err := l.mayChange(); err != nil {
 		return spec.Operation{}, err
 	}
-	op := l.ops.begin(r.Project.Name, "deploy", spec.OperationPulling)
+	op, err := l.ops.take(r.Project.Name, "deploy", r.Turn, spec.OperationPulling)
+	if err != nil {
+		return spec.Operation{}, err
+	}
+	ctx, cancel := context.WithCancel(l.ctx)
+	l.ops.change(op, func(o *operation) { o.cancel = cancel })
 	l.jobs.Go(func() {
-		err := l.deploy(l.ctx, op, r)
+		defer cancel()
+		err := l.deploy(ctx, op, r)
 		if err != nil && l.ctx.Err() != nil {
 			err = errStopped
 		}
@@ -30,7 +36,7 @@ func (l *Loop) Deploy(_ context.Context, r spec.DeployRequest) (spec.Operation, 
 			l.end(op, spec.OperationFailed, plain(err), nil)
 		}
 	})
-	return l.ops.change(op, func(*spec.Operation) {}), nil
+	return l.ops.copyOf(op), nil
 }
 
 // errStopped is the cause of what ended with the agent.
@@ -40,7 +46,14 @@ var errStopped = errors.New("the agent was stopped")
 func plain(err error) string { return strings.ReplaceAll(spec.Text(err), "\n", "; ") }
 
 // deploy pulls, checks and installs. Until install, nothing is changed.
-func (l *Loop) deploy(ctx context.Context, op *spec.Operation, r spec.DeployRequest) error {
+func (l *Loop) deploy(ctx context.Context, op *operation, r spec.DeployRequest) error {
+	if r.TakeOver {
+		l.makeRoom(op)
+	}
+	if err := l.ops.await(ctx, op); err != nil {
+		return err
+	}
+	l.ops.change(op, func(o *operation) { o.State = spec.OperationPulling })
 	if err := l.checkSources(ctx, r.Project); err != nil {
 		return err
 	}
@@ -57,10 +70,12 @@ func (l *Loop) deploy(ctx context.Context, op *spec.Operation, r spec.DeployRequ
 		if err != nil {
 			return err
 		}
-		l.ops.change(op, func(o *spec.Operation) { o.Services, o.Warnings = c.changes, c.notes })
+		l.ops.change(op, func(o *operation) { o.Services, o.Warnings = c.changes, c.notes })
+		if ctx.Err() != nil { // somebody else took over
+			return context.Cause(ctx)
+		}
 		if c.unchanged(prev) && l.restsOn(r.Project.Name, prev.Number) {
-			l.ops.change(op, func(o *spec.Operation) { o.Release = prev.Number })
-			l.end(op, spec.OperationUnchanged, "", l.outcomes(op))
+			l.rest(op, prev.Number)
 			return nil
 		}
 		return l.roll(op, c.release)
@@ -75,20 +90,38 @@ func (l *Loop) restsOn(project string, release int) bool {
 	return rec.Good == release && len(rec.Stopped) == 0
 }
 
+// restPatience is how long a deploy that changes nothing waits for replicas
+// that aren't ready. One that is being restarted is back by then.
+const restPatience = 15 * time.Second
+
+// rest ends a deploy that changes nothing, at once if all is ready.
+func (l *Loop) rest(op *operation, release int) {
+	l.ops.change(op, func(o *operation) { o.Release = release })
+	for _, s := range l.outcomes(op) {
+		if s.Ready < s.Wanted {
+			l.ops.change(op, func(o *operation) {
+				o.State, o.patience = spec.OperationRolling, l.cfg.Clock.Now().Add(restPatience)
+			})
+			return
+		}
+	}
+	l.end(op, spec.OperationUnchanged, "", l.outcomes(op))
+}
+
 // roll installs the release and lets the operation follow it.
-func (l *Loop) roll(op *spec.Operation, r spec.Release) error {
+func (l *Loop) roll(op *operation, r spec.Release) error {
 	number, err := l.install(r)
 	if err != nil {
 		return err
 	}
-	l.ops.change(op, func(o *spec.Operation) { o.State, o.Release = spec.OperationRolling, number })
+	l.ops.change(op, func(o *operation) { o.State, o.Release = spec.OperationRolling, number })
 	l.Look()
 	return nil
 }
 
 // pull gets every image of the project and pins it by digest. An image that is
 // present is used as it is, as Compose does.
-func (l *Loop) pull(ctx context.Context, op *spec.Operation, p spec.Project) (map[string]spec.PinnedImage, error) {
+func (l *Loop) pull(ctx context.Context, op *operation, p spec.Project) (map[string]spec.PinnedImage, error) {
 	byRef := map[string]spec.PinnedImage{}
 	out := map[string]spec.PinnedImage{}
 	for _, s := range p.Services {
@@ -128,7 +161,7 @@ func (l *Loop) findImage(ctx context.Context, ref string) (spec.PinnedImage, err
 	}
 }
 
-func (l *Loop) ensureImage(ctx context.Context, op *spec.Operation, ref string) (spec.PinnedImage, error) {
+func (l *Loop) ensureImage(ctx context.Context, op *operation, ref string) (spec.PinnedImage, error) {
 	image, err := l.findImage(ctx, ref)
 	if err == nil || !errors.Is(err, spec.ErrNotFound) {
 		return image, err

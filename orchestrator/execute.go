@@ -96,6 +96,8 @@ func (l *Loop) act(ctx context.Context, a plan.Action) error {
 		return l.create(ctx, a)
 	case plan.Start:
 		return l.start(ctx, a)
+	case plan.Limit:
+		return gone(l.cfg.Engine.Limit(ctx, a.Key.ID, a.Limits))
 	case plan.RecordExit:
 		return l.recordExit(a)
 	case plan.RecordAccept:
@@ -141,7 +143,7 @@ func (l *Loop) create(ctx context.Context, a plan.Create) error {
 	wg.Go(func() { attach = l.cfg.Network.Attach(ctx, e) })
 	wg.Go(func() {
 		create = l.cfg.Engine.Create(ctx, spec.CreateRequest{
-			ReplicaKey: a.Key, Image: a.Image, Container: a.Service.Container, Hostname: e.Hostname,
+			ReplicaKey: a.Key, Image: a.Image, Container: a.Service.Container, Limits: a.Service.Limits, Hostname: e.Hostname,
 			NetNS: l.cfg.Network.Namespace(a.Key.ID), Files: l.cfg.Network.Files(a.Key.ID),
 		})
 	})

@@ -14,7 +14,7 @@ import (
 	"dunnage/spec"
 )
 
-// Config is what a Loop works with. Every field but the last two is required.
+// Config is what a Loop works with. Every field but the last three is required.
 type Config struct {
 	Engine  Engine
 	Images  Images
@@ -30,7 +30,8 @@ type Config struct {
 	Pool  netip.Prefix // IPv4 addresses for networks
 	Pool6 netip.Prefix // IPv6 ones; zero = the host has no IPv6
 
-	RemoveUnknown bool // remove replicas of projects that the store doesn't know
+	RemoveUnknown   bool // remove replicas of projects that the store doesn't know
+	AllowPrivileged bool // services may own the host: privileged, pid: host, ipc: host
 }
 
 // Times of the loop.
@@ -90,9 +91,10 @@ type memory struct {
 }
 
 type failure struct {
-	count int
-	at    time.Time
-	text  string
+	count  int
+	at     time.Time
+	text   string
+	limits string // fingerprint of the limits that couldn't be set
 }
 
 // New loads the store and returns a loop that does nothing until Run. What it

@@ -41,6 +41,9 @@ func (l *Loop) note(r outcome) {
 	case plan.Start:
 		delete(l.failures, key.ID)
 		tell(spec.EventStarted, "%s started", key.ID)
+	case plan.Limit:
+		delete(l.failures, key.ID)
+		tell(spec.EventLimited, "%s has its new limits", key.ID)
 	case plan.RecordExit:
 		tell(spec.EventExited, "%s exited with code %d", key.ID, a.Exit.Code)
 	case plan.Remove:
@@ -93,7 +96,14 @@ func (l *Loop) noteFailure(key spec.ReplicaKey, r outcome) {
 		l.cfg.Log.Error("action failed", "action", what, "replica", key.ID, "error", text)
 		l.events.add(spec.Event{Kind: spec.EventProblem, Project: key.Project, Service: key.Service, Replica: key.ID, Message: what + ": " + text})
 	}
-	l.failures[key.ID] = failure{count: f.count + 1, at: l.cfg.Clock.Now(), text: text}
+	next := failure{count: f.count + 1, at: l.cfg.Clock.Now(), text: text}
+	if a, ok := r.action.(plan.Limit); ok {
+		next.limits = a.Limits.Fingerprint()
+	}
+	if next.limits != f.limits {
+		next.count = 1 // of another kind
+	}
+	l.failures[key.ID] = next
 	if c, ok := r.action.(plan.Create); ok && errors.Is(r.err, spec.ErrNotFound) {
 		l.repull(c.Image)
 	}

@@ -79,6 +79,7 @@ func (l *Loop) merge(s look) []plan.Replica {
 		r := at(i.ID)
 		r.ReplicaKey, r.Exists, r.Phase, r.Pid = i.ReplicaKey, true, i.Phase, i.Pid
 		r.StartedAt, r.ExitedAt, r.ExitCode, r.OOM = i.StartedAt, i.ExitedAt, i.ExitCode, i.OOM
+		r.Limits = i.Limits
 	}
 	for _, id := range s.attached {
 		at(id)
@@ -119,7 +120,7 @@ func (l *Loop) recall(r *plan.Replica) {
 		r.RoutedSince = l.routed[r.ID]
 	}
 	f := l.failures[r.ID]
-	r.Error, r.Errors, r.ErrorAt = f.text, f.count, f.at
+	r.Error, r.Errors, r.ErrorAt, r.Refused = f.text, f.count, f.at, f.limits
 	if r.Phase == spec.PhaseRunning {
 		r.Health, r.Detail = l.cfg.Health.Health(r.ID, r.StartedAt)
 	}
@@ -190,7 +191,10 @@ func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	if why := l.holding(); why != "" {
 		problems = append([]string{why}, problems...)
 	}
-	l.status.Store(&spec.Status{At: o.Now, Started: l.began, Projects: p.Status, Problems: problems})
+	l.status.Store(&spec.Status{At: o.Now, Projects: l.busy(p.Status), Problems: problems})
+	if !l.hasLooked() {
+		close(l.looked)
+	}
 	if !l.hasLooked() {
 		close(l.looked)
 	}
@@ -204,6 +208,23 @@ func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 		}
 	}
 	l.shown = now
+}
+
+// busy adds the operations at work, also those on projects that have nothing
+// to show yet.
+func (l *Loop) busy(projects []spec.ProjectStatus) []spec.ProjectStatus {
+	running := l.ops.running()
+	for i := range projects {
+		if op, ok := running[projects[i].Name]; ok {
+			projects[i].Busy = atWork(op, l.cfg.Clock.Now())
+			delete(running, op.Project)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(running)) {
+		projects = append(projects, spec.ProjectStatus{Name: name, Busy: atWork(running[name], l.cfg.Clock.Now())})
+	}
+	slices.SortFunc(projects, func(a, b spec.ProjectStatus) int { return strings.Compare(a.Name, b.Name) })
+	return projects
 }
 
 // transition tells of a replica that became ready or unhealthy.

@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
+	"time"
 
 	"dunnage/orchestrator/plan"
 	"dunnage/spec"
@@ -14,27 +14,44 @@ import (
 // keptOperations bounds what is remembered of ended operations.
 const keptOperations = 256
 
+// operation is a change at work.
+type operation struct {
+	spec.Operation // changed through operations.change only
+
+	cancel   context.CancelFunc // of its work before the release is installed
+	patience time.Time          // when to stop waiting for what was there before it; zero = never
+}
+
 // operations are the changes that were asked for since the agent started.
 type operations struct {
 	clock Clock
 
-	mu   sync.Mutex
-	next int
-	all  []*spec.Operation // oldest first
+	mu    sync.Mutex
+	next  int
+	all   []*operation  // oldest first
+	ended chan struct{} // closed and replaced when one ends
 }
 
-func newOperations(c Clock) *operations { return &operations{clock: c} }
+func newOperations(c Clock) *operations {
+	return &operations{clock: c, ended: make(chan struct{})}
+}
 
-func (o *operations) begin(project, kind string, state spec.OperationState) *spec.Operation {
+// begin adds an operation. The project's turn is its only after take.
+func (o *operations) begin(project, kind, owner string, state spec.OperationState) *operation {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return o.add(project, kind, owner, state)
+}
+
+func (o *operations) add(project, kind, owner string, state spec.OperationState) *operation {
 	o.next++
 	now := o.clock.Now()
-	op := &spec.Operation{
-		ID: fmt.Sprintf("%s-%s-%d", now.UTC().Format("20060102T150405"), project, o.next), Project: project, Kind: kind, State: state, Started: now,
-	}
+	op := &operation{cancel: func() {}, Operation: spec.Operation{
+		ID:      fmt.Sprintf("%s-%s-%d", now.UTC().Format("20060102T150405"), project, o.next),
+		Project: project, Kind: kind, Owner: owner, State: state, Started: now,
+	}}
 	if len(o.all) >= keptOperations {
-		if i := slices.IndexFunc(o.all, func(x *spec.Operation) bool { return x.State.Ended() }); i >= 0 {
+		if i := slices.IndexFunc(o.all, func(x *operation) bool { return x.State.Ended() }); i >= 0 {
 			o.all = slices.Delete(o.all, i, i+1)
 		}
 	}
@@ -42,12 +59,120 @@ func (o *operations) begin(project, kind string, state spec.OperationState) *spe
 	return op
 }
 
-// change changes an operation under the lock and returns a copy.
-func (o *operations) change(op *spec.Operation, f func(*spec.Operation)) spec.Operation {
+// take begins an operation if no other is at work on the project, or if this
+// one may wait for it; one that takes over is for the caller to make room for.
+// The error wraps spec.ErrRefused and says who is at work.
+func (o *operations) take(project, kind string, turn spec.Turn, state spec.OperationState) (*operation, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	h := o.holder(project, nil)
+	switch {
+	case h == nil || turn.TakeOver:
+	case turn.Wait:
+		state = spec.OperationWaiting
+	default:
+		return nil, &busyError{*h, o.clock.Now()}
+	}
+	return o.add(project, kind, turn.Owner, state), nil
+}
+
+// holder is the oldest operation at work on the project that began before
+// except, nil if there is none. Called with mu held.
+func (o *operations) holder(project string, before *operation) *spec.Operation {
+	for _, op := range o.all {
+		if op == before {
+			break
+		}
+		if op.Project == project && !op.State.Ended() {
+			return &op.Operation
+		}
+	}
+	return nil
+}
+
+// await returns when it is the operation's turn.
+func (o *operations) await(ctx context.Context, op *operation) error {
+	for {
+		o.mu.Lock()
+		h, ended := o.holder(op.Project, op), o.ended
+		o.mu.Unlock()
+		if h == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ended:
+		}
+	}
+}
+
+// busy reports whether an operation is at work on the project.
+func (o *operations) busy(project string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.holder(project, nil) != nil
+}
+
+// others lists the project's operations at work but op.
+func (o *operations) others(op *operation) []*operation {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var out []*operation
+	for _, x := range o.all {
+		if x != op && x.Project == op.Project && !x.State.Ended() {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// busyError says which operation is at work on a project.
+type busyError struct {
+	spec.Operation
+	now time.Time
+}
+
+func (e *busyError) Error() string {
+	return fmt.Sprintf("project %s is busy: %s", e.Project, atWork(e.Operation, e.now))
+}
+
+// atWork says in a line who does what for how long: "deploy of release 12 by
+// alice, rolling for 40s".
+func atWork(op spec.Operation, now time.Time) string {
+	text := op.Kind
+	if op.Release > 0 {
+		text += fmt.Sprintf(" of release %d", op.Release)
+	}
+	if op.Owner != "" {
+		text += " by " + op.Owner
+	}
+	return fmt.Sprintf("%s, %s for %s", text, op.State, now.Sub(op.Started).Round(time.Second))
+}
+
+// Hint names the ways on.
+func (e *busyError) Hint() string {
+	return fmt.Sprintf("--wait waits for its end, --take-over ends it, `dunnage rollback -p %s` goes back", e.Project)
+}
+
+func (e *busyError) Unwrap() error { return spec.ErrRefused }
+
+// change changes an operation under the lock and returns a copy.
+func (o *operations) change(op *operation, f func(*operation)) spec.Operation {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	was := op.State.Ended()
 	f(op)
-	return *op
+	if op.State.Ended() && !was {
+		close(o.ended)
+		o.ended = make(chan struct{})
+	}
+	return op.Operation
+}
+
+// copyOf is the operation as it is now.
+func (o *operations) copyOf(op *operation) spec.Operation {
+	return o.change(op, func(*operation) {})
 }
 
 func (o *operations) find(id string) (spec.Operation, bool) {
@@ -55,19 +180,32 @@ func (o *operations) find(id string) (spec.Operation, bool) {
 	defer o.mu.Unlock()
 	for _, op := range o.all {
 		if op.ID == id {
-			return *op, true
+			return op.Operation, true
 		}
 	}
 	return spec.Operation{}, false
 }
 
-// rolling lists the operations that wait for the world to follow.
-func (o *operations) rolling() []*spec.Operation {
+// running lists the operations at work, by project.
+func (o *operations) running() map[string]spec.Operation {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	var out []*spec.Operation
+	out := map[string]spec.Operation{}
 	for _, op := range o.all {
-		if op.State == spec.OperationRolling {
+		if _, seen := out[op.Project]; !seen && !op.State.Ended() {
+			out[op.Project] = op.Operation
+		}
+	}
+	return out
+}
+
+// rolling lists the operations that wait for the world to follow.
+func (o *operations) rolling() []*operation {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var out []*operation
+	for _, op := range o.all {
+		if op.State == spec.OperationRolling || op.State == spec.OperationReturning {
 			out = append(out, op)
 		}
 	}
@@ -83,11 +221,19 @@ func (l *Loop) Operation(_ context.Context, id string) (spec.Operation, error) {
 	return op, nil
 }
 
-// end closes an operation and tells of it.
-func (l *Loop) end(op *spec.Operation, state spec.OperationState, cause string, services []spec.ServiceOutcome) {
-	ended := l.ops.change(op, func(o *spec.Operation) {
+// end closes an operation and tells of it. One that has ended stays as it is.
+func (l *Loop) end(op *operation, state spec.OperationState, cause string, services []spec.ServiceOutcome) {
+	over := false
+	ended := l.ops.change(op, func(o *operation) {
+		if over = o.State.Ended(); over {
+			return
+		}
 		o.State, o.Cause, o.Services, o.Ended = state, cause, services, l.cfg.Clock.Now()
+		o.cancel()
 	})
+	if over {
+		return
+	}
 	kind := spec.EventDone
 	if state == spec.OperationFailed || state == spec.OperationRolledBack || state == spec.OperationPaused {
 		kind = spec.EventFailed
@@ -98,6 +244,17 @@ func (l *Loop) end(op *spec.Operation, state spec.OperationState, cause string, 
 	}
 	l.cfg.Log.Info("operation ended", "operation", ended.ID, "kind", ended.Kind, "project", ended.Project, "state", state, "cause", cause)
 	l.events.add(spec.Event{Kind: kind, Operation: ended.ID, Project: ended.Project, Message: message})
+}
+
+// makeRoom ends the other operations at work on the project.
+func (l *Loop) makeRoom(op *operation) {
+	by := ""
+	if op.Owner != "" {
+		by = " of " + op.Owner
+	}
+	for _, x := range l.ops.others(op) {
+		l.end(x, spec.OperationFailed, fmt.Sprintf("the %s%s took over", op.Kind, by), nil)
+	}
 }
 
 // settle takes the plan's verdicts: it marks releases that converged, goes
@@ -121,26 +278,29 @@ func (l *Loop) settleRollout(r plan.Rollout) {
 		rec.Good, rec.Held, rec.Paused = rec.Desired, nil, ""
 		rec.Ran = append(without(rec.Ran, rec.Desired), rec.Desired)
 		rec.Failed, rec.Left = without(rec.Failed, rec.Desired), without(rec.Left, rec.Desired)
-	case r.Failed != "" && r.Action == spec.FailurePause:
+	case r.Failed == "":
+		return
+	case r.Action == spec.FailurePause:
 		l.cfg.Log.Warn("rollout paused", "project", rec.Name, "release", rec.Desired, "cause", r.Failed)
 		rec.Paused = r.Failed
-		l.endRollouts(rec.Name, spec.OperationPaused, r.Failed+"; `dunnage rollout resume` tries again, `dunnage rollback` goes back")
-	case r.Failed != "" && r.Action == spec.FailureRollback && rec.Good != 0:
+		l.endRollouts(r, spec.OperationPaused, r.Failed+"; `dunnage rollout resume` tries again, `dunnage rollback` goes back")
+	case r.Action == spec.FailureRollback && rec.Good != 0:
 		l.cfg.Log.Warn("rolling back", "project", rec.Name, "from", rec.Desired, "to", rec.Good, "cause", r.Failed)
-		l.endRollouts(rec.Name, spec.OperationRolledBack, fmt.Sprintf("%s; release %d is back", r.Failed, rec.Good))
+		l.goBack(r, rec.Good)
 		rec.Failed = append(without(rec.Failed, rec.Desired), rec.Desired)
 		rec.Desired = rec.Good
 		rec.Stopped, rec.Held = rec.Held, nil
 		rec.Since, rec.Backward = l.cfg.Clock.Now(), true
-	case r.Failed != "":
+	default:
 		why := "there is no earlier release to go back to, so"
 		if rec.Good != 0 {
 			why = "its failure_action is continue, so"
 		}
-		l.endRollouts(rec.Name, spec.OperationFailed, fmt.Sprintf("%s; %s the agent keeps trying", r.Failed, why))
-		return
-	default:
-		return
+		l.endRollouts(r, spec.OperationFailed, fmt.Sprintf("%s; %s the agent keeps trying", r.Failed, why))
+		if slices.Contains(rec.Failed, rec.Desired) {
+			return
+		}
+		rec.Failed = append(rec.Failed, rec.Desired)
 	}
 	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {
 		l.trouble(err) // the next look finds the same verdict
@@ -154,66 +314,106 @@ func without(numbers []int, n int) []int {
 	return slices.DeleteFunc(slices.Clone(numbers), func(x int) bool { return x == n })
 }
 
-// endRollouts ends the project's operations that brought in a release.
-func (l *Loop) endRollouts(project string, state spec.OperationState, cause string) {
-	for _, op := range l.ops.rolling() {
-		if op.Project == project && op.Release > 0 {
-			l.quote(op, cause)
-			l.end(op, state, cause, l.outcomes(op))
-		}
+// rollouts lists the project's operations that brought in a release and wait
+// for it.
+func (l *Loop) rollouts(project string) []*operation {
+	return slices.DeleteFunc(l.ops.rolling(), func(op *operation) bool {
+		return op.Project != project || op.Release == 0 || op.State != spec.OperationRolling
+	})
+}
+
+// endRollouts ends the operations that wait for a failed release.
+func (l *Loop) endRollouts(r plan.Rollout, state spec.OperationState, cause string) {
+	for _, op := range l.rollouts(r.Project) {
+		l.quote(op, r.Culprit)
+		l.end(op, state, cause, l.outcomes(op))
 	}
+}
+
+// returnPatience bounds how long an operation that has failed waits for the
+// earlier release, before it ends and says that it isn't back.
+const returnPatience = time.Minute
+
+// goBack lets the operations that wait for a failed release wait for the
+// earlier one.
+func (l *Loop) goBack(r plan.Rollout, good int) {
+	until := l.cfg.Clock.Now().Add(returnPatience)
+	for _, op := range l.rollouts(r.Project) {
+		l.quote(op, r.Culprit)
+		l.ops.change(op, func(o *operation) {
+			o.State, o.Cause, o.Release, o.patience = spec.OperationReturning, r.Failed, good, until
+		})
+	}
+	l.events.add(spec.Event{Kind: spec.EventRelease, Project: r.Project, Message: fmt.Sprintf("back to release %d: %s", good, r.Failed)})
 }
 
 // quotedLines is how much of a failed replica's log an operation keeps.
 const quotedLines = 10
 
-// quote keeps with the operation what the replica that its cause names, as its
-// first word, wrote last. That is read before the next wave begins to remove it.
-func (l *Loop) quote(op *spec.Operation, cause string) {
-	culprit, _, _ := strings.Cut(cause, " ")
-	culprit = strings.TrimSuffix(culprit, ":")
-	for _, p := range l.status.Load().Projects {
-		for _, s := range p.Services {
-			for _, r := range s.Replicas {
-				if r.Replica != culprit {
-					continue
-				}
-				key := spec.ReplicaKey{ID: r.Replica, Project: r.Project, Service: r.Service, Generation: r.Generation, Number: r.Number}
-				lines, err := l.cfg.Engine.Tail(l.ctx, key, quotedLines)
-				if err != nil {
-					l.cfg.Log.Warn("read the log of a failed replica", "replica", culprit, "error", err)
-				}
-				l.ops.change(op, func(o *spec.Operation) { o.Replica, o.Log = culprit, lines })
-			}
-		}
+// quote keeps with the operation what the failed replica wrote last. That is
+// read before the next wave begins to remove it.
+func (l *Loop) quote(op *operation, culprit spec.ReplicaKey) {
+	if culprit.ID == "" {
+		return
 	}
+	lines, err := l.cfg.Engine.Tail(l.ctx, culprit, quotedLines)
+	if err != nil {
+		l.cfg.Log.Warn("read the log of a failed replica", "replica", culprit.ID, "error", err)
+	}
+	l.ops.change(op, func(o *operation) { o.Replica, o.Log = culprit.ID, lines })
 }
 
 // settleOperation ends an operation whose aim is reached.
-func (l *Loop) settleOperation(op *spec.Operation, p plan.Plan, o plan.Observed) {
+func (l *Loop) settleOperation(op *operation, p plan.Plan, o plan.Observed) {
 	rec, _ := l.state.project(op.Project)
 	applied := o.RulesEqual && p.Routing.Equal(o.Applied)
-	var reached bool
+	l.clock(op, p)
+	if op.Release > 0 && rec.Desired != op.Release {
+		l.end(op, spec.OperationFailed, fmt.Sprintf("replaced by release %d", rec.Desired), nil)
+		return
+	}
+	late := !op.patience.IsZero() && !o.Now.Before(op.patience)
 	switch {
 	case op.Kind == "down":
-		reached = !slices.ContainsFunc(o.Replicas, func(r plan.Replica) bool { return r.Project == op.Project })
-	case op.Release > 0:
-		if rec.Desired != op.Release {
-			l.end(op, spec.OperationFailed, fmt.Sprintf("replaced by release %d", rec.Desired), nil)
-			return
+		if !slices.ContainsFunc(o.Replicas, func(r plan.Replica) bool { return r.Project == op.Project }) {
+			l.endDown(op)
 		}
-		reached = rec.Good == op.Release && applied
-	default:
-		reached = applied && settled(p, op.Project)
-	}
-	if reached && op.Kind == "down" {
-		if err := l.purgeVolumes(op.Project); err != nil {
-			l.end(op, spec.OperationFailed, "down, but volumes are left: "+plain(err), nil)
-			return
-		}
-	}
-	if reached {
+	case op.State == spec.OperationReturning && applied && settled(p, op.Project):
+		l.end(op, spec.OperationRolledBack, fmt.Sprintf("%s; release %d is back", op.Cause, op.Release), l.outcomes(op))
+	case op.State == spec.OperationReturning && late:
+		l.end(op, spec.OperationRolledBack, fmt.Sprintf("%s; release %d is desired again, but it isn't back yet", op.Cause, op.Release), l.outcomes(op))
+	case op.State == spec.OperationReturning:
+	case late:
+		l.end(op, spec.OperationFailed, "nothing to change, but not all is ready", l.outcomes(op))
+	case op.Release > 0 && op.patience.IsZero() && rec.Good == op.Release && applied, applied && settled(p, op.Project):
 		l.end(op, spec.OperationDone, "", l.outcomes(op))
+	}
+}
+
+func (l *Loop) endDown(op *operation) {
+	if err := l.purgeVolumes(op.Project); err != nil {
+		l.end(op, spec.OperationFailed, "down, but volumes are left: "+plain(err), nil)
+		return
+	}
+	l.end(op, spec.OperationDone, "", l.outcomes(op))
+}
+
+// clock notes for each service how long the operation took to make it ready.
+func (l *Loop) clock(op *operation, p plan.Plan) {
+	spent := spec.Duration(l.cfg.Clock.Now().Sub(op.Started))
+	for _, ps := range p.Status {
+		if ps.Name != op.Project {
+			continue
+		}
+		for _, s := range ps.Services {
+			l.ops.change(op, func(o *operation) {
+				for i := range o.Services {
+					if c := &o.Services[i]; c.Name == s.Name && c.Change != spec.ChangeNone && c.Duration == 0 && s.Waiting == "" {
+						c.Duration = spent
+					}
+				}
+			})
+		}
 	}
 }
 
@@ -233,28 +433,23 @@ func settled(p plan.Plan, project string) bool {
 }
 
 // outcomes is one line a service, from the last snapshot.
-func (l *Loop) outcomes(op *spec.Operation) []spec.ServiceOutcome {
+func (l *Loop) outcomes(op *operation) []spec.ServiceOutcome {
 	status := l.status.Load()
-	now := l.cfg.Clock.Now()
 	var out []spec.ServiceOutcome
 	for _, p := range status.Projects {
 		if p.Name != op.Project {
 			continue
 		}
 		for _, s := range p.Services {
-			change := spec.ChangeNone
+			o := spec.ServiceOutcome{Name: s.Name, Change: spec.ChangeNone, Ready: s.Ready, Wanted: s.Wanted, Ports: s.Ports, Detail: s.Waiting}
 			for _, c := range op.Services {
 				if c.Name == s.Name {
-					change = c.Change
+					o.Change, o.Duration = c.Change, c.Duration
 				}
-			}
-			o := spec.ServiceOutcome{
-				Name: s.Name, Change: change, Ready: s.Ready, Wanted: s.Wanted,
-				Duration: spec.Duration(now.Sub(op.Started)), Ports: s.Ports, Detail: s.Waiting,
 			}
 			if s.Stopped {
 				o.Ports = nil
-				if change != spec.ChangeStop {
+				if o.Change != spec.ChangeStop {
 					o.Detail = "is stopped; `dunnage start` starts it"
 				}
 			}

@@ -25,6 +25,11 @@ type Engine interface {
 	// while the earlier one may live (PhaseLost) it returns an error.
 	Start(ctx context.Context, id string) error
 
+	// Limit changes the limits of a container, whose process goes on, and of
+	// what it starts later. What can't be, such as less memory than is in use,
+	// wraps spec.ErrRefused.
+	Limit(ctx context.Context, id string, l spec.Limits) error
+
 	// Signal sends sig ("SIGTERM", or "" for the container's own stop signal).
 	// A process that is gone already is success.
 	Signal(ctx context.Context, id, sig string) error

@@ -11,7 +11,7 @@ const pausedByHand = "on request"
 
 // steer holds a rollout, lets it go on, or ends the trial of its canary. A
 // pause is done at once; the others follow the rollout to its end.
-func (l *Loop) steer(op *spec.Operation, kind string) error {
+func (l *Loop) steer(op *operation, kind string) error {
 	rec, _ := l.state.project(op.Project)
 	if rec.Desired == rec.Good {
 		return fmt.Errorf("project %s has no rollout under way: release %d has converged: %w", op.Project, rec.Good, spec.ErrRefused)
@@ -39,7 +39,7 @@ func (l *Loop) steer(op *spec.Operation, kind string) error {
 		l.end(op, spec.OperationDone, "", nil)
 		return nil
 	}
-	l.ops.change(op, func(o *spec.Operation) { o.Release = rec.Desired })
+	l.ops.change(op, func(o *operation) { o.Release = rec.Desired })
 	return nil
 }
 

@@ -215,13 +215,14 @@ func (s *scenario) request() {
 		{Kind: "resume"},
 		{Kind: "promote"},
 	}[s.rng.IntN(9)]
+	change.TakeOver = s.rng.IntN(2) == 0
 	s.answer(func(ctx context.Context) { _, _ = s.loop.Change(ctx, project, change) })
 }
 
 func (s *scenario) deploy(p spec.Project) {
-	op := s.loop.ops.begin(p.Name, "deploy", spec.OperationPulling)
+	op := s.loop.ops.begin(p.Name, "deploy", "", spec.OperationPulling)
 	s.answer(func(ctx context.Context) {
-		_ = s.loop.deploy(ctx, op, spec.DeployRequest{Project: p, RemoveOrphans: s.rng.IntN(2) == 0})
+		_ = s.loop.deploy(ctx, op, spec.DeployRequest{Turn: spec.Turn{TakeOver: true}, Project: p, RemoveOrphans: s.rng.IntN(2) == 0})
 	})
 }
 
@@ -254,6 +255,7 @@ func (s *scenario) manifest(name string) spec.Project {
 			},
 		}
 		s.policy(&svc)
+		svc.Limits.Pids = int64([]int{0, 0, 100, 200, 201}[s.rng.IntN(5)])
 		if s.rng.IntN(3) == 0 {
 			svc.Update.Order = spec.StopFirst
 			svc.Container.Mounts = []spec.Mount{{Type: spec.MountVolume, Source: "v", Target: "/data"}}

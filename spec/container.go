@@ -62,6 +62,16 @@ func (c Container) Writable() bool {
 	return false
 }
 
+// SharedVolume is a named volume that all replicas may write to, "" if there is none.
+func (c Container) SharedVolume() string {
+	for _, m := range c.Mounts {
+		if m.Type == MountVolume && m.Source != "" && !m.ReadOnly {
+			return m.Source
+		}
+	}
+	return ""
+}
+
 // MountType says what is mounted.
 type MountType string
 

@@ -22,6 +22,7 @@ type ProjectStatus struct {
 	Rolling  bool            `json:"rolling,omitempty"` // the release has yet to prove itself
 	Since    time.Time       `json:"since,omitzero"`    // of its rollout
 	Paused   string          `json:"paused,omitempty"`  // why the rollout stands still, one line
+	Busy     string          `json:"busy,omitempty"`    // the operation at work on it, one line
 	Services []ServiceStatus `json:"services"`
 }
 
@@ -90,6 +91,7 @@ const (
 	EventReady     EventKind = "ready"     // a replica
 	EventUnhealthy EventKind = "unhealthy" // a replica
 	EventExited    EventKind = "exited"    // a replica
+	EventLimited   EventKind = "limited"   // a replica has other limits
 	EventRouted    EventKind = "routed"    // the nat rules were swapped
 	EventDraining  EventKind = "draining"  // a replica
 	EventStopping  EventKind = "stopping"  // a replica
@@ -135,18 +137,28 @@ const (
 	OperationUnchanged  OperationState = "unchanged"   // nothing to do
 	OperationFailed     OperationState = "failed"      // nothing was changed, or the project has no earlier release
 	OperationRolledBack OperationState = "rolled-back" // the earlier release is desired again
+	OperationWaiting    OperationState = "waiting"     // for the project's operation before it
+	OperationReturning  OperationState = "returning"   // it has failed, and the earlier release is on its way back
 	OperationPaused     OperationState = "paused"      // the rollout stands still until somebody says so
 )
 
 // Ended reports whether the state is final.
-func (s OperationState) Ended() bool { return s != OperationPulling && s != OperationRolling }
+func (s OperationState) Ended() bool {
+	switch s {
+	case OperationWaiting, OperationPulling, OperationRolling, OperationReturning:
+		return false
+	default:
+		return true
+	}
+}
 
 // Operation is a change that somebody asked for. It goes on when the asking
 // client is gone.
 type Operation struct {
 	ID       string           `json:"id"`
 	Project  string           `json:"project"`
-	Kind     string           `json:"kind"` // deploy, or that of the ChangeRequest
+	Kind     string           `json:"kind"`            // deploy, or that of the ChangeRequest
+	Owner    string           `json:"owner,omitempty"` // user who asked for it
 	State    OperationState   `json:"state"`
 	Release  int              `json:"release,omitempty"`
 	Started  time.Time        `json:"started"`
@@ -187,13 +199,23 @@ const (
 
 // DeployRequest asks for a project as a manifest declares it.
 type DeployRequest struct {
-	Project       Project `json:"project"`
-	RemoveOrphans bool    `json:"remove_orphans,omitempty"`
-	Force         bool    `json:"force,omitempty"` // replace even what didn't change
+	Project Project `json:"project"`
+	Turn
+	RemoveOrphans bool `json:"remove_orphans,omitempty"`
+	Force         bool `json:"force,omitempty"` // replace even what didn't change
+}
+
+// Turn is how a request stands to another one that is at work on the project.
+// With neither Wait nor TakeOver it is refused.
+type Turn struct {
+	Owner    string `json:"-"`                   // user who asks, as the kernel told the agent
+	Wait     bool   `json:"wait,omitempty"`      // begin when the other has ended
+	TakeOver bool   `json:"take_over,omitempty"` // end the other
 }
 
 // ChangeRequest asks for a change of a project that is deployed.
 type ChangeRequest struct {
+	Turn
 	Kind     string         `json:"kind"`               // scale, stop, start, restart, down, rollback, pause, resume, promote
 	Services []string       `json:"services,omitempty"` // stop, start, restart: empty = all
 	Replicas map[string]int `json:"replicas,omitempty"` // scale

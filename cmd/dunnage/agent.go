@@ -45,6 +45,7 @@ type agentOptions struct {
 	pool, pool6                                     netip.Prefix
 	iptables                                        netns.Backend
 	removeUnknown                                   bool
+	allowPrivileged                                 bool
 	log                                             *slog.Logger
 }
 
@@ -64,6 +65,7 @@ func agentCommand() *cli.Command {
 			&cli.StringFlag{Name: "pool", Value: defaultPool, Usage: "IPv4 `CIDR` that networks are cut from; must not be in use around the host"},
 			&cli.StringFlag{Name: "pool6", Value: defaultPool6, Usage: "IPv6 `CIDR`, or none"},
 			&cli.StringFlag{Name: "iptables", Value: string(netns.Auto), Usage: "auto (what the host's iptables is), nft or legacy"},
+			&cli.BoolFlag{Name: "allow-privileged", Usage: "allow services with privileged: true, pid: host or ipc: host, which own the host"},
 			&cli.BoolFlag{Name: "remove-unknown", Usage: "remove replicas of projects that the store doesn't know; without it an agent that finds any changes nothing, since it may have got the wrong store"},
 			&cli.BoolFlag{Name: "uninstall", Usage: "remove what an agent with these flags left on the host (rules, routes, settings, an idle private containerd), and end"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json, on standard error"},
@@ -88,7 +90,8 @@ func agentFlags(c *cli.Context) (agentOptions, error) {
 	o := agentOptions{
 		stateDir: c.String("state-dir"), runDir: c.String("run-dir"), socket: c.String("socket"),
 		containerd: c.String("containerd"), namespace: c.String("namespace"), iptables: netns.Backend(c.String("iptables")),
-		removeUnknown: c.Bool("remove-unknown"),
+		removeUnknown:   c.Bool("remove-unknown"),
+		allowPrivileged: c.Bool("allow-privileged"),
 	}
 	for _, dir := range []struct {
 		flag string
@@ -232,7 +235,8 @@ func newLoop(ctx context.Context, o agentOptions, st *store.Store, network *netn
 	loop, err := orchestrator.New(ctx, orchestrator.Config{
 		Engine: eng, Images: eng, Volumes: eng, Network: network, Health: monitor, Store: st,
 		Clock: systemClock{}, Log: o.log, Pool: o.pool, Pool6: o.pool6,
-		StateDir: o.stateDir, RemoveUnknown: o.removeUnknown,
+		AllowPrivileged: o.allowPrivileged,
+		StateDir:        o.stateDir, RemoveUnknown: o.removeUnknown,
 	})
 	return loop, monitor, err
 }

@@ -30,6 +30,7 @@ func (p *program) changeAction(request func(*cli.Context) (spec.ChangeRequest, e
 		if err != nil {
 			return err
 		}
+		r.Turn = turn(c)
 		op, err := agent.Change(ctx, name, r)
 		if r.Kind == "down" && errors.Is(err, spec.ErrNotFound) {
 			p.warn("%s is not deployed: nothing to do", name)

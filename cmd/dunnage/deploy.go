@@ -16,12 +16,14 @@ func (p *program) deployCommand() *cli.Command {
 		Usage: "make this host run what the manifest declares",
 		Description: "Sends the manifest to the agent and follows until every service is ready, or the earlier release is back. " +
 			"When a replica fails, it shows what that one wrote last. " +
-			"Services that didn't change aren't touched. Interrupting this command doesn't stop the deploy.\n\n" +
+			"Services that didn't change aren't touched. Interrupting this command doesn't stop the deploy. " +
+			"While another change is at work on the project, it is refused unless --wait or --take-over says otherwise.\n\n" +
 			"Example:\n   dunnage deploy -f compose.yaml",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "don't wait for the outcome"},
 			&cli.BoolFlag{Name: "force", Usage: "replace the replicas even of services that didn't change"},
 			&cli.BoolFlag{Name: "remove-orphans", Usage: "remove services that are no longer in the manifest"},
+			waitFlag(), takeOverFlag(),
 			jsonFlag(),
 		},
 		Action: p.withAgent(p.deploy),
@@ -50,5 +52,19 @@ func (p *program) deployRequest(c *cli.Context) (manifest.Result, spec.DeployReq
 		}
 	}
 	m, err := p.load(c)
-	return m, spec.DeployRequest{Project: m.Project, RemoveOrphans: c.Bool("remove-orphans"), Force: c.Bool("force")}, err
+	return m, spec.DeployRequest{Turn: turn(c), Project: m.Project, RemoveOrphans: c.Bool("remove-orphans"), Force: c.Bool("force")}, err
+}
+
+// waitFlag and takeOverFlag say how a change stands to another one that is at
+// work on the project.
+func waitFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "wait", Usage: "begin when the change at work on the project has ended"}
+}
+
+func takeOverFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "take-over", Usage: "end the change at work on the project"}
+}
+
+func turn(c *cli.Context) spec.Turn {
+	return spec.Turn{Wait: c.Bool("wait"), TakeOver: c.Bool("take-over")}
 }

@@ -74,6 +74,8 @@ func verdict(op spec.Operation) error {
 	switch {
 	case op.State == spec.OperationRolledBack:
 		return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s was rolled back: %s", op.Kind, op.Project, why(op)), hint: nextStep(op)}
+	case op.State == spec.OperationPaused:
+		return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s is paused: %s", op.Kind, op.Project, why(op)), hint: nextStep(op)}
 	case op.State != spec.OperationFailed:
 		return nil
 	case op.Release == 0 && len(op.Services) == 0: // it never came so far as to change anything
@@ -151,6 +153,8 @@ func lastLine(op spec.Operation) string {
 		return fmt.Sprintf("%s: %s done%s, in %s", op.Project, op.Kind, release, spent)
 	case spec.OperationRolledBack:
 		return fmt.Sprintf("%s: %s rolled back after %s", op.Project, op.Kind, spent)
+	case spec.OperationPaused:
+		return fmt.Sprintf("%s: %s paused%s, after %s", op.Project, op.Kind, release, spent)
 	}
 	return fmt.Sprintf("%s: %s failed after %s", op.Project, op.Kind, spent)
 }

@@ -9,7 +9,7 @@ func (p *program) restartCommand() *cli.Command {
 		ArgsUsage: "[SERVICE...]",
 		Description: "Rolls as a deploy does: new replicas are ready before old ones stop, unless the service is stop-first.\n\n" +
 			"Example:\n   dunnage restart web",
-		Flags:  changeFlags(),
+		Flags:  changeFlags(waitFlag(), takeOverFlag()),
 		Action: p.changeAction(ofServices),
 	}
 }

@@ -16,7 +16,7 @@ func (p *program) scaleCommand() *cli.Command {
 		ArgsUsage: "SERVICE=REPLICAS...",
 		Description: "Makes a new release. The next deploy sets the manifest's numbers again.\n\n" +
 			"Example:\n   dunnage scale web=3 worker=1",
-		Flags:  changeFlags(),
+		Flags:  changeFlags(waitFlag(), takeOverFlag()),
 		Action: p.changeAction(scaleRequest),
 	}
 }

@@ -95,5 +95,6 @@ type Rollout struct {
 	Project   string
 	Converged bool
 	Failed    string             // why it can't converge, one line; empty = it still may
+	Culprit   spec.ReplicaKey    // the replica that it is about, if it is about one
 	Action    spec.FailureAction // what to do about that
 }

@@ -63,6 +63,9 @@ type Replica struct {
 
 	Names string // what its hosts file says, as Names.String; "" = not known
 
+	Limits  string // fingerprint of those in force
+	Refused string // fingerprint of those that couldn't be set, if that is what failed last
+
 	Error   string // the last failed action on it, one line
 	Errors  int    // consecutive failed actions
 	ErrorAt time.Time

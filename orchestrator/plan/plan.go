@@ -24,7 +24,7 @@ func Make(d Desired, o Observed) Plan {
 			b.retire(r, true)
 		}
 	}
-	b.plan.Routing = routes(d, all)
+	b.plan.Routing = routes(d, all, o.Now)
 	if (!o.RulesEqual || !b.plan.Routing.Equal(o.Applied)) && !b.postpone(o) {
 		b.plan.Actions = append(b.plan.Actions, Apply{b.plan.Routing})
 	}
@@ -84,6 +84,7 @@ const (
 func (b *builder) service(v *view) {
 	backends := v.backends()
 	b.wakeAt(v.update.wake)
+	b.wakeAt(v.rampWakes(b.now))
 	for _, key := range v.missing {
 		if v.waiting == "" && v.mayRun(key) {
 			b.create(v, Replica{ReplicaKey: key})
@@ -99,6 +100,7 @@ func (b *builder) service(v *view) {
 			b.heal(v, r)
 		}
 		b.names(v, r)
+		b.limit(v, r)
 	}
 	for _, r := range v.others {
 		if v.kept(r, backends) {
@@ -297,7 +299,8 @@ func (b *builder) rollout(p *Project, all []*view, applied bool) Rollout {
 			out.Converged = false
 		}
 		if out.Failed == "" && p.Record.Paused == "" {
-			out.Failed, out.Action = v.failed(b.now), v.policy().OnFailure
+			f := v.failed(b.now)
+			out.Failed, out.Culprit, out.Action = f.cause, f.replica, v.policy().OnFailure
 		}
 		b.wakeAt(v.settles(b.now))
 	}

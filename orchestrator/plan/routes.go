@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"time"
 
 	"dunnage/spec"
 )
@@ -15,22 +16,23 @@ func Routes(d Desired, o Observed) spec.Routing {
 	for i := range d.Projects {
 		all = append(all, views(&d.Projects[i], o)...)
 	}
-	return routes(d, all)
+	return routes(d, all, o.Now)
 }
 
-func routes(d Desired, all []*view) spec.Routing {
+func routes(d Desired, all []*view, now time.Time) spec.Routing {
 	var r spec.Routing
 	for _, p := range d.Projects {
 		r.Networks = append(r.Networks, p.Record.Networks...)
 	}
 	for _, v := range all {
 		backends := v.backends()
+		weights := v.weights(backends, now)
 		for _, a := range v.Container.Networks {
 			network := spec.NetworkID(v.project.Record.Name, a.Name)
 			if lease, ok := leaseOf(v.project.Record, v.Name, network); ok {
 				r.Services = append(r.Services, spec.ServiceRoute{
 					Project: v.project.Record.Name, Service: v.Name, Network: network,
-					Addr: lease.Addr, Addr6: lease.Addr6, Sticky: v.Sticky, Backends: targets(backends, network),
+					Addr: lease.Addr, Addr6: lease.Addr6, Sticky: v.Sticky, Backends: weigh(targets(backends, network), weights),
 				})
 			}
 		}
@@ -38,7 +40,7 @@ func routes(d Desired, all []*view) spec.Routing {
 			r.Published = append(r.Published, spec.PublishedRoute{
 				Project: v.project.Record.Name, Service: v.Name,
 				HostIP: p.HostIP, Port: p.Published, Protocol: p.Protocol, Target: p.Target,
-				Allow: v.Allow, Sticky: v.Sticky, Backends: targets(backends, v.outside()),
+				Allow: v.Allow, Sticky: v.Sticky, Backends: weigh(targets(backends, v.outside()), weights),
 			})
 		}
 	}

@@ -107,7 +107,7 @@ func (v *view) why() string {
 		return v.waiting
 	}
 	if causes := v.failures(); len(causes) > 0 {
-		return causes[0]
+		return causes[0].cause
 	}
 	text := fmt.Sprintf("%d of %d ready", v.ready(), v.Replicas)
 	for _, r := range v.current {

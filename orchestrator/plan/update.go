@@ -182,6 +182,9 @@ func (v *view) carries(batch []Replica, now time.Time, u *update) bool {
 			return false
 		}
 	}
+	if len(v.failures()) > v.tolerated() {
+		return false
+	}
 	proven := 0
 	for _, r := range batch {
 		end := v.provenAt(r)

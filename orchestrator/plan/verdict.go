@@ -11,12 +11,12 @@ import (
 
 // untouched reports whether the service is as the release to go back to has it.
 func (v *view) untouched() bool {
-	return v.gen == v.goodGen && v.Replicas <= v.goodReplicas && !slices.Contains(v.project.Record.Held, v.Name)
+	return v.gen == v.goodGen && v.limits == v.goodLimits && v.Replicas <= v.goodReplicas && !slices.Contains(v.project.Record.Held, v.Name)
 }
 
 // settled reports whether the release has done what it is to do to the service.
 func (v *view) settled(now time.Time) bool {
-	if !v.update.through() || !v.enough() || slices.ContainsFunc(v.others, func(r Replica) bool { return r.Named }) {
+	if !v.update.through() || !v.enough() || !v.limited() || slices.ContainsFunc(v.others, func(r Replica) bool { return r.Named }) {
 		return false
 	}
 	return !now.Before(v.settles(now))
@@ -33,13 +33,18 @@ func (v *view) settles(now time.Time) time.Time {
 	return last
 }
 
-// failures lists, for people, what the replicas of the wanted generation that
-// count as failed died of.
-func (v *view) failures() []string {
-	var out []string
+// fault is a replica that counts as failed, and why, for people.
+type fault struct {
+	replica spec.ReplicaKey
+	cause   string
+}
+
+// failures lists the replicas of the wanted generation that count as failed.
+func (v *view) failures() []fault {
+	var out []fault
 	for _, r := range v.current {
 		if t := v.trouble(r); t != "" {
-			out = append(out, t)
+			out = append(out, fault{r.ReplicaKey, t})
 		}
 	}
 	return out
@@ -53,17 +58,21 @@ func (v *view) tolerated() int {
 	return v.Replicas
 }
 
-// failed says why the wanted generation can't become ready, for people; empty
+// failed says why the wanted generation can't become ready; its cause is empty
 // while it still may.
-func (v *view) failed(now time.Time) string {
+func (v *view) failed(now time.Time) fault {
 	if causes := v.failures(); len(causes) > v.tolerated() {
 		return causes[0]
 	}
 	limit := cmp.Or(v.policy().Deadline.Std(), defaultDeadline)
 	if v.settled(now) || v.update.why != "" || now.Before(v.progressed().Add(limit)) {
-		return ""
+		return fault{}
 	}
-	return fmt.Sprintf("%s: no progress for %s: %s", v.Name, limit, v.why())
+	out := fault{cause: fmt.Sprintf("%s: no progress for %s: %s", v.Name, limit, v.why())}
+	if i := slices.IndexFunc(v.current, func(r Replica) bool { return !r.Usable() && !r.Done() }); i >= 0 {
+		out.replica = v.current[i].ReplicaKey
+	}
+	return out
 }
 
 // progressed is when the release last came a step further.

@@ -22,6 +22,8 @@ type view struct {
 
 	goodGen      string // generation of the release to go back to, "" = none
 	goodReplicas int    // and how many it wants
+	goodLimits   string // and the fingerprint of its limits
+	limits       string // fingerprint of the wanted ones
 }
 
 // views lists the services of a project in the manifest's order.
@@ -43,10 +45,12 @@ func newView(p *Project, s spec.Service, o Observed) *view {
 		project: p, Service: s, image: image,
 		gen:     spec.Generation(s.Container, image.Digest),
 		stopped: slices.Contains(p.Record.Stopped, s.Name),
+		limits:  s.Limits.Fingerprint(),
 	}
 	if p.Good != nil {
 		if g, ok := p.Good.Project.Service(s.Name); ok {
 			v.goodGen, v.goodReplicas = spec.Generation(g.Container, p.Good.Images[s.Name].Digest), g.Replicas
+			v.goodLimits = g.Limits.Fingerprint()
 		}
 	}
 	for _, r := range o.Replicas {
@@ -75,6 +79,9 @@ func (v *view) want(n int, o Observed) {
 		return
 	}
 	r.ReplicaKey = key // a leftover of the network knows no more than its ID
+	if r.Refused != "" && r.Refused != v.limits {
+		r.Error, r.Errors = "", 0 // nobody wants those limits any more
+	}
 	v.current = append(v.current, r)
 	v.others = slices.DeleteFunc(v.others, func(x Replica) bool { return x.ID == key.ID })
 }

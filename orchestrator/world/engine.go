@@ -24,7 +24,7 @@ func (w *World) Instances(context.Context) ([]spec.Instance, error) {
 		if w.Lie == LieOldGone && !c.stopping.IsZero() {
 			continue
 		}
-		i := spec.Instance{ReplicaKey: c.key, Image: c.req.Image.Pinned(), Phase: c.phase}
+		i := spec.Instance{ReplicaKey: c.key, Image: c.req.Image.Pinned(), Phase: c.phase, Limits: c.req.Limits.Fingerprint()}
 		switch c.phase {
 		case spec.PhaseRunning:
 			i.Pid, i.StartedAt = 1000, c.started
@@ -69,6 +69,25 @@ func (w *World) Start(_ context.Context, id string) error {
 		}
 	}
 	c.phase, c.started, c.stopping, c.killed = spec.PhaseRunning, w.now, time.Time{}, false
+	return err
+}
+
+// Limit changes the limits of a container. An odd number of pids is what a
+// process has too many of.
+func (w *World) Limit(_ context.Context, id string, l spec.Limits) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := w.containers[id]
+	if c == nil {
+		return spec.ErrNotFound
+	}
+	effect, err := w.call("limit %s", id)
+	if effect && c.phase == spec.PhaseRunning && l.Pids%2 == 1 {
+		return fmt.Errorf("limit %s: too low: %w", id, spec.ErrRefused)
+	}
+	if effect {
+		c.req.Limits = l
+	}
 	return err
 }
 

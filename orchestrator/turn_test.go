@@ -1,0 +1,188 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"dunnage/orchestrator/world"
+	"dunnage/spec"
+)
+
+// take deploys p as the API does, without letting time pass, and returns the
+// operation.
+func take(t *testing.T, s *scenario, p spec.Project, turn spec.Turn) (spec.Operation, error) {
+	t.Helper()
+	var op spec.Operation
+	var err error
+	s.answer(func(ctx context.Context) {
+		op, err = s.loop.Deploy(ctx, spec.DeployRequest{Project: p, Turn: turn})
+	})
+	return op, err
+}
+
+// pass lets the world live until the operation has ended, or for d.
+func pass(t *testing.T, s *scenario, id string, d time.Duration) spec.Operation {
+	t.Helper()
+	end := s.w.Now().Add(d)
+	for {
+		op, err := s.loop.Operation(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if op.State.Ended() || !s.w.Now().Before(end) {
+			return op
+		}
+		select {
+		case r := <-s.loop.requests:
+			r()
+		case <-time.After(time.Millisecond): // a job may be on its way to ask
+			s.live(200*time.Millisecond, 100*time.Millisecond)
+		}
+	}
+}
+
+func TestTwoDeploysAtOnce(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	first, err := take(t, s, valid("shop", "slow"), spec.Turn{Owner: "alice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = take(t, s, valid("shop", "fast"), spec.Turn{Owner: "bob"})
+	var hint interface{ Hint() string }
+	if !errors.Is(err, spec.ErrRefused) || !strings.Contains(err.Error(), "deploy") || !strings.Contains(err.Error(), "by alice") {
+		t.Fatalf("the second: %v", err)
+	}
+	if !errors.As(err, &hint) || !strings.Contains(hint.Hint(), "--wait") {
+		t.Errorf("no way on: %v", err)
+	}
+	second, err := take(t, s, valid("shop", "fast"), spec.Turn{Wait: true})
+	if err != nil || second.State != spec.OperationWaiting {
+		t.Fatalf("one that waits: %+v, %v", second, err)
+	}
+	if op := pass(t, s, first.ID, time.Minute); op.State != spec.OperationDone || op.Release != 1 {
+		t.Errorf("the first: %+v", op)
+	}
+	if op := pass(t, s, second.ID, time.Minute); op.State != spec.OperationDone || op.Release != 2 {
+		t.Errorf("the one that waited: %+v", op)
+	}
+}
+
+func TestTakeOver(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	first, err := take(t, s, valid("shop", "broken"), spec.Turn{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := take(t, s, valid("shop", "fast"), spec.Turn{Owner: "bob", TakeOver: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if op := pass(t, s, second.ID, time.Minute); op.State != spec.OperationDone {
+		t.Errorf("the second: %+v", op)
+	}
+	if op := pass(t, s, first.ID, 0); op.State != spec.OperationFailed || op.Cause != "the deploy of bob took over" {
+		t.Errorf("the first: %+v", op)
+	}
+}
+
+// A project that has never got beyond its images can be taken down.
+func TestDownEndsAPull(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	op := s.loop.ops.begin("shop", "deploy", "alice", spec.OperationPulling)
+	s.loop.Step(t.Context())
+	if st, _ := s.loop.Status(t.Context()); len(st.Projects) != 1 || !strings.HasPrefix(st.Projects[0].Busy, "deploy by alice, pulling for") {
+		t.Errorf("status: %+v", st.Projects)
+	}
+	var down spec.Operation
+	var err error
+	s.answer(func(ctx context.Context) { down, err = s.loop.Change(ctx, "shop", spec.ChangeRequest{Kind: "down"}) })
+	if err != nil || down.State != spec.OperationDone {
+		t.Errorf("down: %+v, %v", down, err)
+	}
+	if op := pass(t, s, op.ID, 0); op.State != spec.OperationFailed {
+		t.Errorf("the deploy: %+v", op)
+	}
+}
+
+// A stop-first release that fails has ended only when the earlier one is back.
+func TestRolledBackMeansBack(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "slow")
+	p.Services[0].Update.Order = spec.StopFirst
+	if op := ask(t, s, p); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	p = valid("shop", "crashing")
+	p.Services[0].Update.Order = spec.StopFirst
+	op, err := take(t, s, p, spec.Turn{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	op = pass(t, s, op.ID, time.Minute)
+	if op.State != spec.OperationRolledBack || !strings.HasSuffix(op.Cause, "release 1 is back") || s.w.Served("shop", "web") != 1 {
+		t.Errorf("%d served; %+v", s.w.Served("shop", "web"), op)
+	}
+}
+
+// A deploy that changes nothing isn't a success while nothing is ready.
+func TestUnchangedIsNotReady(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "sickly")
+	p.Services[0].Unhealthy = spec.UnhealthyKeep
+	if op := ask(t, s, p); op.State != spec.OperationDone { // it is sick by now
+		t.Fatalf("%+v", op)
+	}
+	op, err := take(t, s, p, spec.Turn{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if op = pass(t, s, op.ID, time.Minute); op.State != spec.OperationFailed || op.Services[0].Ready != 0 {
+		t.Errorf("%+v", op)
+	}
+}
+
+func TestRolloutPauseAndResume(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	if op := ask(t, s, valid("shop", "fast")); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	p := valid("shop", "crashing")
+	p.Services[0].Update.OnFailure = spec.FailurePause
+	op := ask(t, s, p)
+	if op.State != spec.OperationPaused || !strings.Contains(op.Cause, "dunnage rollout resume") {
+		t.Fatalf("%+v", op)
+	}
+	if s.w.Served("shop", "web") != 1 {
+		t.Error("the old release doesn't serve")
+	}
+	change := func(kind string) (op spec.Operation, err error) {
+		s.answer(func(ctx context.Context) { op, err = s.loop.Change(ctx, "shop", spec.ChangeRequest{Kind: kind}) })
+		return op, err
+	}
+	resumed, err := change("resume")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if op := pass(t, s, resumed.ID, time.Minute); op.State != spec.OperationPaused {
+		t.Errorf("it fails again: %+v", op)
+	}
+	back, err := change("rollback")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if op := pass(t, s, back.ID, time.Minute); op.State != spec.OperationDone || op.Release != 1 {
+		t.Errorf("%+v", op)
+	}
+	if _, err := change("pause"); !errors.Is(err, spec.ErrRefused) {
+		t.Errorf("a pause of nothing: %v", err)
+	}
+}
