@@ -2,17 +2,14 @@ package manifest
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 	"unicode/utf8"
 
 	"dunnage/spec"
 
-	"github.com/compose-spec/compose-go/v2/dotenv"
 	"github.com/compose-spec/compose-go/v2/types"
 )
 
@@ -195,7 +192,7 @@ func (c *converter) addEnvFile(name string, f types.EnvFile, env types.MappingWi
 		v, ok := vars[k]
 		return v, ok
 	}
-	read, err := readVariables(f.Path, f.Format, lookup)
+	read, err := c.envFiles.read(f.Path, f.Format, lookup)
 	if err != nil && missing(err) && !bool(f.Required) {
 		return
 	}
@@ -210,7 +207,7 @@ func (c *converter) addEnvFile(name string, f types.EnvFile, env types.MappingWi
 func (c *converter) labels(name string, in types.ServiceConfig) map[string]string {
 	out := map[string]string{}
 	for _, path := range in.LabelFiles {
-		read, err := readVariables(path, "", func(k string) (string, bool) { v, ok := out[k]; return v, ok })
+		read, err := c.envFiles.read(path, "", func(k string) (string, bool) { v, ok := out[k]; return v, ok })
 		if err != nil {
 			c.failFile(name, "label_file", path, refuse("Correct or create the file", "the label file can't be read: %s", err))
 			continue
@@ -230,44 +227,4 @@ func (c *converter) failFile(service, key, file string, p *problem) {
 		return absolute(c.dir, v) == filepath.Clean(file)
 	}, "services", service, key)
 	c.fail(at, path, p)
-}
-
-// readVariables reads a file of KEY=VALUE lines.
-func readVariables(path, format string, lookup dotenv.LookupFn) (map[string]string, error) {
-	data, err := readRegular(path)
-	if err != nil {
-		return nil, err
-	}
-	var vars map[string]string
-	if format == "raw" {
-		vars, err = parseRawEnv(string(data), lookup)
-	} else {
-		vars, err = parseEnv(string(data), lookup)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return vars, nil
-}
-
-// parseRawEnv reads what docker run --env-file does: values as they stand.
-func parseRawEnv(data string, lookup dotenv.LookupFn) (map[string]string, error) {
-	vars := map[string]string{}
-	for i, line := range strings.Split(strings.TrimPrefix(data, "\ufeff"), "\n") {
-		line = strings.TrimLeft(strings.TrimSuffix(line, "\r"), " \t")
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		name, value, valued := strings.Cut(line, "=")
-		if name == "" || strings.ContainsAny(name, " \t") {
-			return nil, fmt.Errorf("line %d: %q isn't a variable's name", i+1, clip(name))
-		}
-		if !valued {
-			if value, valued = lookup(name); !valued {
-				continue
-			}
-		}
-		vars[name] = value
-	}
-	return vars, nil
 }

@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/compose-spec/compose-go/v2/dotenv"
 	"github.com/compose-spec/compose-go/v2/loader"
 )
 
@@ -28,88 +25,6 @@ func FileNames() string { return strings.Join(fileNames, ", ") }
 
 // searchDir is where the manifest is looked for, and the .env that may name it.
 func (o Options) searchDir() string { return cmp.Or(o.ProjectDir, o.WorkingDir) }
-
-// environment is the process' own plus the .env where the search starts, or
-// the files of --env-file: what COMPOSE_FILE and its kin are read from.
-func environment(o Options) (map[string]string, error) {
-	env := map[string]string{}
-	for _, kv := range o.Environment {
-		k, v, _ := strings.Cut(kv, "=")
-		if k != "" {
-			env[k] = v
-		}
-	}
-	if len(o.EnvFiles) == 0 {
-		return projectEnvironment(o, env, o.searchDir())
-	}
-	vars := map[string]string{}
-	for _, f := range o.EnvFiles {
-		if err := addDotEnv(vars, absolute(o.WorkingDir, f), env, true); err != nil {
-			return nil, err
-		}
-	}
-	return under(env, vars), nil
-}
-
-// under adds what env doesn't have.
-func under(env, vars map[string]string) map[string]string {
-	for k, v := range vars {
-		if _, set := env[k]; !set {
-			env[k] = v
-		}
-	}
-	return env
-}
-
-// projectEnvironment adds the .env of dir, which gives way to what is set.
-func projectEnvironment(o Options, env map[string]string, dir string) (map[string]string, error) {
-	if off, _ := strconv.ParseBool(env["COMPOSE_DISABLE_ENV_FILE"]); off || len(o.EnvFiles) > 0 {
-		return env, nil
-	}
-	vars := map[string]string{}
-	err := addDotEnv(vars, filepath.Join(dir, ".env"), env, false)
-	return under(env, vars), err
-}
-
-// addDotEnv adds a file in Compose's env-file syntax to vars, over what is
-// there. Its values may use env and vars.
-func addDotEnv(vars map[string]string, path string, env map[string]string, required bool) error {
-	data, err := readFile(path)
-	if errors.Is(err, fs.ErrNotExist) && !required {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read env file: %w", err)
-	}
-	read, err := parseEnv(string(data), func(k string) (string, bool) {
-		if v, ok := env[k]; ok {
-			return v, true
-		}
-		v, ok := vars[k]
-		return v, ok
-	})
-	if err != nil {
-		return fmt.Errorf("read env file %s: %w", path, err)
-	}
-	maps.Copy(vars, read)
-	return nil
-}
-
-// parseEnv reads Compose's env-file syntax.
-func parseEnv(data string, lookup dotenv.LookupFn) (map[string]string, error) {
-	data = strings.TrimPrefix(data, "\ufeff")
-	var s substitutions
-	for i, line := range strings.Split(data, "\n") {
-		if p := s.add(line); p != nil {
-			return nil, fmt.Errorf("line %d: %w", i+1, p)
-		}
-	}
-	vars, err := dotenv.ParseWithLookup(strings.NewReader(data), lookup)
-	if _, nameless := vars[""]; nameless && err == nil {
-		err = errors.New("a line has no variable's name before =")
-	}
-	return maps.Clone(vars), err
-}
 
 // findSources reads the files of the manifest.
 func findSources(o Options, env map[string]string, r *report) ([]source, error) {

@@ -87,7 +87,7 @@ func (l *loading) includeEntry(w *walker, y *layer, item *tree, trail []string) 
 	if known, ok := l.included[key]; ok {
 		return known
 	}
-	env, err := y.envWith(dir, envFiles)
+	env, err := l.envWith(y, dir, envFiles)
 	if err != nil {
 		return fail(refuse("Correct or create the file", "%s", err))
 	}
@@ -108,7 +108,7 @@ func (l *loading) includeEntry(w *walker, y *layer, item *tree, trail []string) 
 }
 
 // envWith is the layer's environment with what files add to it.
-func (y *layer) envWith(dir string, files []string) (map[string]string, error) {
+func (l *loading) envWith(y *layer, dir string, files []string) (map[string]string, error) {
 	env, vars := maps.Clone(y.env), map[string]string{}
 	if len(files) == 0 {
 		if st, err := os.Stat(filepath.Join(dir, ".env")); err == nil && st.Mode().IsRegular() {
@@ -119,7 +119,7 @@ func (y *layer) envWith(dir string, files []string) (map[string]string, error) {
 		if f == "/dev/null" {
 			continue // Compose's way to have none
 		}
-		if err := addDotEnv(vars, absolute(y.dir, f), env, true); err != nil {
+		if err := l.envFiles.add(vars, absolute(y.dir, f), env, true); err != nil {
 			return nil, err
 		}
 	}

@@ -61,8 +61,11 @@ func (w *walker) interpolate(t *tree, path string) (string, error) {
 		v, ok := w.env[k]
 		return v, ok
 	})
-	for _, name := range w.quiet.drain() {
-		w.report.warn("%s:%d: %s: %s", t.at.file, t.at.line, path, name)
+	for _, text := range w.quiet.drain() {
+		if m := unsetText.FindStringSubmatch(text); m != nil {
+			text = fmt.Sprintf("the variable %q is not set and becomes empty; write $$ where the dollar sign is meant", m[1])
+		}
+		w.report.warn("%s:%d: %s: %s", t.at.file, t.at.line, path, text)
 	}
 	if err == nil {
 		if len(v) > maxText {

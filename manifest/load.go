@@ -40,50 +40,52 @@ type Result struct {
 
 // Load reads, checks and merges the manifest. A problem in a file is an *Error;
 // all of them come together as Errors. Other errors say what couldn't be read.
-func Load(ctx context.Context, o Options) (Result, error) {
-	env, err := environment(o)
+func Load(ctx context.Context, o Options) (res Result, err error) {
+	quietly(func(q *warnings) { res, err = load(ctx, o, q) })
+	return res, err
+}
+
+func load(ctx context.Context, o Options, q *warnings) (Result, error) {
+	r := newReport()
+	files := envFiles{Options: o, report: r, quiet: q}
+	env, err := files.environment()
 	if err != nil {
 		return Result{}, err
 	}
-	r := newReport()
 	sources, err := findSources(o, env, r)
 	if err != nil {
 		return Result{}, err
 	}
-	env, err = projectEnvironment(o, env, projectDir(o, sources))
+	env, err = files.project(env, projectDir(o, sources))
 	if err != nil {
 		return Result{}, err
 	}
-	var res Result
-	var also []string
-	quietly(func(q *warnings) {
-		l := &loading{
-			opts: o, env: env, dir: projectDir(o, sources), report: r, quiet: q,
-			included: map[string][]*layer{}, extendable: map[string][]*layer{}, unreadable: map[string]bool{},
-		}
-		res.Project, err = l.run(ctx, sources)
-		also = l.also
-	})
+	l := &loading{
+		opts: o, env: env, dir: projectDir(o, sources), report: r, quiet: q, envFiles: files,
+		included: map[string][]*layer{}, extendable: map[string][]*layer{}, unreadable: map[string]bool{},
+	}
+	p, err := l.run(ctx, sources)
 	if err != nil {
 		return Result{}, err
 	}
-	res.Notes, res.Warnings = r.notes, r.warnings
+	res := Result{Project: p, Notes: r.notes, Warnings: r.warnings}
 	for _, s := range sources {
 		res.Files = append(res.Files, s.path)
 	}
-	res.Files = append(res.Files, also...)
+	res.Files = append(res.Files, l.also...)
 	return res, nil
 }
 
 // loading is one Load after its files have been found.
 type loading struct {
-	opts   Options
-	env    map[string]string
-	dir    string // the project's directory, absolute
-	name   string // the project's
-	report *report
-	quiet  *warnings
-	layers []*layer
+	opts     Options
+	env      map[string]string
+	dir      string // the project's directory, absolute
+	name     string // the project's
+	report   *report
+	quiet    *warnings
+	envFiles envFiles
+	layers   []*layer
 
 	included   map[string][]*layer // by the include's files, directory and environment
 	extendable map[string][]*layer // by the file of extends

@@ -43,11 +43,12 @@ func (w *walker) mapping(t *tree, r *rule, path string) {
 // entry reports whether the entry is usable.
 func (w *walker) entry(e entry, r *rule, path string) bool {
 	rule := r.lookup(e.key)
+	ours := rule == nil && spec.Nearest(e.key, []string{"x-dunnage"}) != ""
 	switch {
-	case rule == nil && spec.Nearest(e.key, []string{"x-dunnage"}) != "":
+	case ours && r.child("x-dunnage") == nil:
 		w.fail(e.at, path, refuse("Write it as services.<service>.x-dunnage", "x-dunnage has a meaning directly under a service only"))
 		return false
-	case rule == nil && strings.HasPrefix(e.key, "x-") && r.extensible() && !r.dunnage():
+	case rule == nil && !ours && strings.HasPrefix(e.key, "x-") && r.extensible() && !r.dunnage():
 		return true
 	case rule == nil:
 		w.fail(e.at, path, unknown(e.key, r))
@@ -70,10 +71,15 @@ func (r *rule) dunnage() bool { return strings.Contains(r.key.path, ".x-dunnage"
 
 // unknown says what a key that the table lacks might have meant.
 func unknown(name string, r *rule) *problem {
-	if r.dunnage() {
+	near := spec.Nearest(name, r.names())
+	switch {
+	case near == "x-dunnage":
+		return refuse("Did you mean x-dunnage?", "the key would have no effect")
+	case r.dunnage() && near != "":
+		return refuse(fmt.Sprintf("Did you mean %s?", near), "this version of dunnage doesn't know the key")
+	case r.dunnage():
 		return refuse("Known here: "+strings.Join(r.names(), ", "), "this version of dunnage doesn't know the key")
-	}
-	if near := spec.Nearest(name, r.names()); near != "" {
+	case near != "":
 		return refuse(fmt.Sprintf("Did you mean %s?", near), "the Compose Specification has no such key here")
 	}
 	return refuse("Remove it, or write it as x-"+strings.TrimPrefix(name, "x-")+" if it is data of your own", "the Compose Specification has no such key here")
