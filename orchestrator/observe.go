@@ -201,7 +201,8 @@ func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	now := map[string]spec.ReplicaState{}
 	for _, project := range p.Status {
 		for _, s := range project.Services {
-			for _, r := range s.Replicas {
+			for i, r := range s.Replicas {
+				s.Replicas[i].Checks = l.cfg.Health.Checks(r.Replica, r.Started)
 				now[r.Replica] = r.State
 				l.transition(r)
 			}

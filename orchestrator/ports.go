@@ -126,6 +126,8 @@ type Health interface {
 	// Health says how the process of replica that started at started fares,
 	// and the last failure in one line.
 	Health(replica string, started time.Time) (spec.Health, string)
+	// Checks are the last results of its probes, oldest first.
+	Checks(replica string, started time.Time) []spec.Check
 }
 
 // Store keeps what outlives the agent.

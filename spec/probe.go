@@ -1,5 +1,7 @@
 package spec
 
+import "time"
+
 // ProbeKind says how a replica's health is looked at.
 type ProbeKind string
 
@@ -28,4 +30,13 @@ type Probe struct {
 
 	StartInterval Duration `json:"start_interval,omitempty"` // Interval until the first success; 0 = soon at first, then less often
 	Fallback      bool     `json:"fallback,omitempty"`       // holds only where the image has no HEALTHCHECK; resolved in a Release
+}
+
+// Check is one result of a probe.
+type Check struct {
+	At     time.Time `json:"at"` // of its start
+	Took   Duration  `json:"took"`
+	Probe  ProbeKind `json:"probe"`
+	OK     bool      `json:"ok"`
+	Detail string    `json:"detail,omitempty"` // why not, one line
 }

@@ -77,6 +77,7 @@ type ReplicaStatus struct {
 	ExitCode   *int         `json:"exit_code,omitempty"` // of the last exit
 	RetryAt    time.Time    `json:"retry_at,omitzero"`
 	Detail     string       `json:"detail,omitempty"` // last probe failure or exit, one line
+	Checks     []Check      `json:"checks,omitempty"` // the last five, oldest first
 }
 
 // EventKind names what happened.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,10 +31,16 @@ type Monitor struct {
 
 // watch is one process of one replica.
 type watch struct {
-	target  spec.ProbeTarget
-	records []record
-	cancel  context.CancelFunc
+	target    spec.ProbeTarget
+	records   []record     // by probe
+	checks    []spec.Check // the last keptChecks
+	accepting bool         // its accept probes have begun
+	ctx       context.Context
+	cancel    context.CancelFunc
 }
+
+// keptChecks is how many results of a process are kept to be shown.
+const keptChecks = 5
 
 // NewMonitor returns a monitor whose probes end with ctx; Wait waits for them.
 func NewMonitor(ctx context.Context, p Prober, changed func()) *Monitor {
@@ -67,19 +74,72 @@ func (m *Monitor) Watch(targets []spec.ProbeTarget) {
 // begin starts a goroutine for each probe of the target. Called with mu held.
 func (m *Monitor) begin(t spec.ProbeTarget) *watch {
 	ctx, cancel := context.WithCancel(m.ctx)
-	w := &watch{target: t, cancel: cancel, records: make([]record, len(t.Probes))}
+	w := &watch{target: t, ctx: ctx, cancel: cancel, records: make([]record, len(t.Probes))}
 	for i, p := range t.Probes {
-		w.records[i] = newRecord(p, t.StartedAt)
-		if t.Adopted {
-			w.records[i].health = spec.HealthUnknown
+		w.records[i] = newRecord(p, t, time.Now())
+		switch {
+		case p.Kind != spec.ProbeAccept:
+			m.wg.Go(func() { m.run(ctx, w, i) })
+		case t.Accepted:
+			w.records[i].health = spec.HealthHealthy
 		}
-		m.wg.Add(1)
-		go func() {
-			defer m.wg.Done()
-			m.run(ctx, w, i)
-		}()
 	}
+	m.accept(w)
 	return w
+}
+
+// accept begins the accept probes once all others have passed. Called with mu
+// held.
+func (m *Monitor) accept(w *watch) {
+	if w.accepting || w.target.Accepted {
+		return
+	}
+	for i, p := range w.target.Probes {
+		if p.Kind != spec.ProbeAccept && w.records[i].health != spec.HealthHealthy {
+			return
+		}
+	}
+	w.accepting = true
+	for i, p := range w.target.Probes {
+		if p.Kind == spec.ProbeAccept {
+			m.wg.Go(func() { m.runOnce(w.ctx, w, i) })
+		}
+	}
+}
+
+// acceptRetry is how soon an accept probe is tried again that wasn't run at all,
+// because containerd didn't answer.
+const acceptRetry = time.Second
+
+// runOnce runs an accept probe. What it says is final.
+func (m *Monitor) runOnce(ctx context.Context, w *watch, i int) {
+	for {
+		began := time.Now()
+		err := m.check(ctx, w.target, w.target.Probes[i])
+		if ctx.Err() != nil {
+			return
+		}
+		if !errors.Is(err, spec.ErrUnavailable) {
+			m.judge(w, i, began, err)
+			m.changed()
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(acceptRetry):
+		}
+	}
+}
+
+func (m *Monitor) judge(w *watch, i int, began time.Time, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w.keep(w.target.Probes[i].Kind, began, err)
+	w.records[i].health = spec.HealthHealthy
+	if err != nil {
+		w.records[i].health, w.records[i].detail = spec.HealthUnhealthy, err.Error()
+	}
 }
 
 func (m *Monitor) run(ctx context.Context, w *watch, i int) {
@@ -91,11 +151,12 @@ func (m *Monitor) run(ctx context.Context, w *watch, i int) {
 			return
 		case <-timer.C:
 		}
+		began := time.Now()
 		err := m.check(ctx, w.target, w.target.Probes[i])
 		if ctx.Err() != nil {
 			return
 		}
-		wait, changed := m.note(w, i, err)
+		wait, changed := m.note(w, i, began, err)
 		if changed {
 			m.changed()
 		}
@@ -114,18 +175,52 @@ func (m *Monitor) check(ctx context.Context, t spec.ProbeTarget, p spec.Probe) e
 	defer cancel()
 	err := m.prober.Probe(ctx, t.Replica, t.Addr, p)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("%s probe: no answer within %s", p.Kind, p.Timeout)
+		return fmt.Errorf("%s: no answer within %s", title(p.Kind), p.Timeout)
 	}
 	return err
 }
 
-func (m *Monitor) note(w *watch, i int, err error) (time.Duration, bool) {
+// title is how the errors of a probe begin.
+func title(k spec.ProbeKind) string {
+	if k == spec.ProbeAccept {
+		return "accept"
+	}
+	return string(k) + " probe"
+}
+
+func (m *Monitor) note(w *watch, i int, began time.Time, err error) (time.Duration, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := &w.records[i]
 	before := r.health
+	if kind := r.probe.Kind; kind != spec.ProbeRunning { // which asks nothing
+		w.keep(kind, began, err)
+	}
 	wait := r.result(time.Now(), err)
+	m.accept(w)
 	return wait, r.health != before
+}
+
+// keep adds a result to those that are shown.
+func (w *watch) keep(kind spec.ProbeKind, began time.Time, err error) {
+	c := spec.Check{At: began, Took: spec.Duration(time.Since(began)), Probe: kind, OK: err == nil}
+	if err != nil {
+		c.Detail = err.Error()
+	}
+	w.checks = append(w.checks, c)
+	w.checks = w.checks[max(0, len(w.checks)-keptChecks):]
+}
+
+// Checks returns the last results of the replica's process that started at
+// started, oldest first.
+func (m *Monitor) Checks(replica string, started time.Time) []spec.Check {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := m.watched[replica]
+	if w == nil || !w.target.StartedAt.Equal(started) {
+		return nil
+	}
+	return slices.Clone(w.checks)
 }
 
 // Health returns what is known of the replica's process that started at

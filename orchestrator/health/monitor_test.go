@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -164,6 +165,7 @@ func TestNetworkProbes(t *testing.T) {
 		"http, nobody":        {spec.Probe{Kind: spec.ProbeHTTP, Port: closed, Path: "/"}, "nothing listens on port"},
 		"exec":                {spec.Probe{Kind: spec.ProbeExec, Command: []string{"check"}}, ""},
 		"exec, exit code":     {spec.Probe{Kind: spec.ProbeExec, Command: []string{"check", "x"}}, "check exited with 1: what went wrong"},
+		"accept":              {spec.Probe{Kind: spec.ProbeAccept, Command: []string{"check", "x"}}, "accept: check exited with 1: what went wrong"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := prober.Probe(t.Context(), "r", at.Addr(), tc.probe)
@@ -193,14 +195,161 @@ func closedPort(t *testing.T) uint16 {
 	return netip.MustParseAddrPort(l.Addr().String()).Port()
 }
 
-func TestLimitedKeepsWhatFits(t *testing.T) {
+func TestLimitedKeepsTheEnd(t *testing.T) {
 	var l limited
-	for range 10 {
-		if n, err := l.Write(make([]byte, maxOutput)); n != maxOutput || err != nil {
+	for i := range 10 {
+		line := fmt.Appendf(make([]byte, maxOutput), "\nline %d\n", i)
+		if n, err := l.Write(line); n != len(line) || err != nil {
 			t.Fatalf("Write: %d, %v", n, err)
 		}
 	}
-	if l.buf.Len() != maxOutput {
-		t.Fatalf("kept %d bytes", l.buf.Len())
+	if len(l.kept) != maxOutput || l.line() != "line 9" {
+		t.Fatalf("kept %d bytes, line %q", len(l.kept), l.line())
+	}
+}
+
+// scripted answers by the kind of probe, and counts.
+type scripted struct {
+	mu      sync.Mutex
+	answers map[spec.ProbeKind][]error // one after the other; the last stays
+	asked   map[spec.ProbeKind]int
+}
+
+func (s *scripted) Probe(_ context.Context, _ string, _ netip.Addr, p spec.Probe) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked == nil {
+		s.asked = map[spec.ProbeKind]int{}
+	}
+	i := min(s.asked[p.Kind], len(s.answers[p.Kind])-1)
+	s.asked[p.Kind]++
+	if i < 0 {
+		return nil
+	}
+	return s.answers[p.Kind][i]
+}
+
+func (s *scripted) times(k spec.ProbeKind) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked[k]
+}
+
+// The accept probe runs once, after the others, and before that nobody is
+// healthy.
+func TestMonitorAccepts(t *testing.T) {
+	refused := errors.New("accept: /migrate exited with 3: no table")
+	for name, tc := range map[string]struct {
+		answers  map[spec.ProbeKind][]error
+		accepted bool
+		want     spec.Health
+		detail   string
+		asked    int
+	}{
+		"passes":                {nil, false, spec.HealthHealthy, "", 1},
+		"after the others":      {map[spec.ProbeKind][]error{spec.ProbeTCP: {errDown, errDown, nil}}, false, spec.HealthHealthy, "", 1},
+		"its failure is final":  {map[spec.ProbeKind][]error{spec.ProbeAccept: {refused, nil}}, false, spec.HealthUnhealthy, refused.Error(), 1},
+		"not run is not failed": {map[spec.ProbeKind][]error{spec.ProbeAccept: {spec.ErrUnavailable, nil}}, false, spec.HealthHealthy, "", 2},
+		"accepted earlier":      {map[spec.ProbeKind][]error{spec.ProbeAccept: {refused}}, true, spec.HealthHealthy, "", 0},
+		"others never pass":     {map[spec.ProbeKind][]error{spec.ProbeTCP: {errDown}}, false, spec.HealthUnhealthy, "down", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &scripted{answers: tc.answers}
+			m := monitor(t, s)
+			started := time.Now()
+			x := target("a", started, spec.Probe{Kind: spec.ProbeTCP})
+			x.Probes = append(x.Probes, spec.Probe{Kind: spec.ProbeAccept, Timeout: spec.Duration(10 * time.Second)})
+			x.Accepted = tc.accepted
+			m.Watch([]spec.ProbeTarget{x})
+			if detail := m.await(t, "a", started, tc.want); detail != tc.detail {
+				t.Errorf("detail %q", detail)
+			}
+			rounds := s.times(spec.ProbeTCP)
+			for deadline := time.Now().Add(20 * time.Second); s.times(spec.ProbeTCP) < rounds+2 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			}
+			if h, _ := m.Health("a", started); h != tc.want || s.times(spec.ProbeAccept) != tc.asked {
+				t.Errorf("two rounds later: %q, asked %d times, want %d", h, s.times(spec.ProbeAccept), tc.asked)
+			}
+		})
+	}
+}
+
+// A hanging accept probe ends with its own time, and fails.
+func TestMonitorAcceptHangs(t *testing.T) {
+	m := monitor(t, &script{err: map[string]error{}})
+	started := time.Now()
+	x := target("a", started, spec.Probe{Kind: spec.ProbeTCP})
+	x.Probes = append(x.Probes, spec.Probe{Kind: spec.ProbeAccept, Path: "/hang", Timeout: spec.Duration(50 * time.Millisecond)})
+	m.Watch([]spec.ProbeTarget{x})
+	if detail := m.await(t, "a", started, spec.HealthUnhealthy); detail != "accept: no answer within 50ms" {
+		t.Errorf("detail %q", detail)
+	}
+}
+
+func TestMonitorKeepsTheLastChecks(t *testing.T) {
+	s := &scripted{answers: map[spec.ProbeKind][]error{spec.ProbeTCP: {errDown, errDown, errDown, errDown, errDown, errDown, nil}}}
+	m := monitor(t, s)
+	started := time.Now()
+	m.Watch([]spec.ProbeTarget{target("a", started, spec.Probe{Kind: spec.ProbeTCP, StartPeriod: spec.Duration(time.Hour)})})
+	m.await(t, "a", started, spec.HealthHealthy)
+	checks := m.Checks("a", started)
+	if len(checks) != 5 {
+		t.Fatalf("%d checks", len(checks))
+	}
+	for i, c := range checks {
+		if c.Probe != spec.ProbeTCP || c.OK != (c.Detail == "") || c.At.Before(started) || i > 0 && c.At.Before(checks[i-1].At) {
+			t.Errorf("check %d: %+v", i, c)
+		}
+	}
+	if m.Checks("a", started.Add(time.Second)) != nil || m.Checks("b", started) != nil {
+		t.Error("another process has these checks")
+	}
+}
+
+// slow takes its time, and sees whether it is asked twice at once.
+type slow struct {
+	takes    time.Duration
+	mu       sync.Mutex
+	busy     bool
+	doubled  bool
+	ended    time.Time
+	shortest time.Duration // from an end to the next start
+	asked    int
+}
+
+func (s *slow) Probe(context.Context, string, netip.Addr, spec.Probe) error {
+	s.mu.Lock()
+	s.doubled = s.doubled || s.busy
+	if gap := time.Since(s.ended); s.asked > 0 && (s.shortest == 0 || gap < s.shortest) {
+		s.shortest = gap
+	}
+	s.busy = true
+	s.mu.Unlock()
+	time.Sleep(s.takes)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.busy, s.ended = false, time.Now()
+	s.asked++
+	return nil
+}
+
+// A check that takes longer than the interval neither overlaps with the next
+// nor takes its pause from it.
+func TestMonitorDoesNotPileUp(t *testing.T) {
+	s := &slow{takes: 150 * time.Millisecond}
+	m := monitor(t, s)
+	m.Watch([]spec.ProbeTarget{target("a", time.Now(), spec.Probe{Kind: spec.ProbeTCP})})
+	for {
+		s.mu.Lock()
+		asked, doubled, shortest := s.asked, s.doubled, s.shortest
+		s.mu.Unlock()
+		if asked < 4 {
+			time.Sleep(5 * time.Millisecond)
+			continue
+		}
+		if doubled || shortest < 100*time.Millisecond {
+			t.Errorf("overlapping %t, shortest pause %s, want 100ms", doubled, shortest)
+		}
+		return
 	}
 }

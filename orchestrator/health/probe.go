@@ -1,7 +1,6 @@
 package health
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +34,9 @@ func (n Network) Probe(ctx context.Context, replica string, addr netip.Addr, p s
 	case spec.ProbeHTTP:
 		return probeHTTP(ctx, netip.AddrPortFrom(addr, p.Port), p.Path)
 	case spec.ProbeExec:
-		return n.probeExec(ctx, replica, p.Command)
+		return n.run(ctx, replica, "exec probe", p.Command)
+	case spec.ProbeAccept:
+		return n.run(ctx, replica, "accept", p.Command)
 	default:
 		return fmt.Errorf("unknown probe kind %q", p.Kind)
 	}
@@ -87,31 +88,32 @@ func probeHTTP(ctx context.Context, to netip.AddrPort, path string) error {
 	return nil
 }
 
-func (n Network) probeExec(ctx context.Context, replica string, argv []string) error {
+func (n Network) run(ctx context.Context, replica, what string, argv []string) error {
 	var out limited
 	code, err := n.Exec(ctx, spec.ExecRequest{Replica: replica, Command: argv}, &out)
 	if err != nil {
-		return fmt.Errorf("exec probe: %w", err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	if code != 0 {
-		text := fmt.Sprintf("exec probe: %s exited with %d: %s", argv[0], code, out.line())
+		text := fmt.Sprintf("%s: %s exited with %d: %s", what, argv[0], code, out.line())
 		return errors.New(strings.TrimSuffix(text, ": "))
 	}
 	return nil
 }
 
-// limited keeps the first maxOutput bytes and takes the rest without blocking.
-// Standard output and error write to it side by side.
+// limited keeps the last maxOutput bytes. Standard output and error write to it
+// side by side.
 type limited struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+	mu   sync.Mutex
+	kept []byte
 }
 
 func (l *limited) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if room := maxOutput - l.buf.Len(); room > 0 {
-		l.buf.Write(p[:min(room, len(p))])
+	l.kept = append(l.kept, p...)
+	if over := len(l.kept) - maxOutput; over > 0 {
+		l.kept = append(l.kept[:0], l.kept[over:]...)
 	}
 	return len(p), nil
 }
@@ -120,6 +122,6 @@ func (l *limited) Write(p []byte) (int, error) {
 func (l *limited) line() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	lines := strings.Split(strings.TrimSpace(l.buf.String()), "\n")
+	lines := strings.Split(strings.TrimSpace(string(l.kept)), "\n")
 	return strings.TrimSpace(lines[len(lines)-1])
 }

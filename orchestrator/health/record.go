@@ -30,9 +30,24 @@ type record struct {
 // minInterval keeps a probe without an interval from spinning.
 const minInterval = spec.Duration(100 * time.Millisecond)
 
-func newRecord(p spec.Probe, started time.Time) record {
+func newRecord(p spec.Probe, t spec.ProbeTarget, now time.Time) record {
 	p.Interval = max(p.Interval, minInterval)
-	return record{probe: p, started: started, health: spec.HealthStarting}
+	if p.StartInterval > 0 {
+		p.StartInterval = max(p.StartInterval, minInterval)
+	}
+	r := record{probe: p, started: t.StartedAt, health: spec.HealthStarting}
+	if t.Adopted {
+		r.health = spec.HealthUnknown
+		// Past its start the process counts as one that has passed: after a
+		// restart of the agent one late answer is no reason to replace it.
+		r.passed = now.Sub(t.StartedAt) >= r.patience()
+	}
+	return r
+}
+
+// patience is how long a process may take to its first success.
+func (r *record) patience() time.Duration {
+	return r.probe.StartPeriod.Std() + time.Duration(r.probe.Retries)*r.probe.Interval.Std()
 }
 
 // result takes a result at now and returns when to look again.
@@ -54,8 +69,7 @@ func (r *record) result(now time.Time, err error) time.Duration {
 		}
 		return r.probe.Interval.Std()
 	}
-	patience := r.probe.StartPeriod.Std() + time.Duration(r.probe.Retries)*r.probe.Interval.Std()
-	if now.Sub(r.started) >= patience {
+	if now.Sub(r.started) >= r.patience() {
 		r.health = spec.HealthUnhealthy
 	}
 	return r.retry()
@@ -63,6 +77,9 @@ func (r *record) result(now time.Time, err error) time.Duration {
 
 // retry is the time to the next look before the first success.
 func (r *record) retry() time.Duration {
+	if r.probe.StartInterval > 0 {
+		return r.probe.StartInterval.Std()
+	}
 	d := firstRetry << min(r.tries/4, 10)
 	return min(d, maxRetry, r.probe.Interval.Std())
 }

@@ -27,7 +27,7 @@ func TestRecord(t *testing.T) {
 		"healthy again after unhealthy":                        {{30 * time.Second, errDown, spec.HealthUnhealthy}, {31 * time.Second, nil, spec.HealthHealthy}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRecord(probe, started)
+			r := newRecord(probe, spec.ProbeTarget{StartedAt: started}, started)
 			for i, s := range steps {
 				r.result(started.Add(s.after), s.err)
 				if r.health != s.want {
@@ -42,7 +42,7 @@ func TestRecord(t *testing.T) {
 // first success at the interval.
 func TestRecordSchedule(t *testing.T) {
 	started := time.Unix(1000, 0)
-	r := newRecord(spec.Probe{Interval: spec.Duration(30 * time.Second), Retries: 3}, started)
+	r := newRecord(spec.Probe{Interval: spec.Duration(30 * time.Second), Retries: 3}, spec.ProbeTarget{StartedAt: started}, started)
 	if d := r.result(started, errDown); d > 20*time.Millisecond {
 		t.Errorf("second look after %s", d)
 	}
@@ -59,8 +59,49 @@ func TestRecordSchedule(t *testing.T) {
 }
 
 func TestRecordWithoutIntervalDoesNotSpin(t *testing.T) {
-	r := newRecord(spec.Probe{}, time.Unix(0, 0))
+	r := newRecord(spec.Probe{}, spec.ProbeTarget{}, time.Unix(0, 0))
 	if d := r.result(time.Unix(1, 0), nil); d < 100*time.Millisecond {
 		t.Fatalf("next look in %s", d)
+	}
+}
+
+// With a start interval the process is looked at in that rhythm until its first
+// success, and then in the other.
+func TestRecordStartInterval(t *testing.T) {
+	started := time.Unix(1000, 0)
+	probe := spec.Probe{Interval: spec.Duration(30 * time.Second), StartInterval: spec.Duration(2 * time.Second), StartPeriod: spec.Duration(time.Minute), Retries: 3}
+	r := newRecord(probe, spec.ProbeTarget{StartedAt: started}, started)
+	for range 10 {
+		if d := r.result(started, errDown); d != 2*time.Second {
+			t.Fatalf("next look in %s, want 2s", d)
+		}
+	}
+	for _, err := range []error{nil, errDown} {
+		if d := r.result(started, err); d != 30*time.Second {
+			t.Errorf("after the first success the next look is in %s, want 30s", d)
+		}
+	}
+	probe.StartInterval = 1
+	r = newRecord(probe, spec.ProbeTarget{StartedAt: started}, started)
+	if d := r.result(started, errDown); d < 100*time.Millisecond {
+		t.Errorf("a start interval of 1ns: next look in %s", d)
+	}
+}
+
+// An agent that was restarted on a busy host doesn't condemn a process that has
+// run for long because of one late answer.
+func TestRecordAdopted(t *testing.T) {
+	started := time.Unix(1000, 0)
+	probe := spec.Probe{Interval: spec.Duration(5 * time.Second), Retries: 3}
+	now := started.Add(time.Hour)
+	r := newRecord(probe, spec.ProbeTarget{StartedAt: started, Adopted: true}, now)
+	for i, want := range []spec.Health{spec.HealthUnknown, spec.HealthUnknown, spec.HealthUnhealthy} {
+		if r.result(now, errDown); r.health != want {
+			t.Errorf("failure %d: %q, want %q", i+1, r.health, want)
+		}
+	}
+	young := newRecord(probe, spec.ProbeTarget{StartedAt: started, Adopted: true}, started.Add(time.Second))
+	if young.result(started.Add(2*time.Second), errDown); young.health != spec.HealthUnknown {
+		t.Errorf("a process that has just started: %q", young.health)
 	}
 }

@@ -174,6 +174,9 @@ func (w *World) sick(id string) bool {
 	return after > 0 && !w.now.Before(c.started.Add(after))
 }
 
+// Checks keeps no history.
+func (w *World) Checks(string, time.Time) []spec.Check { return nil }
+
 // Health says what a probe would find now. A process that is never ready is
 // unhealthy after ten seconds.
 func (w *World) Health(replica string, started time.Time) (spec.Health, string) {
