@@ -195,9 +195,6 @@ func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	if !l.hasLooked() {
 		close(l.looked)
 	}
-	if !l.hasLooked() {
-		close(l.looked)
-	}
 	now := map[string]spec.ReplicaState{}
 	for _, project := range p.Status {
 		for _, s := range project.Services {
