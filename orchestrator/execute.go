@@ -215,13 +215,9 @@ func (l *Loop) start(ctx context.Context, a plan.Start) error {
 func (l *Loop) recordExit(a plan.RecordExit) error {
 	return l.update(a.Key.ID, func(r *spec.ReplicaRecord) {
 		r.Running, r.Exit = false, &a.Exit
-		switch {
-		case r.Requested:
+		r.Failures = plan.Failures(*r, a.Run)
+		if r.Requested {
 			r.Failures = 0
-		case a.Run >= plan.LongRun:
-			r.Failures = 1
-		default:
-			r.Failures++
 		}
 	})
 }

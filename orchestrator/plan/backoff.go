@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"time"
 
 	"dunnage/spec"
@@ -12,9 +13,9 @@ import (
 const (
 	backoffFirst = 100 * time.Millisecond
 	backoffMax   = 30 * time.Second
-	// LongRun is how long a run must last for its end not to count as a
-	// consecutive failure.
-	LongRun = 10 * time.Second
+	// longRun is how long a run must last for its end not to count as a
+	// consecutive failure, unless the service says otherwise.
+	longRun = 10 * time.Second
 
 	// A replica of a new release may fail this often in a row until the
 	// release is given up. On a first deploy there is nothing to go back to and
@@ -37,18 +38,37 @@ func backoff(failures int) time.Duration {
 	return d
 }
 
+// startsAgainAt is when a replica that its policy starts again is to be.
+func startsAgainAt(r spec.ReplicaRecord) time.Time {
+	wait := r.Restart.Delay.Std()
+	if wait == 0 {
+		wait = backoff(r.Failures)
+	}
+	return r.Exit.At.Add(wait)
+}
+
+// Failures is how many runs in a row have failed when one of the given length
+// has ended.
+func Failures(r spec.ReplicaRecord, run time.Duration) int {
+	long := cmp.Or(r.Restart.Window.Std(), longRun)
+	if run >= long {
+		return 1
+	}
+	return r.Failures + 1
+}
+
 // restarts reports whether the policy starts the replica again after its
 // recorded exit.
 func restarts(r spec.ReplicaRecord) bool {
 	if r.Unwell {
 		return true
 	}
+	left := r.Restart.Max == 0 || r.Failures <= r.Restart.Max
 	switch r.Restart.Mode {
 	case spec.RestartAlways, spec.RestartUnlessStopped:
-		return true
+		return left
 	case spec.RestartOnFailure:
-		failed := r.Exit == nil || r.Exit.Code != 0
-		return failed && (r.Restart.Max == 0 || r.Restarts < r.Restart.Max)
+		return left && (r.Exit == nil || r.Exit.Code != 0)
 	default:
 		return false
 	}

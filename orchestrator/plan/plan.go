@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -171,7 +172,7 @@ func (b *builder) recordExit(r Replica) {
 		Exit: spec.Exit{At: r.ExitedAt, Code: r.ExitCode, OOM: r.OOM},
 	}
 	if r.Phase == spec.PhaseCreated {
-		a.Exit, a.Run = spec.Exit{At: b.now, Code: 255}, LongRun
+		a.Exit, a.Run = spec.Exit{At: b.now, Code: 255}, math.MaxInt64
 		if r.Errors > 0 {
 			a.Run = 0
 		}
@@ -196,7 +197,7 @@ func (b *builder) start(v *view, r Replica, waiting bool) {
 	}
 	due := retryAt(r)
 	if again {
-		if t := r.Record.Exit.At.Add(backoff(r.Record.Failures)); t.After(due) {
+		if t := startsAgainAt(r.Record); t.After(due) {
 			due = t
 		}
 	}

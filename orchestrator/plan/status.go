@@ -130,7 +130,7 @@ func replicaStatus(r Replica, wanted bool, now time.Time) spec.ReplicaStatus {
 	if e := r.Record.Exit; e != nil {
 		s.ExitCode = &e.Code
 		if s.State == spec.StateBackoff {
-			s.RetryAt = e.At.Add(backoff(r.Record.Failures))
+			s.RetryAt = startsAgainAt(r.Record)
 		}
 	}
 	return s
