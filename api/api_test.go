@@ -170,7 +170,7 @@ func testImages(t *testing.T, b api.Backend) {
 	if err != nil || img.Ref != "c:1" {
 		t.Errorf("pull: %+v, %v", img, err)
 	}
-	if want := []string{"downloading", "done", "unpacking", "ready"}; !slices.Equal(steps, want) {
+	if want := []string{"resolving", "downloading", "done", "unpacking", "ready"}; !slices.Equal(steps, want) {
 		t.Errorf("progress %v, want %v", steps, want)
 	}
 	if err := b.RemoveImage(ctx, "a:1"); err != nil {
