@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"dunnage/internal/testenv"
 	"dunnage/spec"
@@ -62,7 +63,9 @@ func TestDamage(t *testing.T) {
 				t.Errorf("after %s: the replica's namespace isn't that of its process", damage)
 			}
 			for _, addr := range []string{one.Addr.String(), "[" + one.Addr6.String() + "]"} {
-				c, err := w.Host.Dial("tcp", addr+":80", testenv.AskTimeout)
+				// Long enough for a second SYN: the kernel lets packets through a
+				// link some time after it is set up.
+				c, err := w.Host.Dial("tcp", addr+":80", 10*time.Second)
 				if err != nil {
 					t.Errorf("after %s: %v", damage, err)
 					continue
