@@ -38,8 +38,8 @@ func TestReadersWaitForTheFirstLook(t *testing.T) {
 	says(err, "the agent hasn't looked yet: list containers: ")
 	s.w.Restart(0, false, 0)
 	s.loop.Step(t.Context())
-	if _, err := s.loop.Status(soon()); err != nil {
-		t.Errorf("after a look: %v", err)
+	if st, err := s.loop.Status(soon()); err != nil || !st.Started.Equal(s.loop.began) {
+		t.Errorf("after a look: %+v, %v", st, err)
 	}
 	says(change(soon()), "the agent is busy: no answer within ")
 	s.stop()

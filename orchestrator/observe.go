@@ -191,7 +191,7 @@ func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	if why := l.holding(); why != "" {
 		problems = append([]string{why}, problems...)
 	}
-	l.status.Store(&spec.Status{At: o.Now, Projects: l.busy(p.Status), Problems: problems})
+	l.status.Store(&spec.Status{At: o.Now, Started: l.began, Projects: l.busy(p.Status), Problems: problems})
 	if !l.hasLooked() {
 		close(l.looked)
 	}
