@@ -101,6 +101,8 @@ func (v *view) why() string {
 		return ""
 	case v.update.why != "":
 		return v.update.why
+	case v.enough() && !v.limited():
+		return "new limits are being set"
 	case v.enough():
 		return ""
 	case v.waiting != "":
