@@ -43,7 +43,7 @@ func (e *Engine) Create(ctx context.Context, r spec.CreateRequest) error {
 // says so; what the mounts need comes last, because Start makes it again if it
 // is missing.
 func (e *Engine) create(ctx context.Context, r spec.CreateRequest, image *storedImage) error {
-	rec := record{Mounts: allMounts(r.Container.Mounts, image.config), StopSignal: stopSignal(r.Container, image.config), Limits: r.Limits, TTY: r.Container.TTY}
+	rec := record{Mounts: allMounts(r.Container.Mounts, image.config), StopSignal: stopSignal(r.Container, image.config), Limits: r.Limits, Logging: r.Logging, TTY: r.Container.TTY}
 	if _, err := parseSignal(rec.StopSignal); err != nil {
 		return err
 	}
@@ -165,6 +165,7 @@ type record struct {
 	Mounts     []spec.Mount `json:"mounts,omitempty"` // with the image's VOLUMEs
 	StopSignal string       `json:"stop_signal"`
 	Limits     spec.Limits  `json:"limits,omitzero"`
+	Logging    spec.Logging `json:"logging,omitzero"`
 	TTY        bool         `json:"tty,omitempty"`
 }
 

@@ -233,3 +233,45 @@ func (b *bench) setting(id, controller, v1, v2 string) string {
 	}
 	return strings.TrimSpace(string(text))
 }
+
+// TestLogLimits: max-size and max-file bound a replica's log, whatever the
+// agent's defaults are.
+func TestLogLimits(t *testing.T) {
+	b := newBench(t)
+	r := request(b.app(), 1, "log", "20000", "100")
+	r.Logging = spec.Logging{MaxSize: 256 << 10, MaxFile: 2}
+	b.output(r)
+	files, err := filepath.Glob(b.LogPath(r.ReplicaKey) + "*")
+	if err != nil || len(files) != 2 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	for _, f := range files {
+		if st, err := os.Stat(f); err != nil || st.Size() > 384<<10 { // a batch of lines is written whole
+			t.Errorf("%s: %v, %v", f, st, err)
+		}
+	}
+}
+
+// TestGroupRemoved: a replica's group goes with it, and another agent finds
+// the limits that this one has set.
+func TestGroupRemoved(t *testing.T) {
+	b := newBench(t)
+	r := request(b.app(), 1, "serve", "8080")
+	r.Limits = spec.Limits{Memory: 64 << 20}
+	b.run(r)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.connect()
+	if i := b.instance(r.ID); i.Limits != r.Limits.Fingerprint() || b.memoryLimit(r.ID) != 64<<20 {
+		t.Errorf("after a restart of the agent: %+v", i)
+	}
+	if err := b.Remove(b.ctx, r.ID); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{b.cgroup.procs, b.cgroup.memory} {
+		if _, err := os.Stat(filepath.Join(dir, r.ID)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left: %v", dir, err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,7 +98,7 @@ func (e *Engine) start(ctx context.Context, c containers.Container) error {
 	if err := loadProfile(); err != nil {
 		return err
 	}
-	log, err := e.logURI(keyOf(c))
+	log, err := e.logURI(keyOf(c), rec.Logging)
 	if err != nil {
 		return err
 	}
@@ -235,15 +236,15 @@ func protoMounts(ms []mount.Mount) []*types.Mount {
 }
 
 // logURI names the log writer and its arguments for the shim, which starts it.
-func (e *Engine) logURI(k spec.ReplicaKey) (string, error) {
+func (e *Engine) logURI(k spec.ReplicaKey, l spec.Logging) (string, error) {
 	path := e.cfg.logPath(k)
 	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
 		return "", fmt.Errorf("make log directory: %w", err)
 	}
 	u := url.URL{Scheme: "binary", Path: e.cfg.LogBinary, RawQuery: url.Values{
 		"path":  {path},
-		"size":  {strconv.FormatInt(e.cfg.LogSize, 10)},
-		"files": {strconv.Itoa(e.cfg.LogFiles)},
+		"size":  {strconv.FormatInt(cmp.Or(l.MaxSize, e.cfg.LogSize), 10)},
+		"files": {strconv.Itoa(cmp.Or(l.MaxFile, e.cfg.LogFiles))},
 	}.Encode()}
 	return u.String(), nil
 }

@@ -53,7 +53,7 @@ var hostKeys = []key{
 	yes("services.*.configs.[].mode", kindOctal, "Octal with its leading 0; default 0444."),
 	yes("services.*.logging", kindMap, ""),
 	other("services.*.logging.driver", kindLogDriver, "`json-file` and `local` are accepted and mean dunnage's own log files, which `dunnage logs` reads. Others are refused."),
-	other("services.*.logging.options", kindMap, "`max-size`, in units of 1024, and `max-file`; others are refused. Without them the log rotates all the same."),
+	other("services.*.logging.options", kindMap, "`max-size`, in units of 1024, and `max-file`; others are refused. Without them the log rotates all the same. A change holds for replicas that are created after it."),
 	yes("services.*.logging.options.*", kindScalar, ""),
 }
 

@@ -143,7 +143,7 @@ func (l *Loop) create(ctx context.Context, a plan.Create) error {
 	wg.Go(func() { attach = l.cfg.Network.Attach(ctx, e) })
 	wg.Go(func() {
 		create = l.cfg.Engine.Create(ctx, spec.CreateRequest{
-			ReplicaKey: a.Key, Image: a.Image, Container: a.Service.Container, Limits: a.Service.Limits, Hostname: e.Hostname,
+			ReplicaKey: a.Key, Image: a.Image, Container: a.Service.Container, Limits: a.Service.Limits, Logging: a.Service.Logging, Hostname: e.Hostname,
 			NetNS: l.cfg.Network.Namespace(a.Key.ID), Files: l.cfg.Network.Files(a.Key.ID),
 		})
 	})

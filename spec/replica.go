@@ -45,6 +45,7 @@ type CreateRequest struct {
 	Image     PinnedImage
 	Container Container
 	Limits    Limits
+	Logging   Logging
 	Hostname  string
 	NetNS     string    // path of the bind-mounted network namespace
 	Files     HostFiles // mounted over the image's
