@@ -25,8 +25,9 @@ type storedImage struct {
 	config   ocispec.ImageConfig
 	platform ocispec.Platform
 	created  *time.Time
-	chain    string // name of the snapshot of all layers
-	size     int64  // compressed bytes of manifest, config and layers
+	chain    string      // name of the snapshot of all layers
+	size     int64       // compressed bytes of manifest, config and layers
+	health   *spec.Probe // its HEALTHCHECK
 }
 
 // storedByDigest reads an image out of the content store. It wraps
@@ -98,7 +99,12 @@ func (e *Engine) stored(ctx context.Context, target ocispec.Descriptor) (*stored
 	if err := checkPlatform(target.Digest.String(), config.Platform); err != nil {
 		return nil, err
 	}
+	health, err := imageHealth(blob)
+	if err != nil {
+		return nil, fmt.Errorf("read HEALTHCHECK of image %s: %w", target.Digest, err)
+	}
 	s := &storedImage{
+		health:   health,
 		target:   target,
 		manifest: manifest,
 		config:   config.Config,

@@ -55,6 +55,8 @@ type Images interface {
 	// Resolve finds the image for ref among the stored and unpacked ones
 	// (ref may carry a digest), or wraps spec.ErrNotFound.
 	Resolve(ctx context.Context, ref string) (spec.PinnedImage, error)
+	// Healthcheck is the stored image's HEALTHCHECK as a probe, nil if it has none.
+	Healthcheck(ctx context.Context, digest string) (*spec.Probe, error)
 	Load(ctx context.Context, archive io.Reader) ([]spec.Image, error)
 	ListImages(ctx context.Context) ([]spec.Image, error)
 	RemoveImage(ctx context.Context, ref string) error

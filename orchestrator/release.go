@@ -25,8 +25,8 @@ type candidate struct {
 }
 
 // propose makes what a deploy would make the desired release: the manifest,
-// plus services that it no longer has unless they may go, with host ports
-// resolved. prev is the present release, if there is one.
+// plus services that it no longer has unless they may go, with host ports and
+// the images' own probes resolved. prev is the present release, if there is one.
 func (l *Loop) propose(ctx context.Context, r spec.DeployRequest, images map[string]spec.PinnedImage, prev *spec.Release) (candidate, error) {
 	c := candidate{release: spec.Release{Project: r.Project, Images: maps.Clone(images), Reason: reasonDeploy}}
 	p := &c.release.Project
@@ -45,6 +45,9 @@ func (l *Loop) propose(ctx context.Context, r spec.DeployRequest, images map[str
 		if r.Force && !p.Services[i].Orphan {
 			p.Services[i].Container.Epoch++
 		}
+	}
+	if err := l.resolveProbes(ctx, &c.release); err != nil {
+		return c, err
 	}
 	if err := l.resolvePorts(ctx, p); err != nil {
 		return c, err

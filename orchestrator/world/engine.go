@@ -180,6 +180,14 @@ func (w *World) Resolve(_ context.Context, ref string) (spec.PinnedImage, error)
 	return spec.PinnedImage{}, fmt.Errorf("image %s: %w", ref, spec.ErrNotFound)
 }
 
+// Healthcheck is what the test says.
+func (w *World) Healthcheck(_ context.Context, digest string) (*spec.Probe, error) {
+	if p, ok := w.Healthchecks[digest]; ok {
+		return &p, nil
+	}
+	return nil, nil
+}
+
 // Pull finds what Resolve finds.
 func (w *World) Pull(ctx context.Context, ref string, _ func(spec.PullProgress)) (spec.PinnedImage, error) {
 	return w.Resolve(ctx, ref)

@@ -55,6 +55,8 @@ type World struct {
 	mu  sync.Mutex
 	now time.Time
 	Lie Lie
+	// Healthchecks are the images' own probes, by digest. Set before Run.
+	Healthchecks map[string]spec.Probe
 
 	images     map[string]Behaviour // digest -> behaviour
 	containers map[string]*container

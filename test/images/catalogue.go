@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -67,6 +68,7 @@ func Stack(ctx context.Context, dir, cache string) ([]Image, error) {
 		}},
 		{"stack-redis", "7", v1.Config{
 			Cmd:          []string{"redis-server"},
+			Healthcheck:  &v1.HealthConfig{Test: []string{"CMD", "redis-cli", "ping"}, Interval: 5 * time.Second},
 			ExposedPorts: map[string]struct{}{"6379/tcp": {}},
 			Volumes:      map[string]struct{}{"/data": {}},
 			WorkingDir:   "/data",
