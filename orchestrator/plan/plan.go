@@ -106,9 +106,7 @@ func (b *builder) service(v *view) {
 	for _, r := range v.others {
 		if v.kept(r, backends) {
 			b.claimed[r.ID] = true
-			if r.Alive() || !r.Record.Requested { // one that was stopped on request isn't brought back for a rollout
-				b.run(v, r, false)
-			}
+			b.keep(v, r)
 		}
 	}
 }
@@ -124,12 +122,28 @@ func (b *builder) ensure(v *view, r Replica) {
 	b.run(v, r, v.waiting != "")
 }
 
-func (b *builder) create(v *view, r Replica) {
+// keep lets an old replica carry the service. One that was stopped on request
+// isn't brought back for a rollout.
+func (b *builder) keep(v *view, r Replica) {
+	if good := v.project.Good; r.Alive() && !r.Attached && r.Generation == v.goodGen {
+		service, _ := good.Project.Service(v.Name)
+		b.complete(r, good, service)
+		return
+	}
+	if r.Alive() || !r.Record.Requested {
+		b.run(v, r, false)
+	}
+}
+
+func (b *builder) create(v *view, r Replica) { b.complete(r, &v.project.Release, v.Service) }
+
+// complete makes what is missing of the replica, as the release has it.
+func (b *builder) complete(r Replica, of *spec.Release, service spec.Service) {
 	if t := retryAt(r); b.now.Before(t) {
 		b.wakeAt(t)
 		return
 	}
-	b.do(Create{Key: r.ReplicaKey, Release: v.project.Release.Number, Service: v.Service, Image: v.image})
+	b.do(Create{Key: r.ReplicaKey, Release: of.Number, Service: service, Image: of.Images[service.Name]})
 }
 
 // run keeps an existing replica running. While waiting is set it isn't started

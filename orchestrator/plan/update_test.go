@@ -148,6 +148,7 @@ func TestRollout(t *testing.T) {
 		"no progress in ten minutes fails":    {slow, append(olds(1, 2, 3), fresh(1), fresh(2), fresh(3, starting)), "", "old1 old2 old3", "no progress for 10m0s: 2 of 3 ready"},
 		"a new replica's share grows":         {ramped, []plan.Replica{fresh(1, routed(time.Hour)), fresh(2, routed(time.Hour)), fresh(3, routed(time.Second))}, "", "new1*5 new2*5 new3*1", ""},
 		"up to that of the others":            {ramped, []plan.Replica{fresh(1, routed(time.Hour)), fresh(2, routed(time.Hour)), fresh(3, routed(9*time.Second))}, "", "new1 new2 new3", ""},
+		"an old one's network is mended":      {oneByOne, append(olds(1, 2), fresh(1, starting), replica("old", 3, oneByOne.scene(), routed(time.Hour), func(r *plan.Replica) { r.Attached = false })), "Create old3", "old1 old2 old3", ""},
 		"old ones that fail are kept at hand": {oneByOne, append(olds(1, 2), fresh(1, starting), replica("old", 3, oneByOne.scene(), crashed)), "Start old3", "old1 old2", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 type view struct {
 	project *Project
 	spec.Service
-	image   spec.PinnedImage
 	gen     string
 	stopped bool      // on request
 	current []Replica // of the wanted generation and number; IDs of missing ones are in missing
@@ -40,10 +39,9 @@ func views(p *Project, o Observed) []*view {
 }
 
 func newView(p *Project, s spec.Service, o Observed) *view {
-	image := p.Release.Images[s.Name]
 	v := &view{
-		project: p, Service: s, image: image,
-		gen:     spec.Generation(s.Container, image.Digest),
+		project: p, Service: s,
+		gen:     spec.Generation(s.Container, p.Release.Images[s.Name].Digest),
 		stopped: slices.Contains(p.Record.Stopped, s.Name),
 		limits:  s.Limits.Fingerprint(),
 	}

@@ -35,9 +35,9 @@ func (v *view) weights(backends []Replica, now time.Time) map[string]int {
 		divisor = gcd(divisor, w)
 	}
 	equal := true
-	for id := range out {
-		out[id] /= divisor
-		equal = equal && out[id] == 1
+	for _, r := range backends {
+		out[r.ID] /= divisor
+		equal = equal && out[r.ID] == 1
 	}
 	if equal {
 		return nil
