@@ -8,10 +8,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strings"
 
 	"dunnage/spec"
 )
+
+const hostPlatform = "linux/" + runtime.GOARCH
 
 // checkSources refuses a release whose bind sources or external volumes are
 // missing, or that wants more of the host than the agent gives, before anything
@@ -21,6 +25,9 @@ func (l *Loop) checkSources(ctx context.Context, p spec.Project) error {
 	for _, s := range p.Services {
 		if what := privilege(s.Container); what != "" && !l.cfg.AllowPrivileged {
 			errs = append(errs, fmt.Errorf("service %s: %s gives it the host; start the agent with --allow-privileged if that is meant", s.Name, what))
+		}
+		if p := s.Container.Platform; p != "" && !strings.HasPrefix(p+"/", hostPlatform+"/") {
+			errs = append(errs, fmt.Errorf("service %s: platform %s: this host is %s, and nothing is emulated", s.Name, p, hostPlatform))
 		}
 		for _, m := range s.Container.Mounts {
 			if m.Type != spec.MountBind {

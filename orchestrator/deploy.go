@@ -119,110 +119,6 @@ func (l *Loop) roll(op *operation, r spec.Release) error {
 	return nil
 }
 
-// pull gets every image of the project and pins it by digest. An image that is
-// present is used as it is, as Compose does.
-func (l *Loop) pull(ctx context.Context, op *operation, p spec.Project) (map[string]spec.PinnedImage, error) {
-	byRef := map[string]spec.PinnedImage{}
-	out := map[string]spec.PinnedImage{}
-	for _, s := range p.Services {
-		ref := s.Container.Image
-		if _, ok := byRef[ref]; !ok {
-			image, err := l.ensureImage(ctx, op, ref)
-			if err != nil {
-				return nil, fmt.Errorf("service %s: image %s: %w", s.Name, ref, err)
-			}
-			byRef[ref] = image
-		}
-		out[s.Name] = byRef[ref]
-	}
-	return out, nil
-}
-
-// An engine that is being restarted is waited for before a deploy fails.
-const (
-	engineBack  = 20 * time.Second
-	engineRetry = 100 * time.Millisecond
-)
-
-// findImage resolves ref among the stored images.
-func (l *Loop) findImage(ctx context.Context, ref string) (spec.PinnedImage, error) {
-	ctx, cancel := context.WithTimeout(ctx, engineBack)
-	defer cancel()
-	for {
-		image, err := l.cfg.Images.Resolve(ctx, ref)
-		if !errors.Is(err, spec.ErrUnavailable) {
-			return image, err
-		}
-		select {
-		case <-ctx.Done():
-			return image, err
-		case <-time.After(engineRetry):
-		}
-	}
-}
-
-func (l *Loop) ensureImage(ctx context.Context, op *operation, ref string) (spec.PinnedImage, error) {
-	image, err := l.findImage(ctx, ref)
-	if err == nil || !errors.Is(err, spec.ErrNotFound) {
-		return image, err
-	}
-	image, err = l.cfg.Images.Pull(ctx, ref, func(p spec.PullProgress) {
-		l.events.add(spec.Event{Kind: spec.EventPull, Operation: op.ID, Project: op.Project, Pull: &p})
-	})
-	if err != nil {
-		err = l.notToBeHad(ctx, ref, err)
-	}
-	return image, err
-}
-
-// notToBeHad says of an image that is neither stored nor pulled what to do.
-func (l *Loop) notToBeHad(ctx context.Context, ref string, cause error) error {
-	meant := ""
-	stored, err := l.cfg.Images.ListImages(ctx)
-	if err != nil { // the cause is worth telling without a guess
-		l.cfg.Log.Warn("list images to find a near one", "image", ref, "error", err)
-	} else if near := nearImage(ref, stored); near != "" {
-		meant = " (did you mean " + near + "?)"
-	}
-	return fmt.Errorf("not stored here%s, and %w; try `dunnage image pull %s`, or `dunnage image load FILE` without a registry", meant, cause, ref)
-}
-
-// nearImage is the stored image that was probably meant by ref: that of another
-// registry, one to reach by a slip or two, or another version; "" = there is none.
-func nearImage(ref string, stored []spec.Image) string {
-	last := func(ref string) string { return ref[strings.LastIndexByte(ref, '/')+1:] }
-	var names []string
-	for _, i := range stored {
-		names = append(names, last(i.Ref))
-	}
-	i := slices.Index(names, spec.Nearest(last(ref), names))
-	if i < 0 {
-		repository, _, _ := strings.Cut(last(ref), ":")
-		i = slices.IndexFunc(names, func(n string) bool { return strings.HasPrefix(n, repository+":") })
-	}
-	if i < 0 {
-		return ""
-	}
-	return stored[i].Ref
-}
-
-// repull gets back an image that vanished under a release. The replicas that
-// need it are tried again meanwhile, at their own pace.
-func (l *Loop) repull(image spec.PinnedImage) {
-	ref := image.Pinned()
-	if l.pulling[ref] {
-		return
-	}
-	l.pulling[ref] = true
-	l.jobs.Go(func() {
-		_, err := l.cfg.Images.Pull(l.ctx, ref, func(spec.PullProgress) {})
-		if err != nil {
-			l.cfg.Log.Error("pull a missing image again", "image", ref, "error", err)
-		}
-		_ = l.do(l.ctx, func() error { delete(l.pulling, ref); return nil }) // fails only when the agent stops
-	})
-}
-
 // Preview says what Deploy would do. Images that aren't present count as a new
 // digest.
 func (l *Loop) Preview(ctx context.Context, r spec.DeployRequest) (spec.Preview, error) {
@@ -236,12 +132,14 @@ func (l *Loop) Preview(ctx context.Context, r spec.DeployRequest) (spec.Preview,
 	images := map[string]spec.PinnedImage{}
 	for _, s := range r.Project.Services {
 		image, err := l.cfg.Images.Resolve(ctx, s.Container.Image)
-		if errors.Is(err, spec.ErrNotFound) {
-			if !slices.Contains(out.Pull, s.Container.Image) {
-				out.Pull = append(out.Pull, s.Container.Image)
-			}
-		} else if err != nil {
+		missing := errors.Is(err, spec.ErrNotFound)
+		switch {
+		case err != nil && !missing:
 			return out, err
+		case missing && s.Build != "":
+			out.Notes = append(out.Notes, fmt.Sprintf("%s: the image %s isn't built; build it with `%s`", s.Name, s.Container.Image, s.Build))
+		case (missing || s.Pull == spec.PullAlways) && !slices.Contains(out.Pull, s.Container.Image):
+			out.Pull = append(out.Pull, s.Container.Image)
 		}
 		images[s.Name] = image
 	}
@@ -251,7 +149,7 @@ func (l *Loop) Preview(ctx context.Context, r spec.DeployRequest) (spec.Preview,
 		if err != nil {
 			return err
 		}
-		out.Notes = c.notes
+		out.Notes = append(out.Notes, c.notes...)
 		out.Services = previews(prev, c)
 		if prev != nil {
 			out.From = prev.Number
