@@ -246,10 +246,17 @@ func (h *host) answers(port int, text string) {
 // ones and downloads. None may fail.
 func (h *host) underLoad(port int, f func()) load.Report {
 	h.t.Helper()
-	traffic, err := h.lab.StartTraffic(filepath.Join(h.tools, "dunnage-load"), load.Config{
-		Addr: h.lab.Host.String() + ":" + strconv.Itoa(port), Rate: 200, KeepAlive: 10,
+	return h.under(port, load.Config{
+		Rate: 200, KeepAlive: 10,
 		Downloads: 4, DownloadPath: "/download?bytes=300000&rate=200000", DownloadBytes: 300000,
-	})
+	}, f)
+}
+
+// under is underLoad with a load of the caller's choice.
+func (h *host) under(port int, c load.Config, f func()) load.Report {
+	h.t.Helper()
+	c.Addr = h.lab.Host.String() + ":" + strconv.Itoa(port)
+	traffic, err := h.lab.StartTraffic(filepath.Join(h.tools, "dunnage-load"), c)
 	if err != nil {
 		h.t.Fatal(err)
 	}

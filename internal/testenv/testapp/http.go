@@ -45,8 +45,11 @@ func serveHTTP(port int) error {
 	return nil
 }
 
+// unhealthy is the file that makes /health answer 503.
+const unhealthy = "/tmp/unhealthy"
+
 func health(w http.ResponseWriter, _ *http.Request) {
-	if _, err := os.Stat("/tmp/unhealthy"); err == nil {
+	if _, err := os.Stat(unhealthy); err == nil {
 		http.Error(w, "unhealthy", http.StatusServiceUnavailable)
 		return
 	}

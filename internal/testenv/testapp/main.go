@@ -23,6 +23,7 @@ import (
 // commands by name; each gets the arguments after it.
 var commands = map[string]func(args []string) error{
 	"serve":    serve,    // serve [http-port [tcp-port [udp-port]]]: web server and echo servers
+	"sicken":   sicken,   // sicken AFTER: serve, but unhealthy after a duration
 	"exit":     exit,     // exit CODE [AFTER]: end with a code after a duration
 	"sleep":    sleep,    // sleep DURATION: ends at SIGTERM, SIGQUIT or SIGUSR1 with 128 + signal
 	"stubborn": stubborn, // stubborn: ignores SIGTERM
@@ -102,6 +103,17 @@ func serve(args []string) error {
 	return serveHTTP(number(args, 0, 80))
 }
 
+// sicken goes on answering all but "/health" as a healthy one does.
+func sicken(args []string) error {
+	time.AfterFunc(duration(args, 0), func() {
+		fmt.Println("sick")
+		if err := os.WriteFile(unhealthy, nil, 0o600); err != nil {
+			fmt.Fprintln(os.Stderr, "testapp:", err)
+		}
+	})
+	return serve(nil)
+}
+
 func hostname() string {
 	name, err := os.Hostname()
 	if err != nil {
@@ -148,6 +160,7 @@ func echoUDP(port int) error {
 
 func answer(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Version", os.Getenv("VERSION"))
 	_ = json.NewEncoder(w).Encode(map[string]string{
 		"replica": hostname(), "client": r.RemoteAddr, "host": r.Host, "version": os.Getenv("VERSION"),
 	})
