@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -21,6 +22,24 @@ const quarantineTime = time.Minute
 type allocator struct {
 	pool, pool6 netip.Prefix // pool6 zero = no IPv6
 	state       *state
+}
+
+// fit refuses a project whose services and replicas can't all have an address,
+// before the first of them takes one.
+func (a allocator) fit(p spec.Project) error {
+	need := map[string]int{}
+	for _, s := range p.Services {
+		for _, at := range s.Container.Networks {
+			need[at.Name] += s.Replicas + 1 // the service has one of its own
+		}
+	}
+	var errs []error
+	for _, n := range p.Networks {
+		if size := ipam.Size(a.pool); need[n.Name] > size {
+			errs = append(errs, fmt.Errorf("network %s: its replicas and services need %d addresses, and a subnet of the pool %s has %d; use fewer replicas, or start the agent with a larger --pool", n.Name, need[n.Name], a.pool, size))
+		}
+	}
+	return refused(errs)
 }
 
 // networks returns p's share of the pool with one subnet for each network of

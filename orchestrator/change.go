@@ -172,6 +172,9 @@ func (l *Loop) derive(op *operation, prev spec.Release, reason string, edit func
 	if err := next.Project.Validate(); err != nil {
 		return err
 	}
+	if err := l.alloc.fit(next.Project); err != nil {
+		return err
+	}
 	l.ops.change(op, func(o *operation) { o.Services = compare(&prev, next) })
 	return l.roll(op, next)
 }

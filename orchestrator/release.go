@@ -49,6 +49,9 @@ func (l *Loop) propose(ctx context.Context, r spec.DeployRequest, images map[str
 	if err := l.resolveProbes(ctx, &c.release); err != nil {
 		return c, err
 	}
+	if err := l.alloc.fit(*p); err != nil {
+		return c, err
+	}
 	if err := l.resolvePorts(ctx, p); err != nil {
 		return c, err
 	}

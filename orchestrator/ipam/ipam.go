@@ -29,6 +29,9 @@ func Subnet(pool netip.Prefix, taken []netip.Prefix) (netip.Prefix, error) {
 	return netip.Prefix{}, fmt.Errorf("address pool %s has no free subnet for another network (%d in use); start the agent with a larger --pool", pool, len(taken))
 }
 
+// Size is how many addresses a subnet of the IPv4 pool has to hand out.
+func Size(pool netip.Prefix) int { return 1<<(32-SubnetBits(pool)) - 2 }
+
 // Addr returns the lowest free address of subnet. The first address (of zeros)
 // and an IPv4 subnet's last one are never handed out.
 func Addr(subnet netip.Prefix, taken map[netip.Addr]bool) (netip.Addr, error) {

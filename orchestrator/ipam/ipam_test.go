@@ -59,3 +59,22 @@ func TestAddr(t *testing.T) {
 		t.Fatalf("freed address: %v, %v", a, err)
 	}
 }
+
+func TestSizeIsWhatAddrHandsOut(t *testing.T) {
+	pool := netip.MustParsePrefix("10.9.0.0/16")
+	subnet, err := Subnet(pool, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := map[netip.Addr]bool{}
+	for {
+		a, err := Addr(subnet, taken)
+		if err != nil {
+			break
+		}
+		taken[a] = true
+	}
+	if len(taken) != Size(pool) {
+		t.Errorf("%s has %d addresses, Size says %d", subnet, len(taken), Size(pool))
+	}
+}
