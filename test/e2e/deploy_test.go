@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -273,5 +274,45 @@ func TestDeployDoesNotStartWhatWasStopped(t *testing.T) {
 	if started != 1 {
 		t.Errorf("%s was started %d times", first, started)
 	}
+	h.clean(h.ready(1))
+}
+
+// A command line that is killed has only stopped looking: its deploy goes on,
+// another one is told who is at work, and may wait for its turn.
+func TestDeployOutlivesItsCommand(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 1, ""))
+	watched := h.file("watched.yaml", strings.Replace(hello("v2", 1, ""), "replicas: 1", "replicas: 1, update_config: {monitor: 5s}", 1))
+	cmd := exec.Command(h.agent.Program, "deploy", "-f", watched)
+	cmd.Env = append(os.Environ(), "DUNNAGE_HOST="+h.agent.URL())
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually(30*time.Second, "release 2 rolls", func() error {
+		if !strings.Contains(h.must("history", "-p", "hello"), "rolling") {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // killed
+	if r := h.deploy(hello("v1", 1, "")); r.code != 1 || !strings.Contains(r.stderr, "project hello is busy: deploy of release 2 by root, rolling for ") || !strings.Contains(r.stderr, "--wait") {
+		t.Errorf("a second deploy: %+v", r)
+	}
+	h.mustDeploy(hello("v1", 1, ""), "--wait")
+	states := map[int]spec.ReleaseState{}
+	var releases []spec.Release
+	if err := json.Unmarshal([]byte(h.must("history", "-p", "hello", "--json")), &releases); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range releases {
+		states[r.Number] = r.State
+	}
+	if states[2] != spec.ReleaseRan || states[3] != spec.ReleaseCurrent {
+		t.Errorf("states of the releases: %v", states)
+	}
+	h.answers(8080, "version v1")
 	h.clean(h.ready(1))
 }
