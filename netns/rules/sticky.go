@@ -12,7 +12,7 @@ import (
 )
 
 // A client belongs to one of 256 buckets, by the last byte of its address, and
-// each bucket to a backend. docs/adr/0014 says why it is done so.
+// each bucket to a backend. docs/adr/0016 says why it is done so.
 const (
 	buckets = 1 << 8
 	fan     = 1 << 4 // both levels of the dispatch: low four bits, then high four
