@@ -112,7 +112,7 @@ func (c *converter) attachments(name string, in types.ServiceConfig) []spec.Atta
 	return out
 }
 
-// mounts are volumes and tmpfs together, by target.
+// mounts are volumes, tmpfs and secrets together, by target.
 func (c *converter) mounts(name string, in types.ServiceConfig) []spec.Mount {
 	var out []spec.Mount
 	for _, v := range in.Volumes {
@@ -127,6 +127,7 @@ func (c *converter) mounts(name string, in types.ServiceConfig) []spec.Mount {
 		m, _ := parseTmpfs(v) // checked by the walk
 		out = append(out, m)
 	}
+	out = append(out, c.secrets(name, in)...)
 	slices.SortStableFunc(out, func(a, b spec.Mount) int { return cmp.Compare(a.Target, b.Target) })
 	for i, m := range out {
 		switch {

@@ -19,13 +19,14 @@ type converter struct {
 	usedVolumes map[string]bool
 	usedNets    map[string]bool
 	usedConfigs map[string]bool
+	usedSecrets map[string]bool
 	contents    map[string][]byte // of the configs that were read
 
 	unsaidRestart []string // services without the key
 }
 
 func newConverter(l *loading, in *types.Project) *converter {
-	c := &converter{loading: l, in: in, volumes: map[string]spec.Volume{}, usedVolumes: map[string]bool{}, usedNets: map[string]bool{}, usedConfigs: map[string]bool{}, contents: map[string][]byte{}}
+	c := &converter{loading: l, in: in, volumes: map[string]spec.Volume{}, usedVolumes: map[string]bool{}, usedNets: map[string]bool{}, usedConfigs: map[string]bool{}, usedSecrets: map[string]bool{}, contents: map[string][]byte{}}
 	for name, v := range in.Volumes {
 		c.volumes[name] = spec.Volume{Name: name, ID: v.Name, External: bool(v.External)}
 	}
@@ -55,6 +56,7 @@ func (c *converter) project() spec.Project {
 	p.Networks = c.networks()
 	p.Volumes = c.declaredVolumes()
 	c.unusedConfigs()
+	c.declaredSecrets()
 	c.linkAliases(p)
 	c.checkPublished(p)
 	c.checkInternal(p)

@@ -69,6 +69,7 @@ var sections = []struct {
 	{"Networks", "", networkKeys},
 	{"Volumes", "", volumeKeys},
 	{"Configs", "", configKeys},
+	{"Secrets", "", secretKeys},
 }
 
 func document() []byte {

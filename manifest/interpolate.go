@@ -102,10 +102,10 @@ func (w *walker) settle(t *tree, r *rule, v string) {
 	case r.key.path == "services.*.configs.[].mode":
 		n, _ := strconv.ParseUint(strings.TrimPrefix(v, "0o"), 8, 32) // checked
 		t.tag, t.value = "!!int", fmt.Sprint(n)
-	case r.key.path == "services.*.volumes.[].tmpfs.mode":
+	case r.key.path == "services.*.volumes.[].tmpfs.mode", r.key.path == "services.*.secrets.[].mode":
 		n, _ := strconv.ParseUint(v, 0, 32) // checked
 		t.tag, t.value = "!!int", fmt.Sprint(n)
-	case strings.HasPrefix(t.value, "~") && (r.key.path == "services.*.volumes.[]" || r.key.path == "services.*.volumes.[].source" || r.key.path == "configs.*.file" || strings.HasPrefix(r.key.path, "services.*.env_file") || strings.HasPrefix(r.key.path, "services.*.label_file")):
+	case strings.HasPrefix(t.value, "~") && slices.Contains(homely, r.key.path):
 		t.value = strings.ReplaceAll(w.env["HOME"], "$", "$$") + t.value[1:]
 	}
 }
@@ -116,7 +116,13 @@ var (
 	texts = []string{
 		"services.*.environment.*", "services.*.labels.*", "services.*.build.args.*", "services.*.annotations.*", "services.*.sysctls.*",
 		"services.*.stop_signal", "services.*.cpuset", "services.*.group_add.[]", "services.*.logging.options.*",
-		"services.*.configs.[].uid", "services.*.configs.[].gid",
+		"services.*.configs.[].uid", "services.*.configs.[].gid", "services.*.secrets.[].uid", "services.*.secrets.[].gid",
+	}
+	// homely are the paths in which ~ is the caller's home.
+	homely = []string{
+		"services.*.volumes.[]", "services.*.volumes.[].source",
+		"services.*.env_file", "services.*.env_file.[]", "services.*.env_file.[].path",
+		"services.*.label_file", "services.*.label_file.[]", "configs.*.file", "secrets.*.file",
 	}
 	numbers = []string{
 		"services.*.cpu_shares", "services.*.pids_limit", "services.*.deploy.resources.limits.pids", "services.*.blkio_config.weight",

@@ -62,7 +62,7 @@ type rule struct {
 }
 
 // table is every row, in the order of docs/compose.md.
-var table = slices.Concat(topKeys, serviceKeys, imageKeys, rolloutKeys, containerKeys, limitKeys, hostKeys, refusedKeys, dunnageKeys, networkKeys, volumeKeys, configKeys)
+var table = slices.Concat(topKeys, serviceKeys, imageKeys, rolloutKeys, containerKeys, limitKeys, hostKeys, refusedKeys, dunnageKeys, networkKeys, volumeKeys, configKeys, secretKeys)
 
 var rules = buildRules(table)
 

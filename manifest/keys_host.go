@@ -51,6 +51,13 @@ var hostKeys = []key{
 	yes("services.*.configs.[].uid", kindID, "Default 0."),
 	yes("services.*.configs.[].gid", kindID, "Default 0."),
 	yes("services.*.configs.[].mode", kindOctal, "Octal with its leading 0; default 0444."),
+	yes("services.*.secrets", kindList, "Files of the host, mounted read-only, from the top level's secrets."),
+	yes("services.*.secrets.[]", kindTextOrMap, "The short form puts the file at /run/secrets/NAME."),
+	yes("services.*.secrets.[].source", kindText, ""),
+	yes("services.*.secrets.[].target", kindText, "Default SOURCE; a relative one is below /run/secrets."),
+	other("services.*.secrets.[].uid", kindID, "No effect, as in Compose: the file is mounted with the owner and mode that it has. A note says so."),
+	other("services.*.secrets.[].gid", kindID, "As uid."),
+	other("services.*.secrets.[].mode", kindMode, "As uid."),
 	yes("services.*.logging", kindMap, ""),
 	other("services.*.logging.driver", kindLogDriver, "`json-file` and `local` are accepted and mean dunnage's own log files, which `dunnage logs` reads. Others are refused."),
 	other("services.*.logging.options", kindMap, "`max-size`, in units of 1024, and `max-file`; others are refused. Without them the log rotates all the same. A change holds for replicas that are created after it."),
@@ -69,4 +76,19 @@ var configKeys = []key{
 	yes("configs.*.labels.[]", kindLabelItem, ""),
 	yes("configs.*.labels.*", kindScalar, ""),
 	no("configs.*.template_driver", "it has a meaning in Swarm only", "Use variables in content, which Compose interpolates"),
+}
+
+var secretKeys = []key{
+	yes("secrets", kindMap, ""),
+	yes("secrets.*", kindMap, "With file."),
+	yes("secrets.*.file", kindText, "On the agent's host. Bind-mounted, as in Compose: it is neither read by the caller nor kept in the release, and new content is a change that dunnage doesn't see."),
+	no("secrets.*.environment", "this version keeps no secrets, and the value would stand in the release", "Write it to a file that only root can read, and use file"),
+	no("secrets.*.external", "this version keeps no secrets", "Use file"),
+	other("secrets.*.name", kindText, "No effect: a secret is a file."),
+	other("secrets.*.labels", kindTextListOrMap, "Carried in the file only; a note says so."),
+	yes("secrets.*.labels.[]", kindLabelItem, ""),
+	yes("secrets.*.labels.*", kindScalar, ""),
+	no("secrets.*.driver", "it has a meaning in Swarm only", "Use file"),
+	no("secrets.*.driver_opts", "it has a meaning in Swarm only", "Use file"),
+	no("secrets.*.template_driver", "it has a meaning in Swarm only", "Use file"),
 }

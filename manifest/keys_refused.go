@@ -13,7 +13,6 @@ var refusedKeys = []key{
 	no("services.*.pre_start", "this version runs no hooks", "Do it in the image's entrypoint, or in a service that others depend on with service_completed_successfully"),
 	no("services.*.pre_stop", "this version runs no hooks", "Let the process handle its stop signal"),
 	no("services.*.provider", "dunnage runs containers only", "Remove the service"),
-	no("services.*.secrets", "this version keeps no secrets", "Bind-mount the file read-only for now, and remove the key"),
 	no("services.*.storage_opt", "a writable layer is part of the host's file system and can't have a size of its own", "Put the data on a volume, or on a tmpfs with size="),
 	no("services.*.umask", "the image's process sets its umask", dropIt),
 	no("services.*.use_api_socket", "there is no Docker API", dropIt),

@@ -15,7 +15,6 @@ var topKeys = []key{
 	yes("include.[].env_file", kindTextOrList, "Without it the .env of that directory. What is set outside goes before it."),
 	yes("include.[].env_file.[]", kindText, ""),
 	no("models", "dunnage runs containers, not language models", "Run the model server as a service of its own"),
-	no("secrets", "this version keeps no secrets", "Bind-mount the file read-only for now, and remove the key"),
 	no("jobs", "this version runs services only", "Run the job from the host's cron or systemd, or as a service with restart: \"no\""),
 }
 

@@ -93,7 +93,7 @@ func (w *walker) name(e entry, r *rule, path string) bool {
 			w.fail(e.at, path, refuse("Use letters and digits, separated by single -, _ or .", "%q isn't a valid service name", clip(e.key)))
 			return false
 		}
-	case "networks.*", "volumes.*", "configs.*":
+	case "networks.*", "volumes.*", "configs.*", "secrets.*":
 		if !identifier.MatchString(e.key) {
 			w.fail(e.at, path, refuse("Use letters, digits, -, _ and .", "%q isn't a valid name", clip(e.key)))
 			return false
@@ -213,25 +213,46 @@ func (w *walker) bounded(t *tree, r *rule, path string) bool {
 // distinct refuses a second mount at one place of the same list: Compose drops
 // the first without a word. Over several files it is a way to override.
 func (w *walker) distinct(t *tree, r *rule, p string, targets map[string]int) bool {
-	if r.key.path != "services.*.volumes.[]" {
+	var target string
+	switch r.key.path {
+	case "services.*.volumes.[]":
+		target = w.volumeTarget(t, p)
+	case "services.*.secrets.[]":
+		target = w.secretTarget(t, p)
+	default:
 		return true
 	}
-	v := t
-	if e := t.get("target"); e != nil {
-		v = e.val
-	}
-	target, _ := w.interpolate(v, p)
-	if t.kind == yaml.ScalarNode {
-		it, _ := parseVolumeItem(target)
-		target = it.target
-	}
-	target = path.Clean(target)
 	if first, ok := targets[target]; ok {
 		w.fail(t.at, p, refuse("Remove one of them", "the mount at %s is there twice, first as item %d", target, first))
 		return false
 	}
 	targets[target] = t.index
 	return true
+}
+
+func (w *walker) volumeTarget(t *tree, p string) string {
+	if e := t.get("target"); e != nil {
+		target, _ := w.interpolate(e.val, p)
+		return path.Clean(target)
+	}
+	v, _ := w.interpolate(t, p)
+	it, _ := parseVolumeItem(v)
+	return path.Clean(it.target)
+}
+
+func (w *walker) secretTarget(t *tree, p string) string {
+	if t.kind == yaml.ScalarNode {
+		v, _ := w.interpolate(t, p)
+		return secretTarget(v, "")
+	}
+	var source, target string
+	if e := t.get("source"); e != nil {
+		source, _ = w.interpolate(e.val, p)
+	}
+	if e := t.get("target"); e != nil {
+		target, _ = w.interpolate(e.val, p)
+	}
+	return secretTarget(source, target)
 }
 
 // scalar checks a value after interpolation.
@@ -266,6 +287,7 @@ var requiredKeys = map[string][]string{
 	"services.*.ports.[]":                          {"target"},
 	"services.*.devices.[]":                        {"source", "target"},
 	"services.*.configs.[]":                        {"source"},
+	"services.*.secrets.[]":                        {"source"},
 	"services.*.blkio_config.device_read_bps.[]":   {"path", "rate"},
 	"services.*.blkio_config.device_read_iops.[]":  {"path", "rate"},
 	"services.*.blkio_config.device_write_bps.[]":  {"path", "rate"},
