@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,10 +63,32 @@ func (l *Loop) tellRoutes(next spec.Routing) {
 			before[key] = now // a service is in several networks, but told of once
 			l.events.add(spec.Event{
 				Kind: spec.EventRouted, Project: s.Project, Service: s.Service,
-				Message: "connections go to " + counted(len(s.Backends), "replica"),
+				Message: "connections go to " + described(s.Backends),
 			})
 		}
 	}
+}
+
+// described counts the backends, by generation where there are several.
+func described(backends []spec.Backend) string {
+	text := counted(len(backends), "replica")
+	var parts []string
+	for len(backends) > 0 {
+		gen := generationOf(backends[0].Replica)
+		rest := slices.DeleteFunc(slices.Clone(backends), func(b spec.Backend) bool { return generationOf(b.Replica) == gen })
+		parts = append(parts, fmt.Sprintf("%d of %s", len(backends)-len(rest), gen))
+		backends = rest
+	}
+	if len(parts) > 1 {
+		text += " (" + strings.Join(parts, ", ") + ")"
+	}
+	return text
+}
+
+// generationOf is the short generation in a replica's ID.
+func generationOf(replica string) string {
+	id := replica[:max(0, strings.LastIndexByte(replica, '-'))]
+	return id[strings.LastIndexByte(id, '-')+1:]
 }
 
 func counted(n int, noun string) string {

@@ -385,9 +385,18 @@ func (l *Loop) settleOperation(op *operation, p plan.Plan, o plan.Observed) {
 	case op.State == spec.OperationReturning:
 	case late:
 		l.end(op, spec.OperationFailed, "nothing to change, but not all is ready", l.outcomes(op))
-	case op.Release > 0 && op.patience.IsZero() && rec.Good == op.Release && applied, applied && settled(p, op.Project):
+	case l.reached(op, rec, p) && applied:
 		l.end(op, spec.OperationDone, "", l.outcomes(op))
 	}
+}
+
+// reached reports whether what the operation asked for is true: its release
+// has converged or, where there is no new one, all is as it should be.
+func (l *Loop) reached(op *operation, rec spec.ProjectRecord, p plan.Plan) bool {
+	if op.Release > 0 && op.patience.IsZero() {
+		return rec.Good == op.Release
+	}
+	return settled(p, op.Project)
 }
 
 func (l *Loop) endDown(op *operation) {

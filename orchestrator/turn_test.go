@@ -186,3 +186,21 @@ func TestRolloutPauseAndResume(t *testing.T) {
 		t.Errorf("a pause of nothing: %v", err)
 	}
 }
+
+// A release that is watched has arrived when the watch is over, not before.
+func TestDeployWaitsForTheMonitor(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "fast")
+	p.Services[0].Update.Monitor = spec.Duration(5 * time.Second)
+	op, err := take(t, s, p, spec.Turn{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if op = pass(t, s, op.ID, time.Minute); op.State != spec.OperationDone || op.Ended.Sub(op.Started) < 5*time.Second {
+		t.Errorf("after %s: %+v", op.Ended.Sub(op.Started), op)
+	}
+	if r, err := s.loop.Releases(t.Context(), "shop"); err != nil || r[0].State != spec.ReleaseCurrent {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

@@ -161,10 +161,8 @@ func (p *program) tellProblems(st spec.Status, project string, asked []string) {
 		if project != "" && pr.Name != project {
 			continue
 		}
-		for _, text := range []string{pr.Busy, pr.Paused} {
-			if text != "" {
-				fmt.Fprintf(p.stderr, "%s: %s\n", pr.Name, p.fit(printable(text)))
-			}
+		if pr.Busy != "" {
+			fmt.Fprintf(p.stderr, "%s: %s\n", pr.Name, p.fit(printable(pr.Busy)))
 		}
 		for _, s := range pr.Services {
 			replicas := selectReplicas(st, pr.Name, asked)

@@ -159,7 +159,7 @@ func detail(r Replica) string {
 			return ""
 		}
 		return r.Detail
-	case r.Record.Exit != nil && !r.Record.Running && !r.Done():
+	case r.Record.Exit != nil && !r.Record.Running && !r.Record.Requested && !r.Done():
 		return exitText(r.Record)
 	default:
 		return ""
