@@ -2,7 +2,10 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -126,6 +129,39 @@ func TestTerminal(t *testing.T) {
 	log := strings.ReplaceAll(b.log(r.ReplicaKey), "\r", "")
 	if log != "stdin true\nstdout true\nstderr true\nan error\nready\n" {
 		t.Errorf("log:\n%q", log)
+	}
+}
+
+// TestOpenInput: without a terminal, stdin_open decides whether the standard
+// input has ended when the program begins to read it.
+func TestOpenInput(t *testing.T) {
+	b := newBench(t)
+	image := b.app()
+	for n, c := range []struct {
+		open, init bool
+		user       string
+	}{{open: true}, {open: true, init: true, user: "1000:1000"}, {}} {
+		r := request(image, n+1, "tty")
+		r.Container.StdinOpen, r.Container.Init, r.Container.User = c.open, c.init, c.user
+		b.run(r)
+		b.awaitReady(r)
+		if !c.open {
+			b.awaitPhase(r.ID, spec.PhaseExited)
+			continue
+		}
+		// Reading on at its own pace, it would have ended as the last one does:
+		// what it reads from is a pipe that is open for writing too.
+		proc := fmt.Sprintf("/proc/%d", slices.Max(b.cgroup.pids(r.ID)))
+		to, err := os.Readlink(proc + "/fd/0")
+		if err != nil || !strings.HasPrefix(to, "pipe:") {
+			t.Errorf("%+v: standard input is %q, %v", c, to, err)
+		}
+		if info, err := os.ReadFile(proc + "/fdinfo/0"); err != nil || !regexp.MustCompile(`(?m)^flags:\s[0-7]*2$`).Match(info) {
+			t.Errorf("%+v: %q, %v", c, info, err)
+		}
+		if i := b.instance(r.ID); i.Phase != spec.PhaseRunning {
+			t.Errorf("%+v: %+v", c, i)
+		}
 	}
 }
 

@@ -92,7 +92,7 @@ const initTarget = "/.dunnage-init"
 
 // initMount brings dunnage-init into the containers that use it.
 func (e *Engine) initMount(c spec.Container) []specs.Mount {
-	uses := c.Init || slices.ContainsFunc(c.Probes, func(p spec.Probe) bool {
+	uses := c.Init || holdsInput(c) || slices.ContainsFunc(c.Probes, func(p spec.Probe) bool {
 		return p.Kind == spec.ProbeExec || p.Kind == spec.ProbeAccept
 	})
 	if !uses {

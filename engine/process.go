@@ -31,8 +31,15 @@ func argv(c spec.Container, image ocispec.ImageConfig) ([]string, error) {
 	if c.Init {
 		args = append([]string{initTarget, "init"}, args...)
 	}
+	if holdsInput(c) {
+		args = append([]string{initTarget, "stdin"}, args...)
+	}
 	return args, nil
 }
+
+// holdsInput reports whether somebody must hold the standard input open: a
+// terminal does it itself.
+func holdsInput(c spec.Container) bool { return c.StdinOpen && !c.TTY }
 
 // environment lets the manifest's variables replace the image's.
 func environment(hostname string, image, manifest []string) []string {

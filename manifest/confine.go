@@ -159,9 +159,6 @@ func (c *converter) confinement(name string, in types.ServiceConfig, box *spec.C
 	box.GroupAdd = slices.Compact(slices.Sorted(slices.Values(in.GroupAdd)))
 	box.Init = in.Init != nil && *in.Init
 	box.TTY, box.StdinOpen = in.Tty, in.StdinOpen
-	if box.StdinOpen && !box.TTY {
-		c.failAt(refuse("Add tty: true, or remove the key", "without a terminal nothing can hold a container's standard input open"), "services", name, "stdin_open")
-	}
 	box.OOMScoreAdj = int(in.OomScoreAdj)
 	box.DomainName = in.DomainName
 	if len(in.Annotations) > 0 {

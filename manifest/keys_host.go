@@ -28,7 +28,7 @@ var hostKeys = []key{
 	yes("services.*.group_add.[]", kindGroup, "A number, or a name of the image."),
 	yes("services.*.init", kindBool, "A small init is PID 1, passes signals on and reaps zombies."),
 	yes("services.*.tty", kindBool, ""),
-	other("services.*.stdin_open", kindBool, "With tty only. The input is held open and nobody writes to it: a program that ends with its input goes on."),
+	other("services.*.stdin_open", kindBool, "The input is held open and nobody writes to it: a program that ends with its input goes on."),
 	yes("services.*.oom_score_adj", kindOOMScore, "From -1000 to 1000."),
 	yes("services.*.annotations", kindTextListOrMap, "For the runtime."),
 	yes("services.*.annotations.[]", kindLabelItem, ""),

@@ -2,6 +2,7 @@
 // engine. It needs nothing of the image.
 //
 //	dunnage-init init PROGRAM [ARGUMENT...]   the first process: runs the program, reaps zombies
+//	dunnage-init stdin PROGRAM [ARGUMENT...]  becomes the program, with a standard input that doesn't end
 //	dunnage-init probe VERSION                runs health checks that come through standard input
 package main
 
@@ -19,12 +20,14 @@ func main() {
 	switch args := os.Args[1:]; {
 	case len(args) >= 2 && args[0] == "init":
 		os.Exit(inside.Init(args[1:]))
+	case len(args) >= 2 && args[0] == "stdin":
+		os.Exit(inside.HoldInput(args[1:]))
 	case len(args) == 2 && args[0] == "probe" && args[1] == inside.Version:
 		if err := inside.Serve(os.Stdin, os.Stdout); err != nil {
 			fail(err.Error())
 		}
 	default:
-		fail("the engine runs this as `init PROGRAM...` or as `probe " + inside.Version + "`")
+		fail("the engine runs this as `init PROGRAM...`, `stdin PROGRAM...` or `probe " + inside.Version + "`")
 	}
 }
 
