@@ -191,7 +191,7 @@ func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	if why := l.holding(); why != "" {
 		problems = append([]string{why}, problems...)
 	}
-	l.status.Store(&spec.Status{At: o.Now, Started: l.began, Projects: l.busy(p.Status), Problems: problems})
+	l.status.Store(&spec.Status{At: o.Now, Started: l.began, Projects: p.Status, Problems: problems})
 	if !l.hasLooked() {
 		close(l.looked)
 	}
@@ -206,23 +206,6 @@ func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 		}
 	}
 	l.shown = now
-}
-
-// busy adds the operations at work, also those on projects that have nothing
-// to show yet.
-func (l *Loop) busy(projects []spec.ProjectStatus) []spec.ProjectStatus {
-	running := l.ops.running()
-	for i := range projects {
-		if op, ok := running[projects[i].Name]; ok {
-			projects[i].Busy = atWork(op, l.cfg.Clock.Now())
-			delete(running, op.Project)
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(running)) {
-		projects = append(projects, spec.ProjectStatus{Name: name, Busy: atWork(running[name], l.cfg.Clock.Now())})
-	}
-	slices.SortFunc(projects, func(a, b spec.ProjectStatus) int { return strings.Compare(a.Name, b.Name) })
-	return projects
 }
 
 // transition tells of a replica that became ready or unhealthy.

@@ -3,17 +3,40 @@ package orchestrator
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"dunnage/spec"
 )
 
-// Status returns the last snapshot. It waits for the first one, and for nothing
-// else.
+// Status returns the last snapshot, with the operations that are at work now.
+// It waits for the first one, and for nothing else.
 func (l *Loop) Status(ctx context.Context) (spec.Status, error) {
 	if err := l.awaitLook(ctx); err != nil {
 		return spec.Status{}, err
 	}
-	return *l.status.Load(), nil
+	s := *l.status.Load()
+	s.Projects = l.busy(s.Projects)
+	return s, nil
+}
+
+// busy adds the operations at work, also those on projects that have nothing
+// to show yet.
+func (l *Loop) busy(projects []spec.ProjectStatus) []spec.ProjectStatus {
+	projects = slices.Clone(projects) // the snapshot is others' too
+	running := l.ops.running()
+	for i := range projects {
+		if op, ok := running[projects[i].Name]; ok {
+			projects[i].Busy = atWork(op, l.cfg.Clock.Now())
+			delete(running, op.Project)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(running)) {
+		projects = append(projects, spec.ProjectStatus{Name: name, Busy: atWork(running[name], l.cfg.Clock.Now())})
+	}
+	slices.SortFunc(projects, func(a, b spec.ProjectStatus) int { return strings.Compare(a.Name, b.Name) })
+	return projects
 }
 
 // Rules returns the nat rules as planned and as the kernel has them.

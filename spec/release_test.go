@@ -1,0 +1,27 @@
+package spec_test
+
+import (
+	"testing"
+
+	"dunnage/spec"
+)
+
+func TestGenerationOfWhoJoins(t *testing.T) {
+	r := spec.Release{Project: good(), Images: map[string]spec.PinnedImage{"db": {Digest: "db1"}, "web": {Digest: "web1"}}}
+	web := alone(&r.Project.Services[1], spec.NetworkService)
+	web.Container.Joins = "db"
+	if own := spec.Generation(r.Project.Services[0].Container, "db1"); r.Generation("db") != own {
+		t.Errorf("db has the generation %s, want that of its container, %s", r.Generation("db"), own)
+	}
+	before := r.Generation("web")
+	if id := r.Joined(*web, 1); id != spec.ReplicaID("shop", "db", r.Generation("db"), 1) {
+		t.Errorf("web 1 joins %s", id)
+	}
+	if r.Joined(*web, 2) != r.Joined(*web, 1) {
+		t.Errorf("web 2 joins %s, which isn't there", r.Joined(*web, 2))
+	}
+	r.Images["db"] = spec.PinnedImage{Digest: "db2"}
+	if r.Generation("web") == before {
+		t.Error("another image of the service that it joins leaves its generation as it is")
+	}
+}
