@@ -34,6 +34,9 @@ func (p *program) changeAction(request func(*cli.Context) (spec.ChangeRequest, e
 		op, err := agent.Change(ctx, name, r)
 		if r.Kind == "down" && errors.Is(err, spec.ErrNotFound) {
 			p.warn("%s is not deployed: nothing to do", name)
+			if c.Bool("json") {
+				return p.printJSON(spec.Operation{Project: name, Kind: r.Kind, State: spec.OperationUnchanged, Started: p.now(), Ended: p.now()})
+			}
 			return nil
 		}
 		if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-//go:generate go test -run TestDocs -update .
+//go:generate go test -run "TestDocs|TestJSONDocs" -update .
 
 var update = flag.Bool("update", false, "write docs/cli.md and the scripts' golden files anew")
 

@@ -49,19 +49,27 @@ func runAt(at string) int {
 }
 
 func TestScripts(t *testing.T) {
+	spec := readSchema(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		UpdateScripts:       *update,
-		Setup:               setup,
+		Setup: func(e *testscript.Env) error {
+			e.Values[schemaKey{}] = spec
+			return setup(e)
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"agent":  controlAgent,
 			"status": wantStatus,
+			"json":   wantJSON,
 		},
 	})
 }
 
-type fakeKey struct{}
+type (
+	fakeKey   struct{}
+	schemaKey struct{}
+)
 
 // setup starts a fake agent in this process, on a socket of the script's own.
 func setup(e *testscript.Env) error {
@@ -125,6 +133,16 @@ func controlAgent(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(os.WriteFile(ts.MkAbs("agent.txt"), []byte(out), 0o600))
 	default:
 		ts.Fatalf("agent: what is %s?", args[0])
+	}
+}
+
+// wantJSON checks what the command before printed: json TYPE, of package spec.
+func wantJSON(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: json TYPE")
+	}
+	if problems := ts.Value(schemaKey{}).(schema).checkOutput(ts.ReadFile("stdout"), args[0]); len(problems) > 0 {
+		ts.Fatalf("%s", strings.Join(problems, "\n"))
 	}
 }
 
