@@ -197,6 +197,9 @@ func (e *Engine) startError(ctx context.Context, err error) error {
 		text = strings.TrimPrefix(text, "OCI runtime create failed: ")
 	}
 	text = strings.TrimSuffix(text, ": unknown")
+	if file, ok := strings.CutPrefix(text, "eaccess "); ok { // runc's own look, which sees noexec
+		text = "exec " + file
+	}
 	hint := ""
 	switch {
 	case strings.HasSuffix(text, ": file exists"):
@@ -206,7 +209,7 @@ func (e *Engine) startError(ctx context.Context, err error) error {
 	case strings.Contains(text, "executable file not found"), strings.Contains(text, "no such file or directory"):
 		hint = "the image has no such program: check command: and entrypoint:"
 	case strings.Contains(text, "permission denied"):
-		hint = "the file is not executable for the container's user"
+		hint = "the file is not executable for the container's user, or on a mount with noexec"
 	case strings.Contains(text, "exec format error"):
 		hint = "the program is for another platform, or a script without #!"
 	}

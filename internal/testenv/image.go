@@ -21,7 +21,8 @@ import (
 )
 
 // File is an entry of an image's layer. Mode holds the permission and set-id
-// bits; Link makes a symlink, Hard a hard link, a Path that ends in "/" a directory.
+// bits; Link makes a symlink, Hard a hard link, Char a character device, a Path
+// that ends in "/" a directory.
 type File struct {
 	Path     string
 	Mode     int64
@@ -29,6 +30,8 @@ type File struct {
 	Body     []byte
 	Link     string
 	Hard     string
+	Char     [2]int64 // major and minor number
+	Xattrs   map[string]string
 }
 
 // ImageSpec describes an image. Each element of Layers is one layer; where
@@ -127,10 +130,18 @@ func opener(t testing.TB, files []File) tarball.Opener {
 			h.Typeflag, h.Linkname = tar.TypeSymlink, f.Link
 		case f.Hard != "":
 			h.Typeflag, h.Linkname = tar.TypeLink, f.Hard
+		case f.Char != [2]int64{}:
+			h.Typeflag, h.Devmajor, h.Devminor = tar.TypeChar, f.Char[0], f.Char[1]
 		case f.Path[len(f.Path)-1] == '/':
 			h.Typeflag = tar.TypeDir
 		default:
 			h.Typeflag = tar.TypeReg
+		}
+		for k, v := range f.Xattrs {
+			if h.PAXRecords == nil {
+				h.PAXRecords = map[string]string{}
+			}
+			h.PAXRecords["SCHILY.xattr."+k] = v
 		}
 		if err := w.WriteHeader(h); err != nil {
 			t.Fatal(err)
