@@ -13,7 +13,8 @@ import (
 func burn(args []string) error {
 	for range number(args, 0, 1) {
 		go func() {
-			for { //nolint:revive // being busy is all it is for
+			for x := uint64(1); x != 0; { // never 0: it is to use all the CPU that it gets
+				x = x*6364136223846793005 | 1
 			}
 		}()
 	}
