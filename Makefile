@@ -21,9 +21,9 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 # Debian packages. This is the one list: each target names its share of it,
 # and `debs` installs what is missing.
-DEBS_RUN   := ca-certificates containerd iproute2 iptables procps runc util-linux
+DEBS_RUN   := ca-certificates containerd curl iproute2 iptables procps runc util-linux
 DEBS_IMAGE := mmdebstrap
-DEBS_TEST  := $(DEBS_RUN) $(DEBS_IMAGE) conntrack curl docker-registry hping3 jq nftables skopeo socat strace
+DEBS_TEST  := $(DEBS_RUN) $(DEBS_IMAGE) conntrack docker-registry hping3 jq nftables skopeo socat strace
 DEBS_PEERS := docker.io docker-compose podman containernetworking-plugins
 
 GO_FILES := $(shell git ls-files --cached --others --exclude-standard '*.go' go.mod go.sum 2>/dev/null)
@@ -49,12 +49,15 @@ bin/dunnage-init: $(GO_FILES) | go
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $@ ./cmd/dunnage-init
 
 .PHONY: install
-install: build ## Install programs and unit file under PREFIX (and DESTDIR).
+install: build ## Install programs, unit file and manual under PREFIX (and DESTDIR).
 	install -D -m 0755 bin/dunnage $(DESTDIR)$(PREFIX)/bin/dunnage
 	install -D -m 0755 bin/dunnage-log $(DESTDIR)$(PREFIX)/bin/dunnage-log
 	install -D -m 0755 bin/dunnage-init $(DESTDIR)$(PREFIX)/bin/dunnage-init
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|@PREFIX@|$(PREFIX)|g' packaging/dunnage.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/dunnage.service
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/dunnage README.md LICENSE
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/dunnage/docs docs/*.md
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/dunnage/docs/adr docs/adr/*.md
 
 .PHONY: clean
 clean: ## Remove everything that was built.
