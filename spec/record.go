@@ -49,6 +49,8 @@ type ReplicaRecord struct {
 	Image     string            `json:"image"`   // PinnedImage.Pinned()
 	Release   int               `json:"release"` // that first wanted it
 	Addresses []EndpointAddress `json:"addresses"`
+	Network   NetworkMode       `json:"network_mode,omitempty"`
+	Joins     string            `json:"joins,omitempty"` // replica whose namespace and host files it shares, with NetworkService
 	Drain     Duration          `json:"drain"`
 	StopGrace Duration          `json:"stop_grace_period"`
 	Restart   RestartPolicy     `json:"restart"`

@@ -45,14 +45,40 @@ type PinnedImage struct {
 // Pinned is the reference that can only mean this content: "<ref>@<digest>".
 func (i PinnedImage) Pinned() string { return i.Ref + "@" + i.Digest }
 
+// Generation is that of the service's replicas in this release. Who joins the
+// network of another service is replaced with it.
+func (r Release) Generation(service string) string {
+	s, _ := r.Project.Service(service)
+	if s.Container.Network != NetworkService {
+		return Generation(s.Container, r.Images[service].Digest)
+	}
+	to, _ := r.Project.Service(s.Container.Joins)
+	return generation(s.Container, r.Images[service].Digest, Generation(to.Container, r.Images[to.Name].Digest))
+}
+
+// Joined is the replica whose network replica n of the service shares, "" if it
+// doesn't share any.
+func (r Release) Joined(s Service, n int) string {
+	if s.Container.Network != NetworkService {
+		return ""
+	}
+	if to, _ := r.Project.Service(s.Container.Joins); n > to.Replicas { // an orphan, from when there were more
+		n = 1
+	}
+	return ReplicaID(r.Project.Name, s.Container.Joins, r.Generation(s.Container.Joins), n)
+}
+
 // Generation names what a replica of the service is made of: a hash over the
 // container's shape and the image digest, 64 hex digits. Replicas of the same
 // generation are interchangeable.
-func Generation(c Container, digest string) string {
+func Generation(c Container, digest string) string { return generation(c, digest, "") }
+
+func generation(c Container, digest, joined string) string {
 	b, err := json.Marshal(struct {
 		Container Container
 		Digest    string
-	}{c, digest})
+		Joined    string `json:",omitempty"`
+	}{c, digest, joined})
 	if err != nil { // only a type that JSON can't encode could cause it
 		panic(fmt.Sprintf("encode container: %v", err))
 	}

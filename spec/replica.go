@@ -60,12 +60,17 @@ type HostFiles struct {
 }
 
 // Endpoint is a replica's place in the network: one namespace, one link, an
-// address for each network it is in.
+// address for each network it is in. In the host's network and in none it has
+// neither link nor addresses.
 type Endpoint struct {
-	Replica   string            // ReplicaKey.ID
-	Hostname  string            // written to /etc/hostname and, with the first address, to /etc/hosts
-	Addresses []EndpointAddress // sorted by Network; the first that isn't internal is the source of outside traffic
-	Names     []NamedAddress    // what /etc/hosts says of others, in order
+	Replica    string            // ReplicaKey.ID
+	Network    NetworkMode       // never NetworkService: such a replica has no place of its own
+	Hostname   string            // written to /etc/hostname and, with the first address, to /etc/hosts
+	DomainName string            // after Hostname in /etc/hosts
+	Addresses  []EndpointAddress // sorted by Network; the first that isn't internal is the source of outside traffic
+	Hosts      []HostName        // what the manifest adds to /etc/hosts
+	Names      []NamedAddress    // what /etc/hosts says of others, in order
+	DNS        DNS
 }
 
 // EndpointAddress is a replica's address in one network. Addr6 and Subnet6
@@ -99,7 +104,7 @@ const (
 // ProbeTarget is a process to be probed.
 type ProbeTarget struct {
 	Replica   string
-	Addr      netip.Addr // of the first network
+	Addr      netip.Addr // where http and tcp ask; zero = nothing can be asked from outside
 	StartedAt time.Time
 	Probes    []Probe
 	Adopted   bool // it ran before the agent did: unknown until looked at

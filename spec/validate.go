@@ -84,6 +84,7 @@ func (v *validation) service(p Project, s Service) {
 	v.check(slices.Contains([]RestartMode{RestartNo, RestartOnFailure, RestartAlways, RestartUnlessStopped}, s.Restart.Mode), "%s", in("restart %.40q", s.Restart.Mode))
 	v.check(s.Drain >= 0 && s.Ramp >= 0 && s.Container.StopGrace >= 0 && s.Restart.Delay >= 0 && s.Restart.Window >= 0, "%s", in("a time is negative"))
 	v.container(p, s.Container, in)
+	v.network(p, s, in)
 	for _, port := range s.Ports {
 		v.check(port.Target > 0 && (port.Protocol == TCP || port.Protocol == UDP) && (port.Last == 0 || port.Last >= port.Published), "%s", in("port %d:%d/%.20s can't be published", port.Published, port.Target, port.Protocol))
 	}
@@ -102,7 +103,6 @@ func (v *validation) update(u UpdatePolicy, in func(string, ...any) string) {
 
 func (v *validation) container(p Project, c Container, in func(string, ...any) string) {
 	v.check(c.Image != "", "%s", in("no image"))
-	v.check(len(c.Networks) > 0, "%s", in("no network"))
 	for _, a := range c.Networks {
 		_, ok := p.Network(a.Name)
 		v.check(ok, "%s", in("network %.80q isn't one of the project's", a.Name))
@@ -123,6 +123,26 @@ func (v *validation) container(p Project, c Container, in func(string, ...any) s
 	for _, probe := range c.Probes {
 		v.check(probe.valid(), "%s", in("probe %.40q lacks something", probe.Kind))
 	}
+}
+
+// network checks that only who has a network of its own has addresses and ports,
+// and that nobody joins who has none to share.
+func (v *validation) network(p Project, s Service, in func(string, ...any) string) {
+	c := s.Container
+	v.check(slices.Contains([]NetworkMode{NetworkOwn, NetworkHost, NetworkNone, NetworkService}, c.Network), "%s", in("network mode %.40q", c.Network))
+	if c.Network == NetworkOwn {
+		v.check(len(c.Networks) > 0, "%s", in("no network"))
+	} else {
+		v.check(len(c.Networks) == 0 && len(s.Ports) == 0, "%s", in("with network_mode %s it has no networks and publishes nothing", c.Network))
+	}
+	if c.Network != NetworkService {
+		v.check(c.Joins == "", "%s", in("joins %.80q without network_mode service", c.Joins))
+		return
+	}
+	to, ok := p.Service(c.Joins)
+	v.check(ok, "%s", in("joins the network of %.80q, which the project doesn't have", c.Joins))
+	v.check(!ok || to.Container.Network != NetworkService, "%s", in("joins the network of %s, which joins another one's itself", to.Name))
+	v.check(!ok || s.Replicas <= to.Replicas, "%s", in("%d replicas can't join the %d of service %s; scale both", s.Replicas, to.Replicas, to.Name))
 }
 
 func (p Probe) valid() bool {

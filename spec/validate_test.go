@@ -27,7 +27,19 @@ func box() spec.Container {
 	}
 }
 
+// alone takes a service out of its networks.
+func alone(s *spec.Service, mode spec.NetworkMode) *spec.Service {
+	s.Ports, s.Container.Networks, s.Container.Network = nil, nil, mode
+	return s
+}
+
 func TestValidate(t *testing.T) {
+	joined := good()
+	web := alone(&joined.Services[1], spec.NetworkService)
+	web.Container.Joins, web.Replicas = "db", 1
+	if err := joined.Validate(); err != nil {
+		t.Fatal(err)
+	}
 	fine := good()
 	fine.Services[0].Container.Probes = []spec.Probe{{Kind: spec.ProbeImage}, {Kind: spec.ProbeRunning, Fallback: true}, {Kind: spec.ProbeAccept, Command: []string{"true"}, Timeout: 1}}
 	if err := errors.Join(good().Validate(), fine.Validate()); err != nil {
@@ -57,6 +69,13 @@ func TestValidate(t *testing.T) {
 		"depends in a circle":          {func(p *spec.Project) { p.Services[0].DependsOn = []spec.Dependency{{Service: "web"}} }, "circle"},
 		"unknown network":              {func(p *spec.Project) { p.Services[1].Container.Networks[0].Name = "other" }, `network "other"`},
 		"no network":                   {func(p *spec.Project) { p.Services[1].Container.Networks = nil }, "no network"},
+		"unknown network mode":         {func(p *spec.Project) { p.Services[1].Container.Network = "bridge" }, "network mode"},
+		"networks beside a mode":       {func(p *spec.Project) { p.Services[1].Ports, p.Services[1].Container.Network = nil, spec.NetworkHost }, "has no networks"},
+		"ports beside a mode":          {func(p *spec.Project) { alone(&p.Services[1], spec.NetworkNone).Ports = good().Services[1].Ports }, "publishes nothing"},
+		"joins without the mode":       {func(p *spec.Project) { p.Services[1].Container.Joins = "db" }, "without network_mode"},
+		"joins nobody":                 {func(p *spec.Project) { alone(&p.Services[1], spec.NetworkService).Container.Joins = "nobody" }, "nobody"},
+		"joins itself":                 {func(p *spec.Project) { alone(&p.Services[1], spec.NetworkService).Container.Joins = "web" }, "joins another one's itself"},
+		"joins one of too few":         {func(p *spec.Project) { alone(&p.Services[1], spec.NetworkService).Container.Joins = "db" }, "scale both"},
 		"no image":                     {func(p *spec.Project) { p.Services[1].Container.Image = "" }, "no image"},
 		"NUL in the environment":       {func(p *spec.Project) { p.Services[1].Container.Environment = []string{"A=x\x00y"} }, "NUL"},
 		"environment without a name":   {func(p *spec.Project) { p.Services[1].Container.Environment = []string{"=y"} }, "environment"},
