@@ -11,6 +11,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vishvananda/netlink"
+	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
 	"dunnage/spec"
 )
 
@@ -35,20 +39,40 @@ func (n *Network) attach(ctx context.Context, e spec.Endpoint) error {
 	if err := n.ensureHost(ctx); err != nil {
 		return err
 	}
-	ns, err := n.openNamespace(ctx, e.Replica, hasIPv6(e))
+	ns, err := n.openNamespace(ctx, e)
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	return n.ensureLink(ctx, ns, e)
+	if e.Network == spec.NetworkHost {
+		return nil
+	}
+	inside, err := netlink.NewHandleAt(vnetns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink in the namespace: %w", err)
+	}
+	defer inside.Close()
+	if err := setLoopbackUp(inside); err != nil || e.Network == spec.NetworkNone {
+		return err
+	}
+	return n.ensureLink(ctx, inside, ns, e)
 }
 
 func (n *Network) checkEndpoint(e spec.Endpoint) error {
 	if err := checkName(e.Replica); err != nil {
 		return err
 	}
-	if len(e.Addresses) == 0 {
-		return fmt.Errorf("%w: it has no address", spec.ErrRefused)
+	switch e.Network {
+	case spec.NetworkOwn:
+		if len(e.Addresses) == 0 {
+			return fmt.Errorf("%w: it has no address", spec.ErrRefused)
+		}
+	case spec.NetworkHost, spec.NetworkNone:
+		if len(e.Addresses) > 0 {
+			return fmt.Errorf("%w: in network mode %s it can't have addresses", spec.ErrRefused, e.Network)
+		}
+	default:
+		return fmt.Errorf("%w: network mode %q gives it no place of its own", spec.ErrRefused, e.Network)
 	}
 	for _, a := range e.Addresses {
 		if !n.cfg.Pool.Contains(a.Addr) || !a.Subnet.Contains(a.Addr) {
@@ -85,26 +109,25 @@ func (n *Network) recordAddresses(e spec.Endpoint) error {
 	return replaceFile(filepath.Join(n.dir(e.Replica), addressesFile), b)
 }
 
-// recorded returns the addresses that Attach wrote down; none is no error, and
-// a record that somebody damaged counts as none.
-func (n *Network) recorded(replica string) ([]netip.Addr, error) {
+// recorded returns the addresses that Attach wrote down, which may be none. No
+// record is no error, and one that somebody damaged counts as none.
+func (n *Network) recorded(replica string) (addrs []netip.Addr, found bool, err error) {
 	b, err := os.ReadFile(filepath.Join(n.dir(replica), addressesFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read recorded addresses: %w", err)
+		return nil, false, fmt.Errorf("read recorded addresses: %w", err)
 	}
 	var all []spec.EndpointAddress
 	if json.Unmarshal(b, &all) != nil {
-		return nil, nil
+		return nil, false, nil
 	}
-	var addrs []netip.Addr
 	for _, a := range all {
 		addrs = append(addrs, a.Addr)
 		if a.Addr6.IsValid() {
 			addrs = append(addrs, a.Addr6)
 		}
 	}
-	return addrs, nil
+	return addrs, true, nil
 }

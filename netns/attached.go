@@ -109,16 +109,19 @@ func (n *Network) present() (present, error) {
 // kernel drops routes and neighbours of a link that somebody sets down, and
 // doesn't bring them back with it.
 func (n *Network) whole(p present, replica string) (bool, error) {
-	link := p.links[replica]
-	if link == nil || link.Flags&net.FlagUp == 0 {
-		return false, nil
-	}
 	if mounted, err := isNamespace(n.Namespace(replica)); err != nil || !mounted {
 		return false, err
 	}
-	addrs, err := n.recorded(replica)
-	if err != nil || len(addrs) == 0 {
+	addrs, found, err := n.recorded(replica)
+	if err != nil || !found {
 		return false, err
+	}
+	if len(addrs) == 0 { // in the host's network, or none: there is no link
+		return true, nil
+	}
+	link := p.links[replica]
+	if link == nil || link.Flags&net.FlagUp == 0 {
+		return false, nil
 	}
 	mac := hardwareAddr(replica, "replica")
 	for _, a := range addrs {

@@ -25,7 +25,7 @@ func (n *Network) Detach(ctx context.Context, replica string) error {
 }
 
 func (n *Network) detach(ctx context.Context, replica string) error {
-	addrs, err := n.recorded(replica)
+	addrs, _, err := n.recorded(replica)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -21,13 +22,17 @@ func (n *Network) writeFiles(e spec.Endpoint) error {
 	if err := n.recordAddresses(e); err != nil {
 		return err
 	}
-	resolv, err := n.resolvConf(hasIPv6(e))
+	hosts, err := n.hostsText(e)
+	if err != nil {
+		return err
+	}
+	resolv, err := n.resolvText(e)
 	if err != nil {
 		return err
 	}
 	files := n.Files(e.Replica)
 	return errors.Join(
-		overwrite(files.Hosts, []byte(hostsText(e))),
+		overwrite(files.Hosts, []byte(hosts)),
 		overwrite(files.ResolvConf, []byte(resolv)),
 		overwrite(files.Hostname, []byte(e.Hostname+"\n")),
 	)
@@ -43,28 +48,70 @@ func (n *Network) WriteNames(_ context.Context, e spec.Endpoint) error {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("write names of %s: %w", e.Replica, spec.ErrNotFound)
 	}
-	return overwrite(path, []byte(hostsText(e)))
+	hosts, err := n.hostsText(e)
+	if err != nil {
+		return err
+	}
+	return overwrite(path, []byte(hosts))
 }
 
-// hostsText is /etc/hosts: loopback, the replica's own name at its first
-// address that isn't internal, then the others.
-func hostsText(e spec.Endpoint) string {
+// hostsText is /etc/hosts: loopback, the replica's own name, what the manifest
+// adds, then the others. A resolver takes the first line that fits, so that the
+// manifest's goes before a service of that name, and before the host's file in
+// the host's network.
+func (n *Network) hostsText(e spec.Endpoint) (string, error) {
 	var b strings.Builder
-	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
-	own, ok := firstOutside(e)
-	if !ok && len(e.Addresses) > 0 {
-		own, ok = e.Addresses[0], true
+	if e.Network != spec.NetworkHost {
+		b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n" + ownLines(e))
 	}
-	if ok && e.Hostname != "" {
-		fmt.Fprintf(&b, "%s\t%s\n", own.Addr, e.Hostname)
-		if own.Addr6.IsValid() {
-			fmt.Fprintf(&b, "%s\t%s\n", own.Addr6, e.Hostname)
+	for _, h := range e.Hosts {
+		addr := h.Addr
+		if !addr.IsValid() {
+			addr = n.gateway(netip.IPv4Unspecified())
 		}
+		fmt.Fprintf(&b, "%s\t%s\n", addr, h.Name)
 	}
-	for _, n := range e.Names {
-		fmt.Fprintf(&b, "%s\t%s\n", n.Addr, strings.Join(n.Names, " "))
+	for _, o := range e.Names {
+		fmt.Fprintf(&b, "%s\t%s\n", o.Addr, strings.Join(o.Names, " "))
 	}
-	return b.String()
+	if e.Network != spec.NetworkHost {
+		return b.String(), nil
+	}
+	host, err := readIfThere(n.cfg.Hosts)
+	return b.String() + host, err
+}
+
+// ownLines lead the replica's own name to its first address that isn't
+// internal; without addresses, to itself.
+func ownLines(e spec.Endpoint) string {
+	own, ok := firstOutside(e)
+	switch {
+	case e.Hostname == "":
+		return ""
+	case ok:
+	case len(e.Addresses) > 0:
+		own = e.Addresses[0]
+	default:
+		own.Addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	name := e.Hostname
+	if e.DomainName != "" { // the full name first: `hostname -f` is the first of the line
+		name = e.Hostname + "." + e.DomainName + " " + e.Hostname
+	}
+	text := fmt.Sprintf("%s\t%s\n", own.Addr, name)
+	if own.Addr6.IsValid() {
+		text += fmt.Sprintf("%s\t%s\n", own.Addr6, name)
+	}
+	return text
+}
+
+// readIfThere is the content of a file; a missing one has none.
+func readIfThere(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read the host's %s: %w", path, err)
+	}
+	return string(b), nil
 }
 
 // overwrite replaces the content of a file that may be bind-mounted into a

@@ -134,6 +134,8 @@ func TestRefusedEndpoints(t *testing.T) {
 		"path":         {Replica: "../../etc", Addresses: good},
 		"dots":         {Replica: "..", Addresses: good},
 		"no address":   {Replica: "r"},
+		"address":      {Replica: "r", Network: spec.NetworkHost, Addresses: good},
+		"joins":        {Replica: "r", Network: spec.NetworkService},
 		"outside pool": {Replica: "r", Addresses: []spec.EndpointAddress{outside}},
 	} {
 		if err := n.Attach(context.Background(), e); !errors.Is(err, spec.ErrRefused) {

@@ -14,9 +14,6 @@ import (
 // setUpInside configures the replica's end of the link: addresses, the
 // neighbour entry of the gateway, routes.
 func (n *Network) setUpInside(inside *netlink.Handle, peer netlink.Link, e spec.Endpoint) error {
-	if err := setLoopbackUp(inside); err != nil {
-		return err
-	}
 	if err := replaceAddrs(inside, peer, endpointAddrs(e)); err != nil {
 		return err
 	}

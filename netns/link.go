@@ -11,7 +11,6 @@ import (
 	"os"
 
 	"github.com/vishvananda/netlink"
-	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"dunnage/netns/rules"
@@ -50,12 +49,7 @@ func hardwareAddr(replica, side string) net.HardwareAddr {
 }
 
 // ensureLink makes the veth pair and sets up both ends.
-func (n *Network) ensureLink(ctx context.Context, ns *os.File, e spec.Endpoint) error {
-	inside, err := netlink.NewHandleAt(vnetns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("open netlink in the namespace: %w", err)
-	}
-	defer inside.Close()
+func (n *Network) ensureLink(ctx context.Context, inside *netlink.Handle, ns *os.File, e spec.Endpoint) error {
 	host, peer, err := ensurePair(ctx, inside, ns, e.Replica)
 	if err != nil {
 		return err

@@ -10,19 +10,21 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"dunnage/spec"
 )
 
 // openNamespace returns the file of the replica's namespace, making it first
 // if it isn't there. The bind mount is the last step of making it: a namespace
 // that can be seen is complete.
-func (n *Network) openNamespace(ctx context.Context, replica string, v6 bool) (*os.File, error) {
-	path := n.Namespace(replica)
+func (n *Network) openNamespace(ctx context.Context, e spec.Endpoint) (*os.File, error) {
+	path := n.Namespace(e.Replica)
 	mounted, err := isNamespace(path)
 	if err != nil {
 		return nil, err
 	}
 	if !mounted {
-		if err := mountNamespace(ctx, replica, path, v6); err != nil {
+		if err := mountNamespace(ctx, e, path); err != nil {
 			return nil, err
 		}
 	}
@@ -32,6 +34,9 @@ func (n *Network) openNamespace(ctx context.Context, replica string, v6 bool) (*
 	}
 	return f, nil
 }
+
+// ownNamespace is that of the calling thread.
+const ownNamespace = "/proc/thread-self/ns/net"
 
 // isNamespace tells a mounted namespace from a missing one or an empty file
 // that a crash left behind.
@@ -47,8 +52,9 @@ func isNamespace(path string) (bool, error) {
 	return st.Type == unix.NSFS_MAGIC, nil
 }
 
-// mountNamespace mounts the namespace that the replica runs in, or a new one.
-func mountNamespace(ctx context.Context, replica, path string, v6 bool) error {
+// mountNamespace mounts the host's namespace, the one that the replica runs in,
+// or a new one.
+func mountNamespace(ctx context.Context, e spec.Endpoint, path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("make directory for namespaces: %w", err)
 	}
@@ -59,12 +65,15 @@ func mountNamespace(ctx context.Context, replica, path string, v6 bool) error {
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("make mount point for namespace: %w", err)
 	}
-	linked, err := linkedNamespace(replica)
+	if e.Network == spec.NetworkHost {
+		return bindNamespace(ownNamespace, path)
+	}
+	linked, err := linkedNamespace(e.Replica)
 	if err != nil {
 		return err
 	}
 	if linked == nil {
-		return makeNamespace(ctx, path, v6)
+		return makeNamespace(ctx, path, hasIPv6(e))
 	}
 	defer linked.Close()
 	return bindNamespace(fmt.Sprintf("/proc/self/fd/%d", linked.Fd()), path)
@@ -124,7 +133,7 @@ func makeNamespace(ctx context.Context, path string, v6 bool) error {
 		if err := insideSysctls(v6); err != nil {
 			return err
 		}
-		return bindNamespace("/proc/thread-self/ns/net", path)
+		return bindNamespace(ownNamespace, path)
 	})
 }
 

@@ -32,6 +32,8 @@ type Config struct {
 	// /etc/resolv.conf and /run/systemd/resolve/resolv.conf, which is read
 	// instead when the first names nothing but loopback resolvers.
 	ResolvConf, StubResolvConf string
+
+	Hosts string // the host's; empty = /etc/hosts
 }
 
 // Network implements orchestrator.Network on the real kernel. Its methods are
@@ -60,6 +62,9 @@ func New(cfg Config) (*Network, error) {
 	}
 	if cfg.StubResolvConf == "" {
 		cfg.StubResolvConf = "/run/systemd/resolve/resolv.conf"
+	}
+	if cfg.Hosts == "" {
+		cfg.Hosts = "/etc/hosts"
 	}
 	n := &Network{cfg: cfg}
 	if err := n.rules().Check(); err != nil {

@@ -60,8 +60,9 @@ func closing(tb testing.TB, f *os.File) *NS {
 	return &NS{file: f}
 }
 
-// HostNS is the namespace of the test process.
-func HostNS(tb testing.TB) *NS { return OpenNS(tb, "/proc/self/ns/net") }
+// HostNS is the namespace of the test process. Its first thread, which
+// /proc/self speaks of, may have been Do's and still be elsewhere.
+func HostNS(tb testing.TB) *NS { return OpenNS(tb, "/proc/thread-self/ns/net") }
 
 // Do runs f on a thread inside the namespace. Sockets that f opens stay there;
 // processes that it starts run there.
