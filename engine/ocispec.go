@@ -56,7 +56,7 @@ func (e *Engine) ociSpec(ctx context.Context, r spec.CreateRequest, image *store
 	if err := e.setResources(s, r.Limits); err != nil {
 		return nil, err
 	}
-	setNamespaces(s.Linux, r.NetNS)
+	setNamespaces(s.Linux, r)
 	return s, confine(ctx, s, r.Container)
 }
 
@@ -163,14 +163,18 @@ func readUint(path string) (uint64, bool) {
 
 // setNamespaces joins the replica's network namespace and gives it a cgroup
 // namespace, so that the host's groups don't show. The two sysctls let an
-// unprivileged user bind low ports and ping, as under Docker since 20.10.
-func setNamespaces(l *specs.Linux, netns string) {
+// unprivileged user bind low ports and ping, as under Docker since 20.10; who
+// has somebody else's network leaves its settings alone.
+func setNamespaces(l *specs.Linux, r spec.CreateRequest) {
 	for i := range l.Namespaces {
 		if l.Namespaces[i].Type == specs.NetworkNamespace {
-			l.Namespaces[i].Path = netns
+			l.Namespaces[i].Path = r.NetNS
 		}
 	}
 	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	if r.Container.Network == spec.NetworkHost || r.Container.Network == spec.NetworkService {
+		return
+	}
 	l.Sysctl = map[string]string{
 		"net.ipv4.ip_unprivileged_port_start": "0",
 		"net.ipv4.ping_group_range":           "0 2147483647",
