@@ -41,6 +41,12 @@ func (p *program) see(ctx context.Context, c *cli.Context, agent *api.Client, op
 func (p *program) follow(ctx context.Context, agent *api.Client, op spec.Operation) (spec.Operation, error) {
 	show := p.newProgress()
 	defer show.close()
+	if p.terminal.stderr {
+		drawing, stop := context.WithCancel(ctx)
+		done := make(chan struct{})
+		go func() { defer close(done); show.rollouts.follow(drawing, agent, op.Project) }()
+		defer func() { stop(); <-done }()
+	}
 	return agent.Follow(ctx, op.ID, show.event)
 }
 
@@ -162,13 +168,20 @@ func lastLine(op spec.Operation) string {
 // progress shows an operation's events on stderr: bars for images on a
 // terminal, lines for the rest.
 type progress struct {
-	p     *program
-	pulls *pulls
+	p        *program
+	pulls    *pulls
+	rollouts *rollouts
 }
 
-func (p *program) newProgress() *progress { return &progress{p: p, pulls: p.newPulls()} }
+func (p *program) newProgress() *progress {
+	drawn := p.newPulls()
+	return &progress{p: p, pulls: drawn, rollouts: &rollouts{pulls: drawn, bars: map[string]*rolloutBar{}}}
+}
 
-func (s *progress) close() { s.pulls.close() }
+func (s *progress) close() {
+	s.rollouts.close()
+	s.pulls.close()
+}
 
 func (s *progress) event(e spec.Event) {
 	if e.Pull != nil {

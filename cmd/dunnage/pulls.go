@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,7 +17,8 @@ import (
 // else a line when its state changes.
 type pulls struct {
 	p      *program
-	bars   *mpb.Progress // nil without a terminal
+	mu     sync.Mutex
+	bars   *mpb.Progress // nil until something is drawn
 	images map[string]*imagePull
 }
 
@@ -33,8 +35,20 @@ func (p *program) newPulls() *pulls {
 	return s
 }
 
+// screen is where bars are drawn.
+func (s *pulls) screen() *mpb.Progress {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.bars == nil {
+		s.bars = mpb.New(mpb.WithOutput(s.p.stderr), mpb.WithWidth(40))
+	}
+	return s.bars
+}
+
 // lines is where other output goes, so that it stays above the bars.
 func (s *pulls) lines() io.Writer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.bars != nil {
 		return s.bars
 	}
@@ -71,10 +85,7 @@ func (s *pulls) begin(ref string) *imagePull {
 	if !s.p.terminal.stderr {
 		return img
 	}
-	if s.bars == nil {
-		s.bars = mpb.New(mpb.WithOutput(s.p.stderr), mpb.WithWidth(40))
-	}
-	img.bar = s.bars.AddBar(0,
+	img.bar = s.screen().AddBar(0,
 		mpb.PrependDecorators(decor.Name(printable(ref)+" ")),
 		mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f"), decor.Any(func(decor.Statistics) string {
 			return " " + img.state.Load().(string) + " " + age(s.p.now(), img.began)
