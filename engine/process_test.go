@@ -107,12 +107,12 @@ func TestAdjusted(t *testing.T) {
 	r.Container.Ulimits = []spec.Ulimit{{Name: "msgqueue", Soft: 100, Hard: 200}, {Name: "core", Soft: 0, Hard: 0}}
 	r.Container.ShmSize = 8 << 20
 	r.Container.ReadOnly = true
-	r.Container.Mounts = []spec.Mount{{Type: spec.MountTmpfs, Target: "/scratch", Size: 1 << 20, Mode: 0o700, Options: []string{"exec"}}}
+	r.Container.Mounts = []spec.Mount{{Type: spec.MountTmpfs, Target: "/scratch", Size: 1 << 20, Mode: 0o700, Options: []string{"exec", "gid=2000", "uid=1000"}}}
 	r.Files.Hosts = b.file("hosts", "127.0.0.1 from-the-network\n")
 	out := b.output(r)
 	for _, want := range []string{
 		"CapBnd:\t0000000000002000", "Max msgqueue size         100                  200",
-		"overlay / overlay ro", "size=8192k", "from-the-network", "tmpfs /scratch tmpfs rw,nosuid,nodev,relatime,size=1024k,mode=700",
+		"overlay / overlay ro", "size=8192k", "from-the-network", "tmpfs /scratch tmpfs rw,nosuid,nodev,relatime,size=1024k,mode=700,uid=1000,gid=2000",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)

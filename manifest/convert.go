@@ -16,6 +16,7 @@ type converter struct {
 	*loading
 	in          *types.Project
 	volumes     map[string]spec.Volume
+	directories map[string]spec.Mount // what volumes are whose driver_opts say so
 	usedVolumes map[string]bool
 	usedNets    map[string]bool
 	usedConfigs map[string]bool
@@ -27,6 +28,7 @@ type converter struct {
 
 func newConverter(l *loading, in *types.Project) *converter {
 	c := &converter{loading: l, in: in, volumes: map[string]spec.Volume{}, usedVolumes: map[string]bool{}, usedNets: map[string]bool{}, usedConfigs: map[string]bool{}, usedSecrets: map[string]bool{}, contents: map[string][]byte{}}
+	c.directories = c.boundVolumes()
 	for name, v := range in.Volumes {
 		c.volumes[name] = spec.Volume{Name: name, ID: v.Name, External: bool(v.External)}
 	}
@@ -75,6 +77,7 @@ func (c *converter) networks() []spec.Network {
 			continue
 		}
 		c.noteLabels("network "+name, len(n.Labels))
+		c.driverOptions(name, n.DriverOpts)
 		nets = append(nets, spec.Network{Name: name, Internal: n.Internal, IPv6: n.EnableIPv6 != nil && *n.EnableIPv6})
 	}
 	return nets
@@ -88,7 +91,9 @@ func (c *converter) declaredVolumes() []spec.Volume {
 			continue
 		}
 		c.noteLabels("volume "+name, len(c.in.Volumes[name].Labels))
-		vols = append(vols, c.volumes[name])
+		if _, bound := c.directories[name]; !bound {
+			vols = append(vols, c.volumes[name])
+		}
 	}
 	return vols
 }
@@ -138,6 +143,15 @@ func (c *converter) noteUnused(name string, in types.ServiceConfig) {
 	}
 	if in.Develop != nil {
 		c.report.note("%s: develop has no effect: it is for compose watch", name)
+	}
+	if in.Deploy == nil {
+		return
+	}
+	c.noteLabels(name+": deploy", len(in.Deploy.Labels))
+	for _, v := range in.Deploy.Placement.Constraints {
+		if !alwaysTrue(v) {
+			c.report.note("%s: runs on this host whether or not %q is true of it", name, v)
+		}
 	}
 }
 

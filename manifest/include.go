@@ -188,6 +188,11 @@ func (w *walker) settleIn(y *layer) {
 			anchorService(s.val, dir)
 		}
 	}
+	for _, v := range y.root.child("volumes").children() {
+		if opts := v.child("driver_opts"); bindOptions(opts) {
+			anchor(opts.child("device"), dir)
+		}
+	}
 	for _, kind := range []string{"configs", "secrets"} {
 		if e := y.root.get(kind); e != nil {
 			for _, f := range e.val.entries {

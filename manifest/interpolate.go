@@ -122,7 +122,7 @@ var (
 	homely = []string{
 		"services.*.volumes.[]", "services.*.volumes.[].source",
 		"services.*.env_file", "services.*.env_file.[]", "services.*.env_file.[].path",
-		"services.*.label_file", "services.*.label_file.[]", "configs.*.file", "secrets.*.file",
+		"services.*.label_file", "services.*.label_file.[]", "configs.*.file", "secrets.*.file", "volumes.*.driver_opts.*",
 	}
 	numbers = []string{
 		"services.*.cpu_shares", "services.*.pids_limit", "services.*.deploy.resources.limits.pids", "services.*.blkio_config.weight",

@@ -12,9 +12,9 @@ var rolloutKeys = []key{
 
 	other("services.*.deploy.mode", kindDeployMode, "`replicated` or `global`, which is one replica: there is one host. `replicated-job` and `global-job` are refused: a service with `restart: on-failure` is a job when it ends well."),
 	yes("services.*.deploy.endpoint_mode", kindEndpointMode, "`vip`, which is what a service always has: one stable address."),
-	yes("services.*.deploy.placement", kindMap, "Only what is true on every single host; anything else is refused."),
+	yes("services.*.deploy.placement", kindMap, "There is one host."),
 	yes("services.*.deploy.placement.constraints", kindList, ""),
-	yes("services.*.deploy.placement.constraints.[]", kindConstraint, "`node.role == manager` and `node.platform.os == linux`."),
+	other("services.*.deploy.placement.constraints.[]", kindConstraint, "`node.role == manager` and `node.platform.os == linux` are true. Those of `node.id`, `node.hostname`, `node.labels` and `engine.labels` choose a host, which whoever deploys has done: they aren't checked, as in Compose, and a note says so. Others are refused."),
 	no("services.*.deploy.placement.max_replicas_per_node", "there is one host, so it would only bound the replicas", "Remove the key and set deploy.replicas"),
 	yes("services.*.deploy.placement.preferences", kindList, "Accepted: replicas on one host are spread as well as they can be."),
 	yes("services.*.deploy.placement.preferences.[]", kindMap, ""),

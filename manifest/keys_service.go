@@ -12,7 +12,9 @@ var serviceKeys = []key{
 	yes("services.*.scale", kindCount, "The number of replicas; must agree with deploy.replicas."),
 	yes("services.*.deploy", kindMapOrNull, ""),
 	yes("services.*.deploy.replicas", kindCount, "The number of replicas, 0 or more. They share published ports."),
-	no("services.*.deploy.labels", "labels belong to the container here", "Move them to labels of the service"),
+	other("services.*.deploy.labels", kindTextListOrMap, "Carried in the file only, since containers carry labels and services don't; a note says so."),
+	yes("services.*.deploy.labels.[]", kindLabelItem, ""),
+	yes("services.*.deploy.labels.*", kindScalar, ""),
 
 	yes("services.*.depends_on", kindTextListOrMap, "Order at deploy and at boot."),
 	yes("services.*.depends_on.[]", kindText, ""),

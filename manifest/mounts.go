@@ -80,10 +80,13 @@ func tmpfsOption(m *spec.Mount, o string) (err error) {
 		m.Size, err = parseSize(value)
 	case "mode":
 		m.Mode, err = parseTmpfsMode(value)
-	case "exec", "noexec", "suid", "nosuid", "dev", "nodev":
+	case "uid", "gid", "nr_inodes":
+		m.Options = append(m.Options, o)
+		err = kindID.check(value)
+	case "exec", "noexec", "suid", "nosuid", "dev", "nodev", "noatime", "nodiratime", "relatime":
 		m.Options = append(m.Options, name)
 	default:
-		err = refuse("Use size=, mode=, ro, rw, exec, noexec, suid, nosuid, dev or nodev", "%q isn't a tmpfs option", clip(o))
+		err = refuse("Use size=, mode=, uid=, gid=, nr_inodes=, ro, rw, exec, noexec, suid, nosuid, dev, nodev, noatime, nodiratime or relatime", "%q isn't a tmpfs option", clip(o))
 	}
 	return err
 }
@@ -114,6 +117,11 @@ func (c *converter) mount(v types.ServiceVolumeConfig) (spec.Mount, *problem) {
 			c.report.warn("%s: z and Z relabel nothing: dunnage doesn't set SELinux labels", v.Source)
 		}
 	case spec.MountVolume:
+		if dir, ok := c.directories[v.Source]; ok {
+			c.usedVolumes[v.Source] = true
+			m.Type, m.Source, m.Options, m.ReadOnly = spec.MountBind, dir.Source, dir.Options, m.ReadOnly || dir.ReadOnly
+			return m, nil
+		}
 		if v.Source != "" {
 			id, ok := c.volumes[v.Source]
 			if !ok {

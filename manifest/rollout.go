@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"cmp"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,13 +32,23 @@ func checkEndpointMode(v string) error {
 	return refuse("", "%q isn't an endpoint mode", clip(v))
 }
 
-// checkConstraint accepts what holds on any single Linux host.
-func checkConstraint(v string) error {
-	switch strings.ReplaceAll(v, " ", "") {
+// alwaysTrue reports whether a constraint holds on any single Linux host.
+func alwaysTrue(constraint string) bool {
+	switch strings.ReplaceAll(constraint, " ", "") {
 	case "node.role==manager", "node.role!=worker", "node.platform.os==linux":
+		return true
+	}
+	return false
+}
+
+// hostConstraint is about which host of several it is.
+var hostConstraint = regexp.MustCompile(`^(node\.id|node\.hostname|(node|engine)\.labels\.\S+)\s*[!=]=`)
+
+func checkConstraint(v string) error {
+	if alwaysTrue(v) || hostConstraint.MatchString(v) {
 		return nil
 	}
-	return refuse("Remove it if this is the right host", "there is one host, and whether %q is true of it isn't known", clip(v))
+	return refuse("Remove it if the service should run here", "%q isn't true of a single Linux host, or not known to be", clip(v))
 }
 
 func checkRatio(v string) error {

@@ -57,6 +57,17 @@ func (t *tree) child(key string) *tree {
 	return nil
 }
 
+// children are the values of a mapping.
+func (t *tree) children() (values []*tree) {
+	if t == nil {
+		return nil
+	}
+	for _, e := range t.entries {
+		values = append(values, e.val)
+	}
+	return values
+}
+
 // list are the items of a sequence.
 func (t *tree) list() []*tree {
 	if t == nil {

@@ -55,6 +55,19 @@ func checkFalse(v string) error {
 	return nil
 }
 
+// kindAlways is a key that may say only what holds anyway.
+func kindAlways(what string) kind {
+	return kind{shape: kindBool.shape, what: kindBool.what, check: func(v string) error {
+		if err := checkBool(v); err != nil {
+			return err
+		}
+		if !bools[strings.ToLower(v)] {
+			return refuse("Remove the key", "%s", what)
+		}
+		return nil
+	}}
+}
+
 // maxReplicas keeps a slip of the finger from eating the host.
 const maxReplicas = 1000
 
