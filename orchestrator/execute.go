@@ -1,10 +1,12 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -138,13 +140,21 @@ func (l *Loop) create(ctx context.Context, a plan.Create) error {
 		return nil // taken down meanwhile
 	}
 	e := plan.Endpoint(p, a.Service, rec)
+	if e.Hostname == "" {
+		if e.Hostname, err = os.Hostname(); err != nil {
+			return fmt.Errorf("ask for the host's name: %w", err)
+		}
+	}
+	owner := cmp.Or(rec.Joins, rec.ID)
 	var attach, create error
 	var wg sync.WaitGroup
-	wg.Go(func() { attach = l.cfg.Network.Attach(ctx, e) })
+	if owner == rec.ID {
+		wg.Go(func() { attach = l.cfg.Network.Attach(ctx, e) })
+	}
 	wg.Go(func() {
 		create = l.cfg.Engine.Create(ctx, spec.CreateRequest{
 			ReplicaKey: a.Key, Image: a.Image, Container: a.Service.Container, Limits: a.Service.Limits, Logging: a.Service.Logging, Hostname: e.Hostname,
-			NetNS: l.cfg.Network.Namespace(a.Key.ID), Files: l.cfg.Network.Files(a.Key.ID),
+			NetNS: l.cfg.Network.Namespace(owner), Files: l.cfg.Network.Files(owner),
 		})
 	})
 	wg.Wait()
@@ -179,6 +189,7 @@ func (l *Loop) record(a plan.Create) (spec.ReplicaRecord, error) {
 	}
 	rec := spec.ReplicaRecord{
 		ReplicaKey: a.Key, Image: a.Image.Pinned(), Release: a.Release, Addresses: addrs,
+		Network: a.Service.Container.Network, Joins: a.Joins,
 		Drain: a.Service.Drain, StopGrace: a.Service.Container.StopGrace,
 		Restart: a.Service.Restart, Probes: a.Service.Container.Probes,
 	}

@@ -87,6 +87,11 @@ func (l *Loop) merge(s look) []plan.Replica {
 	for _, id := range s.whole {
 		at(id).Attached = true
 	}
+	for _, r := range all {
+		if to := all[r.Record.Joins]; to != nil {
+			r.Attached = to.Attached
+		}
+	}
 	out := make([]plan.Replica, 0, len(all))
 	for _, id := range slices.Sorted(maps.Keys(all)) {
 		r := all[id]
@@ -142,11 +147,11 @@ func (l *Loop) probe(rs []plan.Replica) {
 	var targets []spec.ProbeTarget
 	for i := range rs {
 		r := &rs[i]
-		if r.Phase != spec.PhaseRunning || len(r.Record.Addresses) == 0 {
+		if r.Phase != spec.PhaseRunning || !r.Recorded {
 			continue
 		}
 		targets = append(targets, spec.ProbeTarget{
-			Replica: r.ID, Addr: r.Record.Addresses[0].Addr, StartedAt: r.StartedAt,
+			Replica: r.ID, Addr: l.asked(r.Record), StartedAt: r.StartedAt,
 			Probes: r.Record.Probes, Adopted: r.StartedAt.Before(l.began), Accepted: r.Record.Accepted,
 		})
 	}
@@ -155,6 +160,21 @@ func (l *Loop) probe(rs []plan.Replica) {
 		if r := &rs[i]; r.Phase == spec.PhaseRunning {
 			r.Health, r.Detail = l.cfg.Health.Health(r.ID, r.StartedAt)
 		}
+	}
+}
+
+// asked is where the host finds the ports of a replica; zero = nowhere.
+func (l *Loop) asked(r spec.ReplicaRecord) netip.Addr {
+	if to, ok := l.state.replica(r.Joins); ok {
+		r = to
+	}
+	switch {
+	case r.Network == spec.NetworkHost:
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case len(r.Addresses) > 0:
+		return r.Addresses[0].Addr
+	default:
+		return netip.Addr{}
 	}
 }
 

@@ -112,7 +112,7 @@ func change(prev *spec.Release, next spec.Release, s spec.Service) spec.Change {
 		return spec.ChangeCreate
 	case s.Orphan:
 		return spec.ChangeOrphan
-	case spec.Generation(old.Container, prev.Images[s.Name].Digest) != spec.Generation(s.Container, next.Images[s.Name].Digest):
+	case prev.Generation(s.Name) != next.Generation(s.Name):
 		return spec.ChangeReplace
 	case old.Replicas != s.Replicas:
 		return spec.ChangeScale

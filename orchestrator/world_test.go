@@ -252,6 +252,7 @@ func (s *scenario) manifest(name string) spec.Project {
 			Container: spec.Container{
 				Image: choice[s.rng.IntN(len(choice))], StopGrace: spec.Duration(time.Duration(s.rng.IntN(3)) * time.Second),
 				Networks: []spec.Attachment{{Name: "default"}}, Environment: []string{fmt.Sprintf("V=%d", s.rng.IntN(3))},
+				Probes: []spec.Probe{{Kind: spec.ProbeRunning}},
 			},
 		}
 		s.policy(&svc)
@@ -267,9 +268,30 @@ func (s *scenario) manifest(name string) spec.Project {
 		if name == "b" {
 			svc.Ports[0].Published += 1000
 		}
+		if i > 0 && s.rng.IntN(3) == 0 {
+			s.otherNetwork(&svc, p.Services[0])
+		}
 		p.Services = append(p.Services, svc)
 	}
+	if err := p.Validate(); err != nil {
+		panic(err)
+	}
 	return p
+}
+
+// otherNetwork takes the service out of its network, into that of first, of the
+// host or none.
+func (s *scenario) otherNetwork(svc *spec.Service, first spec.Service) {
+	svc.Ports, svc.Container.Networks = nil, nil
+	svc.Container.Network = []spec.NetworkMode{spec.NetworkHost, spec.NetworkNone, spec.NetworkService, spec.NetworkService}[s.rng.IntN(4)]
+	if svc.Container.Network != spec.NetworkService {
+		return
+	}
+	svc.Container.Joins, svc.Replicas = first.Name, min(svc.Replicas, first.Replicas)
+	svc.DependsOn = []spec.Dependency{{Service: first.Name, Condition: spec.DependStarted}}
+	if s.rng.IntN(2) == 0 {
+		svc.Update.Order, svc.Canary = spec.StopFirst, nil
+	}
 }
 
 // policy gives the service a random way to update.
@@ -298,10 +320,12 @@ func (s *scenario) waits(p plan.Project) bool {
 func (s *scenario) verdict() string {
 	bad := append(slices.Clone(s.w.Violations), s.gaps...)
 	var wanted []string
+	routed := map[string]bool{}
 	desired := s.loop.state.desired()
 	for _, p := range desired.Projects {
 		for _, svc := range p.Release.Project.Services {
-			gen := spec.Generation(svc.Container, p.Release.Images[svc.Name].Digest)
+			gen := p.Release.Generation(svc.Name)
+			routed[p.Record.Name+"/"+svc.Name] = len(svc.Container.Networks) > 0
 			spare := 0 // stands in for a sick one
 			if slices.Contains([]string{"sickly", "mortal", "broken", "crashing"}, svc.Container.Image) {
 				spare = 1
@@ -318,7 +342,7 @@ func (s *scenario) verdict() string {
 	status, _ := s.loop.Status(context.Background())
 	for _, p := range status.Projects {
 		for _, svc := range p.Services {
-			if svc.Waiting == "" && !svc.Stopped && s.w.Served(p.Name, svc.Name) < min(svc.Wanted, svc.Ready) {
+			if routed[p.Name+"/"+svc.Name] && svc.Waiting == "" && !svc.Stopped && s.w.Served(p.Name, svc.Name) < min(svc.Wanted, svc.Ready) {
 				bad = append(bad, fmt.Sprintf("%s/%s: want the routes to lead to %d replicas", p.Name, svc.Name, svc.Ready))
 			}
 		}

@@ -20,6 +20,7 @@ type Create struct {
 	Release int
 	Service spec.Service
 	Image   spec.PinnedImage
+	Joins   string // replica whose network it shares, if it has none of its own
 }
 
 // Start gives a created or exited replica a process.

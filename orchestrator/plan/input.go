@@ -39,7 +39,7 @@ type Observed struct {
 type Replica struct {
 	spec.ReplicaKey
 	Exists    bool // as a container
-	Attached  bool // to the network, with all that belongs to it
+	Attached  bool // to the network, its own or who it joins's, with all that belongs to it
 	Recorded  bool // in the store
 	Record    spec.ReplicaRecord
 	Phase     spec.Phase // of an existing container
@@ -75,6 +75,9 @@ type Replica struct {
 func (r Replica) Alive() bool {
 	return r.Exists && (r.Phase == spec.PhaseRunning || r.Phase == spec.PhasePaused || r.Phase == spec.PhaseLost)
 }
+
+// detached reports whether something of the replica's own network is missing.
+func (r Replica) detached() bool { return !r.Attached && r.Record.Joins == "" }
 
 // Usable reports whether connections may be sent to the replica. One whose
 // health isn't known yet, because the agent has just started, is believed as

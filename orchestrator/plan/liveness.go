@@ -26,8 +26,10 @@ func (v *view) needsSpare() bool {
 }
 
 // sparing reports whether one more replica can run beside the declared ones.
+// It can't where they have ports in common.
 func (v *view) sparing() bool {
-	return v.Update.Order == spec.StartFirst && v.Container.ContainerName == "" && v.Restart.Mode != spec.RestartNo
+	alone := v.Container.Network == spec.NetworkOwn || v.Container.Network == spec.NetworkNone
+	return alone && v.Update.Order == spec.StartFirst && v.Container.ContainerName == "" && v.Restart.Mode != spec.RestartNo
 }
 
 // heal restarts a sick replica: at once where nothing can run in its stead,

@@ -13,16 +13,25 @@ import (
 // redeploy, so a client's cache of them is never stale.
 func Endpoint(p Project, s spec.Service, r spec.ReplicaRecord) spec.Endpoint {
 	return spec.Endpoint{
-		Replica: r.ID, Hostname: Hostname(s, r.Number),
-		Addresses: r.Addresses, Names: names(p, s),
+		Replica: r.ID, Network: r.Network, Hostname: Hostname(p, s, r.Number), DomainName: s.Container.DomainName,
+		Addresses: r.Addresses, Hosts: s.Container.ExtraHosts, Names: names(p, s), DNS: s.Container.DNS,
 	}
 }
 
 // Hostname is what the manifest says, else "<service>-<number>": stable over
-// redeploys, as software that keeps its hostname with its data expects.
-func Hostname(s spec.Service, number int) string {
-	if s.Container.Hostname != "" {
+// redeploys, as software that keeps its hostname with its data expects. Who
+// joins a network has the name that its hosts file knows; in the host's network
+// it is the host's own, "".
+func Hostname(p Project, s spec.Service, number int) string {
+	switch {
+	case s.Container.Hostname != "":
 		return s.Container.Hostname
+	case s.Container.Network == spec.NetworkHost:
+		return ""
+	case s.Container.Network == spec.NetworkService:
+		if to, ok := p.Release.Project.Service(s.Container.Joins); ok {
+			return Hostname(p, to, number)
+		}
 	}
 	return fmt.Sprintf("%s-%d", s.Name, number)
 }

@@ -10,7 +10,7 @@ import (
 
 // Make decides what to do next.
 func Make(d Desired, o Observed) Plan {
-	b := &builder{now: o.Now, claimed: map[string]bool{}}
+	b := &builder{now: o.Now, claimed: map[string]bool{}, joined: joined(o)}
 	var all []*view
 	for i := range d.Projects {
 		p := &d.Projects[i]
@@ -61,7 +61,16 @@ func (b *builder) postpone(o Observed) bool {
 type builder struct {
 	now     time.Time
 	claimed map[string]bool // replicas that some service wants or keeps
+	joined  map[string]bool // replicas whose network others share
 	plan    Plan
+}
+
+func joined(o Observed) map[string]bool {
+	out := map[string]bool{}
+	for _, r := range o.Replicas {
+		out[r.Record.Joins] = true
+	}
+	return out
 }
 
 func (b *builder) do(a Action) { b.plan.Actions = append(b.plan.Actions, a) }
@@ -113,11 +122,14 @@ func (b *builder) service(v *view) {
 
 // ensure brings a wanted replica a step nearer to running.
 func (b *builder) ensure(v *view, r Replica) {
-	if !r.Recorded || !r.Exists || !r.Attached {
+	if !r.Recorded || !r.Exists || r.detached() {
 		if v.waiting == "" || r.Alive() {
 			b.create(v, r)
 		}
 		return
+	}
+	if !r.Attached {
+		return // who it joins is mended first
 	}
 	b.run(v, r, v.waiting != "")
 }
@@ -125,7 +137,7 @@ func (b *builder) ensure(v *view, r Replica) {
 // keep lets an old replica carry the service. One that was stopped on request
 // isn't brought back for a rollout.
 func (b *builder) keep(v *view, r Replica) {
-	if good := v.project.Good; r.Alive() && !r.Attached && r.Generation == v.goodGen {
+	if good := v.project.Good; r.Alive() && r.detached() && r.Generation == v.goodGen {
 		service, _ := good.Project.Service(v.Name)
 		b.complete(r, good, service)
 		return
@@ -143,7 +155,7 @@ func (b *builder) complete(r Replica, of *spec.Release, service spec.Service) {
 		b.wakeAt(t)
 		return
 	}
-	b.do(Create{Key: r.ReplicaKey, Release: of.Number, Service: service, Image: of.Images[service.Name]})
+	b.do(Create{Key: r.ReplicaKey, Release: of.Number, Service: service, Image: of.Images[service.Name], Joins: of.Joined(service, r.Number)})
 }
 
 // run keeps an existing replica running. While waiting is set it isn't started
@@ -246,7 +258,7 @@ func (b *builder) retire(r Replica, remove bool) {
 		// The Apply of this plan frees it.
 	case r.Recorded && r.Exists && r.Record.Running:
 		b.recordExit(r)
-	case remove:
+	case remove && !b.joined[r.ID]: // a network goes after all who share it: their way back leads into the same one
 		if t := retryAt(r); b.now.Before(t) {
 			b.wakeAt(t)
 			return
@@ -293,7 +305,7 @@ func (b *builder) escalate(r Replica) {
 }
 
 func (b *builder) names(v *view, r Replica) {
-	if !r.Recorded || !r.Exists || !r.Attached {
+	if !r.Recorded || !r.Exists || !r.Attached || r.Record.Joins != "" {
 		return
 	}
 	e := Endpoint(*v.project, v.Service, r.Record)

@@ -41,13 +41,13 @@ func views(p *Project, o Observed) []*view {
 func newView(p *Project, s spec.Service, o Observed) *view {
 	v := &view{
 		project: p, Service: s,
-		gen:     spec.Generation(s.Container, p.Release.Images[s.Name].Digest),
+		gen:     p.Release.Generation(s.Name),
 		stopped: slices.Contains(p.Record.Stopped, s.Name),
 		limits:  s.Limits.Fingerprint(),
 	}
 	if p.Good != nil {
 		if g, ok := p.Good.Project.Service(s.Name); ok {
-			v.goodGen, v.goodReplicas = spec.Generation(g.Container, p.Good.Images[s.Name].Digest), g.Replicas
+			v.goodGen, v.goodReplicas = p.Good.Generation(s.Name), g.Replicas
 			v.goodLimits = g.Limits.Fingerprint()
 		}
 	}

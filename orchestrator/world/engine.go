@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"dunnage/spec"
@@ -59,7 +60,7 @@ func (w *World) Start(_ context.Context, id string) error {
 	if !effect || c.phase == spec.PhaseRunning {
 		return err
 	}
-	if w.attached[id] == nil {
+	if w.attached[strings.TrimPrefix(c.req.NetNS, namespaces)] == nil {
 		return fmt.Errorf("start %s: no network namespace", id)
 	}
 	for _, other := range w.containers {

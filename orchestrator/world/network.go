@@ -18,7 +18,7 @@ func (w *World) Attach(_ context.Context, e spec.Endpoint) error {
 	if !effect {
 		return err
 	}
-	var addrs []netip.Addr
+	addrs := []netip.Addr{}
 	for _, a := range e.Addresses {
 		w.checkFresh(e.Replica, a.Addr)
 		addrs = append(addrs, a.Addr)
@@ -45,6 +45,11 @@ func (w *World) Detach(_ context.Context, id string) error {
 	defer w.mu.Unlock()
 	effect, err := w.call("detach %s", id)
 	if effect {
+		for _, c := range w.containers {
+			if c.key.ID != id && c.req.NetNS == w.Namespace(id) && c.phase == spec.PhaseRunning {
+				w.violate("%s loses the namespace of %s while it runs", c.key.ID, id)
+			}
+		}
 		delete(w.attached, id)
 	}
 	return err
@@ -66,7 +71,9 @@ func (w *World) Attached(context.Context) (some, whole []string, err error) {
 }
 
 // Namespace is where nothing is.
-func (w *World) Namespace(replica string) string { return "/world/" + replica }
+func (w *World) Namespace(replica string) string { return namespaces + replica }
+
+const namespaces = "/world/"
 
 // Files are nowhere.
 func (w *World) Files(string) spec.HostFiles { return spec.HostFiles{} }

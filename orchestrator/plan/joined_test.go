@@ -1,0 +1,107 @@
+package plan_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"dunnage/orchestrator/plan"
+	"dunnage/spec"
+)
+
+// pair is a release of "vpn" and of "app", which joins its network.
+func pair(number int, vpn, app string) spec.Release {
+	join := spec.Service{
+		Name: "app", Replicas: 1, Update: spec.UpdatePolicy{Order: spec.StopFirst},
+		DependsOn: []spec.Dependency{{Service: "vpn", Condition: spec.DependStarted}},
+		Container: spec.Container{Image: app, Network: spec.NetworkService, Joins: "vpn"},
+	}
+	own := spec.Service{
+		Name: "vpn", Replicas: 1, Update: spec.UpdatePolicy{Order: spec.StartFirst},
+		Container: spec.Container{Image: vpn, Hostname: "gate", Networks: []spec.Attachment{{Name: "default"}}},
+	}
+	return spec.Release{
+		Number: number, Images: map[string]spec.PinnedImage{"app": {Digest: app}, "vpn": {Digest: vpn}},
+		Project: spec.Project{Name: "p", Services: []spec.Service{join, own}, Networks: []spec.Network{{Name: "default"}}},
+	}
+}
+
+// member is replica 1 of a service as the release has it, running.
+func member(r spec.Release, service string, edits ...func(*plan.Replica)) plan.Replica {
+	gen := r.Generation(service)
+	s, _ := r.Project.Service(service)
+	out := plan.Replica{
+		ReplicaKey: spec.ReplicaKey{ID: spec.ReplicaID("p", service, gen, 1), Project: "p", Service: service, Generation: gen, Number: 1},
+		Exists:     true, Attached: true, Recorded: true, Phase: spec.PhaseRunning, Pid: 1, StartedAt: noon.Add(-1), Health: spec.HealthHealthy,
+		Names: plan.Fingerprint(nil),
+	}
+	out.Record = spec.ReplicaRecord{ReplicaKey: out.ReplicaKey, Running: true, Network: s.Container.Network, Joins: r.Joined(s, 1)}
+	for _, e := range edits {
+		e(&out)
+	}
+	return out
+}
+
+func stopped(r *plan.Replica) {
+	r.Phase, r.Pid, r.ExitedAt = spec.PhaseExited, 0, noon
+	r.Record.Running, r.Record.Requested, r.Record.Exit = false, true, &spec.Exit{At: noon}
+}
+func detached(r *plan.Replica) { r.Attached = false }
+
+// TestJoined: who shares a network is replaced with it, after it, and never
+// sees it taken away.
+func TestJoined(t *testing.T) {
+	before, after := pair(1, "vpn1", "app1"), pair(2, "vpn2", "app1")
+	for name, tc := range map[string]struct {
+		replicas []plan.Replica
+		want     string
+	}{
+		"nothing to do":                       {[]plan.Replica{member(after, "vpn"), member(after, "app")}, ""},
+		"it waits for the network":            {[]plan.Replica{member(before, "vpn", named), member(before, "app"), member(after, "vpn", created)}, "Start vpn2"},
+		"it is made when the network is":      {[]plan.Replica{member(before, "vpn", named), member(before, "app"), member(after, "vpn", starting)}, "Create app2"},
+		"the old one goes first":              {[]plan.Replica{member(before, "vpn", named), member(before, "app"), member(after, "vpn", named), member(after, "app", created)}, "Stop app1"},
+		"then the new one starts":             {[]plan.Replica{member(after, "vpn", named), member(after, "app", created), member(before, "app", stopped)}, "Remove app1, Start app2"},
+		"a network stays while it is shared":  {[]plan.Replica{member(before, "vpn", stopped), member(before, "app"), member(after, "vpn", named), member(after, "app", created)}, "Stop app1"},
+		"also by one that has stopped":        {[]plan.Replica{member(before, "vpn", stopped), member(before, "app", stopped), member(after, "vpn", named), member(after, "app")}, "Remove app1"},
+		"and goes with the last who shares":   {[]plan.Replica{member(before, "vpn", stopped), member(after, "vpn", named), member(after, "app")}, "Remove vpn1"},
+		"its owner is mended, not who shares": {[]plan.Replica{member(after, "vpn", named, detached), member(after, "app", detached)}, "Create vpn2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := plan.Desired{Projects: []plan.Project{{Record: spec.ProjectRecord{Name: "p", Desired: 2, Good: 1}, Release: after, Good: &before}}}
+			slices.SortFunc(tc.replicas, func(a, b plan.Replica) int { return strings.Compare(a.ID, b.ID) })
+			var got []string
+			for _, a := range plan.Make(d, plan.Observed{Now: noon, Replicas: tc.replicas, RulesEqual: true}).Actions {
+				k := a.Replica()
+				number := 1
+				if k.Generation == after.Generation(k.Service) {
+					number = 2
+				}
+				if k.ID != "" {
+					got = append(got, fmt.Sprintf("%s %s%d", strings.TrimPrefix(fmt.Sprintf("%T", a), "plan."), k.Service, number))
+				}
+				if c, ok := a.(plan.Create); ok && k.Service == "app" && c.Joins != spec.ReplicaID("p", "vpn", after.Generation("vpn"), 1) {
+					t.Errorf("%s joins %q", k.ID, c.Joins)
+				}
+			}
+			slices.Sort(got)
+			if text := strings.Join(got, ", "); text != tc.want {
+				t.Errorf("actions %q, want %q", text, tc.want)
+			}
+		})
+	}
+}
+
+func TestHostnames(t *testing.T) {
+	p := plan.Project{Release: pair(1, "vpn", "app")}
+	own := func(mode spec.NetworkMode, name string) spec.Service {
+		return spec.Service{Name: "web", Container: spec.Container{Network: mode, Hostname: name}}
+	}
+	for want, s := range map[string]spec.Service{
+		"gate": p.Release.Project.Services[0], "web-2": own(spec.NetworkNone, ""), "": own(spec.NetworkHost, ""), "said": own(spec.NetworkHost, "said"),
+	} {
+		if got := plan.Hostname(p, s, 2); got != want {
+			t.Errorf("%s in network %q has the hostname %q, want %q", s.Name, s.Container.Network, got, want)
+		}
+	}
+}
