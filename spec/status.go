@@ -59,25 +59,26 @@ const (
 
 // ReplicaStatus is one line of `ps --json`.
 type ReplicaStatus struct {
-	Project    string       `json:"project"`
-	Service    string       `json:"service"`
-	Replica    string       `json:"replica"` // ReplicaKey.ID
-	Number     int          `json:"number"`
-	Generation string       `json:"generation"`
-	Release    int          `json:"release"` // the newest release that wants this generation, 0 = none kept
-	Image      string       `json:"image"`
-	State      ReplicaState `json:"state"`
-	Health     Health       `json:"health"`
-	Pid        int          `json:"pid"`
-	Addresses  []netip.Addr `json:"addresses"`
-	Ports      []Port       `json:"ports"`  // published, while the kernel routes them here
-	Routed     bool         `json:"routed"` // named by the kernel's rules
-	Restarts   int          `json:"restarts"`
-	Started    time.Time    `json:"started,omitzero"`
-	ExitCode   *int         `json:"exit_code,omitempty"` // of the last exit
-	RetryAt    time.Time    `json:"retry_at,omitzero"`
-	Detail     string       `json:"detail,omitempty"` // last probe failure or exit, one line
-	Checks     []Check      `json:"checks,omitempty"` // the last five, oldest first
+	Project    string            `json:"project"`
+	Service    string            `json:"service"`
+	Replica    string            `json:"replica"` // ReplicaKey.ID
+	Number     int               `json:"number"`
+	Generation string            `json:"generation"`
+	Release    int               `json:"release"` // the newest release that wants this generation, 0 = none kept
+	Image      string            `json:"image"`
+	Labels     map[string]string `json:"labels,omitempty"` // of the container
+	State      ReplicaState      `json:"state"`
+	Health     Health            `json:"health"`
+	Pid        int               `json:"pid"`
+	Addresses  []netip.Addr      `json:"addresses"`
+	Ports      []Port            `json:"ports"`  // published, while the kernel routes them here
+	Routed     bool              `json:"routed"` // named by the kernel's rules
+	Restarts   int               `json:"restarts"`
+	Started    time.Time         `json:"started,omitzero"`
+	ExitCode   *int              `json:"exit_code,omitempty"` // of the last exit
+	RetryAt    time.Time         `json:"retry_at,omitzero"`
+	Detail     string            `json:"detail,omitempty"` // last probe failure or exit, one line
+	Checks     []Check           `json:"checks,omitempty"` // the last five, oldest first
 }
 
 // EventKind names what happened.

@@ -29,6 +29,7 @@ func (p *program) psCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "of all projects, even where there is a manifest"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "only names"},
+			&cli.StringSliceFlag{Name: "filter", Usage: "only those with `KEY=VALUE`: label=NAME[=VALUE], project, service, state, health; repeatable"},
 			jsonFlag(),
 		},
 		Action: p.withAgent(p.ps),
@@ -42,6 +43,10 @@ func (p *program) ps(ctx context.Context, c *cli.Context, agent *api.Client) err
 			return err
 		}
 	}
+	wanted, err := parseFilters(c.StringSlice("filter"))
+	if err != nil {
+		return err
+	}
 	st, err := agent.Status(ctx)
 	if err != nil {
 		return err
@@ -52,6 +57,7 @@ func (p *program) ps(ctx context.Context, c *cli.Context, agent *api.Client) err
 	if err := p.checkNames(ctx, c, agent, st, name); err != nil {
 		return err
 	}
+	wanted.apply(&st)
 	replicas := selectReplicas(st, name, c.Args().Slice())
 	switch {
 	case c.Bool("json"):

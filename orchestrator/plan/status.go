@@ -74,7 +74,7 @@ func (v *view) status(now time.Time) spec.ServiceStatus {
 	}
 	for _, r := range v.current {
 		st := replicaStatus(r, true, now)
-		st.Release = v.project.Release.Number
+		st.Release, st.Labels = v.project.Release.Number, v.Container.Labels
 		if r.Named {
 			st.Ports = v.Ports
 		}
@@ -86,6 +86,10 @@ func (v *view) status(now time.Time) spec.ServiceStatus {
 	backends := v.backends()
 	for _, r := range v.others {
 		st := replicaStatus(r, v.kept(r, backends), now)
+		if r.Generation == v.goodGen {
+			good, _ := v.project.Good.Project.Service(v.Name)
+			st.Labels = good.Container.Labels
+		}
 		if r.Named {
 			st.Ports = v.Ports
 		}
