@@ -378,7 +378,7 @@ func (l *Loop) settleOperation(op *operation, p plan.Plan, o plan.Observed) {
 		if !slices.ContainsFunc(o.Replicas, func(r plan.Replica) bool { return r.Project == op.Project }) {
 			l.endDown(op)
 		}
-	case op.State == spec.OperationReturning && applied && settled(p, op.Project):
+	case op.State == spec.OperationReturning && applied && settled(p, op.Project, nil):
 		l.end(op, spec.OperationRolledBack, fmt.Sprintf("%s; release %d is back", op.Cause, op.Release), l.outcomes(op))
 	case op.State == spec.OperationReturning && late:
 		l.end(op, spec.OperationRolledBack, fmt.Sprintf("%s; release %d is desired again, but it isn't back yet", op.Cause, op.Release), l.outcomes(op))
@@ -396,7 +396,19 @@ func (l *Loop) reached(op *operation, rec spec.ProjectRecord, p plan.Plan) bool 
 	if op.Release > 0 && op.patience.IsZero() {
 		return rec.Good == op.Release
 	}
-	return settled(p, op.Project)
+	if op.Kind == "stop" || op.Kind == "start" {
+		return settled(p, op.Project, op.names())
+	}
+	return settled(p, op.Project, nil)
+}
+
+// names lists the services that the operation changes.
+func (o *operation) names() []string {
+	var out []string
+	for _, s := range o.Services {
+		out = append(out, s.Name)
+	}
+	return out
 }
 
 func (l *Loop) endDown(op *operation) {
@@ -426,14 +438,17 @@ func (l *Loop) clock(op *operation, p plan.Plan) {
 	}
 }
 
-// settled reports whether every service of the project is as wanted: stopped
-// ones at rest, the others ready.
-func settled(p plan.Plan, project string) bool {
+// settled reports whether the services of the project, nil = all, are as
+// wanted: stopped ones at rest, the others ready.
+func settled(p plan.Plan, project string, services []string) bool {
 	i := slices.IndexFunc(p.Status, func(s spec.ProjectStatus) bool { return s.Name == project })
 	if i < 0 {
 		return true
 	}
 	return !slices.ContainsFunc(p.Status[i].Services, func(s spec.ServiceStatus) bool {
+		if services != nil && !slices.Contains(services, s.Name) {
+			return false
+		}
 		if !s.Stopped {
 			return s.Waiting != ""
 		}
