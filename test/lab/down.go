@@ -18,11 +18,25 @@ import (
 // and folder. What isn't there is success.
 func (l *Lab) Down(ctx context.Context) error {
 	errs := []error{l.stopRecorded(ctx)}
-	procs := l.processes()
-	cgroups := append(cgroupsOf(procs), l.ownCgroups()...)
-	errs = append(errs, kill(ctx, procs), l.unmount(), removeCgroups(ctx, cgroups), l.removeNetwork(ctx))
+	cgroups, err := l.killAll(ctx)
+	errs = append(errs, err, l.unmount(), removeCgroups(ctx, cgroups), l.removeNetwork(ctx))
 	errs = append(errs, os.RemoveAll(l.Dir))
 	return errors.Join(errs...)
+}
+
+// killAll kills the lab's processes, also those that one of them starts in its
+// last moment, and returns the cgroups that they leave.
+func (l *Lab) killAll(ctx context.Context) ([]string, error) {
+	var cgroups []string
+	err := Await(ctx, stopLimit, func() error {
+		procs := l.processes()
+		if len(procs) == 0 {
+			return nil
+		}
+		cgroups = append(cgroups, cgroupsOf(procs)...)
+		return errors.Join(kill(ctx, procs), fmt.Errorf("there were %d processes", len(procs)))
+	})
+	return append(cgroups, l.ownCgroups()...), err
 }
 
 func (l *Lab) removeNetwork(ctx context.Context) error {
@@ -43,9 +57,8 @@ func (l *Lab) removeNetwork(ctx context.Context) error {
 // once; mounts, cgroups, rules and the agent's run directory are gone; the
 // state directory is as it was.
 func (l *Lab) Reboot(ctx context.Context) error {
-	procs := l.processes()
-	cgroups := append(cgroupsOf(procs), l.ownCgroups()...)
-	err := errors.Join(kill(ctx, procs), l.unmount(), removeCgroups(ctx, cgroups), l.removeNetwork(ctx), os.RemoveAll(l.Path("run")))
+	cgroups, err := l.killAll(ctx)
+	err = errors.Join(err, l.unmount(), removeCgroups(ctx, cgroups), l.removeNetwork(ctx), os.RemoveAll(l.Path("run")))
 	if err != nil {
 		return err
 	}
@@ -243,16 +256,21 @@ func cgroupsOf(pids []int) []string {
 	return all
 }
 
-// ownCgroups are the agent's parents of its containers' cgroups: they are
-// there also when no container is.
+// ownCgroups are the agent's parents of its containers' cgroups, which are
+// there also when no container is, below those of containers that had no
+// process at the moment.
 func (l *Lab) ownCgroups() []string {
 	var dirs []string
-	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
-		found, err := filepath.Glob(pattern + l.Name)
+	for _, pattern := range []string{"/sys/fs/cgroup/%s/*", "/sys/fs/cgroup/*/%s/*", "/sys/fs/cgroup/%s", "/sys/fs/cgroup/*/%s"} {
+		found, err := filepath.Glob(fmt.Sprintf(pattern, l.Name))
 		if err != nil { // a name with glob characters in it
 			panic(err)
 		}
-		dirs = append(dirs, found...)
+		for _, f := range found {
+			if isDir(f) {
+				dirs = append(dirs, f)
+			}
+		}
 	}
 	return dirs
 }

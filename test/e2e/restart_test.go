@@ -1,0 +1,135 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"dunnage/spec"
+)
+
+// restarts has a service for each restart policy, one that dies and one that
+// lives, and one that waits for others.
+const restarts = `name: app
+x-app: &app {image: "example.org/app:v1", stop_grace_period: 1s}
+services:
+  once:       {<<: *app, command: [exit, "3"], restart: "no"}
+  thrice:     {<<: *app, command: [exit, "4"], restart: "on-failure:2"}
+  again:      {<<: *app, command: [exit, "0", 50ms], restart: always}
+  job:        {<<: *app, command: [log, "1"], restart: on-failure}
+  lives-once: {<<: *app, command: [sleep, 1h], restart: "no"}
+  lives:      {<<: *app, command: [serve], restart: on-failure, x-dunnage: {probe: {http: {port: 80, path: /health}}}}
+  stopped:    {<<: *app, command: [sleep, 1h], restart: unless-stopped}
+  held:       {<<: *app, command: [sleep, 1h], restart: always}
+  after:
+    <<: *app
+    command: [sleep, 1h]
+    depends_on:
+      job: {condition: service_completed_successfully}
+      lives: {condition: service_healthy}
+`
+
+// byService is what ps says of each service's only replica.
+func (h *host) byService() map[string]spec.ReplicaStatus {
+	out := map[string]spec.ReplicaStatus{}
+	for _, r := range h.ps() {
+		out[r.Service] = r
+	}
+	return out
+}
+
+// become waits until each service is in the state.
+func (h *host) become(want map[string]spec.ReplicaState) map[string]spec.ReplicaStatus {
+	h.t.Helper()
+	var now map[string]spec.ReplicaStatus
+	h.eventually(time.Minute, "the services' states", func() error {
+		now = h.byService()
+		for service, state := range want {
+			if now[service].State != state {
+				return fmt.Errorf("%s is %s, not %s", service, now[service].State, state)
+			}
+		}
+		return nil
+	})
+	return now
+}
+
+// What becomes of a container that ends is said by its restart policy, while
+// the agent watches, when it comes back, and after a reboot.
+func TestRestartPolicies(t *testing.T) {
+	h := newHost(t)
+	h.loadApp()
+	h.run(nil, "deploy", "-d", "-f", h.file("compose.yaml", restarts))
+	states := map[string]spec.ReplicaState{
+		"once": spec.StateFailed, "thrice": spec.StateFailed, "job": spec.StateCompleted,
+		"lives-once": spec.StateReady, "lives": spec.StateReady, "stopped": spec.StateReady, "held": spec.StateReady, "after": spec.StateReady,
+	}
+	h.become(states)
+	h.must("stop", "-p", "app", "stopped", "held")
+	states["stopped"], states["held"] = spec.StateStopped, spec.StateStopped
+	before := h.become(states)
+	h.nextTryIsShown("again")
+	h.check(before, "once", 3, 0)
+	h.check(before, "thrice", 4, 2)
+
+	killAgent(h)
+	h.start()
+	after := h.become(states)
+	h.check(after, "once", 3, 0)
+	h.check(after, "thrice", 4, 2)
+	for _, service := range []string{"lives-once", "lives", "after"} {
+		if after[service].Pid != before[service].Pid || after[service].Restarts != 0 {
+			t.Errorf("%s: %+v, before %+v", service, after[service], before[service])
+		}
+	}
+	h.countsOn(before, after)
+	h.nextTryIsShown("again")
+
+	before = h.byService()
+	h.reboot()
+	h.start()
+	states["lives-once"] = spec.StateFailed // Docker leaves it dead as well
+	after = h.become(states)
+	h.check(after, "once", 3, 0)
+	h.check(after, "thrice", 4, 2)
+	h.countsOn(before, after)
+	h.startedInOrder("lives", "after")
+	if log := h.must("logs", "-p", "app", "job"); strings.Count(log, "\n") != 1 {
+		t.Errorf("the job ran again:\n%s", log)
+	}
+	h.must("start", "-p", "app", "stopped")
+	states["stopped"] = spec.StateReady
+	h.become(states)
+}
+
+// check looks at exit code and number of restarts.
+func (h *host) check(all map[string]spec.ReplicaStatus, service string, code, restarts int) {
+	h.t.Helper()
+	r := all[service]
+	if r.ExitCode == nil || *r.ExitCode != code || r.Restarts != restarts {
+		h.t.Errorf("%s: %+v, want exit code %d and %d restarts", service, r, code, restarts)
+	}
+}
+
+// countsOn checks that no counter went back.
+func (h *host) countsOn(before, after map[string]spec.ReplicaStatus) {
+	h.t.Helper()
+	for service, r := range before {
+		if now := after[service].Restarts; now < r.Restarts {
+			h.t.Errorf("%s: %d restarts, before %d", service, now, r.Restarts)
+		}
+	}
+}
+
+// nextTryIsShown waits for a crash loop to be told with the time of its next try.
+func (h *host) nextTryIsShown(service string) {
+	h.t.Helper()
+	h.eventually(time.Minute, "the next try of "+service, func() error {
+		r := h.byService()[service]
+		if r.State != spec.StateBackoff || r.RetryAt.IsZero() || r.Restarts < 3 {
+			return fmt.Errorf("%+v", r)
+		}
+		return nil
+	})
+}
