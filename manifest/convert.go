@@ -144,6 +144,11 @@ func (c *converter) noteUnused(name string, in types.ServiceConfig) {
 	if in.Develop != nil {
 		c.report.note("%s: develop has no effect: it is for compose watch", name)
 	}
+	for _, on := range sorted(in.DependsOn) {
+		if in.DependsOn[on].Restart && c.written("services", name, "depends_on", on, "restart") { // links have it too
+			c.report.note("%s: isn't restarted when %s is replaced: its address doesn't change, but connections to it end", name, on)
+		}
+	}
 	if in.Deploy == nil {
 		return
 	}

@@ -21,7 +21,7 @@ var serviceKeys = []key{
 	yes("services.*.depends_on.*", kindMap, ""),
 	yes("services.*.depends_on.*.condition", kindEnum("service_started", "service_healthy", "service_completed_successfully"), "`service_healthy` waits for the probes; every service has one."),
 	yes("services.*.depends_on.*.required", kindBool, ""),
-	other("services.*.depends_on.*.restart", kindFalse, "`false` only: a service isn't restarted because another one was; its address doesn't change."),
+	other("services.*.depends_on.*.restart", kindBool, "No effect: a service isn't restarted because another one was replaced; that one's address doesn't change. A note says so."),
 
 	yes("services.*.healthcheck", kindMap, "Decides when a replica is ready and when it leaves the rules. Without a test, the image's HEALTHCHECK, with the times that are said here. Without that too and without x-dunnage.probe: a TCP check on the first published, else the first exposed TCP port, which may take a minute to open, else \"has run for 2 s\"."),
 	yes("services.*.healthcheck.test", kindTextOrList, "A text runs in `/bin/sh -c`; a list starts with CMD, CMD-SHELL or NONE."),

@@ -89,7 +89,6 @@ var (
 	kindCommand       = kind{shape: shapeText | shapeList | shapeNull, check: checkShellWords}
 	kindScalar        = kind{shape: scalar | shapeNull}
 	kindBool          = kind{shape: shapeBool | shapeText, check: checkBool, what: "true or false"}
-	kindFalse         = kind{shape: shapeBool | shapeText, check: checkFalse, what: "true or false"}
 	kindCount         = kind{shape: textOrInt, check: checkCount, what: "a whole number"}
 	kindSize          = kind{shape: textOrInt, check: checkSize, what: "a size, such as 64m"}
 	kindMode          = kind{shape: textOrInt, check: checkMode, what: "a file mode, such as 0700"}

@@ -45,16 +45,6 @@ func checkBool(v string) error {
 	return nil
 }
 
-func checkFalse(v string) error {
-	if err := checkBool(v); err != nil {
-		return err
-	}
-	if bools[strings.ToLower(v)] {
-		return refuse("Remove the key", "a service isn't restarted because another one was: its address doesn't change")
-	}
-	return nil
-}
-
 // kindAlways is a key that may say only what holds anyway.
 func kindAlways(what string) kind {
 	return kind{shape: kindBool.shape, what: kindBool.what, check: func(v string) error {
