@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"dunnage/orchestrator/plan"
 	"dunnage/spec"
@@ -36,7 +37,7 @@ func member(r spec.Release, service string, edits ...func(*plan.Replica)) plan.R
 		Exists:     true, Attached: true, Recorded: true, Phase: spec.PhaseRunning, Pid: 1, StartedAt: noon.Add(-1), Health: spec.HealthHealthy,
 		Names: plan.Fingerprint(nil),
 	}
-	out.Record = spec.ReplicaRecord{ReplicaKey: out.ReplicaKey, Running: true, Network: s.Container.Network, Joins: r.Joined(s, 1)}
+	out.Record = spec.ReplicaRecord{ReplicaKey: out.ReplicaKey, Running: true, Restart: spec.RestartPolicy{Mode: spec.RestartAlways}, Network: s.Container.Network, Joins: r.Joined(s, 1)}
 	for _, e := range edits {
 		e(&out)
 	}
@@ -57,15 +58,16 @@ func TestJoined(t *testing.T) {
 		replicas []plan.Replica
 		want     string
 	}{
-		"nothing to do":                       {[]plan.Replica{member(after, "vpn"), member(after, "app")}, ""},
-		"it waits for the network":            {[]plan.Replica{member(before, "vpn", named), member(before, "app"), member(after, "vpn", created)}, "Start vpn2"},
-		"it is made when the network is":      {[]plan.Replica{member(before, "vpn", named), member(before, "app"), member(after, "vpn", starting)}, "Create app2"},
-		"the old one goes first":              {[]plan.Replica{member(before, "vpn", named), member(before, "app"), member(after, "vpn", named), member(after, "app", created)}, "Stop app1"},
-		"then the new one starts":             {[]plan.Replica{member(after, "vpn", named), member(after, "app", created), member(before, "app", stopped)}, "Remove app1, Start app2"},
-		"a network stays while it is shared":  {[]plan.Replica{member(before, "vpn", stopped), member(before, "app"), member(after, "vpn", named), member(after, "app", created)}, "Stop app1"},
-		"also by one that has stopped":        {[]plan.Replica{member(before, "vpn", stopped), member(before, "app", stopped), member(after, "vpn", named), member(after, "app")}, "Remove app1"},
-		"and goes with the last who shares":   {[]plan.Replica{member(before, "vpn", stopped), member(after, "vpn", named), member(after, "app")}, "Remove vpn1"},
-		"its owner is mended, not who shares": {[]plan.Replica{member(after, "vpn", named, detached), member(after, "app", detached)}, "Create vpn2"},
+		"nothing to do":                        {[]plan.Replica{member(after, "vpn"), member(after, "app")}, ""},
+		"it waits for the network":             {[]plan.Replica{member(before, "vpn", named), member(before, "app"), member(after, "vpn", created)}, "Start vpn2"},
+		"it is made when the network is":       {[]plan.Replica{member(before, "vpn", named), member(before, "app"), member(after, "vpn", starting)}, "Create app2"},
+		"the old one goes first":               {[]plan.Replica{member(before, "vpn", named), member(before, "app"), member(after, "vpn", named), member(after, "app", created)}, "Stop app1"},
+		"then the new one starts":              {[]plan.Replica{member(after, "vpn", named), member(after, "app", created), member(before, "app", stopped)}, "Remove app1, Start app2"},
+		"a network stays while it is shared":   {[]plan.Replica{member(before, "vpn", stopped), member(before, "app"), member(after, "vpn", named), member(after, "app", created)}, "Stop app1"},
+		"also by one that has stopped":         {[]plan.Replica{member(before, "vpn", stopped), member(before, "app", stopped), member(after, "vpn", named), member(after, "app")}, "Remove app1"},
+		"and goes with the last who shares":    {[]plan.Replica{member(before, "vpn", stopped), member(after, "vpn", named), member(after, "app")}, "Remove vpn1"},
+		"nor does one start without a network": {[]plan.Replica{member(before, "app", crashed, detached), member(after, "vpn", created)}, "Start vpn2"},
+		"its owner is mended, not who shares":  {[]plan.Replica{member(after, "vpn", named, detached), member(after, "app", detached)}, "Create vpn2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := plan.Desired{Projects: []plan.Project{{Record: spec.ProjectRecord{Name: "p", Desired: 2, Good: 1}, Release: after, Good: &before}}}
@@ -89,6 +91,23 @@ func TestJoined(t *testing.T) {
 				t.Errorf("actions %q, want %q", text, tc.want)
 			}
 		})
+	}
+}
+
+// TestProgressWithoutNetworks: of a service that no rule names, a replica that
+// starts again and again is no progress.
+func TestProgressWithoutNetworks(t *testing.T) {
+	before, after := pair(1, "vpn1", "app1"), pair(2, "vpn1", "app2")
+	for _, r := range []*spec.Release{&before, &after} {
+		r.Project.Services = []spec.Service{{Name: "app", Replicas: 1, Container: spec.Container{Network: spec.NetworkHost}}}
+	}
+	d := plan.Desired{Projects: []plan.Project{{Record: spec.ProjectRecord{Name: "p", Desired: 2, Good: 1, Since: noon.Add(-time.Hour)}, Release: after, Good: &before}}}
+	for health, want := range map[spec.Health]string{spec.HealthStarting: "app: no progress for 10m0s: 0 of 1 ready", spec.HealthHealthy: ""} {
+		r := member(after, "app", func(r *plan.Replica) { r.Health = health })
+		o := plan.Observed{Now: noon, Replicas: []plan.Replica{r}, RulesEqual: true}
+		if got := plan.Make(d, o).Rollout[0].Failed; got != want {
+			t.Errorf("%s: failed is %q, want %q", health, got, want)
+		}
 	}
 }
 

@@ -231,6 +231,9 @@ func (b *builder) start(v *view, r Replica, waiting bool) {
 }
 
 func (b *builder) tryStart(r Replica, due time.Time) {
+	if !r.Attached {
+		return // an old one, since the host booted: who it joins isn't wanted any more
+	}
 	if b.now.Before(due) {
 		b.wakeAt(due)
 		return

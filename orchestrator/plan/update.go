@@ -152,12 +152,12 @@ func (v *view) trialWaits(since, now time.Time) string {
 }
 
 // since is when the last of the replicas was first seen to take connections,
-// which of a service without networks means to run; zero while none does.
+// which of a service without networks means to run well; zero while none does.
 func (v *view) since(rs []Replica) time.Time {
 	var last time.Time
 	for _, r := range rs {
 		at := r.RoutedSince
-		if len(v.Container.Networks) == 0 {
+		if len(v.Container.Networks) == 0 && r.Usable() {
 			at = r.StartedAt
 		}
 		if at.After(last) {
