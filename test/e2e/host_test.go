@@ -312,8 +312,13 @@ func (h *host) leftovers(owners []spec.ReplicaStatus) []string {
 			n++
 		}
 	}
-	if n != len(owners) {
-		out = append(out, fmt.Sprintf("%d links for %d replicas", n, len(owners)))
+	for _, r := range owners {
+		if len(r.Addresses) > 0 {
+			n--
+		}
+	}
+	if n != 0 {
+		out = append(out, fmt.Sprintf("%+d links for %d replicas", n, len(owners)))
 	}
 	for _, kind := range []string{"containers", "snapshots"} {
 		list, err := h.ctr(kind, "ls", "-q")
