@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"dunnage/internal/testenv"
 	"dunnage/netns/rules"
@@ -72,9 +74,56 @@ func TestAttach(t *testing.T) {
 		if all, _, err := w.net.Attached(w.ctx); err != nil || len(all) != 0 {
 			t.Errorf("attached after Detach: %v (%v)", all, err)
 		}
-		if links := testenv.Run(t, "ip", "link"); strings.Contains(links, rules.LinkPrefix) {
-			t.Errorf("links after Detach:\n%s", links)
+	})
+}
+
+// TestDetach: the kernel takes the link away with the namespace. One that is
+// still held is nobody's and isn't used again.
+func TestDetach(t *testing.T) {
+	testenv.Host(t, func() {
+		w := newWorld(t, Auto)
+		awaitNoLink := func() {
+			t.Helper()
+			for until := time.Now().Add(10 * time.Second); strings.Contains(testenv.Run(t, "ip", "link"), rules.LinkPrefix); time.Sleep(time.Millisecond) {
+				if time.Now().After(until) {
+					t.Fatalf("links after Detach:\n%s", testenv.Run(t, "ip", "link"))
+				}
+			}
 		}
+		e := spec.Endpoint{Replica: "app", Hostname: "app", Addresses: []spec.EndpointAddress{member(network(1, false), 10)}}
+		if err := errors.Join(w.net.Attach(w.ctx, e), w.net.Detach(w.ctx, e.Replica)); err != nil {
+			t.Fatal(err)
+		}
+		awaitNoLink()
+
+		if err := w.net.Attach(w.ctx, e); err != nil {
+			t.Fatal(err)
+		}
+		held, err := os.Open(w.net.Namespace(e.Replica))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.net.Detach(w.ctx, e.Replica); err != nil {
+			t.Fatal(err)
+		}
+		if some, _, err := w.net.Attached(w.ctx); err != nil || len(some) > 0 {
+			t.Errorf("attached after Detach: %v (%v)", some, err)
+		}
+		again := w.start(e.Replica, e.Addresses...)
+		// Long enough for a second SYN: see disownLink.
+		c, err := w.Host.Dial("tcp", netip.AddrPortFrom(addr4(1, 10), 80).String(), 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		before, err := held.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now, err := os.Stat(w.net.Namespace(again.id)); err != nil || os.SameFile(before, now) {
+			t.Errorf("attached again to the namespace that somebody else holds (%v)", err)
+		}
+		held.Close()
 	})
 }
 

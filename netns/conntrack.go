@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -48,27 +49,83 @@ func (f flow) live() bool {
 	}
 }
 
+// flows lists the entries of a protocol (0 = all) in the pools' families. Both
+// are in one table, which takes one walk; but to filter it the kernel wants to
+// be told a family.
+func (n *Network) flows(ctx context.Context, proto uint8) ([]entry, error) {
+	families := []uint8{unix.AF_INET, unix.AF_INET6}
+	switch {
+	case !n.cfg.Pool6.IsValid():
+		families = families[:1]
+	case proto == 0:
+		families = []uint8{unix.AF_UNSPEC}
+	}
+	var all []entry
+	for _, f := range families {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		found, err := dumpFlows(f, proto)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
 // deleteFlows deletes the entries of a protocol (0 = all) for which match
 // holds, in both families.
 func (n *Network) deleteFlows(ctx context.Context, proto uint8, match func(flow) bool) error {
-	for _, pool := range n.pools() {
-		if err := ctx.Err(); err != nil {
-			return err
+	all, err := n.flows(ctx, proto)
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		if !match(e.flow) {
+			continue
 		}
-		all, err := dumpFlows(family(pool), proto)
-		if err != nil {
+		if err := deleteFlow(e); err != nil {
 			return err
-		}
-		for _, e := range all {
-			if !match(e.flow) {
-				continue
-			}
-			if err := deleteFlow(family(pool), e); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
+}
+
+// forgetting collects addresses whose connections are to be forgotten. To walk
+// conntrack's table takes 20 ms of a CPU however little is in it, so those who
+// ask while a walk is under way share the next one.
+type forgetting struct {
+	walk sync.Mutex // one walk at a time
+	mu   sync.Mutex
+	next *forgotten
+}
+
+// forgotten is one walk, under way or over.
+type forgotten struct {
+	addrs map[netip.Addr]bool
+	done  bool
+	err   error
+}
+
+// join adds to the walk that comes next.
+func (f *forgetting) join(addrs []netip.Addr) *forgotten {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.next == nil {
+		f.next = &forgotten{addrs: map[netip.Addr]bool{}}
+	}
+	for _, a := range addrs {
+		f.next.addrs[a] = true
+	}
+	return f.next
+}
+
+// begin closes the walk that comes next to more addresses.
+func (f *forgetting) begin() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.next = nil
 }
 
 // forgetConnections deletes every entry with one of the addresses in it.
@@ -76,13 +133,17 @@ func (n *Network) forgetConnections(ctx context.Context, addrs []netip.Addr) err
 	if len(addrs) == 0 {
 		return nil
 	}
-	gone := map[netip.Addr]bool{}
-	for _, a := range addrs {
-		gone[a] = true
+	w := n.forgetting.join(addrs)
+	n.forgetting.walk.Lock()
+	defer n.forgetting.walk.Unlock()
+	if !w.done { // the first of those who share it walks
+		n.forgetting.begin()
+		w.err = n.deleteFlows(ctx, 0, func(f flow) bool {
+			return w.addrs[f.src] || w.addrs[f.dst] || w.addrs[f.answers] || w.addrs[f.answersTo]
+		})
+		w.done = true
 	}
-	return n.deleteFlows(ctx, 0, func(f flow) bool {
-		return gone[f.src] || gone[f.dst] || gone[f.answers] || gone[f.answersTo]
-	})
+	return w.err
 }
 
 // Connections counts the live flows that each address answers. Only addresses
@@ -92,19 +153,14 @@ func (n *Network) Connections(ctx context.Context, addrs []netip.Addr) (map[neti
 	for _, a := range addrs {
 		asked[a] = true
 	}
+	all, err := n.flows(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
 	count := map[netip.Addr]int{}
-	for _, pool := range n.pools() {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		all, err := dumpFlows(family(pool), 0)
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range all {
-			if asked[e.answers] && e.live() {
-				count[e.answers]++
-			}
+	for _, e := range all {
+		if asked[e.answers] && e.live() {
+			count[e.answers]++
 		}
 	}
 	return count, nil

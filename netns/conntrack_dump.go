@@ -33,8 +33,9 @@ type entry struct {
 	message []byte
 }
 
-// dumpFlows lists the entries of a family; proto 0 = every protocol.
-func dumpFlows(family int, proto uint8) ([]entry, error) {
+// dumpFlows lists the entries of a family; proto 0 = every protocol, and only
+// then may the family be AF_UNSPEC = both.
+func dumpFlows(family, proto uint8) ([]entry, error) {
 	req := conntrackRequest(family, nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP)
 	if proto != 0 {
 		orig := nl.NewRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_ORIG, nil)
@@ -58,7 +59,8 @@ func dumpFlows(family int, proto uint8) ([]entry, error) {
 }
 
 // deleteFlow deletes one entry; one that is gone already is success.
-func deleteFlow(family int, e entry) error {
+func deleteFlow(e entry) error {
+	family := e.message[0] // of nfgenmsg
 	req := conntrackRequest(family, nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
 	req.AddRawData(e.message[nl.SizeofNfgenmsg:])
 	if _, err := req.Execute(unix.NETLINK_NETFILTER, 0); err != nil && !errors.Is(err, unix.ENOENT) {
@@ -67,9 +69,9 @@ func deleteFlow(family int, e entry) error {
 	return nil
 }
 
-func conntrackRequest(family, operation, flags int) *nl.NetlinkRequest {
+func conntrackRequest(family uint8, operation, flags int) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(int(netlink.ConntrackTable)<<8|operation, flags)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(family), Version: nl.NFNETLINK_V0})
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0})
 	return req
 }
 

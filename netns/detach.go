@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Detach removes the replica's link, namespace, conntrack entries and files;
@@ -32,7 +33,7 @@ func (n *Network) detach(ctx context.Context, replica string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := n.removeLink(replica); err != nil {
+	if err := disownLink(replica); err != nil {
 		return err
 	}
 	if err := n.removeNamespace(replica); err != nil {
@@ -47,14 +48,24 @@ func (n *Network) detach(ctx context.Context, replica string) error {
 	return nil
 }
 
-func (n *Network) removeLink(replica string) error {
+// disownLink takes its owner's name off the replica's link. The kernel deletes
+// it with the namespace at the other end, those of many replicas at once. To
+// delete it ourselves takes 30 ms under a lock of the whole kernel, and, like
+// setting it down, may delay the next link's first packet by a second.
+func disownLink(replica string) error {
 	l, err := netlink.LinkByName(hostLink(replica))
+	if err == nil && l.Attrs().NetNsID < 0 { // no namespace at the other end
+		return deleteLink(netlink.LinkDel, l)
+	}
+	if err == nil {
+		err = netlink.LinkSetAlias(l, "")
+	}
 	var notFound netlink.LinkNotFoundError
-	if errors.As(err, &notFound) {
+	if errors.As(err, &notFound) || errors.Is(err, unix.ENODEV) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("find link: %w", err)
+		return fmt.Errorf("disown link of %s: %w", replica, err)
 	}
-	return deleteLink(netlink.LinkDel, l)
+	return nil
 }

@@ -92,7 +92,8 @@ func linkedNamespace(replica string) (*os.File, error) {
 		return nil, fmt.Errorf("find link: %w", err)
 	}
 	id := host.Attrs().NetNsID
-	if id < 0 { // both ends are here: nobody's namespace
+	// Both ends here is nobody's namespace; a link without its owner's name is on its way out.
+	if id < 0 || host.Attrs().Alias != replica {
 		return nil, nil
 	}
 	all, err := filepath.Glob("/proc/[0-9]*/ns/net")

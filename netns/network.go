@@ -43,6 +43,8 @@ type Network struct {
 	tables   tables
 	replicas keyedMutex
 
+	forgetting forgetting
+
 	host  sync.Mutex // one at a time sets up the host: replicas attach side by side
 	mu    sync.Mutex // one Apply or Remove at a time: they read, compare and write
 	swept bool       // UDP entries have been compared with the rules since the start
