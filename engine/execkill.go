@@ -42,7 +42,7 @@ func (e *Engine) killExec(ctx context.Context, replica, mark string, root int) {
 
 // killMember is best effort: what still lives is found by the next look.
 func (e *Engine) killMember(replica string, pid int) {
-	_ = e.signalUnowned(replica, pid, unix.SIGKILL)
+	_ = e.signalDirectly(replica, pid, unix.SIGKILL)
 }
 
 // reapLimit is what parents get to reap their killed children.

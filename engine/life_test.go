@@ -202,6 +202,42 @@ func TestContainerdStopped(t *testing.T) {
 	t.Log(err)
 }
 
+// TestSignalWithoutContainerd: a signal needs neither containerd nor runc, but
+// for a process that left its group.
+func TestSignalWithoutContainerd(t *testing.T) {
+	b := newBench(t)
+	image := b.app()
+	near, far := request(image, 1, "serve", "8080"), request(image, 2, "serve", "8080")
+	for _, r := range []spec.CreateRequest{near, far} {
+		b.run(r)
+		b.awaitReady(r)
+	}
+	b.daemon.Signal(syscall.SIGSTOP)
+	err := b.Signal(b.ctx, near.ID, "SIGTERM")
+	b.daemon.Signal(syscall.SIGCONT)
+	if err != nil {
+		t.Error(err)
+	}
+	away := filepath.Join(b.cgroup.procs, far.ID, "away")
+	if err := os.Mkdir(away, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(away, "cgroup.procs"), []byte(strconv.Itoa(b.instance(far.ID).Pid)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Signal(b.ctx, far.ID, "SIGTERM"); err != nil {
+		t.Error(err)
+	}
+	for _, r := range []spec.CreateRequest{near, far} {
+		if i := b.awaitPhase(r.ID, spec.PhaseExited); i.ExitCode != 0 {
+			t.Errorf("%+v", i)
+		}
+	}
+	if err := os.Remove(away); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestHalfMade: what a crash in Create or Remove leaves is no obstacle.
 func TestHalfMade(t *testing.T) {
 	b := newBench(t)
