@@ -357,6 +357,25 @@ func TestStubbornIsRemoved(t *testing.T) {
 	}
 }
 
+// TestRemoveAtExit: a removal that meets the exit is a removal.
+func TestRemoveAtExit(t *testing.T) {
+	b := newBench(t)
+	image := b.app()
+	for n := range 8 {
+		r := request(image, n+1, "exit", "0", strconv.Itoa(n*5)+"ms")
+		b.run(r)
+		if err := b.Remove(b.ctx, r.ID); err != nil {
+			t.Error(err)
+		}
+	}
+	if list, err := b.Instances(b.ctx); err != nil || len(list) != 0 {
+		t.Errorf("left: %v %v", list, err)
+	}
+	if shims := b.daemon.Shims(); len(shims) != 0 {
+		t.Errorf("shims %v", shims)
+	}
+}
+
 func (b *bench) logSize(r spec.CreateRequest) int64 {
 	b.t.Helper()
 	info, err := os.Stat(b.LogPath(r.ReplicaKey))
