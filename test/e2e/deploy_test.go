@@ -40,6 +40,10 @@ func TestDeployRedeployRollback(t *testing.T) {
 	if after := h.ready(3); pids(after) != pids(before) {
 		t.Errorf("an unchanged deploy changed processes: %s, then %s", pids(before), pids(after))
 	}
+	h.mustDeploy(hello("v1", 3, ""), "--force")
+	if after := h.ready(3); pids(after) == pids(before) {
+		t.Errorf("a forced deploy changed no process: %s", pids(after))
+	}
 	rep := h.underLoad(8080, func() {
 		h.mustDeploy(hello("v2", 3, ""))
 		h.answers(8080, "version v2")
@@ -63,6 +67,44 @@ func pids(rs []spec.ReplicaStatus) string {
 		fmt.Fprintf(&b, "%s=%d ", r.Replica, r.Pid)
 	}
 	return b.String()
+}
+
+// What is in flight at a redeploy may finish in the time to drain; then it is
+// cut, and doesn't keep the old release.
+func TestDrainEnds(t *testing.T) {
+	h := newHost(t)
+	manifest := func(version string) string {
+		return strings.Replace(hello(version, 1, ""), "stop_grace_period: 20s", "stop_grace_period: 1s", 1)
+	}
+	h.mustDeploy(manifest("v1"))
+	ask := func(query string) chan error {
+		done := make(chan error, 1)
+		argv := h.lab.OnClient("curl", "-sS", "-o", "/dev/null", "http://"+h.lab.Host.String()+":8080/download?"+query)
+		go func() { done <- exec.CommandContext(t.Context(), argv[0], argv[1:]...).Run() }()
+		return done
+	}
+	long := ask("bytes=360000000&rate=100000") // an hour
+	h.eventually(30*time.Second, "it is under way", func() error {
+		out, err := lab.Output(t.Context(), h.lab.OnClient("ss", "-Htn", "state", "established", "dport = :8080")...)
+		if err == nil && strings.Count(out, "\n") < 1 {
+			err = errors.New("no connection")
+		}
+		return err
+	})
+	short := ask("bytes=100000&rate=200000")
+	h.mustDeploy(manifest("v2"))
+	if err := <-short; err != nil {
+		t.Errorf("the short one: %v", err)
+	}
+	select {
+	case err := <-long:
+		if err == nil {
+			t.Error("the long one wasn't cut")
+		}
+	case <-time.After(time.Minute):
+		t.Error("the long one goes on")
+	}
+	h.clean(h.ready(1))
 }
 
 // What doesn't shape a container is changed without a restart.

@@ -94,7 +94,7 @@ func TestAgentRestartAdopts(t *testing.T) {
 	h.mustDeploy(hello("v1", 3, ""))
 	before := h.ready(3)
 	h.underLoad(8080, func() {
-		for range 5 {
+		for range 10 {
 			killAgent(h)
 			h.start()
 			if after := h.ready(3); pids(after) != pids(before) {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -74,11 +75,15 @@ func TestRestartPolicies(t *testing.T) {
 	h.check(before, "thrice", 4, 2)
 
 	killAgent(h)
+	h.killPid(before["lives"].Pid) // while nobody looks
 	h.start()
 	after := h.become(states)
 	h.check(after, "once", 3, 0)
 	h.check(after, "thrice", 4, 2)
-	for _, service := range []string{"lives-once", "lives", "after"} {
+	if r := after["lives"]; r.Pid == before["lives"].Pid || r.Restarts != 1 {
+		t.Errorf("lives: %+v", r)
+	}
+	for _, service := range []string{"lives-once", "after"} {
 		if after[service].Pid != before[service].Pid || after[service].Restarts != 0 {
 			t.Errorf("%s: %+v, before %+v", service, after[service], before[service])
 		}
@@ -101,6 +106,57 @@ func TestRestartPolicies(t *testing.T) {
 	h.must("start", "-p", "app", "stopped")
 	states["stopped"] = spec.StateReady
 	h.become(states)
+}
+
+// A stop sends the service's own signal and kills what doesn't obey in its
+// time, also while a health check runs; the exit code tells which it was.
+func TestStopSignals(t *testing.T) {
+	h := newHost(t)
+	h.loadApp()
+	h.mustDeploy(`name: app
+x-app: &app {image: "example.org/app:v1", stop_grace_period: 1s}
+services:
+  plain:    {<<: *app, command: [sleep, 1h]}
+  own:      {<<: *app, command: [sleep, 1h], stop_signal: SIGUSR1}
+  stubborn: {<<: *app, command: [stubborn], healthcheck: {disable: true}}
+  checked:
+    <<: *app
+    command: [sleep, 1h]
+    healthcheck: {test: [CMD, /testapp, sleep, 1h], timeout: 1h, start_period: 1h}
+    x-dunnage: {progress_deadline: 1s}
+`, "-d")
+	h.eventually(time.Minute, "all run", func() error {
+		for _, service := range []string{"plain", "own", "stubborn", "checked"} {
+			if h.byService()[service].Pid == 0 {
+				return fmt.Errorf("%s doesn't", service)
+			}
+		}
+		return nil
+	})
+	h.awaitLog("plain", "own", "stubborn", "checked")
+	h.must("stop", "-p", "app")
+	all := h.byService()
+	for service, code := range map[string]int{"plain": 143, "own": 138, "stubborn": 137, "checked": 143} {
+		h.check(all, service, code, 0)
+		if all[service].State != spec.StateStopped {
+			t.Errorf("%s is %s", service, all[service].State)
+		}
+	}
+	h.must("down", "-p", "app")
+	h.clean(nil)
+}
+
+// awaitLog waits until each service has said that it hears signals.
+func (h *host) awaitLog(services ...string) {
+	h.t.Helper()
+	for _, service := range services {
+		h.eventually(time.Minute, service+" is ready", func() error {
+			if !strings.Contains(h.must("logs", "-p", "app", service), "ready") {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+	}
 }
 
 // check looks at exit code and number of restarts.
