@@ -53,7 +53,7 @@ var containerKeys = []key{
 	yes("services.*.volumes", kindList, ""),
 	other("services.*.volumes.[]", kindVolumeItem, "Short form `[SOURCE:]TARGET[:OPTION,...]` with ro, rw, nocopy and the propagation modes. z and Z are accepted, but nothing is relabelled for SELinux; cached, delegated and consistent have no effect on Linux. A missing bind source is made as a directory in the short form, as in Compose."),
 	yes("services.*.volumes.[].type", kindEnum("bind", "volume", "tmpfs"), "`bind`, `volume`, `tmpfs`."),
-	yes("services.*.volumes.[].source", kindText, "Relative to the project's directory; ~ is the caller's home."),
+	yes("services.*.volumes.[].source", kindPath, "Relative to the project's directory; ~ is the caller's home."),
 	yes("services.*.volumes.[].target", kindAbsolute, ""),
 	yes("services.*.volumes.[].read_only", kindBool, ""),
 	other("services.*.volumes.[].consistency", kindEnum("cached", "delegated", "consistent"), "No effect on Linux."),

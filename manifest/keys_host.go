@@ -81,7 +81,7 @@ var configKeys = []key{
 var secretKeys = []key{
 	yes("secrets", kindMap, ""),
 	yes("secrets.*", kindMap, "With file."),
-	yes("secrets.*.file", kindText, "On the agent's host. Bind-mounted, as in Compose: it is neither read by the caller nor kept in the release, and new content is a change that dunnage doesn't see."),
+	yes("secrets.*.file", kindPath, "On the agent's host. Bind-mounted, as in Compose: it is neither read by the caller nor kept in the release, and new content is a change that dunnage doesn't see."),
 	no("secrets.*.environment", "this version keeps no secrets, and the value would stand in the release", "Write it to a file that only root can read, and use file"),
 	no("secrets.*.external", "this version keeps no secrets", "Use file"),
 	other("secrets.*.name", kindText, "No effect: a secret is a file."),

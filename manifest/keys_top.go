@@ -45,7 +45,7 @@ var volumeKeys = []key{
 	yes("volumes.*.driver", kindEnum("local", "default"), "`local` only."),
 	yes("volumes.*.external.name", kindIdentifier("volume name"), "The old way to write external and name."),
 	other("volumes.*.driver_opts", kindMap, "`type: none`, `o: bind`, `device: DIRECTORY` is a bind mount of that directory, which must exist; nothing of the image is copied into it. Other file systems are refused."),
-	yes("volumes.*.driver_opts.*", kindScalar, "`o` may also have ro, rw and a propagation mode."),
+	yes("volumes.*.driver_opts.*", kindOption, "`o` may also have ro, rw and a propagation mode."),
 	other("volumes.*.labels", kindTextListOrMap, "Carried in the file only; a note says so."),
 	yes("volumes.*.labels.[]", kindLabelItem, ""),
 	yes("volumes.*.labels.*", kindScalar, ""),

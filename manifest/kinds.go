@@ -124,6 +124,8 @@ var (
 	kindPullPolicy    = kind{shape: shapeText, check: checkPullPolicy}
 	kindPlatform      = kind{shape: shapeText, check: checkPlatform}
 	kindLink          = kind{shape: shapeText, check: checkLink}
+	kindPath          = kind{shape: shapeText, check: checkFilled}
+	kindOption        = kind{shape: scalar, check: checkFilled}
 	kindURLPath       = kind{shape: shapeText, check: checkURLPath}
 )
 

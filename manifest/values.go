@@ -45,6 +45,15 @@ func checkBool(v string) error {
 	return nil
 }
 
+// checkFilled refuses an empty value, often of a variable that isn't set: as a
+// path it would be the project's directory.
+func checkFilled(v string) error {
+	if v == "" {
+		return refuse("Write a value, or set the variable", "the value is empty")
+	}
+	return nil
+}
+
 // kindAlways is a key that may say only what holds anyway.
 func kindAlways(what string) kind {
 	return kind{shape: kindBool.shape, what: kindBool.what, check: func(v string) error {
