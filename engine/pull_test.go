@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -280,6 +282,44 @@ func (r *testRegistry) pushIndex(t *testing.T, ref string) string {
 		t.Fatal(err)
 	}
 	return r.host + "/" + ref
+}
+
+// TestPullsShareALayer: a pull that waits for what another one downloads isn't
+// taken for one whose registry is silent.
+func TestPullsShareALayer(t *testing.T) {
+	b := newBench(t)
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.cfg.PullIdle = 2 * time.Second
+	b.connect()
+	reg := newRegistry(t)
+	img := testenv.AppImage(t, "1")
+	refs := []string{reg.push(t, "one:1", img), reg.push(t, "two:1", img)}
+	reg.behave(func(w http.ResponseWriter, r *http.Request) bool {
+		if !isBlob(r) {
+			return false
+		}
+		whole := httptest.NewRecorder()
+		reg.backend.ServeHTTP(whole, r)
+		body := whole.Body.Bytes()
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		for part := range slices.Chunk(body, len(body)/50+1) { // takes longer than silence may
+			_, _ = w.Write(part) // the client may have gone
+			w.(http.Flusher).Flush()
+			time.Sleep(100 * time.Millisecond)
+		}
+		return true
+	})
+	var wg sync.WaitGroup
+	for _, ref := range refs {
+		wg.Go(func() {
+			if _, err := b.Pull(b.ctx, ref, nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // TestPullBreaks: a registry that drops connections in mid-layer is survived.
