@@ -53,7 +53,7 @@ func (c *converter) image(name string, in types.ServiceConfig, command string) (
 		if in.PullPolicy == "" {
 			pull = spec.PullNever
 		}
-	case !c.report.below(path+".image") && !c.report.below(path+".build") && !c.report.below(path+".extends"):
+	case !slices.ContainsFunc([]string{".image", ".build", ".extends", ".provider"}, func(key string) bool { return c.report.below(path + key) }):
 		c.failAt(refuse("Add image:", "the service has no image"), "services", name)
 	}
 	if in.PullPolicy == types.PullPolicyBuild && !built {
