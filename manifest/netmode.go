@@ -45,6 +45,20 @@ func (c *converter) networkMode(name string, in types.ServiceConfig, box *spec.C
 	case box.Network == spec.NetworkService && len(in.Ports) > 0:
 		c.failAt(refuse("Move it to service "+box.Joins, "the network belongs to another service, so its ports are published there"), "services", name, "ports")
 	}
+	if box.Network == spec.NetworkService {
+		c.checkResolution(name, in, box.Joins)
+	}
+}
+
+// checkResolution refuses what stands in files that belong to the network.
+func (c *converter) checkResolution(name string, in types.ServiceConfig, owner string) {
+	for key, n := range map[string]int{
+		"dns": len(in.DNS), "dns_search": len(in.DNSSearch), "dns_opt": len(in.DNSOpts), "extra_hosts": len(in.ExtraHosts),
+	} {
+		if n > 0 {
+			c.failAt(refuse("Move it to service "+owner, "the network belongs to another service, and its /etc/hosts and /etc/resolv.conf with it"), "services", name, key)
+		}
+	}
 }
 
 // defaultNetwork is what Docker's default bridge becomes.
