@@ -215,8 +215,12 @@ func (v *view) provenAt(r Replica) time.Time {
 	}
 }
 
-// mayRun reports whether the update has come to the wanted replica.
-func (v *view) mayRun(k spec.ReplicaKey) bool { return k.Number <= v.update.open || v.update.through() }
+// mayRun reports whether the update has come to the wanted replica. A spare
+// isn't part of it: without one, replicas that fell sick before the last old one
+// was gone would never be healed, and never take over.
+func (v *view) mayRun(k spec.ReplicaKey) bool {
+	return k.Number <= v.update.open || v.update.through() || k.Number > v.Replicas
+}
 
 // gone reports whether the old replica isn't needed any more.
 func (u update) gone(r Replica) bool { return r.Number <= u.out }
