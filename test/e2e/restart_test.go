@@ -135,7 +135,16 @@ services:
 	})
 	h.awaitLog("plain", "own", "stubborn", "checked")
 	h.must("stop", "-p", "app")
-	all := h.byService()
+	var all map[string]spec.ReplicaStatus
+	h.eventually(time.Minute, "the exits are recorded", func() error { // a look after the processes are gone
+		all = h.byService()
+		for service, r := range all {
+			if r.ExitCode == nil {
+				return fmt.Errorf("that of %s isn't", service)
+			}
+		}
+		return nil
+	})
 	for service, code := range map[string]int{"plain": 143, "own": 138, "stubborn": 137, "checked": 143} {
 		h.check(all, service, code, 0)
 		if all[service].State != spec.StateStopped {
