@@ -78,7 +78,11 @@ func (c *converter) networks() []spec.Network {
 		}
 		c.noteLabels("network "+name, len(n.Labels))
 		c.driverOptions(name, n.DriverOpts)
-		nets = append(nets, spec.Network{Name: name, Internal: n.Internal, IPv6: n.EnableIPv6 != nil && *n.EnableIPv6})
+		shared := ""
+		if bool(n.External) || n.Name != spec.NetworkID(c.name, name) {
+			shared = n.Name
+		}
+		nets = append(nets, spec.Network{Name: name, Shared: shared, Internal: n.Internal, IPv6: n.EnableIPv6 != nil && *n.EnableIPv6})
 	}
 	return nets
 }

@@ -22,7 +22,7 @@ func Encode(p spec.Project) ([]byte, error) {
 		out.Services = append(out.Services, pair[composeService]{s.Name, service})
 	}
 	for _, n := range p.Networks {
-		out.Networks = append(out.Networks, pair[composeNetwork]{n.Name, composeNetwork{n.Internal, n.IPv6}})
+		out.Networks = append(out.Networks, pair[composeNetwork]{n.Name, composeNetwork{n.Shared, n.Internal, n.IPv6}})
 	}
 	for _, v := range p.Volumes {
 		out.Volumes = append(out.Volumes, pair[composeVolume]{v.Name, composeVolume{v.ID, v.External}})
@@ -82,8 +82,9 @@ type composeFile struct {
 }
 
 type composeNetwork struct {
-	Internal   bool `yaml:"internal,omitempty"`
-	EnableIPv6 bool `yaml:"enable_ipv6,omitempty"`
+	Name       string `yaml:"name,omitempty"`
+	Internal   bool   `yaml:"internal,omitempty"`
+	EnableIPv6 bool   `yaml:"enable_ipv6,omitempty"`
 }
 
 type composeVolume struct {

@@ -51,12 +51,16 @@ func (a allocator) networks(p spec.ProjectRecord, manifest spec.Project) ([]spec
 		taken, taken6 = append(taken, n.Subnet), append(taken6, n.Subnet6)
 	}
 	for _, n := range manifest.Networks {
-		id := spec.NetworkID(p.Name, n.Name)
+		id := manifest.NetworkID(n.Name)
 		i := slices.IndexFunc(p.Networks, func(x spec.NetworkAddressing) bool { return x.ID == id })
 		if i >= 0 {
 			kept := p.Networks[i]
 			kept.Internal = n.Internal
 			out = append(out, kept)
+			continue
+		}
+		if shared, ok := a.shared(id); ok {
+			out = append(out, shared)
 			continue
 		}
 		fresh := spec.NetworkAddressing{ID: id, Internal: n.Internal}
@@ -73,6 +77,18 @@ func (a allocator) networks(p spec.ProjectRecord, manifest spec.Project) ([]spec
 		out = append(out, fresh)
 	}
 	return out, nil
+}
+
+// shared finds a network that another project has brought in.
+func (a allocator) shared(id string) (spec.NetworkAddressing, bool) {
+	for _, name := range a.state.projectNames() {
+		p, _ := a.state.project(name)
+		i := slices.IndexFunc(p.Networks, func(n spec.NetworkAddressing) bool { return n.ID == id })
+		if i >= 0 && !p.Down {
+			return p.Networks[i], true
+		}
+	}
+	return spec.NetworkAddressing{}, false
 }
 
 // subnets lists those that other projects have.
@@ -111,7 +127,7 @@ func (a allocator) leases(p spec.ProjectRecord, manifest spec.Project, now time.
 	}
 	for _, s := range manifest.Services {
 		for _, at := range s.Container.Networks {
-			id := spec.NetworkID(p.Name, at.Name)
+			id := manifest.NetworkID(at.Name)
 			if slices.ContainsFunc(out, func(l spec.ServiceLease) bool { return l.Service == s.Name && l.Network == id }) {
 				continue
 			}
@@ -126,11 +142,11 @@ func (a allocator) leases(p spec.ProjectRecord, manifest spec.Project, now time.
 }
 
 // endpoint returns fresh addresses for a replica of the service.
-func (a allocator) endpoint(p spec.ProjectRecord, s spec.Service, now time.Time) ([]spec.EndpointAddress, error) {
+func (a allocator) endpoint(p spec.ProjectRecord, manifest spec.Project, s spec.Service, now time.Time) ([]spec.EndpointAddress, error) {
 	taken := a.taken(now)
 	var out []spec.EndpointAddress
 	for _, at := range s.Container.Networks {
-		e, err := pick(p.Networks, spec.NetworkID(p.Name, at.Name), taken)
+		e, err := pick(p.Networks, manifest.NetworkID(at.Name), taken)
 		if err != nil {
 			return nil, err
 		}

@@ -135,11 +135,12 @@ func (l *Loop) create(ctx context.Context, a plan.Create) error {
 	if err != nil {
 		return err
 	}
-	p, ok := l.desiredProject(a.Key.Project)
+	desired := l.state.desired()
+	p, ok := desired.Project(a.Key.Project)
 	if !ok {
 		return nil // taken down meanwhile
 	}
-	e := plan.Endpoint(p, a.Service, rec)
+	e := plan.Endpoint(desired, p, a.Service, rec)
 	if e.Hostname == "" {
 		if e.Hostname, err = os.Hostname(); err != nil {
 			return fmt.Errorf("ask for the host's name: %w", err)
@@ -164,15 +165,6 @@ func (l *Loop) create(ctx context.Context, a plan.Create) error {
 	return errors.Join(attach, create)
 }
 
-func (l *Loop) desiredProject(name string) (plan.Project, bool) {
-	for _, p := range l.state.desired().Projects {
-		if p.Record.Name == name {
-			return p, true
-		}
-	}
-	return plan.Project{}, false
-}
-
 func (l *Loop) record(a plan.Create) (spec.ReplicaRecord, error) {
 	l.recording.Lock()
 	defer l.recording.Unlock()
@@ -183,7 +175,11 @@ func (l *Loop) record(a plan.Create) (spec.ReplicaRecord, error) {
 	if !ok {
 		return spec.ReplicaRecord{}, fmt.Errorf("project %s: %w", a.Key.Project, spec.ErrNotFound)
 	}
-	addrs, err := l.alloc.endpoint(p, a.Service, l.cfg.Clock.Now())
+	release, ok := l.state.release(a.Key.Project, a.Release)
+	if !ok {
+		return spec.ReplicaRecord{}, fmt.Errorf("release %d of project %s: %w", a.Release, a.Key.Project, spec.ErrNotFound)
+	}
+	addrs, err := l.alloc.endpoint(p, release.Project, a.Service, l.cfg.Clock.Now())
 	if err != nil {
 		return spec.ReplicaRecord{}, fmt.Errorf("allocate address: %w", err)
 	}

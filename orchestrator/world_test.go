@@ -268,6 +268,12 @@ func (s *scenario) manifest(name string) spec.Project {
 		if name == "b" {
 			svc.Ports[0].Published += 1000
 		}
+		if s.rng.IntN(4) == 0 && len(svc.Container.Networks) > 0 { // both projects may be in it
+			if len(p.Networks) == 1 {
+				p.Networks = append(p.Networks, spec.Network{Name: "proxy", Shared: "proxy"})
+			}
+			svc.Container.Networks = append(svc.Container.Networks, spec.Attachment{Name: "proxy"})
+		}
 		if i > 0 && s.rng.IntN(3) == 0 {
 			s.otherNetwork(&svc, p.Services[0])
 		}

@@ -35,12 +35,21 @@ func (p Project) Network(name string) (Network, bool) {
 // reach each other. Name is the manifest's key ("default").
 type Network struct {
 	Name     string `json:"name"`
+	Shared   string `json:"shared,omitempty"`   // host-wide name of a network that is shared with other projects; empty = the project's own
 	Internal bool   `json:"internal,omitempty"` // members can't reach, nor be reached from, outside the network
 	IPv6     bool   `json:"ipv6,omitempty"`     // names resolve to IPv6 too; addresses exist either way
 }
 
-// NetworkID is the host-wide name of a project's network: "<project>_<name>".
+// NetworkID is the host-wide name of a project's own network: "<project>_<name>".
 func NetworkID(project, network string) string { return project + "_" + network }
+
+// NetworkID is the host-wide name of the network that the manifest calls name.
+func (p Project) NetworkID(name string) string {
+	if n, ok := p.Network(name); ok && n.Shared != "" {
+		return n.Shared
+	}
+	return NetworkID(p.Name, name)
+}
 
 // Volume is a named volume. ID is its host-wide name: "<project>_<name>", or
 // what the manifest's `name:` says. An External volume must exist already.

@@ -42,7 +42,7 @@ func (p Project) Validate() error {
 	}
 	v.check(ports <= MaxPorts, "the project publishes %d ports, at most %d are possible", ports, MaxPorts)
 	for _, n := range p.Networks {
-		v.check(fileName.MatchString(n.Name), "network name %.80q", n.Name)
+		v.check(fileName.MatchString(n.Name) && (n.Shared == "" || fileName.MatchString(n.Shared)), "network name %.80q", n.Name+n.Shared)
 	}
 	for _, vol := range p.Volumes {
 		v.check(fileName.MatchString(vol.ID), "volume name %.80q", vol.ID)

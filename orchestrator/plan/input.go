@@ -14,6 +14,16 @@ type Desired struct {
 	Projects []Project
 }
 
+// Project returns the project called name.
+func (d Desired) Project(name string) (Project, bool) {
+	for _, p := range d.Projects {
+		if p.Record.Name == name {
+			return p, true
+		}
+	}
+	return Project{}, false
+}
+
 // Project is a project's desired release and, while it differs, the one to go
 // back to.
 type Project struct {

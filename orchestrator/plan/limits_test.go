@@ -22,7 +22,7 @@ func TestLimit(t *testing.T) {
 		}
 		project := plan.Project{Record: spec.ProjectRecord{Name: "p", Desired: 2, Good: 1, Since: noon}, Release: next, Good: &old}
 		for i := range replicas {
-			replicas[i].Names = plan.Fingerprint(plan.Endpoint(project, next.Project.Services[0], replicas[i].Record).Names)
+			replicas[i].Names = plan.Fingerprint(plan.Endpoint(plan.Desired{}, project, next.Project.Services[0], replicas[i].Record).Names)
 		}
 		d := plan.Desired{Projects: []plan.Project{project}}
 		o := plan.Observed{Now: noon, Replicas: replicas, RulesEqual: true}

@@ -11,10 +11,10 @@ import (
 // Endpoint is the network side of a replica: its addresses and what its hosts
 // file says of others. Names point to service addresses, which outlive every
 // redeploy, so a client's cache of them is never stale.
-func Endpoint(p Project, s spec.Service, r spec.ReplicaRecord) spec.Endpoint {
+func Endpoint(d Desired, p Project, s spec.Service, r spec.ReplicaRecord) spec.Endpoint {
 	return spec.Endpoint{
 		Replica: r.ID, Network: r.Network, Hostname: Hostname(p, s, r.Number), DomainName: s.Container.DomainName,
-		Addresses: r.Addresses, Hosts: s.Container.ExtraHosts, Names: names(p, s), DNS: s.Container.DNS,
+		Addresses: r.Addresses, Hosts: s.Container.ExtraHosts, Names: names(d, p, s), DNS: s.Container.DNS,
 	}
 }
 
@@ -37,16 +37,29 @@ func Hostname(p Project, s spec.Service, number int) string {
 }
 
 // names lists every service that shares a network with s, each under its
-// address in the first such network.
-func names(p Project, s spec.Service) []spec.NamedAddress {
+// address in the first such network. Those of the own project come first: where
+// another one has a service of the same name, the own is meant.
+func names(d Desired, p Project, s spec.Service) []spec.NamedAddress {
+	out := namesOf(p, p, s)
+	for _, other := range d.Projects {
+		if other.Record.Name != p.Record.Name {
+			out = append(out, namesOf(other, p, s)...)
+		}
+	}
+	return out
+}
+
+// namesOf lists those of one project.
+func namesOf(of, p Project, s spec.Service) []spec.NamedAddress {
 	var out []spec.NamedAddress
-	for _, other := range p.Release.Project.Services {
+	for _, other := range of.Release.Project.Services {
 		for _, a := range s.Container.Networks {
-			i := slices.IndexFunc(other.Container.Networks, func(o spec.Attachment) bool { return o.Name == a.Name })
+			id := p.Release.Project.NetworkID(a.Name)
+			i := slices.IndexFunc(other.Container.Networks, func(o spec.Attachment) bool { return of.Release.Project.NetworkID(o.Name) == id })
 			if i < 0 {
 				continue
 			}
-			lease, ok := leaseOf(p.Record, other.Name, spec.NetworkID(p.Record.Name, a.Name))
+			lease, ok := leaseOf(of.Record, other.Name, id)
 			if !ok {
 				continue
 			}

@@ -10,7 +10,7 @@ import (
 
 // Make decides what to do next.
 func Make(d Desired, o Observed) Plan {
-	b := &builder{now: o.Now, claimed: map[string]bool{}, joined: joined(o)}
+	b := &builder{desired: d, now: o.Now, claimed: map[string]bool{}, joined: joined(o)}
 	var all []*view
 	for i := range d.Projects {
 		p := &d.Projects[i]
@@ -59,6 +59,7 @@ func (b *builder) postpone(o Observed) bool {
 
 // builder collects a plan.
 type builder struct {
+	desired Desired
 	now     time.Time
 	claimed map[string]bool // replicas that some service wants or keeps
 	joined  map[string]bool // replicas whose network others share
@@ -311,7 +312,7 @@ func (b *builder) names(v *view, r Replica) {
 	if !r.Recorded || !r.Exists || !r.Attached || r.Record.Joins != "" {
 		return
 	}
-	e := Endpoint(*v.project, v.Service, r.Record)
+	e := Endpoint(b.desired, *v.project, v.Service, r.Record)
 	if Fingerprint(e.Names) != r.Names {
 		b.do(WriteNames{Key: r.ReplicaKey, Endpoint: e})
 	}

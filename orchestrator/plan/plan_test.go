@@ -97,7 +97,7 @@ func decide(s scene, replicas ...plan.Replica) (actions []string, backends []str
 	}
 	for i := range replicas { // names are up to date: tests of those set their own
 		r := &replicas[i]
-		r.Names = plan.Fingerprint(plan.Endpoint(project, service("new", s), r.Record).Names)
+		r.Names = plan.Fingerprint(plan.Endpoint(plan.Desired{}, project, service("new", s), r.Record).Names)
 	}
 	slices.SortFunc(replicas, func(a, b plan.Replica) int { return strings.Compare(a.ID, b.ID) })
 	d := plan.Desired{Projects: []plan.Project{project}}

@@ -28,7 +28,7 @@ func routes(d Desired, all []*view, now time.Time) spec.Routing {
 		backends := v.backends()
 		weights := v.weights(backends, now)
 		for _, a := range v.Container.Networks {
-			network := spec.NetworkID(v.project.Record.Name, a.Name)
+			network := v.project.Release.Project.NetworkID(a.Name)
 			if lease, ok := leaseOf(v.project.Record, v.Name, network); ok {
 				r.Services = append(r.Services, spec.ServiceRoute{
 					Project: v.project.Record.Name, Service: v.Name, Network: network,
@@ -45,6 +45,7 @@ func routes(d Desired, all []*view, now time.Time) spec.Routing {
 		}
 	}
 	slices.SortFunc(r.Networks, func(a, b spec.NetworkAddressing) int { return cmp.Compare(a.ID, b.ID) })
+	r.Networks = slices.CompactFunc(r.Networks, func(a, b spec.NetworkAddressing) bool { return a.ID == b.ID }) // shared ones
 	slices.SortFunc(r.Services, func(a, b spec.ServiceRoute) int {
 		return cmp.Or(cmp.Compare(a.Project, b.Project), cmp.Compare(a.Service, b.Service), cmp.Compare(a.Network, b.Network))
 	})
@@ -59,7 +60,7 @@ func routes(d Desired, all []*view, now time.Time) spec.Routing {
 func (v *view) outside() string {
 	for _, a := range v.Container.Networks {
 		if n, ok := v.project.Release.Project.Network(a.Name); ok && !n.Internal {
-			return spec.NetworkID(v.project.Record.Name, a.Name)
+			return v.project.Release.Project.NetworkID(a.Name)
 		}
 	}
 	return ""

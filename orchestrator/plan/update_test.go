@@ -42,7 +42,7 @@ func (r rollout) decide(replicas ...plan.Replica) (actions, backends string, ver
 	}
 	project := plan.Project{Record: record, Release: next, Good: &good}
 	for i := range replicas {
-		replicas[i].Names = plan.Fingerprint(plan.Endpoint(project, *svc, replicas[i].Record).Names)
+		replicas[i].Names = plan.Fingerprint(plan.Endpoint(plan.Desired{}, project, *svc, replicas[i].Record).Names)
 	}
 	slices.SortFunc(replicas, func(a, b plan.Replica) int { return strings.Compare(a.ID, b.ID) })
 	d := plan.Desired{Projects: []plan.Project{project}}
@@ -235,7 +235,7 @@ func TestUnhealthyReplica(t *testing.T) {
 			d := plan.Desired{Projects: []plan.Project{project}}
 			o := plan.Observed{Now: noon, Replicas: tc.replicas, RulesEqual: true}
 			for i := range o.Replicas {
-				o.Replicas[i].Names = plan.Fingerprint(plan.Endpoint(project, r.Project.Services[0], o.Replicas[i].Record).Names)
+				o.Replicas[i].Names = plan.Fingerprint(plan.Endpoint(plan.Desired{}, project, r.Project.Services[0], o.Replicas[i].Record).Names)
 			}
 			slices.SortFunc(o.Replicas, func(a, b plan.Replica) int { return strings.Compare(a.ID, b.ID) })
 			o.Applied = plan.Routes(d, o)
