@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"dunnage/spec"
 )
@@ -292,6 +293,10 @@ func (l *Loop) reclaim(target spec.Release) error {
 	return l.resolvePorts(l.ctx, &p)
 }
 
+// changePatience bounds a stop or a start: a service that keeps crashing is never
+// ready, and there is no release that could fail. Databases recover in minutes.
+const changePatience = 5 * time.Minute
+
 func (l *Loop) setStopped(op *operation, prev spec.Release, services []string, stopped bool) error {
 	rec, _ := l.state.project(op.Project)
 	if len(services) == 0 {
@@ -304,6 +309,7 @@ func (l *Loop) setStopped(op *operation, prev spec.Release, services []string, s
 		change = spec.ChangeStop
 	}
 	l.ops.change(op, func(o *operation) {
+		o.patience = l.cfg.Clock.Now().Add(changePatience)
 		for _, name := range services {
 			o.Services = append(o.Services, spec.ServiceOutcome{Name: name, Change: change})
 		}

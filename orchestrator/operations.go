@@ -384,7 +384,7 @@ func (l *Loop) settleOperation(op *operation, p plan.Plan, o plan.Observed) {
 		l.end(op, spec.OperationRolledBack, fmt.Sprintf("%s; release %d is desired again, but it isn't back yet", op.Cause, op.Release), l.outcomes(op))
 	case op.State == spec.OperationReturning:
 	case late:
-		l.end(op, spec.OperationFailed, "nothing to change, but not all is ready", l.outcomes(op))
+		l.end(op, spec.OperationFailed, "not all is as asked for; the agent keeps trying", l.outcomes(op))
 	case l.reached(op, rec, p) && applied:
 		l.end(op, spec.OperationDone, "", l.outcomes(op))
 	}

@@ -204,3 +204,25 @@ func TestDeployWaitsForTheMonitor(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
+
+// A start of what keeps crashing ends too.
+func TestStartGivesUp(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	ask(t, s, valid("shop", "crashing"))
+	change := func(kind string) spec.Operation {
+		var op spec.Operation
+		var err error
+		s.answer(func(ctx context.Context) { op, err = s.loop.Change(ctx, "shop", spec.ChangeRequest{Kind: kind}) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pass(t, s, op.ID, 10*time.Minute)
+	}
+	if op := change("stop"); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	if op := change("start"); op.State != spec.OperationFailed || !strings.Contains(op.Cause, "keeps trying") {
+		t.Errorf("%+v", op)
+	}
+}
