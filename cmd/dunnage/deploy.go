@@ -51,6 +51,9 @@ func (p *program) deployRequest(c *cli.Context) (manifest.Result, spec.DeployReq
 			hint:    "services that didn't change aren't touched; a manifest is named with --file",
 		}
 	}
+	if c.Bool("wait") && c.Bool("take-over") {
+		return manifest.Result{}, spec.DeployRequest{}, &usageError{message: "--wait and --take-over exclude each other", hint: "give one of them"}
+	}
 	m, err := p.load(c)
 	return m, spec.DeployRequest{Turn: turn(c), Project: m.Project, RemoveOrphans: c.Bool("remove-orphans"), Force: c.Bool("force")}, err
 }
@@ -62,7 +65,7 @@ func waitFlag() cli.Flag {
 }
 
 func takeOverFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "take-over", Usage: "end the change at work on the project"}
+	return &cli.BoolFlag{Name: "take-over", Usage: "end the change at work on the project, and those that wait for it"}
 }
 
 func turn(c *cli.Context) spec.Turn {

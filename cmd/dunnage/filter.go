@@ -10,6 +10,12 @@ import (
 // filters are what `ps --filter` asks for: all of them must hold.
 type filters []func(spec.ReplicaStatus) bool
 
+// closed are the values of filters that have only some.
+var closed = map[string][]string{
+	"state":  {"created", "starting", "ready", "unhealthy", "draining", "stopping", "stopped", "completed", "backoff", "failed", "lost"},
+	"health": {"starting", "healthy", "unhealthy"},
+}
+
 // parseFilters reads KEY=VALUE texts, as docker has them.
 func parseFilters(texts []string) (filters, error) {
 	var out filters
@@ -24,6 +30,11 @@ func parseFilters(texts []string) (filters, error) {
 		switch {
 		case ok && value != "" && key == "label":
 			out = append(out, func(r spec.ReplicaStatus) bool { return labelled(r.Labels, value) })
+		case ok && known && closed[key] != nil && !slices.Contains(closed[key], value):
+			return nil, &usageError{
+				message: "--filter " + quote(text) + ": there is no such " + key,
+				hint:    "write one of " + strings.Join(closed[key], ", "),
+			}
 		case ok && known:
 			out = append(out, func(r spec.ReplicaStatus) bool { return of(r) == value })
 		default:

@@ -39,7 +39,7 @@ func TestFilters(t *testing.T) {
 	if got := selectReplicas(*st, "", nil); len(got) != 1 || got[0].Replica != "web-1" || len(st.Projects[0].Services) != 1 {
 		t.Errorf("both: %+v", got)
 	}
-	for _, bad := range []string{"label", "label=", "colour=red", ""} {
+	for _, bad := range []string{"label", "label=", "colour=red", "state=READY", "health=x", ""} {
 		if _, err := parseFilters([]string{bad}); err == nil {
 			t.Errorf("%q is a filter", bad)
 		}

@@ -148,7 +148,7 @@ var stateColours = map[spec.ReplicaState]int{
 // replicaDetail is the line under a replica that isn't well.
 func (p *program) replicaDetail(r spec.ReplicaStatus) string {
 	detail := strings.TrimSpace(printable(r.Detail))
-	if detail == "" && r.ExitCode != nil && r.State != spec.StateReady && r.State != spec.StateCompleted {
+	if detail == "" && r.ExitCode != nil && *r.ExitCode != 0 && r.State != spec.StateReady {
 		detail = fmt.Sprintf("exit code %d", *r.ExitCode)
 	}
 	if r.State == spec.StateBackoff && !r.RetryAt.IsZero() {
