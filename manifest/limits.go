@@ -46,7 +46,7 @@ func within(what string, least, most int64) check {
 }
 
 func checkCPUs(v string) error {
-	n, err := strconv.ParseFloat(v, 32)
+	n, err := strconv.ParseFloat(v, 64)
 	if err != nil || math.IsNaN(n) || n != 0 && n < minCPUs || n > maxCPUs {
 		return refuse("Write a number such as 0.5 or 2", "%q isn't a number of CPUs of at least %v", clip(v), minCPUs)
 	}
