@@ -252,7 +252,15 @@ func (l *Loop) rollback(op *operation, project string, number int) error {
 	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {
 		return err
 	}
-	l.ops.change(op, func(o *operation) { o.Release, o.Services = number, compare(prev, target) })
+	if err := l.pardon(project); err != nil {
+		l.cfg.Log.Warn("let failed replicas begin anew", "project", project, "error", err) // they go on at their own pace
+	}
+	l.ops.change(op, func(o *operation) {
+		o.Release, o.Services = number, compare(prev, target)
+		if rec.Good == number { // it has converged already, and yet it may not be back
+			o.patience = l.cfg.Clock.Now().Add(changePatience)
+		}
+	})
 	l.events.add(spec.Event{Kind: spec.EventRelease, Project: project, Operation: op.ID, Message: fmt.Sprintf("rollback to release %d", number)})
 	return nil
 }

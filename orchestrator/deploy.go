@@ -53,7 +53,13 @@ func (l *Loop) deploy(ctx context.Context, op *operation, r spec.DeployRequest) 
 	if err := l.ops.await(ctx, op); err != nil {
 		return err
 	}
-	l.ops.change(op, func(o *operation) { o.State = spec.OperationPulling })
+	if begun := l.ops.change(op, func(o *operation) {
+		if !o.State.Ended() {
+			o.State = spec.OperationPulling
+		}
+	}); begun.State.Ended() {
+		return nil // somebody took over
+	}
 	if err := l.checkSources(ctx, r.Project); err != nil {
 		return err
 	}

@@ -175,7 +175,9 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 	if l.holding() != "" {
 		return lookAnyway
 	}
-	l.settle(p, observed)
+	if l.settle(p, observed) {
+		return 0 // the plan is for what was desired before
+	}
 	l.failed = false
 	l.execute(ctx, p.Actions)
 	switch {

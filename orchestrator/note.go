@@ -46,7 +46,7 @@ func (l *Loop) note(r outcome) {
 		delete(l.failures, key.ID)
 		tell(spec.EventLimited, "%s has its new limits", key.ID)
 	case plan.RecordExit:
-		tell(spec.EventExited, "%s exited with code %d", key.ID, a.Exit.Code)
+		tell(spec.EventExited, "%s %s", key.ID, plan.ExitText(spec.ReplicaRecord{Exit: &a.Exit}))
 	case plan.Remove:
 		delete(l.failures, key.ID)
 		tell(spec.EventRemoved, "%s removed", key.ID)
@@ -112,12 +112,12 @@ func backendsOf(r spec.Routing) map[[2]string]string {
 // noteFailure tells of each cause once: an action may be tried ten times a
 // second for as long as the disk is full.
 func (l *Loop) noteFailure(key spec.ReplicaKey, r outcome) {
-	text := strings.ReplaceAll(r.err.Error(), "\n", "; ")
+	text := strings.TrimSuffix(plain(r.err), ": "+spec.ErrRefused.Error())
 	what := strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", r.action), "plan."))
 	f := l.failures[key.ID]
 	if f.text != text {
 		l.cfg.Log.Error("action failed", "action", what, "replica", key.ID, "error", text)
-		l.events.add(spec.Event{Kind: spec.EventProblem, Project: key.Project, Service: key.Service, Replica: key.ID, Message: what + ": " + text})
+		l.events.add(spec.Event{Kind: spec.EventProblem, Project: key.Project, Service: key.Service, Replica: key.ID, Message: what + ": " + strings.TrimPrefix(text, what+" "+key.ID+": ")})
 	}
 	next := failure{count: f.count + 1, at: l.cfg.Clock.Now(), text: text}
 	if a, ok := r.action.(plan.Limit); ok {

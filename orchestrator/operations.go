@@ -258,28 +258,31 @@ func (l *Loop) makeRoom(op *operation) {
 }
 
 // settle takes the plan's verdicts: it marks releases that converged, goes
-// back from those that can't, and ends operations.
-func (l *Loop) settle(p plan.Plan, o plan.Observed) {
+// back from those that can't, and ends operations. It reports whether something
+// else is desired now.
+func (l *Loop) settle(p plan.Plan, o plan.Observed) (changed bool) {
 	for _, r := range p.Rollout {
-		l.settleRollout(r)
+		changed = l.settleRollout(r) || changed
 	}
 	for _, op := range l.ops.rolling() {
 		l.settleOperation(op, p, o)
 	}
+	return changed
 }
 
-func (l *Loop) settleRollout(r plan.Rollout) {
+func (l *Loop) settleRollout(r plan.Rollout) (changed bool) {
 	rec, ok := l.state.project(r.Project)
 	if !ok || rec.Desired == rec.Good {
-		return
+		return false
 	}
+	desired := rec.Desired
 	switch {
 	case r.Converged:
 		rec.Good, rec.Held, rec.Paused = rec.Desired, nil, ""
 		rec.Ran = append(without(rec.Ran, rec.Desired), rec.Desired)
 		rec.Failed, rec.Left = without(rec.Failed, rec.Desired), without(rec.Left, rec.Desired)
 	case r.Failed == "":
-		return
+		return false
 	case r.Action == spec.FailurePause:
 		l.cfg.Log.Warn("rollout paused", "project", rec.Name, "release", rec.Desired, "cause", r.Failed)
 		rec.Paused = r.Failed
@@ -298,15 +301,16 @@ func (l *Loop) settleRollout(r plan.Rollout) {
 		}
 		l.endRollouts(r, spec.OperationFailed, fmt.Sprintf("%s; %s the agent keeps trying", r.Failed, why))
 		if slices.Contains(rec.Failed, rec.Desired) {
-			return
+			return false
 		}
 		rec.Failed = append(rec.Failed, rec.Desired)
 	}
 	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {
 		l.trouble(err) // the next look finds the same verdict
-		return
+		return false
 	}
 	l.Look()
+	return rec.Desired != desired
 }
 
 // without is a copy of numbers that lacks n.

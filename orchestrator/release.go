@@ -206,6 +206,9 @@ func (l *Loop) install(r spec.Release) (int, error) {
 	if err := l.state.save(c); err != nil {
 		return 0, err
 	}
+	if err := l.pardon(name); err != nil {
+		l.cfg.Log.Warn("let failed replicas begin anew", "project", name, "error", err) // they go on at their own pace
+	}
 	for _, old := range c.DropReleases {
 		if err := l.cfg.Images.Retain(l.ctx, retainName(name, old.Release.Number), nil); err != nil {
 			l.cfg.Log.Warn("let go of an old release's images", "project", name, "release", old.Release.Number, "error", err)

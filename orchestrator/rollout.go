@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"fmt"
+	"slices"
 
 	"dunnage/spec"
 )
@@ -16,6 +17,7 @@ func (l *Loop) steer(op *operation, kind string) error {
 	if rec.Desired == rec.Good {
 		return fmt.Errorf("project %s has no rollout under way: release %d has converged: %w", op.Project, rec.Good, spec.ErrRefused)
 	}
+	release, _ := l.state.release(op.Project, rec.Desired)
 	switch {
 	case kind == "pause" && rec.Paused != "":
 		return fmt.Errorf("the rollout of release %d is paused already (%s): %w", rec.Desired, rec.Paused, spec.ErrRefused)
@@ -28,6 +30,10 @@ func (l *Loop) steer(op *operation, kind string) error {
 		if err := l.pardon(op.Project); err != nil {
 			return err
 		}
+	case kind == "promote" && rec.Paused != "":
+		return fmt.Errorf("the rollout of release %d is paused (%s); `dunnage rollout resume` lets it go on: %w", rec.Desired, rec.Paused, spec.ErrRefused)
+	case kind == "promote" && !hasCanary(release):
+		return fmt.Errorf("release %d has no canary on trial: %w", rec.Desired, spec.ErrRefused)
 	case kind == "promote":
 		rec.Promoted = rec.Desired
 	}
@@ -39,22 +45,40 @@ func (l *Loop) steer(op *operation, kind string) error {
 		l.end(op, spec.OperationDone, "", nil)
 		return nil
 	}
-	l.ops.change(op, func(o *operation) { o.Release = rec.Desired })
+	var good *spec.Release
+	if r, ok := l.state.release(op.Project, rec.Good); ok {
+		good = &r
+	}
+	l.ops.change(op, func(o *operation) { o.Release, o.Services = rec.Desired, compare(good, release) })
 	return nil
 }
 
-// pardon forgets the failures that paused a rollout, so that it gets all its
-// tries again.
+func hasCanary(r spec.Release) bool {
+	return slices.ContainsFunc(r.Project.Services, func(s spec.Service) bool { return s.Canary != nil })
+}
+
+// pardon lets the project's replicas begin anew: a new release may cure what
+// they failed of, and a resumed one is to get all its tries again. Those that
+// had been given up start once more; jobs that are done stay done.
 func (l *Loop) pardon(project string) error {
 	var c spec.Commit
 	for _, r := range l.state.replicaRecords() {
-		if r.Project == project && r.Failures > 0 {
-			r.Failures = 0
-			c.Replicas = append(c.Replicas, r)
+		if r.Project != project {
+			continue
 		}
-		if r.Project == project {
-			delete(l.failures, r.ID)
+		delete(l.failures, r.ID)
+		failed := r.Exit != nil && r.Exit.Code != 0 && !r.Running && !r.Requested
+		if r.Failures == 0 && !failed {
+			continue
 		}
+		r.Failures = 0
+		if failed {
+			r.Exit = nil
+		}
+		c.Replicas = append(c.Replicas, r)
+	}
+	if len(c.Replicas) == 0 {
+		return nil
 	}
 	return l.state.save(c)
 }

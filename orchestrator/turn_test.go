@@ -226,3 +226,62 @@ func TestStartGivesUp(t *testing.T) {
 		t.Errorf("%+v", op)
 	}
 }
+
+// A release may cure what the replicas of an unchanged generation failed of.
+func TestReleaseGivesFreshTries(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "crashing")
+	p.Services[0].Restart.Mode = spec.RestartNo
+	if op := ask(t, s, p); op.State != spec.OperationFailed {
+		t.Fatalf("%+v", op)
+	}
+	p.Services[0].Limits.Memory = 1 << 30
+	op, err := take(t, s, p, spec.Turn{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if op = pass(t, s, op.ID, time.Minute); op.State != spec.OperationFailed {
+		t.Errorf("it fails again: %+v", op)
+	}
+	runs := 0
+	for _, line := range strings.Split(s.w.String(), "\n") {
+		if strings.Contains(line, " start shop-web-") {
+			runs++
+		}
+	}
+	if runs != 2 {
+		t.Errorf("started %d times, want once for each release", runs)
+	}
+}
+
+// A rollback in the middle of a rollout has ended when the earlier release is
+// back, though that has never stopped being the good one.
+func TestRollbackInMidRolloutMeansBack(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "slow")
+	p.Services[0].Replicas = 3
+	if op := ask(t, s, p); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	p.Services[0].Container.Environment = []string{"V=2"}
+	p.Services[0].Update.Parallelism = 1
+	p.Services[0].Update.Delay = spec.Duration(time.Hour)
+	op, err := take(t, s, p, spec.Turn{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass(t, s, op.ID, 20*time.Second)
+	var back spec.Operation
+	s.answer(func(ctx context.Context) {
+		back, err = s.loop.Change(ctx, "shop", spec.ChangeRequest{Kind: "rollback"})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	back = pass(t, s, back.ID, time.Minute)
+	if back.State != spec.OperationDone || back.Release != 1 || back.Services[0].Ready != 3 || s.w.Served("shop", "web") != 3 {
+		t.Errorf("%+v", back)
+	}
+}

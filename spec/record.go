@@ -69,6 +69,7 @@ type Exit struct {
 	At   time.Time `json:"at"`
 	Code int       `json:"code"`
 	OOM  bool      `json:"oom,omitempty"`
+	Lost bool      `json:"lost,omitempty"` // the host or the agent went down under it: no failure of its own
 }
 
 // QuarantinedAddress may not be used again before Until.

@@ -199,7 +199,7 @@ func (b *builder) recordExit(r Replica) {
 		Exit: spec.Exit{At: r.ExitedAt, Code: r.ExitCode, OOM: r.OOM},
 	}
 	if r.Phase == spec.PhaseCreated {
-		a.Exit, a.Run = spec.Exit{At: b.now, Code: 255}, math.MaxInt64
+		a.Exit, a.Run = spec.Exit{At: b.now, Code: 255, Lost: r.Errors == 0}, math.MaxInt64
 		if r.Errors > 0 {
 			a.Run = 0
 		}

@@ -8,7 +8,8 @@ import (
 	"dunnage/spec"
 )
 
-func exitText(r spec.ReplicaRecord) string {
+// ExitText says how the replica's last run ended.
+func ExitText(r spec.ReplicaRecord) string {
 	if r.Exit == nil {
 		return "exited"
 	}
@@ -164,7 +165,7 @@ func detail(r Replica) string {
 		}
 		return r.Detail
 	case r.Record.Exit != nil && !r.Record.Running && !r.Record.Requested && !r.Done():
-		return exitText(r.Record)
+		return ExitText(r.Record)
 	default:
 		return ""
 	}

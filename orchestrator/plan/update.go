@@ -170,17 +170,16 @@ func (v *view) since(rs []Replica) time.Time {
 // carries reports whether the batch may take, or has taken, connections: it is
 // whole, and all of it but the failures that are tolerated has proven itself.
 func (v *view) carries(batch []Replica, now time.Time, u *update) bool {
-	if slices.ContainsFunc(batch, func(r Replica) bool { return r.Named }) {
+	missing := slices.ContainsFunc(v.missing, func(k spec.ReplicaKey) bool { return k.Number > u.in && k.Number <= u.open })
+	if slices.ContainsFunc(batch, func(r Replica) bool { return r.Named }) && !missing && !slices.ContainsFunc(batch, onItsWay) {
 		return true
 	}
 	if v.project.Record.Paused != "" {
 		u.why = "paused: " + v.project.Record.Paused
 		return false
 	}
-	for _, key := range v.missing {
-		if key.Number <= u.open {
-			return false
-		}
+	if missing {
+		return false
 	}
 	if len(v.failures()) > v.tolerated() {
 		return false
@@ -200,7 +199,15 @@ func (v *view) carries(batch []Replica, now time.Time, u *update) bool {
 			proven++
 		}
 	}
-	return proven > 0
+	// A batch that failed whole is left behind too, as long as it isn't all.
+	return proven > 0 || u.open < v.Replicas || len(usable(v.current)) > 0
+}
+
+// onItsWay reports whether the replica hasn't come up for the first time yet. On
+// the way back from half an update, some of a batch carry and others are on
+// their way; after a switch, one that is down has come up before.
+func onItsWay(r Replica) bool {
+	return !r.Usable() && !r.Done() && r.Record.Exit == nil && r.Health != spec.HealthUnhealthy
 }
 
 // provenAt is when the replica has run well for long enough; zero = it doesn't.

@@ -103,7 +103,7 @@ func TestRollout(t *testing.T) {
 	delayed := rollout{service: spec.Service{Update: spec.UpdatePolicy{Parallelism: 1, Delay: spec.Duration(10 * time.Second)}}}
 	watched := rollout{service: spec.Service{Update: spec.UpdatePolicy{Monitor: spec.Duration(20 * time.Second)}}, since: time.Minute}
 	canary := rollout{service: spec.Service{Canary: &spec.Canary{Replicas: 1, For: spec.Duration(time.Minute), Weight: 10}}}
-	byHand := rollout{service: spec.Service{Canary: &spec.Canary{Replicas: 1}}}
+	byHand := rollout{since: time.Minute, service: spec.Service{Canary: &spec.Canary{Replicas: 1}}}
 	promoted := byHand
 	promoted.promoted = true
 	paused := oneByOne
@@ -136,6 +136,7 @@ func TestRollout(t *testing.T) {
 		"and then the rest follow":            {canary, append(olds(1, 2, 3), fresh(1, routed(time.Minute))), "Create new2, Create new3", "new1 old2 old3", ""},
 		"one without a time waits":            {byHand, append(olds(1, 2, 3), fresh(1, routed(time.Hour))), "", "new1 old1 old2 old3", ""},
 		"for its promotion":                   {promoted, append(olds(1, 2, 3), fresh(1, routed(time.Second))), "Create new2, Create new3", "new1 old2 old3", ""},
+		"a canary's first exit does too":      {byHand, append(olds(1, 2, 3), fresh(1, crashed)), "Start new1", "old1 old2 old3", "exited with code 1 while it was watched"},
 		"a sick canary fails the release":     {byHand, append(olds(1, 2, 3), fresh(1, unhealthy)), "", "old1 old2 old3", "is unhealthy: no answer"},
 		"a pause begins no batch":             {paused, append(olds(2, 3), fresh(1, routed(time.Second))), "", "new1 old2 old3", ""},
 		"and moves no connections":            {paused, append(olds(1, 2, 3), fresh(1)), "", "old1 old2 old3", ""},
@@ -145,6 +146,8 @@ func TestRollout(t *testing.T) {
 		"stop-first makes room for one":       {stopping, append(olds(1, 2, 3), fresh(1, created)), "", "old2 old3", ""},
 		"and starts it when the one is gone":  {stopping, append(olds(2, 3), fresh(1, created)), "Start new1", "old2 old3", ""},
 		"a way back has a policy of its own":  {back, olds(1, 2, 3), "Create new1, Create new2", "old1 old2 old3", ""},
+		"what carries on the way back stays":  {back, []plan.Replica{fresh(2, routed(time.Hour)), fresh(3, routed(time.Hour)), replica("old", 1, back.scene(), routed(time.Minute))}, "Create new1", "new2 new3 old1", ""},
+		"a batch that fails whole is left":    {all(oneByOne, 0.4), append(olds(1, 2, 3), fresh(1, unhealthy)), "Create new2", "old2 old3", ""},
 		"no progress in ten minutes fails":    {slow, append(olds(1, 2, 3), fresh(1), fresh(2), fresh(3, starting)), "", "old1 old2 old3", "no progress for 10m0s: 2 of 3 ready"},
 		"a new replica's share grows":         {ramped, []plan.Replica{fresh(1, routed(time.Hour)), fresh(2, routed(time.Hour)), fresh(3, routed(time.Second))}, "", "new1*5 new2*5 new3*1", ""},
 		"up to that of the others":            {ramped, []plan.Replica{fresh(1, routed(time.Hour)), fresh(2, routed(time.Hour)), fresh(3, routed(9*time.Second))}, "", "new1 new2 new3", ""},

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"dunnage/spec"
@@ -84,6 +85,9 @@ func (v *view) progressed() time.Time {
 	return last
 }
 
+// onTrial reports whether the replica is a canary.
+func (v *view) onTrial(r Replica) bool { return v.trial() && r.Number <= v.Canary.Replicas }
+
 // trouble says why a replica counts as failed; empty while it doesn't.
 func (v *view) trouble(r Replica) string {
 	tries := triesWithout
@@ -93,11 +97,14 @@ func (v *view) trouble(r Replica) string {
 	exit := r.Record.Exit
 	switch {
 	case r.Errors > 0 && max(r.Errors, r.Record.Failures) >= tries:
+		if strings.Contains(r.Error, r.ID) {
+			return r.Error
+		}
 		return fmt.Sprintf("%s: %s", r.ID, r.Error)
 	case r.Record.Failures >= tries, exit != nil && !r.Record.Running && !r.Record.Requested && !r.Done() && !restarts(r.Record):
-		return fmt.Sprintf("%s %s", r.ID, exitText(r.Record))
-	case exit != nil && v.policy().Monitor > 0 && exit.At.After(v.project.Record.Since) && !r.Record.Requested && !r.Done():
-		return fmt.Sprintf("%s %s while it was watched", r.ID, exitText(r.Record))
+		return fmt.Sprintf("%s %s", r.ID, ExitText(r.Record))
+	case exit != nil && !exit.Lost && (v.policy().Monitor > 0 || v.onTrial(r)) && exit.At.After(v.project.Record.Since) && !r.Record.Requested && !r.Done():
+		return fmt.Sprintf("%s %s while it was watched", r.ID, ExitText(r.Record))
 	case r.Health == spec.HealthUnhealthy && !r.Named:
 		return fmt.Sprintf("%s is unhealthy: %s", r.ID, r.Detail)
 	default:

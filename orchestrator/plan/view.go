@@ -116,7 +116,9 @@ func (v *view) backends() []Replica {
 	fresh := usable(v.current)
 	var out []Replica
 	for _, r := range fresh {
-		if r.Number <= v.update.in || v.update.through() {
+		// One that a rule names already keeps its connections: on the way back
+		// from half an update, later batches carry before the first does.
+		if r.Number <= v.update.in || v.update.through() || r.Named {
 			out = append(out, r)
 		}
 	}
