@@ -27,6 +27,8 @@ type options struct {
 	only          string
 	out           string
 	swapIn        string
+	lookIn        string
+	ports         int
 }
 
 // parse reads the command line. The flag package has told of an error.
@@ -36,9 +38,11 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.redeploys, "redeploys", 20, "redeploys under load, of ours")
 	f.IntVar(&o.peerRedeploys, "peer-redeploys", 5, "redeploys under load, of each peer")
 	f.IntVar(&o.runs, "runs", 11, "runs of every other measurement")
-	f.StringVar(&o.only, "only", "redeploy,start,swap,ports", "measurements to make")
-	f.StringVar(&o.out, "o", "build/bench.json", "file for the results")
+	f.StringVar(&o.only, "only", "redeploy,start,revive,crowd,throughput,balance,footprint,hogs,many,swap,ports,curves", "measurements to make")
+	f.StringVar(&o.out, "o", "build/bench.json", "file for the results; the curves are drawn beside it, as .png")
 	f.StringVar(&o.swapIn, "in-namespace-swap", "", "internal: time swaps here, with this run directory")
+	f.IntVar(&o.ports, "ports", swapPorts, "internal: ports of -in-namespace-swap")
+	f.StringVar(&o.lookIn, "in-namespace-look", "", "internal: time looks here, in this lab's folder")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -68,7 +72,10 @@ func main() {
 
 func run(ctx context.Context, o options) error {
 	if o.swapIn != "" {
-		return swapHere(ctx, o.swapIn, o.runs)
+		return swapHere(ctx, o.swapIn, o.ports, o.runs)
+	}
+	if o.lookIn != "" {
+		return lookHere(ctx, o.lookIn, o.runs)
 	}
 	root, err := os.Getwd()
 	if err != nil {
@@ -93,6 +100,7 @@ type bench struct {
 	us      *dunnage
 	peers   []contender // those that redeploy
 	ctr     *ctr
+	scales  []scale // of many, for the curves
 }
 
 func (b *bench) wants(what string) bool { return slices.Contains(strings.Split(b.only, ","), what) }
@@ -107,8 +115,8 @@ func (b *bench) measure(ctx context.Context) (err error) {
 			err = errors.Join(err, l.Down(context.WithoutCancel(ctx)))
 		}
 	}()
-	up = append(up, b.lab("swap", 14), b.lab("one", 15), b.lab("many", 16))
-	if b.wants("redeploy") || b.wants("start") {
+	up = append(up, b.lab("swap", 14), b.lab("one", 15), b.lab("many", 16), b.lab("scale", 17))
+	if slices.ContainsFunc([]string{"redeploy", "start", "revive", "crowd", "throughput", "balance", "footprint", "hogs"}, b.wants) {
 		b.choose()
 		for _, c := range b.all() {
 			say("starting %s", c.name())
@@ -123,7 +131,8 @@ func (b *bench) measure(ctx context.Context) (err error) {
 	for _, m := range []struct {
 		name string
 		do   func(context.Context) error
-	}{{"redeploy", b.redeploy}, {"start", b.start}, {"swap", b.swap}, {"ports", b.ports}} {
+	}{{"redeploy", b.redeploy}, {"start", b.start}, {"revive", b.revive}, {"crowd", b.crowds},
+		{"throughput", b.throughput}, {"balance", b.balance}, {"footprint", b.footprint}, {"hogs", b.hogs}, {"many", b.many}, {"swap", b.swap}, {"ports", b.ports}, {"curves", b.curves}} {
 		if !b.wants(m.name) {
 			continue
 		}
@@ -228,7 +237,7 @@ func ratios(t map[string][]time.Duration, base string) map[string]string {
 
 func (b *bench) swap(ctx context.Context) error {
 	say("swaps of %d published ports", swapPorts)
-	t, err := measureSwap(ctx, b.world, b.runs)
+	t, err := measureSwap(ctx, b.world, swapPorts, b.runs)
 	if err != nil {
 		return err
 	}

@@ -16,13 +16,13 @@ import (
 // swapPorts is the number of published ports of the swap and latency rows.
 const swapPorts = 1000
 
-// measureSwap times swaps of swapPorts ports in a namespace of their own.
-func measureSwap(ctx context.Context, w world, runs int) ([]time.Duration, error) {
+// measureSwap times swaps of published ports in a namespace of their own.
+func measureSwap(ctx context.Context, w world, ports, runs int) ([]time.Duration, error) {
 	l := w.lab("swap", 14)
 	if err := l.Up(ctx); err != nil {
 		return nil, err
 	}
-	out, err := lab.Output(ctx, l.OnHost(w.bin("build/bin/dunnage-bench"), "-in-namespace-swap", l.Path("run"), "-runs", fmt.Sprint(runs))...)
+	out, err := lab.Output(ctx, l.OnHost(w.bin("build/bin/dunnage-bench"), "-in-namespace-swap", l.Path("run"), "-ports", fmt.Sprint(ports), "-runs", fmt.Sprint(runs))...)
 	if err != nil {
 		return nil, err
 	}
@@ -33,10 +33,10 @@ func measureSwap(ctx context.Context, w world, runs int) ([]time.Duration, error
 	return took, nil
 }
 
-// swapHere is run inside the namespace: it applies rules for swapPorts ports of
+// swapHere is run inside the namespace: it applies rules for ports of
 // three replicas each, to one generation of replicas and then to the other.
 // Both address families are swapped, as the agent does it.
-func swapHere(ctx context.Context, runDir string, runs int) error {
+func swapHere(ctx context.Context, runDir string, ports, runs int) error {
 	n, err := netns.New(netns.Config{
 		RunDir: runDir,
 		Pool:   netip.MustParsePrefix("10.214.0.0/16"),
@@ -47,7 +47,7 @@ func swapHere(ctx context.Context, runDir string, runs int) error {
 	}
 	var took []time.Duration
 	for i := range runs + 1 {
-		r := manyPorts(byte(i % 2))
+		r := manyPorts(byte(i%2), ports)
 		begun := time.Now()
 		if err := n.Apply(ctx, r); err != nil {
 			return err
@@ -59,8 +59,8 @@ func swapHere(ctx context.Context, runDir string, runs int) error {
 	return json.NewEncoder(os.Stdout).Encode(took)
 }
 
-// manyPorts routes swapPorts published ports to the three replicas of a generation.
-func manyPorts(generation byte) spec.Routing {
+// manyPorts routes published ports to the three replicas of a generation.
+func manyPorts(generation byte, ports int) spec.Routing {
 	subnet, subnet6 := netip.MustParsePrefix("10.214.16.0/20"), netip.MustParsePrefix("fd00:d0:214:1::/64")
 	var backends []spec.Backend
 	for i := range byte(3) {
@@ -80,7 +80,7 @@ func manyPorts(generation byte) spec.Routing {
 			Addr: netip.AddrFrom4([4]byte{10, 214, 16, 2}), Backends: backends,
 		}},
 	}
-	for i := range swapPorts {
+	for i := range ports {
 		r.Published = append(r.Published, spec.PublishedRoute{
 			Project: "many", Service: "web", Port: uint16(firstPort + i), Protocol: spec.TCP, Target: 80, Backends: backends,
 		})

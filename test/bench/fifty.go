@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"dunnage/test/lab"
+)
+
+// crowd is the number of replicas of the rows that have many.
+const crowd = 50
+
+// crowder is a contender that runs many replicas of one service.
+type crowder interface {
+	contender
+	// upMany starts crowd replicas. probe is a Compose healthcheck, or empty.
+	upMany(ctx context.Context, probe string) error
+	downMany(ctx context.Context) error
+}
+
+const execProbe = `
+    healthcheck: {test: ["CMD", "/hello", "-h"], interval: 5s}
+`
+
+const httpProbe = `
+    x-dunnage: {probe: {http: {port: 80, path: /healthz}, interval: 5s}}
+`
+
+func (d *dunnage) upMany(ctx context.Context, probe string) error {
+	file, err := write(d.host(), "crowd.yaml", fmt.Sprintf("name: crowd\nservices:\n  web:\n    image: example.org/hello:v1\n    deploy: {replicas: %d}%s\n", crowd, probe))
+	if err != nil {
+		return err
+	}
+	_, err = d.agent.Run(ctx, nil, "deploy", "-f", file)
+	return err
+}
+
+func (d *dunnage) downMany(ctx context.Context) error {
+	_, err := d.agent.Run(ctx, nil, "down", "-p", "crowd")
+	return err
+}
+
+func (d *docker) crowd(ctx context.Context, args ...string) error {
+	_, err := lab.Output(ctx, append([]string{"docker-compose", "-H", d.url(), "-p", "crowd", "-f", d.l.Path("crowd.yaml")}, args...)...)
+	return err
+}
+
+func (d *docker) upMany(ctx context.Context, probe string) error {
+	if _, err := write(d.l, "crowd.yaml", "version: \"3.8\"\nservices:\n  web:\n    image: example.org/hello:v1"+probe+"\n"); err != nil {
+		return err
+	}
+	return d.crowd(ctx, "up", "-d", "--scale", fmt.Sprintf("web=%d", crowd))
+}
+
+func (d *docker) downMany(ctx context.Context) error { return d.crowd(ctx, "down") }
+
+// crowdRuns is what the rows with many replicas repeat at most: a run takes
+// half a minute.
+const crowdRuns = 3
+
+type crowdTimes struct {
+	Up, Down map[string][]time.Duration
+}
+
+func measureCrowds(ctx context.Context, all []crowder, runs int) (crowdTimes, error) {
+	t := crowdTimes{map[string][]time.Duration{}, map[string][]time.Duration{}}
+	for range min(runs, crowdRuns) {
+		for _, c := range all {
+			begun := time.Now()
+			if err := c.upMany(ctx, ""); err != nil {
+				return t, fmt.Errorf("%s: %w", c.name(), err)
+			}
+			up := time.Since(begun)
+			if err := pause(ctx, settle); err != nil {
+				return t, err
+			}
+			begun = time.Now()
+			if err := c.downMany(ctx); err != nil {
+				return t, fmt.Errorf("%s: %w", c.name(), err)
+			}
+			t.Up[c.name()], t.Down[c.name()] = append(t.Up[c.name()], up), append(t.Down[c.name()], time.Since(begun))
+		}
+	}
+	return t, nil
+}
+
+func (b *bench) crowds(ctx context.Context) error {
+	say("%d replicas up and down, %d times in turn", crowd, min(b.runs, crowdRuns))
+	t, err := measureCrowds(ctx, implementing[crowder](b), b.runs)
+	if err != nil {
+		return err
+	}
+	b.results.Raw["crowd"] = t
+	for _, part := range []struct {
+		what  string
+		times map[string][]time.Duration
+	}{{"up", t.Up}, {"down", t.Down}} {
+		r := row{
+			What: fmt.Sprintf("%d replicas %s, by docker-compose", crowd, part.what), Must: "<= 0.40 x",
+			Ours: millis(median(part.times[b.us.name()])), OK: true, Peers: shown(b.us, part.times),
+		}
+		if theirs := part.times["docker"]; len(theirs) > 0 {
+			ratio := pairedRatio(part.times[b.us.name()], theirs)
+			r.Ours, r.OK = fmt.Sprintf("%.2f x, %s", ratio, r.Ours), ratio <= 0.4
+		}
+		b.results.add(r)
+	}
+	return nil
+}
