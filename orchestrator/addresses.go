@@ -43,7 +43,8 @@ func (a allocator) fit(p spec.Project) error {
 }
 
 // networks returns p's share of the pool with one subnet for each network of
-// the manifest; those it has already stay.
+// the manifest. Those it has already stay, also when the manifest no longer has
+// them, as long as a replica is in them or the release to go back to needs them.
 func (a allocator) networks(p spec.ProjectRecord, manifest spec.Project) ([]spec.NetworkAddressing, error) {
 	taken, taken6 := a.subnets(p.Name)
 	var out []spec.NetworkAddressing
@@ -76,7 +77,25 @@ func (a allocator) networks(p spec.ProjectRecord, manifest spec.Project) ([]spec
 		taken, taken6 = append(taken, fresh.Subnet), append(taken6, fresh.Subnet6)
 		out = append(out, fresh)
 	}
+	for _, n := range p.Networks {
+		has := slices.ContainsFunc(out, func(x spec.NetworkAddressing) bool { return x.ID == n.ID })
+		if !has && a.inUseBy(p, n.ID) {
+			out = append(out, n)
+		}
+	}
 	return out, nil
+}
+
+// inUseBy reports whether the project still needs a network.
+func (a allocator) inUseBy(p spec.ProjectRecord, id string) bool {
+	if good, ok := a.state.release(p.Name, p.Good); ok {
+		if slices.ContainsFunc(good.Project.Networks, func(n spec.Network) bool { return good.Project.NetworkID(n.Name) == id }) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(a.state.replicaRecords(), func(r spec.ReplicaRecord) bool {
+		return r.Project == p.Name && slices.ContainsFunc(r.Addresses, func(e spec.EndpointAddress) bool { return e.Network == id })
+	})
 }
 
 // shared finds a network that another project has brought in.

@@ -69,3 +69,33 @@ func TestSharedNetwork(t *testing.T) {
 		t.Errorf("%v", s.w.Violations)
 	}
 }
+
+// A release that drops a network and fails leaves it to the one that is back,
+// and to the replicas that serve meanwhile.
+func TestDroppedNetworkComesBack(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	if op := ask(t, s, sharing("shop", "web")); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	bad := one("shop", "crashing")
+	bad.Services[0].Update.Order = spec.StopFirst
+	if op := ask(t, s, bad); op.State != spec.OperationRolledBack {
+		t.Fatalf("%+v", op)
+	}
+	s.live(time.Minute, time.Second)
+	if s.w.Served("shop", "web") != 1 {
+		t.Errorf("the release that is back doesn't serve: %s", s.w)
+	}
+	good := one("shop", "fast")
+	good.Services[0].Container.Environment = []string{"V=2"}
+	for range 2 { // the first still has the old replica, the second nothing of it
+		if op := ask(t, s, good); op.State != spec.OperationDone {
+			t.Fatalf("%+v", op)
+		}
+		good.Services[0].Container.Environment = []string{"V=3"}
+	}
+	if rec, _ := s.loop.state.project("shop"); len(rec.Networks) != 1 {
+		t.Errorf("networks: %+v", rec.Networks)
+	}
+}
