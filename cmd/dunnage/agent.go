@@ -144,11 +144,19 @@ func ipv6Available() bool {
 	return err == nil && strings.TrimSpace(string(b)) == "0"
 }
 
+// claimPatience is how long a killed agent may still seem to run: a child that it
+// was about to start holds its sockets until it executes its program.
+const claimPatience = 2 * time.Second
+
 // claimNetwork makes this agent the only one of its network namespace: two would
 // take each other's rules for damage. An abstract socket belongs to the
 // namespace and ends with the process, however it ends.
 func claimNetwork() (net.Listener, error) {
 	l, err := net.Listen("unix", "@dunnage-agent")
+	for end := time.Now().Add(claimPatience); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end); {
+		time.Sleep(50 * time.Millisecond)
+		l, err = net.Listen("unix", "@dunnage-agent")
+	}
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, errors.New("another agent runs in this network namespace, and both would own the same rules; stop it, or start this one in a namespace of its own")
 	}

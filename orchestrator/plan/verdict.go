@@ -85,6 +85,20 @@ func (v *view) progressed() time.Time {
 	return last
 }
 
+// diedYoung reports whether a run of the replica ended while it was watched or
+// on trial, and it hasn't run well for long enough since.
+func (v *view) diedYoung(r Replica) bool {
+	exit := r.Record.Exit
+	if exit == nil || exit.Lost || !exit.At.After(v.project.Record.Since) || r.Record.Requested || r.Done() {
+		return false
+	}
+	if v.policy().Monitor == 0 && !v.onTrial(r) {
+		return false
+	}
+	proven := v.provenAt(r)
+	return proven.IsZero() || v.now.Before(proven)
+}
+
 // onTrial reports whether the replica is a canary.
 func (v *view) onTrial(r Replica) bool { return v.trial() && r.Number <= v.Canary.Replicas }
 
@@ -103,7 +117,7 @@ func (v *view) trouble(r Replica) string {
 		return fmt.Sprintf("%s: %s", r.ID, r.Error)
 	case r.Record.Failures >= tries, exit != nil && !r.Record.Running && !r.Record.Requested && !r.Done() && !restarts(r.Record):
 		return fmt.Sprintf("%s %s", r.ID, ExitText(r.Record))
-	case exit != nil && !exit.Lost && (v.policy().Monitor > 0 || v.onTrial(r)) && exit.At.After(v.project.Record.Since) && !r.Record.Requested && !r.Done():
+	case v.diedYoung(r):
 		return fmt.Sprintf("%s %s while it was watched", r.ID, ExitText(r.Record))
 	case r.Health == spec.HealthUnhealthy && !r.Named:
 		return fmt.Sprintf("%s is unhealthy: %s", r.ID, r.Detail)

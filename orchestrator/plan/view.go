@@ -3,12 +3,14 @@ package plan
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"dunnage/spec"
 )
 
 // view is one service with all that is known of it.
 type view struct {
+	now     time.Time
 	project *Project
 	spec.Service
 	gen     string
@@ -40,7 +42,7 @@ func views(p *Project, o Observed) []*view {
 
 func newView(p *Project, s spec.Service, o Observed) *view {
 	v := &view{
-		project: p, Service: s,
+		now: o.Now, project: p, Service: s,
 		gen:     p.Release.Generation(s.Name),
 		stopped: slices.Contains(p.Record.Stopped, s.Name),
 		limits:  s.Limits.Fingerprint(),
