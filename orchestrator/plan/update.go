@@ -75,12 +75,13 @@ func (v *view) takeOver(u *update, now time.Time) {
 				u.out = math.MaxInt // there may have been more of the old ones
 			}
 		}
-		if !v.carries(batch, now, u) {
+		first := i == 0 && v.trial()
+		if !v.carries(batch, now, u, first) {
 			return
 		}
 		u.in = to
 		since := v.since(batch)
-		if i == 0 && v.trial() {
+		if first {
 			u.canary = true
 			if u.why, u.wake = v.trialWaits(since, now), since.Add(v.Canary.For.Std()); u.why != "" {
 				return
@@ -169,7 +170,7 @@ func (v *view) since(rs []Replica) time.Time {
 
 // carries reports whether the batch may take, or has taken, connections: it is
 // whole, and all of it but the failures that are tolerated has proven itself.
-func (v *view) carries(batch []Replica, now time.Time, u *update) bool {
+func (v *view) carries(batch []Replica, now time.Time, u *update, trial bool) bool {
 	missing := slices.ContainsFunc(v.missing, func(k spec.ReplicaKey) bool { return k.Number > u.in && k.Number <= u.open })
 	if slices.ContainsFunc(batch, func(r Replica) bool { return r.Named }) && !missing && !slices.ContainsFunc(batch, onItsWay) {
 		return true
@@ -199,8 +200,9 @@ func (v *view) carries(batch []Replica, now time.Time, u *update) bool {
 			proven++
 		}
 	}
-	// A batch that failed whole is left behind too, as long as it isn't all.
-	return proven > 0 || u.open < v.Replicas || len(usable(v.current)) > 0
+	// A batch that failed whole is left behind too, as long as it isn't all of
+	// them, nor the canary.
+	return proven > 0 || !trial && (u.open < v.Replicas || len(usable(v.current)) > 0)
 }
 
 // onItsWay reports whether the replica hasn't come up for the first time yet. On

@@ -138,6 +138,7 @@ func TestRollout(t *testing.T) {
 		"for its promotion":                   {promoted, append(olds(1, 2, 3), fresh(1, routed(time.Second))), "Create new2, Create new3", "new1 old2 old3", ""},
 		"a canary's first exit does too":      {byHand, append(olds(1, 2, 3), fresh(1, crashed)), "Start new1", "old1 old2 old3", "exited with code 1 while it was watched"},
 		"a sick canary fails the release":     {byHand, append(olds(1, 2, 3), fresh(1, unhealthy)), "", "old1 old2 old3", "is unhealthy: no answer"},
+		"whatever the others may do":          {all(byHand, 1), append(olds(1, 2, 3), fresh(1, unhealthy)), "", "old1 old2 old3", "is unhealthy: no answer"},
 		"a pause begins no batch":             {paused, append(olds(2, 3), fresh(1, routed(time.Second))), "", "new1 old2 old3", ""},
 		"and moves no connections":            {paused, append(olds(1, 2, 3), fresh(1)), "", "old1 old2 old3", ""},
 		"some failures are tolerated":         {lenient, append(olds(1, 2, 3), fresh(1), fresh(2), fresh(3, unhealthy)), "", "new1 new2", ""},

@@ -62,8 +62,11 @@ func (v *view) tolerated() int {
 // failed says why the wanted generation can't become ready; its cause is empty
 // while it still may.
 func (v *view) failed(now time.Time) fault {
-	if causes := v.failures(); len(causes) > v.tolerated() {
-		return causes[0]
+	causes := v.failures()
+	for _, f := range causes {
+		if v.onTrial(f.replica) || len(causes) > v.tolerated() {
+			return f
+		}
 	}
 	limit := cmp.Or(v.policy().Deadline.Std(), defaultDeadline)
 	if v.settled(now) || v.update.why != "" || now.Before(v.progressed().Add(limit)) {
@@ -92,15 +95,16 @@ func (v *view) diedYoung(r Replica) bool {
 	if exit == nil || exit.Lost || !exit.At.After(v.project.Record.Since) || r.Record.Requested || r.Done() {
 		return false
 	}
-	if v.policy().Monitor == 0 && !v.onTrial(r) {
+	if v.policy().Monitor == 0 && !v.onTrial(r.ReplicaKey) {
 		return false
 	}
 	proven := v.provenAt(r)
 	return proven.IsZero() || v.now.Before(proven)
 }
 
-// onTrial reports whether the replica is a canary.
-func (v *view) onTrial(r Replica) bool { return v.trial() && r.Number <= v.Canary.Replicas }
+// onTrial reports whether the replica is a canary. Its failure is never
+// tolerated: to find out is what it is for.
+func (v *view) onTrial(k spec.ReplicaKey) bool { return v.trial() && k.Number <= v.Canary.Replicas }
 
 // trouble says why a replica counts as failed; empty while it doesn't.
 func (v *view) trouble(r Replica) string {
