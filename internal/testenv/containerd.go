@@ -110,12 +110,32 @@ func (d *Daemon) Kill() {
 	<-d.done
 }
 
-// Signal sends the daemon a signal, for example SIGSTOP.
+// Signal sends the daemon a signal. After SIGSTOP it waits until every thread
+// has stopped: one that hasn't yet may still answer a request.
 func (d *Daemon) Signal(s syscall.Signal) {
 	d.t.Helper()
 	if err := d.cmd.Process.Signal(s); err != nil {
 		d.t.Fatal(err)
 	}
+	for end := time.Now().Add(10 * time.Second); s == syscall.SIGSTOP && !stopped(d.Pid); {
+		if time.Now().After(end) {
+			d.t.Fatal("containerd doesn't stop")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// stopped reports whether all threads of the process are in state T.
+func stopped(pid int) bool {
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(stats) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(stats, func(path string) bool {
+		b, err := os.ReadFile(path)
+		_, rest, found := strings.Cut(string(b), ") ") // the name before it may hold anything else
+		return err == nil && (!found || !strings.HasPrefix(rest, "T"))
+	})
 }
 
 // Shims lists the shims of the containers, by what stands in their arguments.
