@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/containerd/api/types/task"
 
+	"dunnage/internal/testenv"
 	"dunnage/spec"
 )
 
@@ -109,15 +110,11 @@ func TestSilentShim(t *testing.T) {
 	r := request(b.app(), 1, "serve", "8080")
 	b.run(r)
 	pid, shim := b.instance(r.ID).Pid, b.daemon.Shim(r.ID)
-	if err := syscall.Kill(shim, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Signal(t, shim, syscall.SIGSTOP)
 	if err := b.Start(b.ctx, r.ID); !errors.Is(err, spec.ErrUnavailable) {
 		t.Errorf("start: %v", err)
 	}
-	if err := syscall.Kill(shim, syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Signal(t, shim, syscall.SIGCONT)
 	if i := b.awaitPhase(r.ID, spec.PhaseRunning); i.Pid != pid {
 		t.Errorf("%+v, process %d", i, pid)
 	}

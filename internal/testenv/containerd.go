@@ -110,16 +110,22 @@ func (d *Daemon) Kill() {
 	<-d.done
 }
 
-// Signal sends the daemon a signal. After SIGSTOP it waits until every thread
-// has stopped: one that hasn't yet may still answer a request.
+// Signal sends the daemon a signal.
 func (d *Daemon) Signal(s syscall.Signal) {
 	d.t.Helper()
-	if err := d.cmd.Process.Signal(s); err != nil {
-		d.t.Fatal(err)
+	Signal(d.t, d.Pid, s)
+}
+
+// Signal sends a process a signal. After SIGSTOP it waits until every thread has
+// stopped: one that hasn't yet may still answer a request.
+func Signal(t testing.TB, pid int, s syscall.Signal) {
+	t.Helper()
+	if err := syscall.Kill(pid, s); err != nil {
+		t.Fatal(err)
 	}
-	for end := time.Now().Add(10 * time.Second); s == syscall.SIGSTOP && !stopped(d.Pid); {
+	for end := time.Now().Add(10 * time.Second); s == syscall.SIGSTOP && !stopped(pid); {
 		if time.Now().After(end) {
-			d.t.Fatal("containerd doesn't stop")
+			t.Fatalf("process %d doesn't stop", pid)
 		}
 		time.Sleep(time.Millisecond)
 	}
