@@ -65,7 +65,7 @@ func (n *Network) flows(ctx context.Context, proto uint8) ([]entry, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		found, err := dumpFlows(f, proto)
+		found, err := n.conntrack.dumpFlows(f, proto)
 		if err != nil {
 			return nil, err
 		}
@@ -85,7 +85,7 @@ func (n *Network) deleteFlows(ctx context.Context, proto uint8, match func(flow)
 		if !match(e.flow) {
 			continue
 		}
-		if err := deleteFlow(e); err != nil {
+		if err := n.conntrack.deleteFlow(e); err != nil {
 			return err
 		}
 	}
@@ -93,7 +93,7 @@ func (n *Network) deleteFlows(ctx context.Context, proto uint8, match func(flow)
 }
 
 // forgetting collects addresses whose connections are to be forgotten. To walk
-// conntrack's table takes 20 ms of a CPU however little is in it, so those who
+// conntrack's table takes 10 ms of a CPU however little is in it, so those who
 // ask while a walk is under way share the next one.
 type forgetting struct {
 	walk sync.Mutex // one walk at a time

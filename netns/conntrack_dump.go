@@ -35,7 +35,7 @@ type entry struct {
 
 // dumpFlows lists the entries of a family; proto 0 = every protocol, and only
 // then may the family be AF_UNSPEC = both.
-func dumpFlows(family, proto uint8) ([]entry, error) {
+func (s *netfilter) dumpFlows(family, proto uint8) ([]entry, error) {
 	req := conntrackRequest(family, nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP)
 	if proto != 0 {
 		orig := nl.NewRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_ORIG, nil)
@@ -45,7 +45,7 @@ func dumpFlows(family, proto uint8) ([]entry, error) {
 		req.AddData(orig)
 		req.AddData(filter)
 	}
-	messages, err := retryDump(func() ([][]byte, error) { return req.Execute(unix.NETLINK_NETFILTER, 0) })
+	messages, err := retryDump(func() ([][]byte, error) { return s.execute(req) })
 	if err != nil {
 		return nil, fmt.Errorf("list conntrack entries: %w", err)
 	}
@@ -59,11 +59,11 @@ func dumpFlows(family, proto uint8) ([]entry, error) {
 }
 
 // deleteFlow deletes one entry; one that is gone already is success.
-func deleteFlow(e entry) error {
+func (s *netfilter) deleteFlow(e entry) error {
 	family := e.message[0] // of nfgenmsg
 	req := conntrackRequest(family, nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
 	req.AddRawData(e.message[nl.SizeofNfgenmsg:])
-	if _, err := req.Execute(unix.NETLINK_NETFILTER, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+	if _, err := s.execute(req); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete conntrack entry %s to %s: %w", e.src, e.dst, err)
 	}
 	return nil

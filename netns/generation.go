@@ -13,52 +13,95 @@ import (
 	"dunnage/netns/rules"
 )
 
-// reading is what the kernel had when it was read last. In nf_tables every
-// commit, whoever makes it, gives the namespace's ruleset another generation
-// number, so that an unchanged number means unchanged rules: to ask for it takes
-// 20 µs, iptables-save at least 5 ms. Legacy tables have no such number.
-type reading struct {
-	mu         sync.Mutex
-	generation uint32    // 0 = nothing is kept
-	at         time.Time // when legacy tables were read
-	text       string
-	doc        rules.Document
+// ruleset is what the kernel has.
+type ruleset struct {
+	generation uint32         // 0 = not known
+	text       string         // everything that iptables-save prints
+	doc        rules.Document // our part of it
 }
 
-// rules returns everything that iptables-save prints, and our part of it.
-func (p programs) rules(ctx context.Context) (string, rules.Document, error) {
+// reading is the ruleset as it was read last. In nf_tables every commit,
+// whoever makes it, gives the namespace's ruleset another generation number, so
+// that an unchanged number means unchanged rules: to ask for it takes 20 µs,
+// iptables-save at least 5 ms. Legacy tables have no such number.
+type reading struct {
+	mu        sync.Mutex
+	at        time.Time
+	concluded bool // from our own commits since the reading before
+	ruleset
+}
+
+// concludedStands is how long what was concluded does for a reading: after a
+// commit, to read takes another 12 ms, for which a deploy would wait.
+const concludedStands = 100 * time.Millisecond
+
+// rules returns what the kernel has.
+func (p programs) rules(ctx context.Context) (ruleset, error) {
 	r := p.last
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if p.legacy {
-		text, err := p.read(ctx)
-		if err != nil {
-			return "", nil, err
+	var before uint32
+	if !p.legacy {
+		var err error
+		if before, err = p.generations.generation(); err != nil {
+			return ruleset{}, err
 		}
-		r.text, r.at = text, time.Now()
-		return text, rules.Parse(text), nil
-	}
-	before, err := rulesetGeneration()
-	if err != nil {
-		return "", nil, err
-	}
-	if before == r.generation {
-		return r.text, r.doc, nil
+		if before == r.generation && !(r.concluded && time.Since(r.at) > concludedStands) {
+			return r.ruleset, nil
+		}
 	}
 	text, err := p.read(ctx)
 	if err != nil {
-		return "", nil, err
+		return ruleset{}, err
 	}
-	doc := rules.Parse(text)
-	after, err := rulesetGeneration()
-	if err != nil {
-		return "", nil, err
+	r.ruleset, r.at, r.concluded = ruleset{text: text, doc: rules.Parse(text)}, time.Now(), false
+	if !p.legacy {
+		after, err := p.generations.generation()
+		if err != nil {
+			return ruleset{}, err
+		}
+		if before == after {
+			r.generation = after
+		}
 	}
-	r.generation = 0
-	if before == after {
-		r.generation, r.text, r.doc = after, text, doc
+	return r.ruleset, nil
+}
+
+// conclude notes what the kernel has after the commits of an Apply. It does
+// only if nobody else has committed since what they were made from was read:
+// the generation went up by their number. What isn't ours is as it was then.
+func (t tables) conclude(all ...change) {
+	if t.v4.legacy {
+		return
 	}
-	return text, doc, nil
+	from := all[0].from.generation
+	to := from
+	for _, c := range all {
+		if c.from.generation == 0 || c.from.generation != from || c.singles || c.from.doc.Foreign() {
+			return // the next look reads
+		}
+		to += c.commits
+	}
+	now, err := t.v4.generations.generation()
+	if err != nil || now != to {
+		return
+	}
+	for _, c := range all {
+		c.of.conclude(ruleset{now, c.from.text, c.want})
+	}
+}
+
+func (r *reading) conclude(s ruleset) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ruleset, r.at, r.concluded = s, time.Now(), true
+}
+
+// forget makes the next look read.
+func (r *reading) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ruleset = ruleset{}
 }
 
 // legacyPoll is the time between two looks at legacy tables that nothing else
@@ -70,8 +113,8 @@ func (p programs) lately(ctx context.Context) (string, error) {
 	if text, ok := p.last.recent(); p.legacy && ok {
 		return text, nil
 	}
-	text, _, err := p.rules(ctx)
-	return text, err
+	have, err := p.rules(ctx)
+	return have.text, err
 }
 
 func (r *reading) recent() (string, bool) {
@@ -80,12 +123,12 @@ func (r *reading) recent() (string, bool) {
 	return r.text, !r.at.IsZero() && time.Since(r.at) < legacyPoll
 }
 
-// rulesetGeneration is the number of the present ruleset of this network
-// namespace. It is never 0.
-func rulesetGeneration() (uint32, error) {
+// generation is the number of the present ruleset of this network namespace.
+// It is never 0.
+func (s *netfilter) generation() (uint32, error) {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: nl.NFNETLINK_V0})
-	messages, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	messages, err := s.execute(req)
 	if err != nil {
 		return 0, fmt.Errorf("ask for the generation of the rules: %w", err)
 	}

@@ -43,6 +43,7 @@ type Network struct {
 	tables   tables
 	replicas keyedMutex
 
+	conntrack  netfilter
 	forgetting forgetting
 
 	host  sync.Mutex // one at a time sets up the host: replicas attach side by side

@@ -11,8 +11,22 @@ import (
 
 // change says what a sync did.
 type change struct {
-	wrote   bool
-	unnamed bool // some backend is no longer named
+	of      *reading
+	from    ruleset
+	want    rules.Document
+	commits uint32 // of documents, one for each of their tables
+	singles bool   // single rules or chains were changed too
+	unnamed bool   // some backend is no longer named
+
+	end func() // lets the program go that committed; nil = there is none
+}
+
+func (c change) wrote() bool { return c.commits > 0 || c.singles }
+
+func (c change) close() {
+	if c.end != nil {
+		c.end()
+	}
 }
 
 // sync makes one family's rules equal to want. Order: chains of the scaffold,
@@ -20,32 +34,40 @@ type change struct {
 // nat chains differ in a redeploy: one document, one commit. With the scaffold
 // it is one document still, but a commit for each table, in this order.
 func (p programs) sync(ctx context.Context, want rules.Document, cfg rules.Config) (change, error) {
-	text, have, err := p.rules(ctx)
+	have, err := p.rules(ctx)
 	if err != nil {
 		return change{}, err
 	}
-	if rules.Equal(want, have) && (len(want) == 0 || rules.HasUserChain(text)) {
-		return change{}, nil
+	done := change{of: p.last, from: have, want: want}
+	lacksUserChain := len(want) > 0 && !rules.HasUserChain(have.text)
+	if rules.Equal(want, have.doc) && !lacksUserChain {
+		return done, nil
 	}
-	missing, extra := jumps(want, have)
+	missing, extra := jumps(want, have.doc)
+	done.singles = lacksUserChain || len(missing)+len(extra) > 0
 	if err := p.deleteJumps(extra); err != nil {
 		return change{}, err
 	}
-	if len(want) > 0 && !rules.HasUserChain(text) {
+	if lacksUserChain {
 		if err := p.makeUserChain(); err != nil {
 			return change{}, err
 		}
 	}
 	var doc string
 	for _, table := range []string{"raw", "filter", "nat"} {
-		doc += rules.Diff(want.Table(table), have.Table(table))
+		part := rules.Diff(want.Table(table), have.doc.Table(table))
+		if part != "" {
+			done.commits++
+		}
+		doc += part
 	}
 	if doc != "" {
-		if err := p.commit(ctx, doc); err != nil {
+		if done.end, err = p.commit(ctx, doc); err != nil {
 			return change{}, err
 		}
 	}
-	return change{wrote: true, unnamed: loses(rules.Named(have, cfg), rules.Named(want, cfg))}, p.insertJumps(missing)
+	done.unnamed = loses(rules.Named(have.doc, cfg), rules.Named(want, cfg))
+	return done, p.insertJumps(missing)
 }
 
 // loses reports whether after lacks one of before; both are sorted.
@@ -131,7 +153,9 @@ func (p programs) makeUserChain() error {
 // remove deletes everything of ours; the operator's chain only if it is empty
 // and nothing leads to it.
 func (p programs) remove(ctx context.Context) error {
-	if _, err := p.sync(ctx, nil, rules.Config{}); err != nil {
+	done, err := p.sync(ctx, nil, rules.Config{})
+	done.close()
+	if err != nil {
 		return err
 	}
 	text, err := p.read(ctx)

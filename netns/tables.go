@@ -38,6 +38,7 @@ type programs struct {
 	proto                   iptables.Protocol
 	legacy                  bool
 	last                    *reading
+	generations             *netfilter // shared by both families
 }
 
 func (p programs) found() bool { return p.save != "" && p.restore != "" && p.iptables != "" }
@@ -57,10 +58,16 @@ func findTables(want Backend) (tables, error) {
 	if want == NFT {
 		other = Legacy
 	}
+	generations := &netfilter{}
+	find := func(name string, b Backend) programs {
+		p := findPrograms(name, b)
+		p.generations = generations
+		return p
+	}
 	t := tables{
 		backend: want,
-		v4:      findPrograms("iptables", want), v6: findPrograms("ip6tables", want),
-		other4: findPrograms("iptables", other), other6: findPrograms("ip6tables", other),
+		v4:      find("iptables", want), v6: find("ip6tables", want),
+		other4: find("iptables", other), other6: find("ip6tables", other),
 	}
 	if !t.v4.found() || !t.v6.found() {
 		return tables{}, fmt.Errorf("find iptables-%s: %w: install the package iptables", want, spec.ErrUnavailable)
@@ -123,10 +130,15 @@ func run(ctx context.Context, stdin, name string, args ...string) (string, error
 	if err == nil {
 		return stdout.String(), nil
 	}
+	return "", commandError(ctx, name, err, stderr.String())
+}
+
+// commandError says in one line what a failed command complained of.
+func commandError(ctx context.Context, name string, err error, complaint string) error {
 	if ctx.Err() != nil {
 		err = errors.Join(ctx.Err(), err)
 	}
-	return "", fmt.Errorf("%s: %w: %s", filepath.Base(name), err, strings.Join(strings.Fields(stderr.String()), " "))
+	return fmt.Errorf("%s: %w: %s", filepath.Base(name), err, strings.Join(strings.Fields(complaint), " "))
 }
 
 // read returns everything that iptables-save prints.
@@ -136,15 +148,6 @@ func (p programs) read(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("read rules: %w", err)
 	}
 	return text, nil
-}
-
-// commit applies a document: one atomic commit for each table in it. -w makes
-// legacy wait for the lock; nf_tables needs none.
-func (p programs) commit(ctx context.Context, doc string) error {
-	if _, err := run(ctx, doc, p.restore, "--noflush", "-w", lockWait); err != nil {
-		return fmt.Errorf("write rules: %w", err)
-	}
-	return nil
 }
 
 // edit opens the tool for single rules in chains of others.

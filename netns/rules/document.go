@@ -48,6 +48,13 @@ func (t Table) Chain(name string) (Chain, bool) {
 	return t.Chains[i], true
 }
 
+// Foreign reports whether a rule of somebody else leads to a chain of ours.
+func (d Document) Foreign() bool {
+	return slices.ContainsFunc(d, func(t Table) bool {
+		return slices.ContainsFunc(t.Jumps, func(j Jump) bool { return !j.ours() })
+	})
+}
+
 // String is the document as iptables-save prints it, without comments, chains
 // of others and the policies of the built-in chains. Feeding it to
 // iptables-restore --noflush makes the chains new; jumps would be doubled.
