@@ -380,7 +380,8 @@ func (e *Engine) Retain(ctx context.Context, name string, pinned []spec.PinnedIm
 		return nil
 	}
 	_, err := manager.Create(ctx, leases.WithID(l.ID), leases.WithLabel(labelRelease, name))
-	if err != nil && !errdefs.IsAlreadyExists(err) {
+	existed := errdefs.IsAlreadyExists(err)
+	if err != nil && !existed {
 		return e.wrap(ctx, err, "retain the images of %s", name)
 	}
 	wanted := make(map[leases.Resource]bool)
@@ -390,6 +391,9 @@ func (e *Engine) Retain(ctx context.Context, name string, pinned []spec.PinnedIm
 		if err := manager.AddResource(ctx, l, r); err != nil {
 			return e.wrap(ctx, err, "retain %s for %s", p.Pinned(), name)
 		}
+	}
+	if !existed {
+		return nil
 	}
 	return e.letGo(ctx, l, wanted)
 }
