@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/events"
 	"golang.org/x/sys/unix"
 )
 
@@ -57,17 +58,29 @@ func (e *Engine) subscribe(ctx context.Context, out chan<- struct{}) (any bool) 
 	// The subscription is on its way before this call is answered; what
 	// happened before it is in the caller's next look.
 	if e.probe(ctx) == nil {
+		e.inventory.follow(+1)
+		defer e.inventory.follow(-1)
 		nudge(out)
 	}
 	for {
 		select {
-		case <-events:
+		case event := <-events:
 			any = true
+			e.inventory.touch(changed(event))
 			nudge(out)
 		case <-errs: //nolint:errcheck // why the stream ended makes no difference: it is opened again
 			return any
 		}
 	}
+}
+
+// changed is the container that an event is about; empty if it can't be told.
+func changed(e *events.Envelope) string {
+	if id, ok := e.Field([]string{"event", "container_id"}); ok { // a task's
+		return id
+	}
+	id, _ := e.Field([]string{"event", "id"})
+	return id
 }
 
 // nudge never blocks: a value that waits already says the same.

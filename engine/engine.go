@@ -59,15 +59,16 @@ func (c Config) withDefaults() Config {
 // Engine runs containers in one namespace of one containerd. Its methods are
 // safe for concurrent use.
 type Engine struct {
-	cfg      Config
-	client   *client.Client
-	started  startRecords
-	cgroup   cgroups
-	nudges   nudges
-	known    knownImages // by digest
-	probers  probers
-	replicas keyedMutex // by replica ID: create, start and remove take turns
-	volumes  keyedMutex // by volume: one copy-up at a time
+	cfg       Config
+	client    *client.Client
+	started   startRecords
+	cgroup    cgroups
+	nudges    nudges
+	inventory inventory
+	known     knownImages // by digest
+	probers   probers
+	replicas  keyedMutex // by replica ID: create, start and remove take turns
+	volumes   keyedMutex // by volume: one copy-up at a time
 
 	ctx    context.Context // ends with Close; owns the watchers of lost processes
 	cancel context.CancelFunc

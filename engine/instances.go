@@ -4,39 +4,27 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
-	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/core/containers"
-	"github.com/containerd/errdefs/pkg/errgrpc"
 
 	"dunnage/spec"
 )
 
-// Instances lists every container that dunnage owns, sorted by ID: two calls
-// to containerd, whatever their number.
+// Instances lists every container that dunnage owns, sorted by ID.
 func (e *Engine) Instances(ctx context.Context) ([]spec.Instance, error) {
-	// Tasks first: a container that is made between the two calls is then
-	// "created", while the other order could show a started one as lost.
-	list, err := e.client.TaskService().List(ctx, &tasks.ListTasksRequest{})
-	if err != nil {
-		return nil, e.wrap(ctx, errgrpc.ToNative(err), "list tasks")
+	e.inventory.asking.Lock()
+	defer e.inventory.asking.Unlock()
+	if err := e.takeStock(ctx); err != nil {
+		e.inventory.touch("")
+		return nil, err
 	}
-	byID := make(map[string]*task.Process, len(list.Tasks))
-	for _, t := range list.Tasks {
-		byID[t.ID] = t
+	stock := e.inventory.stock()
+	out := make([]spec.Instance, 0, len(stock))
+	for _, s := range stock {
+		out = append(out, e.instance(*s.container, s.task))
 	}
-	found, err := e.client.ContainerService().List(ctx, ownedFilter)
-	if err != nil {
-		return nil, e.wrap(ctx, err, "list containers")
-	}
-	out := make([]spec.Instance, 0, len(found))
-	for _, c := range found {
-		out = append(out, e.instance(c, byID[c.ID]))
-	}
-	slices.SortFunc(out, func(a, b spec.Instance) int { return strings.Compare(a.ID, b.ID) })
 	return out, nil
 }
 

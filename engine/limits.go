@@ -132,6 +132,7 @@ func blockDevice(path string) (major, minor int64, err error) {
 // again. A limit below what the replica uses now is refused.
 func (e *Engine) Limit(ctx context.Context, id string, l spec.Limits) error {
 	defer e.replicas.lock(id)()
+	defer e.inventory.touch(id)
 	if err := e.limit(ctx, id, l); err != nil {
 		return fmt.Errorf("limit %s: %w", id, err)
 	}

@@ -27,6 +27,7 @@ import (
 // record of an exited one is deleted. It never makes a second process.
 func (e *Engine) Start(ctx context.Context, id string) error {
 	defer e.replicas.lock(id)()
+	defer e.inventory.touch(id)
 	running, err := e.clearTask(ctx, id)
 	if err != nil || running {
 		return err

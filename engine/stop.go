@@ -83,6 +83,7 @@ func processGone(err error) bool {
 // anonymous volumes and start record, each of which may be missing.
 func (e *Engine) Remove(ctx context.Context, id string) error {
 	defer e.replicas.lock(id)()
+	defer e.inventory.touch(id)
 	if err := e.remove(ctx, id); err != nil {
 		return fmt.Errorf("remove %s: %w", id, err)
 	}
