@@ -21,6 +21,10 @@ const lockTimeout = 3 * time.Second
 
 var buckets = []string{"meta", "projects", "releases", "replicas", "quarantine"}
 
+// restore is the next step for a file that can't be read.
+const restore = "restore it from a backup: an agent that starts without it knows no project, " +
+	"leaves what runs as it is and takes no change until that is removed"
+
 // Store is an open file. Its methods are safe for concurrent use.
 type Store struct{ db *bbolt.DB }
 
@@ -47,11 +51,10 @@ func Open(path string) (*Store, error) {
 		return nil, fmt.Errorf("open store: %w; make the file system of the state directory writable again: see the kernel's log for why it isn't", err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open store %s: %w; restore it from a backup: an agent that starts without it knows no project, "+
-			"leaves what runs as it is and takes no change until that is removed", path, err)
+		return nil, fmt.Errorf("open store %s: %w; %s", path, err, restore)
 	}
 	s := &Store{db}
-	if err := s.checkVersion(); err != nil {
+	if err := s.checkSchema(); err != nil {
 		_ = db.Close() // the version is the error to report
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
@@ -69,11 +72,17 @@ func openFile(path string, timeout time.Duration) (*bbolt.DB, error) {
 	})
 }
 
-// checkWhole refuses a file that ends before the pages that it counts: bbolt
-// maps it into memory, and reading past its end would kill the process. A
-// read-only bbolt reads nothing but the first two pages.
+// checkWhole refuses a file that ends before the pages that it counts, or with
+// a damaged page: bbolt maps it into memory, and what it reads wrongly there
+// would kill the process. A read-only bbolt reads nothing but the first two
+// pages, and keeps other agents out meanwhile.
 func checkWhole(path string) error {
-	info, err := os.Stat(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
@@ -88,7 +97,7 @@ func checkWhole(path string) error {
 		if tx.Size() > info.Size() {
 			return fmt.Errorf("it is cut off: %d of %d bytes are there", info.Size(), tx.Size())
 		}
-		return nil
+		return checkPages(tx, f)
 	})
 	return errors.Join(err, db.Close())
 }
@@ -137,7 +146,7 @@ func syncDir(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func (s *Store) checkVersion() error {
+func (s *Store) checkSchema() error {
 	return s.db.View(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket([]byte("meta"))
 		if meta == nil {
@@ -145,6 +154,11 @@ func (s *Store) checkVersion() error {
 		}
 		if got := string(meta.Get([]byte("version"))); got != version {
 			return fmt.Errorf("its schema is version %q and this program knows %q; use the program that wrote it", got, version)
+		}
+		for _, name := range buckets {
+			if tx.Bucket([]byte(name)) == nil {
+				return fmt.Errorf("it has no %s; %s", name, restore)
+			}
 		}
 		return nil
 	})

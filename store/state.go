@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"unicode/utf8"
 
 	"go.etcd.io/bbolt"
 
@@ -35,7 +36,7 @@ func (s *Store) Load() (spec.State, error) {
 		})
 	})
 	if err != nil {
-		return spec.State{}, fmt.Errorf("load store: %w", err)
+		return spec.State{}, fmt.Errorf("load store %s: %w; %s", s.db.Path(), err, restore)
 	}
 	return st, nil
 }
@@ -44,6 +45,9 @@ func list[T any](b *bbolt.Bucket) ([]T, error) {
 	var out []T
 	err := b.ForEach(func(k, v []byte) error {
 		var x T
+		if !utf8.Valid(v) { // encoding/json reads it nevertheless
+			return fmt.Errorf("%q isn't text", k)
+		}
 		if err := json.Unmarshal(v, &x); err != nil {
 			return fmt.Errorf("%q: %w", k, err)
 		}
