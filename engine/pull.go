@@ -126,10 +126,16 @@ func (p *pull) once(ctx context.Context) (client.Image, error) {
 		client.WithImageHandlerWrapper(p.watch))
 }
 
-// watch looks at each manifest and configuration as it arrives: an image for
-// other machines is refused before its layers are downloaded.
+// watch looks at each manifest and configuration before and as it arrives: one
+// that is here and damaged is fetched again, and an image for other machines
+// is refused before its layers are downloaded.
 func (p *pull) watch(next images.Handler) images.Handler {
 	return images.HandlerFunc(func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		if images.IsIndexType(desc.MediaType) || images.IsManifestType(desc.MediaType) || images.IsConfigType(desc.MediaType) {
+			if err := p.engine.dropBlob(ctx, desc); err != nil {
+				return nil, err
+			}
+		}
 		children, err := next.Handle(ctx, desc)
 		switch {
 		case images.IsIndexType(desc.MediaType) && (err == nil && len(children) == 0 || errdefs.IsNotFound(err)):

@@ -26,6 +26,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"dunnage/internal/testenv"
 	"dunnage/spec"
@@ -341,6 +342,50 @@ func TestPullBreaks(t *testing.T) {
 	if broken.Load() == 0 {
 		t.Error("nothing was broken")
 	}
+}
+
+// TestPullDamaged: what the disk has damaged of an image is fetched again, by
+// tag and by digest, although containerd takes it for stored.
+func TestPullDamaged(t *testing.T) {
+	b := newBench(t)
+	reg := newRegistry(t)
+	ref := reg.push(t, "app:1", testenv.AppImage(t, "1"))
+	pinned, err := b.Pull(b.ctx, ref, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Retain(b.ctx, "p/1", []spec.PinnedImage{pinned}); err != nil {
+		t.Fatal(err)
+	}
+	stored, err := b.storedByDigest(b.ctx, pinned.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, blob := range []ocispec.Descriptor{stored.target, stored.manifest.Config} {
+		path := filepath.Join(b.daemon.Dir, "root/io.containerd.content.v1.content/blobs/sha256", blob.Digest.Encoded())
+		whole, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		garbled := bytes.Replace(whole, []byte("sha256:"), []byte("sha257:"), 1) // still JSON
+		for name, damaged := range map[string][]byte{"zeros": make([]byte, len(whole)), "garbled": garbled, "cut off": whole[:100], "empty": {}} {
+			for _, by := range []string{ref, pinned.Pinned()} {
+				if err := errors.Join(os.Chmod(path, 0o600), os.WriteFile(path, damaged, 0o600)); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := b.Resolve(b.ctx, ref); !errors.Is(err, spec.ErrNotFound) || !strings.Contains(err.Error(), "is damaged in containerd's content store") {
+					t.Errorf("%s %s, resolved: %v", blob.MediaType, name, err)
+				}
+				if again, err := b.Pull(b.ctx, by, nil); err != nil || again.Digest != pinned.Digest {
+					t.Fatalf("%s %s, pulled as %s: %+v, %v", blob.MediaType, name, by, again, err)
+				}
+				if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, whole) {
+					t.Fatalf("%s %s, pulled as %s: still damaged, %v", blob.MediaType, name, by, err)
+				}
+			}
+		}
+	}
+	b.run(request(pinned, 1, "serve", "8080"))
 }
 
 // cutWriter breaks the connection after some bytes.

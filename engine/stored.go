@@ -31,7 +31,7 @@ type storedImage struct {
 }
 
 // storedByDigest reads an image out of the content store. It wraps
-// spec.ErrNotFound when a part that a container needs is missing.
+// spec.ErrNotFound when a part that a container needs is missing or damaged.
 func (e *Engine) storedByDigest(ctx context.Context, dgst string) (*storedImage, error) {
 	d, err := digest.Parse(dgst)
 	if err != nil {
@@ -83,7 +83,7 @@ func (k *knownImages) put(dgst string, s *storedImage) {
 }
 
 func (e *Engine) stored(ctx context.Context, target ocispec.Descriptor) (*storedImage, error) {
-	store := e.client.ContentStore()
+	store := checked{e.client.ContentStore()}
 	manifest, err := images.Manifest(ctx, store, target, platforms.Default())
 	if err != nil {
 		return nil, e.wrap(ctx, err, "read manifest of image %s", target.Digest)
@@ -131,7 +131,7 @@ func describe(ctx context.Context, store content.Store, d digest.Digest) (ocispe
 	if info.Size > largest {
 		return desc, fmt.Errorf("blob %s is no image manifest: it has %d bytes", d, info.Size)
 	}
-	blob, err := content.ReadBlob(ctx, store, desc)
+	blob, err := content.ReadBlob(ctx, checked{store}, desc)
 	if err != nil {
 		return desc, err
 	}
