@@ -61,7 +61,7 @@ func (c Config) withDefaults() Config {
 type Engine struct {
 	cfg       Config
 	client    *client.Client
-	started   startRecords
+	started   *startRecords
 	cgroup    cgroups
 	nudges    nudges
 	inventory inventory

@@ -13,7 +13,7 @@ import (
 // TestLogSources: services and replicas are chosen side by side; a number that
 // runs hides the removed ones of it, but not from who names them in full.
 func TestLogSources(t *testing.T) {
-	e := &Engine{cfg: Config{StateDir: t.TempDir()}, started: startRecords{dir: t.TempDir(), boot: "now"}}
+	e := &Engine{cfg: Config{StateDir: t.TempDir()}, started: &startRecords{dir: t.TempDir(), boot: "now"}}
 	for id, running := range map[string]bool{
 		"p-web-aaaaaaaa-1": false, "p-web-bbbbbbbb-1": true, "p-web-bbbbbbbb-2": true, "p-db-cccccccc-1": true, "p-job-dddddddd-1": false,
 	} {

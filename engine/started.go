@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"dunnage/internal/reread"
 )
 
 // startRecord remembers that a replica was started since the last boot.
@@ -23,31 +25,33 @@ type startRecord struct {
 
 // startRecords are files in the run directory. A reboot ends every process and
 // outdates every record, also where the directory survives it.
-type startRecords struct{ dir, boot string }
-
-func newStartRecords(dir string) (startRecords, error) {
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return startRecords{}, fmt.Errorf("read the kernel's boot id: %w", err)
-	}
-	return startRecords{dir: dir, boot: strings.TrimSpace(string(boot))}, nil
+type startRecords struct {
+	dir, boot string
+	known     reread.Cache[startRecord]
 }
 
-func (s startRecords) path(id string) string { return filepath.Join(s.dir, id+".json") }
-
-func (s startRecords) get(id string) (startRecord, bool) {
-	b, err := os.ReadFile(s.path(id))
+func newStartRecords(dir string) (*startRecords, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return startRecord{}, false
+		return nil, fmt.Errorf("read the kernel's boot id: %w", err)
 	}
-	var r startRecord
-	if json.Unmarshal(b, &r) != nil || r.Boot != s.boot {
+	return &startRecords{dir: dir, boot: strings.TrimSpace(string(boot))}, nil
+}
+
+func (s *startRecords) path(id string) string { return filepath.Join(s.dir, id+".json") }
+
+func (s *startRecords) get(id string) (startRecord, bool) {
+	r, err := s.known.Read(s.path(id), func(b []byte) (r startRecord, err error) {
+		err = json.Unmarshal(b, &r)
+		return r, err
+	})
+	if err != nil || r.Boot != s.boot {
 		return startRecord{}, false
 	}
 	return r, true
 }
 
-func (s startRecords) put(id string, r startRecord) error {
+func (s *startRecords) put(id string, r startRecord) error {
 	r.Boot = s.boot
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -68,7 +72,8 @@ func (s startRecords) put(id string, r startRecord) error {
 	return nil
 }
 
-func (s startRecords) remove(id string) error {
+func (s *startRecords) remove(id string) error {
+	s.known.Forget(s.path(id))
 	if err := os.Remove(s.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove start record of %s: %w", id, err)
 	}

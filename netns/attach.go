@@ -106,22 +106,31 @@ func (n *Network) recordAddresses(e spec.Endpoint) error {
 	if err != nil {
 		return fmt.Errorf("encode addresses: %w", err)
 	}
-	return replaceFile(filepath.Join(n.dir(e.Replica), addressesFile), b)
+	return replaceFile(n.addressesPath(e.Replica), b)
 }
 
 // recorded returns the addresses that Attach wrote down, which may be none. No
 // record is no error, and one that somebody damaged counts as none.
 func (n *Network) recorded(replica string) (addrs []netip.Addr, found bool, err error) {
-	b, err := os.ReadFile(filepath.Join(n.dir(replica), addressesFile))
-	if errors.Is(err, os.ErrNotExist) {
+	addrs, err = n.addresses.Read(n.addressesPath(replica), decodeAddresses)
+	var damaged *json.SyntaxError
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.As(err, &damaged):
 		return nil, false, nil
-	}
-	if err != nil {
+	case err != nil:
 		return nil, false, fmt.Errorf("read recorded addresses: %w", err)
 	}
+	return addrs, true, nil
+}
+
+func (n *Network) addressesPath(replica string) string {
+	return filepath.Join(n.dir(replica), addressesFile)
+}
+
+func decodeAddresses(b []byte) (addrs []netip.Addr, err error) {
 	var all []spec.EndpointAddress
-	if json.Unmarshal(b, &all) != nil {
-		return nil, false, nil
+	if err := json.Unmarshal(b, &all); err != nil {
+		return nil, err
 	}
 	for _, a := range all {
 		addrs = append(addrs, a.Addr)
@@ -129,5 +138,5 @@ func (n *Network) recorded(replica string) (addrs []netip.Addr, found bool, err 
 			addrs = append(addrs, a.Addr6)
 		}
 	}
-	return addrs, true, nil
+	return addrs, nil
 }

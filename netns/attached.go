@@ -12,12 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
-	"dunnage/netns/rules"
 )
 
 // Attached lists the replicas that have a namespace, link or files, and those
@@ -41,13 +35,10 @@ func (n *Network) Attached(context.Context) (some, whole []string, err error) {
 	return some, whole, nil
 }
 
-// present is what the host has of all replicas: one dump of each kind,
-// whatever their number, because every look asks.
+// present is what the host has of all replicas.
 type present struct {
-	some       map[string]bool               // replicas of which there is anything
-	links      map[string]*netlink.LinkAttrs // by replica
-	routes     map[hop]bool
-	neighbours map[hop]net.HardwareAddr // permanent ones
+	some map[string]bool // replicas of which there is anything
+	kernelState
 }
 
 // hop is an address behind a link.
@@ -62,10 +53,7 @@ func hopOf(link int, ip net.IP) hop {
 }
 
 func (n *Network) present() (present, error) {
-	p := present{
-		some: map[string]bool{}, links: map[string]*netlink.LinkAttrs{},
-		routes: map[hop]bool{}, neighbours: map[hop]net.HardwareAddr{},
-	}
+	p := present{some: map[string]bool{}}
 	for _, dir := range []string{"netns", "replicas"} {
 		entries, err := os.ReadDir(filepath.Join(n.cfg.RunDir, dir))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -75,32 +63,12 @@ func (n *Network) present() (present, error) {
 			p.some[e.Name()] = true
 		}
 	}
-	links, err := retryDump(netlink.LinkList)
-	if err != nil {
-		return p, fmt.Errorf("list links: %w", err)
+	var err error
+	if p.kernelState, err = n.kernelState(); err != nil {
+		return p, err
 	}
-	for _, l := range links {
-		if a := l.Attrs(); strings.HasPrefix(a.Name, rules.LinkPrefix) && a.Alias != "" && a.Name == hostLink(a.Alias) {
-			p.some[a.Alias], p.links[a.Alias] = true, a
-		}
-	}
-	for _, pool := range n.pools() {
-		routes, err := listRoutes(family(pool), unix.RT_TABLE_MAIN, unix.RTN_UNICAST)
-		if err != nil {
-			return p, err
-		}
-		for _, r := range routes {
-			p.routes[hopOf(r.LinkIndex, r.Dst.IP)] = true
-		}
-		neighbours, err := retryDump(func() ([]netlink.Neigh, error) { return netlink.NeighList(0, family(pool)) })
-		if err != nil {
-			return p, fmt.Errorf("list neighbours: %w", err)
-		}
-		for _, e := range neighbours {
-			if e.State&netlink.NUD_PERMANENT != 0 {
-				p.neighbours[hopOf(e.LinkIndex, e.IP)] = e.HardwareAddr
-			}
-		}
+	for replica := range p.links {
+		p.some[replica] = true
 	}
 	return p, nil
 }

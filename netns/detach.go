@@ -42,6 +42,7 @@ func (n *Network) detach(ctx context.Context, replica string) error {
 	if err := n.forgetConnections(ctx, addrs); err != nil {
 		return err
 	}
+	n.addresses.Forget(n.addressesPath(replica))
 	if err := os.RemoveAll(n.dir(replica)); err != nil {
 		return fmt.Errorf("remove host files: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"net/netip"
 
+	"dunnage/internal/reread"
 	"dunnage/netns/rules"
 	"dunnage/spec"
 )
@@ -42,6 +43,9 @@ type Network struct {
 	cfg      Config
 	tables   tables
 	replicas keyedMutex
+
+	addresses reread.Cache[[]netip.Addr] // of replicas, by file
+	seen      seen
 
 	conntrack  netfilter
 	forgetting forgetting

@@ -118,20 +118,17 @@ func (n *Network) hostReady(r spec.Routing) (bool, error) {
 			return false, err
 		}
 	}
-	have, err := n.localRoutes()
+	have, err := n.kernelState()
 	if err != nil {
 		return false, err
 	}
 	want := n.serviceAddrs(r)
 	for a := range want {
-		if _, ok := have[a]; !ok {
+		if !have.local[a] {
 			return false, nil
 		}
 	}
-	if len(have) != len(want) {
-		return false, nil
-	}
-	return n.hasGateways()
+	return have.gateways && len(have.local) == len(want), nil
 }
 
 func (n *Network) hasGateways() (bool, error) {

@@ -1,0 +1,138 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"dunnage/netns/rules"
+)
+
+// kernelState is what the kernel has of ours on the host, beside the rules: one
+// dump of each kind, whatever the number of replicas. It isn't changed once made.
+type kernelState struct {
+	links      map[string]*netlink.LinkAttrs // by replica
+	routes     map[hop]bool
+	neighbours map[hop]net.HardwareAddr // permanent ones
+
+	local    map[netip.Addr]bool // with a local route
+	gateways bool                // all of them are addresses of the host
+}
+
+// seen is the kernel's state at the last dump.
+type seen struct {
+	sync.Mutex
+	news  news
+	state *kernelState // nil = to be dumped
+}
+
+// kernelState asks the kernel, if anything there has changed since.
+func (n *Network) kernelState() (kernelState, error) {
+	n.seen.Lock()
+	defer n.seen.Unlock()
+	changed, err := n.seen.news.any()
+	if err != nil {
+		return kernelState{}, err
+	}
+	if !changed && n.seen.state != nil {
+		return *n.seen.state, nil
+	}
+	n.seen.state = nil
+	s, err := n.dump()
+	if err == nil {
+		n.seen.state = &s
+	}
+	return s, err
+}
+
+// dump asks the kernel for everything.
+func (n *Network) dump() (kernelState, error) {
+	p := kernelState{links: map[string]*netlink.LinkAttrs{}, routes: map[hop]bool{}, neighbours: map[hop]net.HardwareAddr{}, local: map[netip.Addr]bool{}}
+	links, err := retryDump(netlink.LinkList)
+	if err != nil {
+		return p, fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range links {
+		if a := l.Attrs(); strings.HasPrefix(a.Name, rules.LinkPrefix) && a.Alias != "" && a.Name == hostLink(a.Alias) {
+			p.links[a.Alias] = a
+		}
+	}
+	for _, pool := range n.pools() {
+		routes, err := listRoutes(family(pool), unix.RT_TABLE_MAIN, unix.RTN_UNICAST)
+		if err != nil {
+			return p, err
+		}
+		for _, r := range routes {
+			p.routes[hopOf(r.LinkIndex, r.Dst.IP)] = true
+		}
+		neighbours, err := retryDump(func() ([]netlink.Neigh, error) { return netlink.NeighList(0, family(pool)) })
+		if err != nil {
+			return p, fmt.Errorf("list neighbours: %w", err)
+		}
+		for _, e := range neighbours {
+			if e.State&netlink.NUD_PERMANENT != 0 {
+				p.neighbours[hopOf(e.LinkIndex, e.IP)] = e.HardwareAddr
+			}
+		}
+	}
+	local, err := n.localRoutes()
+	if err != nil {
+		return p, err
+	}
+	for a := range local {
+		p.local[a] = true
+	}
+	p.gateways, err = n.hasGateways()
+	return p, err
+}
+
+// news tells whether links, addresses, routes or neighbours of the host have
+// changed: the kernel sends a message for each change.
+type news struct {
+	socket int
+	open   bool
+}
+
+// Groups of messages (linux/rtnetlink.h), as bits.
+const newsGroups = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_NEIGH-1) |
+	1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_IFADDR-1) |
+	1<<(unix.RTNLGRP_IPV4_ROUTE-1) | 1<<(unix.RTNLGRP_IPV6_ROUTE-1)
+
+// any takes all messages and reports whether there was any since the last call;
+// before the first one there was.
+func (n *news) any() (bool, error) {
+	if !n.open {
+		return true, n.subscribe()
+	}
+	found := false
+	var rest [1]byte // what they say is of no interest
+	for {
+		_, _, err := unix.Recvfrom(n.socket, rest[:], unix.MSG_DONTWAIT)
+		switch {
+		case err == nil, errors.Is(err, unix.ENOBUFS): // some were lost
+			found = true
+		case errors.Is(err, unix.EAGAIN):
+			return found, nil
+		case !errors.Is(err, unix.EINTR):
+			return true, fmt.Errorf("read the kernel's network news: %w", err)
+		}
+	}
+}
+
+func (n *news) subscribe() error {
+	s, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink socket: %w", err)
+	}
+	if err := unix.Bind(s, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: newsGroups}); err != nil {
+		return fmt.Errorf("subscribe to the kernel's network news: %w", errors.Join(err, unix.Close(s)))
+	}
+	n.socket, n.open = s, true
+	return nil
+}
