@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -160,13 +161,21 @@ func waitGone(ctx context.Context, pid int) bool {
 	if err != nil { // ESRCH: gone and reaped
 		return true
 	}
-	defer unix.Close(fd)
-	for ctx.Err() == nil {
-		const slice = 100 // ms; how long the end of ctx may go unnoticed
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, slice)
-		if err == nil && n > 0 {
-			return true
-		}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return false
 	}
-	return false
+	file := os.NewFile(uintptr(fd), "pidfd") // which waits without a thread
+	defer file.Close()                       //nolint:errcheck // nothing was written
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return false
+	}
+	defer context.AfterFunc(ctx, func() { _ = file.SetReadDeadline(time.Now()) })()
+	gone := false
+	err = conn.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		gone = err == nil && n > 0
+		return gone
+	})
+	return err == nil && gone
 }
