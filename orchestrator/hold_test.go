@@ -49,6 +49,17 @@ func TestLostStoreRemovesNothing(t *testing.T) {
 			if err != nil || len(st.Problems) != 1 || !strings.Contains(st.Problems[0], tc.want) || !strings.Contains(st.Problems[0], "--remove-unknown") {
 				t.Errorf("status: %v, %v", st.Problems, err)
 			}
+			for _, p := range st.Projects {
+				known := slices.Contains(tc.kept, p.Name)
+				for _, service := range p.Services {
+					if r := service.Replicas[0]; known != (r.State == spec.StateReady) || !known && (r.State != spec.StateHeld || service.Waiting != "stays as it is while the agent holds") {
+						t.Errorf("%s is shown as %s: %q", r.Replica, r.State, service.Waiting)
+					}
+				}
+			}
+			if rules, err := s.loop.Rules(t.Context()); err != nil || rules.Held != st.Problems[0] {
+				t.Errorf("rules: %+v, %v", rules, err)
+			}
 			if _, err := s.loop.Deploy(t.Context(), spec.DeployRequest{Project: valid("third", "fast")}); !errors.Is(err, spec.ErrRefused) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("deploy: %v", err)
 			}

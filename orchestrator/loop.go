@@ -170,9 +170,10 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 	l.trouble(nil)
 	l.lookAround(ctx)
 	l.hold(observed)
+	observed.Held = l.holding() != ""
 	p := plan.Make(l.state.desired(), observed)
 	l.publish(p, observed)
-	if l.holding() != "" {
+	if observed.Held {
 		return lookAnyway
 	}
 	if l.settle(p, observed) {

@@ -41,7 +41,9 @@ func (l *Loop) busy(projects []spec.ProjectStatus) []spec.ProjectStatus {
 
 // Rules returns the nat rules as planned and as the kernel has them.
 func (l *Loop) Rules(ctx context.Context) (spec.RuleSet, error) {
-	return l.cfg.Network.RuleSet(ctx, *l.routing.Load())
+	set, err := l.cfg.Network.RuleSet(ctx, *l.routing.Load())
+	set.Held = l.holding()
+	return set, err
 }
 
 // Networks lists the networks of all projects with their service addresses.

@@ -49,6 +49,7 @@ const (
 	StateReady     ReplicaState = "ready"    // running and probes pass
 	StateUnhealthy ReplicaState = "unhealthy"
 	StateDraining  ReplicaState = "draining" // out of the rules, old connections finish
+	StateHeld      ReplicaState = "held"     // running and not wanted, and left so while the agent holds
 	StateStopping  ReplicaState = "stopping" // stop signal sent
 	StateStopped   ReplicaState = "stopped"  // on request
 	StateCompleted ReplicaState = "completed"
@@ -310,4 +311,5 @@ type ServiceAddress struct {
 type RuleSet struct {
 	Rendered string `json:"rendered"`
 	Kernel   string `json:"kernel"`
+	Held     string `json:"held,omitempty"` // why the agent doesn't repair them, one line; empty = it does
 }

@@ -1,3 +1,8 @@
+// One is started for each replica. To find out how much CPU its cgroup may use,
+// Go would read the list of all mounts, which grows with each replica.
+//
+//go:debug containermaxprocs=0
+
 // Command dunnage-log writes one container's log. The shim of the container
 // starts it ("binary://" logging of containerd) and it ends when both streams
 // have ended, so logging needs neither the agent nor containerd.

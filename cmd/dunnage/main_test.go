@@ -125,7 +125,7 @@ func controlAgent(ts *testscript.TestScript, neg bool, args []string) {
 	case "part":
 		f.AddLine(spec.LogLine{At: f.Now, Service: args[1], Replica: args[2], Stream: "stdout", Partial: true, Text: []byte(strings.Join(args[3:], " "))})
 	case "rules":
-		f.SetRules(spec.RuleSet{Rendered: "*nat\n-A A\n-A B\nCOMMIT\n", Kernel: "*nat\n-A A\n-A C\nCOMMIT\n"})
+		f.SetRules(spec.RuleSet{Rendered: "*nat\n-A A\n-A B\nCOMMIT\n", Kernel: "*nat\n-A A\n-A C\nCOMMIT\n", Held: text})
 	case "awaitcall":
 		await(ts, f, text)
 	case "print":

@@ -96,6 +96,9 @@ func (p *program) netRules(ctx context.Context, c *cli.Context, agent *api.Clien
 		err = p.print(rules.Kernel)
 	}
 	if err == nil && c.Bool("diff") && rules.Rendered != rules.Kernel {
+		if rules.Held != "" {
+			return &exitCode{code: exitNotConverged, err: fmt.Errorf("the kernel's rules differ from what the projects in the agent's store need, and stay so"), hint: rules.Held}
+		}
 		return &exitCode{code: exitNotConverged, err: fmt.Errorf("the kernel's rules differ from what they should be"), hint: "a running agent repairs them within a second; if this stays, its log says why"}
 	}
 	return err

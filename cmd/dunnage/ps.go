@@ -140,7 +140,7 @@ func (p *program) replicaTable(replicas []spec.ReplicaStatus, withProject bool, 
 
 var stateColours = map[spec.ReplicaState]int{
 	spec.StateReady: green, spec.StateCompleted: green,
-	spec.StateStarting: yellow, spec.StateDraining: yellow, spec.StateStopping: yellow, spec.StateBackoff: yellow,
+	spec.StateStarting: yellow, spec.StateDraining: yellow, spec.StateHeld: yellow, spec.StateStopping: yellow, spec.StateBackoff: yellow,
 	spec.StateUnhealthy: red, spec.StateFailed: red, spec.StateLost: red,
 	spec.StateStopped: grey, spec.StateCreated: grey,
 }

@@ -43,6 +43,9 @@ type Observed struct {
 	// Applied is the routing that the kernel's rules equal, if RulesEqual.
 	Applied    spec.Routing
 	RulesEqual bool
+
+	// Held: the plan isn't carried out, so what isn't desired stays as it is.
+	Held bool
 }
 
 // Replica is one replica as engine, network, store and probes see it together.

@@ -3,7 +3,6 @@ package plan
 import (
 	"fmt"
 	"slices"
-	"time"
 
 	"dunnage/spec"
 )
@@ -34,12 +33,20 @@ func describe(d Desired, all []*view, o Observed) []spec.ProjectStatus {
 		}
 		for _, v := range all {
 			if v.project == p {
-				ps.Services = append(ps.Services, v.status(o.Now))
+				ps.Services = append(ps.Services, v.status(o))
 			}
 		}
 		out = append(out, ps)
 	}
 	return leftovers(out, o)
+}
+
+// leaving says what becomes of a service that isn't desired.
+func leaving(o Observed) string {
+	if o.Held {
+		return "stays as it is while the agent holds"
+	}
+	return "is being removed"
 }
 
 // leftovers adds the replicas of services that aren't desired, until they are gone.
@@ -59,22 +66,22 @@ func leftovers(out []spec.ProjectStatus, o Observed) []spec.ProjectStatus {
 			continue
 		}
 		if j < 0 {
-			p.Services = append(p.Services, spec.ServiceStatus{Name: r.Service, Waiting: "is being removed"})
+			p.Services = append(p.Services, spec.ServiceStatus{Name: r.Service, Waiting: leaving(o)})
 			j = len(p.Services) - 1
 		}
-		p.Services[j].Replicas = append(p.Services[j].Replicas, replicaStatus(r, false, o.Now))
+		p.Services[j].Replicas = append(p.Services[j].Replicas, replicaStatus(r, false, o))
 	}
 	return out
 }
 
-func (v *view) status(now time.Time) spec.ServiceStatus {
+func (v *view) status(o Observed) spec.ServiceStatus {
 	s := spec.ServiceStatus{
 		Name: v.Name, Generation: v.gen, Wanted: v.Replicas, Ready: v.ready(),
 		Stopped: v.stopped, Orphan: v.Orphan, Ports: v.Ports, Waiting: v.why(),
 		Replicas: []spec.ReplicaStatus{},
 	}
 	for _, r := range v.current {
-		st := replicaStatus(r, true, now)
+		st := replicaStatus(r, true, o)
 		st.Release, st.Labels = v.project.Release.Number, v.Container.Labels
 		if r.Named {
 			st.Ports = v.Ports
@@ -86,7 +93,7 @@ func (v *view) status(now time.Time) spec.ServiceStatus {
 	}
 	backends := v.backends()
 	for _, r := range v.others {
-		st := replicaStatus(r, v.kept(r, backends), now)
+		st := replicaStatus(r, v.kept(r, backends), o)
 		if r.Generation == v.goodGen {
 			good, _ := v.project.Good.Project.Service(v.Name)
 			st.Labels = good.Container.Labels
@@ -127,10 +134,10 @@ func (v *view) why() string {
 	return text
 }
 
-func replicaStatus(r Replica, wanted bool, now time.Time) spec.ReplicaStatus {
+func replicaStatus(r Replica, wanted bool, o Observed) spec.ReplicaStatus {
 	s := spec.ReplicaStatus{
 		Project: r.Project, Service: r.Service, Replica: r.ID, Number: r.Number, Generation: r.Generation,
-		Release: r.Record.Release, Image: r.Record.Image, State: state(r, wanted), Health: checked(r), Pid: r.Pid,
+		Release: r.Record.Release, Image: r.Record.Image, State: state(r, wanted, o.Held), Health: checked(r), Pid: r.Pid,
 		Addresses: Addresses(r.Record), Ports: []spec.Port{}, Routed: r.Named,
 		Restarts: r.Record.Restarts, Started: r.StartedAt, Detail: detail(r),
 	}
@@ -171,16 +178,18 @@ func detail(r Replica) string {
 	}
 }
 
-func state(r Replica, wanted bool) spec.ReplicaState {
+func state(r Replica, wanted, held bool) spec.ReplicaState {
 	switch {
 	case r.Phase == spec.PhaseLost:
 		return spec.StateLost
 	case r.Phase == spec.PhaseRunning && !r.StoppingSince.IsZero():
 		return spec.StateStopping
-	case r.Phase == spec.PhaseRunning && !wanted && !r.Named:
+	case r.Phase == spec.PhaseRunning && !wanted && !r.Named && !held:
 		return spec.StateDraining
 	case r.Phase == spec.PhaseRunning && r.Usable():
 		return spec.StateReady
+	case r.Phase == spec.PhaseRunning && !wanted && held:
+		return spec.StateHeld
 	case r.Phase == spec.PhaseRunning && r.Health == spec.HealthUnhealthy, r.Phase == spec.PhasePaused:
 		return spec.StateUnhealthy
 	case r.Phase == spec.PhaseRunning:
