@@ -26,11 +26,13 @@ func (p *program) changeAction(request func(*cli.Context) (spec.ChangeRequest, e
 		if err != nil {
 			return err
 		}
+		if r.Turn, err = turn(c); err != nil {
+			return err
+		}
 		name, err := p.project(c)
 		if err != nil {
 			return err
 		}
-		r.Turn = turn(c)
 		op, err := agent.Change(ctx, name, r)
 		if r.Kind == "down" && errors.Is(err, spec.ErrNotFound) {
 			p.warn("%s is not deployed: nothing to do", name)

@@ -51,11 +51,12 @@ func (p *program) deployRequest(c *cli.Context) (manifest.Result, spec.DeployReq
 			hint:    "services that didn't change aren't touched; a manifest is named with --file",
 		}
 	}
-	if c.Bool("wait") && c.Bool("take-over") {
-		return manifest.Result{}, spec.DeployRequest{}, &usageError{message: "--wait and --take-over exclude each other", hint: "give one of them"}
+	t, err := turn(c)
+	if err != nil {
+		return manifest.Result{}, spec.DeployRequest{}, err
 	}
 	m, err := p.load(c)
-	return m, spec.DeployRequest{Turn: turn(c), Project: m.Project, RemoveOrphans: c.Bool("remove-orphans"), Force: c.Bool("force")}, err
+	return m, spec.DeployRequest{Turn: t, Project: m.Project, RemoveOrphans: c.Bool("remove-orphans"), Force: c.Bool("force")}, err
 }
 
 // waitFlag and takeOverFlag say how a change stands to another one that is at
@@ -68,6 +69,10 @@ func takeOverFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "take-over", Usage: "end the change at work on the project, and those that wait for it"}
 }
 
-func turn(c *cli.Context) spec.Turn {
-	return spec.Turn{Wait: c.Bool("wait"), TakeOver: c.Bool("take-over")}
+func turn(c *cli.Context) (spec.Turn, error) {
+	t := spec.Turn{Wait: c.Bool("wait"), TakeOver: c.Bool("take-over")}
+	if t.Wait && t.TakeOver {
+		return t, &usageError{message: "--wait and --take-over exclude each other", hint: "give one of them"}
+	}
+	return t, nil
 }
