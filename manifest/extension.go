@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"dunnage/spec"
@@ -116,9 +117,11 @@ func (c *converter) acceptProbe(name string, v any) *spec.Probe {
 			p.Command = append(p.Command, text(word))
 		}
 	default:
-		p.Command = []string{"/bin/sh", "-c", text(command)}
+		if line := text(command); strings.TrimSpace(line) != "" { // a shell without a command would accept everything
+			p.Command = []string{"/bin/sh", "-c", line}
+		}
 	}
-	if len(p.Command) == 0 {
+	if len(p.Command) == 0 || strings.TrimSpace(p.Command[0]) == "" {
 		c.failAt(refuse("Write the command, or remove the key", "the command is empty"), "services", name, "x-dunnage", "accept")
 	}
 	return p
