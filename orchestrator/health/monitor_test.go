@@ -208,6 +208,23 @@ func TestLimitedKeepsTheEnd(t *testing.T) {
 	}
 }
 
+// A line of JSON or of a page isn't shown in full.
+func TestLimitedCutsALongLine(t *testing.T) {
+	for _, n := range []int{maxLine, maxLine + 1, 10 * maxLine} {
+		var l limited
+		if _, err := l.Write([]byte("before\n" + strings.Repeat("é", n) + "\n")); err != nil {
+			t.Fatal(err)
+		}
+		want := strings.Repeat("é", n)
+		if n > maxLine {
+			want = strings.Repeat("é", maxLine-1) + "…"
+		}
+		if got := l.line(); got != want {
+			t.Errorf("%d characters: %d bytes, %q", n, len(got), got)
+		}
+	}
+}
+
 // scripted answers by the kind of probe, and counts.
 type scripted struct {
 	mu      sync.Mutex

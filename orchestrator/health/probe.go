@@ -27,6 +27,10 @@ type Network struct{ Exec ExecFunc }
 // maxOutput bounds what is kept of a failed command's output, in bytes.
 const maxOutput = 4096
 
+// maxLine bounds what is shown of its last line, in characters: it stands in a
+// table's cell and in every event.
+const maxLine = 200
+
 // Probe does one check.
 func (n Network) Probe(ctx context.Context, replica string, addr netip.Addr, p spec.Probe) error {
 	switch p.Kind {
@@ -143,10 +147,14 @@ func (l *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// line is the last line that says something.
+// line is the last line that says something, cut to maxLine.
 func (l *limited) line() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	lines := strings.Split(strings.TrimSpace(string(l.kept)), "\n")
-	return strings.TrimSpace(lines[len(lines)-1])
+	line := []rune(strings.TrimSpace(lines[len(lines)-1]))
+	if len(line) > maxLine {
+		return string(line[:maxLine-1]) + "…"
+	}
+	return string(line)
 }
