@@ -60,7 +60,7 @@ var hostKeys = []key{
 	other("services.*.secrets.[].mode", kindMode, "As uid."),
 	yes("services.*.logging", kindMap, ""),
 	other("services.*.logging.driver", kindLogDriver, "`json-file` and `local` are accepted and mean dunnage's own log files, which `dunnage logs` reads. Others are refused."),
-	other("services.*.logging.options", kindMap, "`max-size`, in units of 1024, and `max-file`; others are refused. Without them the log rotates all the same. A change holds for replicas that are created after it."),
+	other("services.*.logging.options", kindMap, "`max-size`, in units of 1024, and `max-file`; others are refused. Without them the log rotates all the same. A change alone replaces no replica: it holds for those that are created after it, and a note says so. `dunnage restart` replaces them."),
 	yes("services.*.logging.options.*", kindScalar, ""),
 }
 

@@ -125,3 +125,30 @@ func TestImageUsers(t *testing.T) {
 		t.Errorf("%q", users)
 	}
 }
+
+// New logging options alone replace nothing, and a deploy says whom they don't
+// reach.
+func TestNewLoggingSaysWhomItReaches(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	with := func(image string, size int64) spec.Project {
+		p := valid("shop", image)
+		p.Services[0].Logging.MaxSize = size
+		return p
+	}
+	if op := ask(t, s, with("fast", 0)); op.State != spec.OperationDone || len(op.Warnings) != 0 {
+		t.Fatalf("the first: %+v", op)
+	}
+	before := s.w.Running()
+	op := ask(t, s, with("fast", 1<<20))
+	want := "service web: its new logging options hold for replicas created from now on; `dunnage restart web` replaces those that run"
+	if op.State != spec.OperationDone || !slices.Equal(op.Warnings, []string{want}) {
+		t.Errorf("other logging: %+v", op)
+	}
+	if after := s.w.Running(); !slices.Equal(before, after) {
+		t.Errorf("replaced: %v, then %v", before, after)
+	}
+	if op := ask(t, s, with("slow", 2<<20)); op.State != spec.OperationDone || len(op.Warnings) != 0 {
+		t.Errorf("with another image: %+v", op)
+	}
+}

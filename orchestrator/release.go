@@ -56,7 +56,23 @@ func (l *Loop) propose(ctx context.Context, r spec.DeployRequest, images map[str
 		return c, err
 	}
 	c.changes = compare(prev, c.release)
+	if prev != nil {
+		c.notes = append(c.notes, keptLogging(*prev, c.release)...)
+	}
 	return c, nil
+}
+
+// keptLogging tells of services that keep replicas whose log writer goes on with the
+// options it was started with: it isn't worth replacing them for those.
+func keptLogging(prev, next spec.Release) []string {
+	var notes []string
+	for _, s := range next.Project.Services {
+		old, ok := prev.Project.Service(s.Name)
+		if ok && old.Logging != s.Logging && old.Replicas > 0 && prev.Generation(s.Name) == next.Generation(s.Name) {
+			notes = append(notes, fmt.Sprintf("service %s: its new logging options hold for replicas created from now on; `dunnage restart %s` replaces those that run", s.Name, s.Name))
+		}
+	}
+	return notes
 }
 
 // adopt carries over the services of prev that next doesn't have, with the
