@@ -41,6 +41,13 @@ func Hostname(p Project, s spec.Service, number int) string {
 // another one has a service of the same name, the own is meant.
 func names(d Desired, p Project, s spec.Service) []spec.NamedAddress {
 	out := namesOf(p, p, s)
+	shared := slices.ContainsFunc(s.Container.Networks, func(a spec.Attachment) bool {
+		n, ok := p.Release.Project.Network(a.Name)
+		return ok && n.Shared != ""
+	})
+	if !shared {
+		return out
+	}
 	for _, other := range d.Projects {
 		if other.Record.Name != p.Record.Name {
 			out = append(out, namesOf(other, p, s)...)
