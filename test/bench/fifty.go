@@ -17,6 +17,8 @@ type crowder interface {
 	// upMany starts crowd replicas. probe is a Compose healthcheck, or empty.
 	upMany(ctx context.Context, probe string) error
 	downMany(ctx context.Context) error
+	// probe is what up waits for in each replica, as Compose.
+	probe() string
 }
 
 const execProbe = `
@@ -53,7 +55,19 @@ func (d *docker) upMany(ctx context.Context, probe string) error {
 	return d.crowd(ctx, "up", "-d", "--scale", fmt.Sprintf("web=%d", crowd))
 }
 
-func (d *docker) downMany(ctx context.Context) error { return d.crowd(ctx, "down") }
+// downMany tries twice: at times docker-compose finds the network in use by
+// containers that it has just removed.
+func (d *docker) downMany(ctx context.Context) error {
+	if err := d.crowd(ctx, "down"); err == nil {
+		return nil
+	}
+	return d.crowd(ctx, "down")
+}
+
+// Ours are up when they have answered; without a probe, when they have run for
+// 2 s. docker-compose waits for nothing.
+func (d *dunnage) probe() string { return httpProbe }
+func (d *docker) probe() string  { return "" }
 
 // crowdRuns is what the rows with many replicas repeat at most: a run takes
 // half a minute.
@@ -68,7 +82,7 @@ func measureCrowds(ctx context.Context, all []crowder, runs int) (crowdTimes, er
 	for range min(runs, crowdRuns) {
 		for _, c := range all {
 			begun := time.Now()
-			if err := c.upMany(ctx, ""); err != nil {
+			if err := c.upMany(ctx, c.probe()); err != nil {
 				return t, fmt.Errorf("%s: %w", c.name(), err)
 			}
 			up := time.Since(begun)

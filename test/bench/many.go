@@ -129,7 +129,7 @@ func lookHere(ctx context.Context, dir string, runs int) error {
 	if err != nil {
 		return err
 	}
-	e, err := engine.Connect(ctx, engine.Config{Address: address, Namespace: "dunnage-bench-" + l.Name, StateDir: config.StateDir, RunDir: config.RunDir, LogBinary: "/nonexistent", InitBinary: "/nonexistent", Log: config.Log}) // it starts nothing
+	e, err := engine.Connect(ctx, engine.Config{Address: address, Namespace: "dunnage-bench-" + l.Name, StateDir: config.StateDir, RunDir: config.RunDir, LogBinary: os.Args[0], InitBinary: os.Args[0], Log: config.Log}) // it starts nothing
 	if err != nil {
 		return err
 	}
