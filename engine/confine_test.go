@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"dunnage/spec"
 )
@@ -192,5 +195,20 @@ func TestFiles(t *testing.T) {
 		if _, err := os.Stat(b.cfg.filesDir(r.ID)); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("left: %v", err)
 		}
+	}
+}
+
+// TestSeccompArchitectures: programs of the other word size run under the
+// filter too, and x32 isn't compiled at each start.
+func TestSeccompArchitectures(t *testing.T) {
+	p, err := seccompProfile(&specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if runtime.GOARCH != "amd64" {
+		return
+	}
+	if want := []specs.Arch{specs.ArchX86_64, specs.ArchX86}; !slices.Equal(p.Architectures, want) {
+		t.Errorf("the default filter is for %v, want %v", p.Architectures, want)
 	}
 }
