@@ -60,7 +60,7 @@ func TestSaboteurs(t *testing.T) {
 	}
 	cases := []struct{ name, file, body, want string }{
 		{"spec imports ours", "spec/b.go", "package spec\nimport _ \"dunnage/engine\"\n", "spec may see nothing of ours"},
-		{"adapter imports adapter", "engine/b.go", "package engine\nimport _ \"dunnage/netns\"\n", "engine may see spec"},
+		{"adapter imports adapter", "engine/b.go", "package engine\nimport _ \"dunnage/netns\"\n", "engine may see internal/keyed, internal/reread, spec"},
 		{"adapter imports orchestrator", "store/b.go", doc + "package store\nimport _ \"dunnage/orchestrator\"\n", "store may see spec"},
 		{"orchestrator imports an adapter", "orchestrator/b.go", "package orchestrator\nimport _ \"dunnage/engine\"\n", "orchestrator may see spec"},
 		{"orchestrator's part imports an adapter", "orchestrator/health/b.go", doc + "package health\nimport _ \"dunnage/netns\"\n", "orchestrator may see spec"},
