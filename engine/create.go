@@ -20,7 +20,7 @@ import (
 // Create makes the container, its writable layer and its volumes, without a
 // process. An existing container is left as it is.
 func (e *Engine) Create(ctx context.Context, r spec.CreateRequest) error {
-	defer e.replicas.lock(r.ID)()
+	defer e.replicas.Lock(r.ID)()
 	defer e.inventory.touch(r.ID)
 	if _, err := e.client.ContainerService().Get(ctx, r.ID); err == nil {
 		return nil

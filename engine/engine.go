@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/log"
 	"google.golang.org/grpc"
 
+	"dunnage/internal/keyed"
 	"dunnage/spec"
 )
 
@@ -67,8 +68,8 @@ type Engine struct {
 	inventory inventory
 	known     knownImages // by digest
 	probers   probers
-	replicas  keyedMutex // by replica ID: create, start and remove take turns
-	volumes   keyedMutex // by volume: one copy-up at a time
+	replicas  keyed.Mutex // by replica ID: create, start and remove take turns
+	volumes   keyed.Mutex // by volume: one copy-up at a time
 
 	ctx    context.Context // ends with Close; owns the watchers of lost processes
 	cancel context.CancelFunc

@@ -131,7 +131,7 @@ func blockDevice(path string) (major, minor int64, err error) {
 // between, the container still says that it has the old ones, and it is done
 // again. A limit below what the replica uses now is refused.
 func (e *Engine) Limit(ctx context.Context, id string, l spec.Limits) error {
-	defer e.replicas.lock(id)()
+	defer e.replicas.Lock(id)()
 	defer e.inventory.touch(id)
 	if err := e.limit(ctx, id, l); err != nil {
 		return fmt.Errorf("limit %s: %w", id, err)

@@ -26,7 +26,7 @@ import (
 // Start gives the container a process. A running one is left as it is; the
 // record of an exited one is deleted. It never makes a second process.
 func (e *Engine) Start(ctx context.Context, id string) error {
-	defer e.replicas.lock(id)()
+	defer e.replicas.Lock(id)()
 	defer e.inventory.touch(id)
 	running, err := e.clearTask(ctx, id)
 	if err != nil || running {

@@ -82,7 +82,7 @@ func processGone(err error) bool {
 // Remove kills what still runs, then deletes task, container, writable layer,
 // anonymous volumes and start record, each of which may be missing.
 func (e *Engine) Remove(ctx context.Context, id string) error {
-	defer e.replicas.lock(id)()
+	defer e.replicas.Lock(id)()
 	defer e.inventory.touch(id)
 	if err := e.remove(ctx, id); err != nil {
 		return fmt.Errorf("remove %s: %w", id, err)

@@ -64,7 +64,7 @@ func (e *Engine) RemoveVolume(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	defer e.volumes.lock(filepath.Dir(dir))()
+	defer e.volumes.Lock(filepath.Dir(dir))()
 	users, err := e.volumeUsers(ctx, id)
 	if err != nil {
 		return err
@@ -136,7 +136,7 @@ func (e *Engine) prepareVolume(replica string, m spec.Mount, root func() (*rootV
 	if err != nil {
 		return err
 	}
-	defer e.volumes.lock(filepath.Dir(dir))()
+	defer e.volumes.Lock(filepath.Dir(dir))()
 	if _, err := os.Lstat(dir); err == nil {
 		return nil
 	}

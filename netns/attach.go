@@ -25,7 +25,7 @@ func (n *Network) Attach(ctx context.Context, e spec.Endpoint) error {
 	if err := n.checkEndpoint(e); err != nil {
 		return fmt.Errorf("attach %s: %w", e.Replica, err)
 	}
-	defer n.replicas.lock(e.Replica)()
+	defer n.replicas.Lock(e.Replica)()
 	if err := n.attach(ctx, e); err != nil {
 		return fmt.Errorf("attach %s: %w", e.Replica, err)
 	}

@@ -18,7 +18,7 @@ func (n *Network) Detach(ctx context.Context, replica string) error {
 	if err := checkName(replica); err != nil {
 		return fmt.Errorf("detach: %w", err)
 	}
-	defer n.replicas.lock(replica)()
+	defer n.replicas.Lock(replica)()
 	if err := n.detach(ctx, replica); err != nil {
 		return fmt.Errorf("detach %s: %w", replica, err)
 	}

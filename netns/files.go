@@ -43,7 +43,7 @@ func (n *Network) WriteNames(_ context.Context, e spec.Endpoint) error {
 	if err := checkName(e.Replica); err != nil {
 		return err
 	}
-	defer n.replicas.lock(e.Replica)()
+	defer n.replicas.Lock(e.Replica)()
 	path := n.Files(e.Replica).Hosts
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("write names of %s: %w", e.Replica, spec.ErrNotFound)

@@ -7,6 +7,7 @@ import (
 
 	"net/netip"
 
+	"dunnage/internal/keyed"
 	"dunnage/internal/reread"
 	"dunnage/netns/rules"
 	"dunnage/spec"
@@ -42,7 +43,7 @@ type Config struct {
 type Network struct {
 	cfg      Config
 	tables   tables
-	replicas keyedMutex
+	replicas keyed.Mutex
 
 	addresses reread.Cache[[]netip.Addr] // of replicas, by file
 	seen      seen
