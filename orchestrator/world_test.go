@@ -104,12 +104,15 @@ type scenario struct {
 	stop context.CancelFunc
 	gaps []string
 
+	inStep bool // most services share the network of the first, and are replaced with it
+
 	removeUnknown bool // the flag of the next agent
 }
 
 func newScenario(seed uint64, lie world.Lie) *scenario {
 	s := &scenario{rng: rand.New(rand.NewPCG(seed, 7)), w: world.New(images)}
 	s.w.Lie = lie
+	s.inStep = s.rng.IntN(4) == 0
 	s.start(0)
 	return s
 }
@@ -257,7 +260,7 @@ func (s *scenario) manifest(name string) spec.Project {
 		}
 		s.policy(&svc)
 		svc.Limits.Pids = int64([]int{0, 0, 100, 200, 201}[s.rng.IntN(5)])
-		if s.rng.IntN(3) == 0 {
+		if s.rng.IntN(3) == 0 && !s.inStep {
 			svc.Update.Order = spec.StopFirst
 			svc.Container.Mounts = []spec.Mount{{Type: spec.MountVolume, Source: "v", Target: "/data"}}
 		}
@@ -274,7 +277,7 @@ func (s *scenario) manifest(name string) spec.Project {
 			}
 			svc.Container.Networks = append(svc.Container.Networks, spec.Attachment{Name: "proxy"})
 		}
-		if i > 0 && s.rng.IntN(3) == 0 {
+		if i > 0 && (s.inStep || s.rng.IntN(3) == 0) {
 			s.otherNetwork(&svc, p.Services[0])
 		}
 		p.Services = append(p.Services, svc)
@@ -295,7 +298,7 @@ func (s *scenario) otherNetwork(svc *spec.Service, first spec.Service) {
 	}
 	svc.Container.Joins, svc.Replicas = first.Name, min(svc.Replicas, first.Replicas)
 	svc.DependsOn = []spec.Dependency{{Service: first.Name, Condition: spec.DependStarted}}
-	if s.rng.IntN(2) == 0 {
+	if !s.inStep && s.rng.IntN(2) == 0 {
 		svc.Update.Order, svc.Canary = spec.StopFirst, nil
 	}
 }

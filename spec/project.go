@@ -21,6 +21,14 @@ func (p Project) Service(name string) (Service, bool) {
 	return Service{}, false
 }
 
+// InStep reports whether the service is replaced together with the one whose
+// network it joins: new replicas of both get ready beside the old ones. Were it
+// replaced alone, old and new would listen on the same ports of one network.
+func (p Project) InStep(s Service) bool {
+	to, ok := p.Service(s.Container.Joins)
+	return ok && s.Container.Network == NetworkService && s.Update.Order == StartFirst && to.Update.Order == StartFirst
+}
+
 // Network returns the network that the manifest calls name.
 func (p Project) Network(name string) (Network, bool) {
 	for _, n := range p.Networks {

@@ -46,14 +46,26 @@ type PinnedImage struct {
 func (i PinnedImage) Pinned() string { return i.Ref + "@" + i.Digest }
 
 // Generation is that of the service's replicas in this release. Who joins the
-// network of another service is replaced with it.
+// network of another service is replaced with it, and the other way round where
+// they go in step.
 func (r Release) Generation(service string) string {
 	s, _ := r.Project.Service(service)
 	if s.Container.Network != NetworkService {
-		return Generation(s.Container, r.Images[service].Digest)
+		return r.owner(s)
 	}
 	to, _ := r.Project.Service(s.Container.Joins)
-	return generation(s.Container, r.Images[service].Digest, Generation(to.Container, r.Images[to.Name].Digest))
+	return generation(s.Container, r.Images[service].Digest, r.owner(to))
+}
+
+// owner is the generation of a service that has no other one's network.
+func (r Release) owner(s Service) string {
+	var with []string
+	for _, o := range r.Project.Services {
+		if o.Container.Joins == s.Name && r.Project.InStep(o) {
+			with = append(with, o.Name, Generation(o.Container, r.Images[o.Name].Digest))
+		}
+	}
+	return generation(s.Container, r.Images[s.Name].Digest, strings.Join(with, " "))
 }
 
 // Joined is the replica whose network replica n of the service shares, "" if it

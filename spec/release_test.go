@@ -25,3 +25,31 @@ func TestGenerationOfWhoJoins(t *testing.T) {
 		t.Error("another image of the service that it joins leaves its generation as it is")
 	}
 }
+
+// TestGenerationInStep: services that share a network and are both start-first
+// are replaced together, whichever of them changes.
+func TestGenerationInStep(t *testing.T) {
+	r := spec.Release{Project: good(), Images: map[string]spec.PinnedImage{"db": {Digest: "db1"}, "web": {Digest: "web1"}}}
+	db, web := &r.Project.Services[0], alone(&r.Project.Services[1], spec.NetworkService)
+	web.Container.Joins = "db"
+	own := r.Generation("db")
+	db.Update.Order, web.Update.Order = spec.StartFirst, spec.StartFirst
+	db1, web1 := r.Generation("db"), r.Generation("web")
+	if db1 == own {
+		t.Error("db has the generation that it has alone")
+	}
+	r.Images["web"] = spec.PinnedImage{Digest: "web2"}
+	db2, web2 := r.Generation("db"), r.Generation("web")
+	if db1 == db2 || web1 == web2 {
+		t.Error("another image of web leaves a generation as it is")
+	}
+	r.Images["db"] = spec.PinnedImage{Digest: "db2"}
+	if r.Generation("db") == db2 || r.Generation("web") == web2 {
+		t.Error("another image of db leaves a generation as it is")
+	}
+	db3 := r.Generation("db")
+	web.Replicas++
+	if r.Generation("db") != db3 {
+		t.Error("more replicas of web are another generation of db")
+	}
+}

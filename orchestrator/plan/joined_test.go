@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -84,6 +85,141 @@ func TestJoined(t *testing.T) {
 				}
 				if c, ok := a.(plan.Create); ok && k.Service == "app" && c.Joins != spec.ReplicaID("p", "vpn", after.Generation("vpn"), 1) {
 					t.Errorf("%s joins %q", k.ID, c.Joins)
+				}
+			}
+			slices.Sort(got)
+			if text := strings.Join(got, ", "); text != tc.want {
+				t.Errorf("actions %q, want %q", text, tc.want)
+			}
+		})
+	}
+}
+
+// inStep is pair with both start-first, so that they are replaced together.
+func inStep(number int, vpn, app string) spec.Release {
+	r := pair(number, vpn, app)
+	r.Project.Services[0].Update.Order = spec.StartFirst
+	return r
+}
+
+func leaving(r *plan.Replica) {
+	r.Named, r.Conns, r.Record.Drain = false, 1, spec.Duration(time.Minute)
+}
+func overdue(r *plan.Replica) { leaving(r); r.DrainingSince = noon.Add(-time.Minute) }
+
+// TestInStep: who shares a network and the one whose it is are made, switched
+// and stopped together, so that nothing is refused meanwhile.
+func TestInStep(t *testing.T) {
+	before, after := inStep(1, "vpn1", "app1"), inStep(2, "vpn1", "app2")
+	addressed := func(last byte) func(*plan.Replica) {
+		return func(r *plan.Replica) {
+			r.Record.Addresses = []spec.EndpointAddress{{Network: "p_default", Addr: netip.AddrFrom4([4]byte{10, 9, 1, last})}}
+		}
+	}
+	was, now := addressed(11), addressed(12)
+	old := member(before, "app")
+	for name, tc := range map[string]struct {
+		replicas []plan.Replica
+		actions  string
+		backend  string
+	}{
+		"both are made anew":            {[]plan.Replica{member(before, "vpn", was, named), old}, "Create vpn2", "vpn1"},
+		"one after the other":           {[]plan.Replica{member(before, "vpn", was, named), old, member(after, "vpn", now, created)}, "Start vpn2", "vpn1"},
+		"beside the old ones":           {[]plan.Replica{member(before, "vpn", was, named), old, member(after, "vpn", now)}, "Create app2", "vpn1"},
+		"which aren't stopped for them": {[]plan.Replica{member(before, "vpn", was, named), old, member(after, "vpn", now), member(after, "app", created)}, "Start app2", "vpn1"},
+		"and carry until they are well": {[]plan.Replica{member(before, "vpn", was, named), old, member(after, "vpn", now), member(after, "app", starting)}, "", "vpn1"},
+		"one that fails changes nothing": {
+			[]plan.Replica{member(before, "vpn", was, named), old, member(after, "vpn", now), member(after, "app", unhealthy)}, "", "vpn1",
+		},
+		"the switch stops neither":       {[]plan.Replica{member(before, "vpn", was, named), old, member(after, "vpn", now), member(after, "app")}, "", "vpn2"},
+		"nor do they while one drains":   {[]plan.Replica{member(before, "vpn", was, leaving), old, member(after, "vpn", now, named), member(after, "app")}, "Drain vpn1", "vpn2"},
+		"then they stop together":        {[]plan.Replica{member(before, "vpn", was, overdue), old, member(after, "vpn", now, named), member(after, "app")}, "Stop app1, Stop vpn1", "vpn2"},
+		"an old one that fails is kept":  {[]plan.Replica{member(before, "vpn", was, named), member(before, "app", crashed), member(after, "vpn", now, starting)}, "Create app2, Start app1", "vpn1"},
+		"one alone takes connections":    {[]plan.Replica{member(after, "vpn", now), member(after, "app", starting)}, "", "vpn2"},
+		"and keeps them when one is ill": {[]plan.Replica{member(after, "vpn", now, named), member(after, "app", unhealthy)}, "Stop app2", "vpn2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			record := spec.ProjectRecord{
+				Name: "p", Desired: 2, Good: 1,
+				Addresses: []spec.ServiceLease{{Service: "vpn", Network: "p_default", Addr: netip.MustParseAddr("10.9.1.1")}},
+			}
+			if name == "and keeps them when one is ill" {
+				record.Good = 2
+			}
+			project := plan.Project{Record: record, Release: after, Good: &before}
+			d := plan.Desired{Projects: []plan.Project{project}}
+			o := plan.Observed{Now: noon, Replicas: tc.replicas, RulesEqual: true}
+			for i, r := range o.Replicas {
+				s, _ := after.Project.Service(r.Service)
+				o.Replicas[i].Names = plan.Fingerprint(plan.Endpoint(d, project, s, r.Record).Names)
+			}
+			slices.SortFunc(o.Replicas, func(a, b plan.Replica) int { return strings.Compare(a.ID, b.ID) })
+			o.Applied = plan.Routes(d, o)
+			label := func(k spec.ReplicaKey) string {
+				if k.Generation == after.Generation(k.Service) {
+					return k.Service + "2"
+				}
+				return k.Service + "1"
+			}
+			var did []string
+			p := plan.Make(d, o)
+			for _, a := range p.Actions {
+				did = append(did, strings.TrimPrefix(fmt.Sprintf("%T", a), "plan.")+" "+label(a.Replica()))
+			}
+			slices.Sort(did)
+			if got := strings.Join(did, ", "); got != tc.actions {
+				t.Errorf("actions %q, want %q", got, tc.actions)
+			}
+			var to []string
+			for _, b := range p.Routing.Services[0].Backends {
+				i := slices.IndexFunc(o.Replicas, func(r plan.Replica) bool { return r.ID == b.Replica })
+				to = append(to, label(o.Replicas[i].ReplicaKey))
+			}
+			if got := strings.Join(to, " "); got != tc.backend {
+				t.Errorf("connections go to %q, want %q", got, tc.backend)
+			}
+		})
+	}
+}
+
+// TestInStepInBatches: who joins comes with the batch of the one it joins, and
+// the batch isn't through before it.
+func TestInStepInBatches(t *testing.T) {
+	before, after := inStep(1, "vpn1", "app1"), inStep(2, "vpn2", "app1")
+	for _, r := range []*spec.Release{&before, &after} {
+		for i := range r.Project.Services {
+			r.Project.Services[i].Replicas = 2
+		}
+		r.Project.Services[1].Update.Parallelism = 1
+	}
+	number := func(n int) func(*plan.Replica) {
+		return func(r *plan.Replica) {
+			r.Number, r.Record.Number = n, n
+			r.ID = spec.ReplicaID("p", r.Service, r.Generation, n)
+			r.Record.ID = r.ID
+			if r.Service == "app" {
+				r.Record.Joins = spec.ReplicaID("p", "vpn", after.Generation("vpn"), n)
+			}
+		}
+	}
+	olds := []plan.Replica{member(before, "vpn", named), member(before, "vpn", number(2), named)}
+	for name, tc := range map[string]struct {
+		fresh []plan.Replica
+		want  string
+	}{
+		"the first needs only its own":      {[]plan.Replica{member(after, "vpn")}, "Create app-1"},
+		"and is waited for":                 {[]plan.Replica{member(after, "vpn"), member(after, "app", starting)}, ""},
+		"then the second batch begins":      {[]plan.Replica{member(after, "vpn"), member(after, "app")}, "Create vpn-2"},
+		"whose comes when it has a network": {[]plan.Replica{member(after, "vpn", named), member(after, "app"), member(after, "vpn", number(2))}, "Create app-2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := plan.Desired{Projects: []plan.Project{{Record: spec.ProjectRecord{Name: "p", Desired: 2, Good: 1}, Release: after, Good: &before}}}
+			rs := slices.Concat(olds, tc.fresh)
+			slices.SortFunc(rs, func(a, b plan.Replica) int { return strings.Compare(a.ID, b.ID) })
+			var got []string
+			for _, a := range plan.Make(d, plan.Observed{Now: noon, Replicas: rs, RulesEqual: true}).Actions {
+				if k := a.Replica(); k.ID != "" {
+					got = append(got, fmt.Sprintf("%s %s-%d", strings.TrimPrefix(fmt.Sprintf("%T", a), "plan."), k.Service, k.Number))
 				}
 			}
 			slices.Sort(got)

@@ -10,11 +10,14 @@ import (
 
 // Make decides what to do next.
 func Make(d Desired, o Observed) Plan {
-	b := &builder{desired: d, now: o.Now, claimed: map[string]bool{}, joined: joined(o)}
+	b := &builder{desired: d, now: o.Now, observed: o, claimed: map[string]bool{}, joined: joined(o), stays: map[string]bool{}, hasty: map[string]bool{}}
 	var all []*view
 	for i := range d.Projects {
 		p := &d.Projects[i]
 		vs := views(p, o)
+		for _, v := range vs {
+			b.staying(v)
+		}
 		for _, v := range vs {
 			b.service(v)
 		}
@@ -59,11 +62,14 @@ func (b *builder) postpone(o Observed) bool {
 
 // builder collects a plan.
 type builder struct {
-	desired Desired
-	now     time.Time
-	claimed map[string]bool // replicas that some service wants or keeps
-	joined  map[string]bool // replicas whose network others share
-	plan    Plan
+	desired  Desired
+	now      time.Time
+	observed Observed
+	claimed  map[string]bool // replicas that some service wants or keeps
+	joined   map[string]bool // replicas whose network others share
+	stays    map[string]bool // replicas that aren't on their way out
+	hasty    map[string]bool // services, "project/name", whose old replicas make room first
+	plan     Plan
 }
 
 func joined(o Observed) map[string]bool {
@@ -97,7 +103,7 @@ func (b *builder) service(v *view) {
 	b.wakeAt(v.update.wake)
 	b.wakeAt(v.rampWakes(b.now))
 	for _, key := range v.missing {
-		if v.waiting == "" && v.mayRun(key) {
+		if !v.waits(key) && v.mayRun(key) {
 			b.create(v, Replica{ReplicaKey: key})
 		}
 	}
@@ -124,7 +130,7 @@ func (b *builder) service(v *view) {
 // ensure brings a wanted replica a step nearer to running.
 func (b *builder) ensure(v *view, r Replica) {
 	if !r.Recorded || !r.Exists || r.detached() {
-		if v.waiting == "" || r.Alive() {
+		if !v.waits(r.ReplicaKey) || r.Alive() {
 			b.create(v, r)
 		}
 		return
@@ -132,7 +138,7 @@ func (b *builder) ensure(v *view, r Replica) {
 	if !r.Attached {
 		return // who it joins is mended first
 	}
-	b.run(v, r, v.waiting != "")
+	b.run(v, r, v.waits(r.ReplicaKey))
 }
 
 // keep lets an old replica carry the service. One that was stopped on request
@@ -282,19 +288,25 @@ func (b *builder) stop(r Replica, unwell bool) {
 		// The Apply of this plan frees it.
 	case !r.StoppingSince.IsZero():
 		b.escalate(r)
-	case r.Conns == 0 || r.Record.Drain <= 0:
+	case b.drainsWithOwner(r):
+		// What it still answers are connections of who it joins, which wakes us.
+	case drained(r, b.now):
 		b.do(Stop{r.ReplicaKey, unwell})
 	case r.DrainingSince.IsZero():
 		b.do(Drain{Key: r.ReplicaKey, Conns: r.Conns, Until: b.now.Add(r.Record.Drain.Std())})
 	default:
-		end := r.DrainingSince.Add(r.Record.Drain.Std())
-		if !b.now.Before(end) {
-			b.do(Stop{r.ReplicaKey, unwell})
-			return
-		}
-		b.wakeAt(end)
+		b.wakeAt(r.DrainingSince.Add(r.Record.Drain.Std()))
 		b.wakeAt(b.now.Add(pollDrain))
 	}
+}
+
+// drained reports whether the connections of a replica that no rule names are
+// gone or out of time.
+func drained(r Replica, now time.Time) bool {
+	if r.Conns == 0 || r.Record.Drain <= 0 {
+		return true
+	}
+	return !r.DrainingSince.IsZero() && !now.Before(r.DrainingSince.Add(r.Record.Drain.Std()))
 }
 
 // escalate kills a process that outlived its grace period.

@@ -113,6 +113,8 @@ func (v *view) why() string {
 		return ""
 	case v.update.why != "":
 		return v.update.why
+	case v.enough() && v.update.beside != "":
+		return v.update.beside
 	case v.enough() && !v.limited():
 		return "new limits are being set"
 	case v.enough():

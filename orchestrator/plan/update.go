@@ -24,6 +24,7 @@ type update struct {
 	out    int    // old replicas up to this number may go
 	canary bool   // those that are in are on trial beside all the old ones
 	why    string // what the update waits for, "" = the open batch
+	beside string // which of those that share the network the open batch waits for
 	wake   time.Time
 }
 
@@ -33,6 +34,11 @@ func (u update) through() bool { return u.out == math.MaxInt }
 // policy is the one that holds for the way that the project goes.
 func (v *view) policy() spec.UpdatePolicy {
 	p := v.Update
+	if v.owner != nil {
+		in := v.owner.policy()
+		p.Order, p.Parallelism, p.Delay = in.Order, in.Parallelism, in.Delay
+		return p
+	}
 	if v.project.Record.Backward && v.Rollback != nil {
 		p = *v.Rollback
 	}
@@ -129,7 +135,7 @@ func (v *view) between(from, to int) []Replica {
 
 // trial reports whether the update begins with a canary.
 func (v *view) trial() bool {
-	return v.Canary != nil && v.Update.Order == spec.StartFirst && v.project.Rolling() && !v.project.Record.Backward
+	return v.Canary != nil && v.owner == nil && v.Update.Order == spec.StartFirst && v.project.Rolling() && !v.project.Record.Backward
 }
 
 // trialWaits says what the canary waits for, "" = its trial is over.
@@ -172,7 +178,7 @@ func (v *view) since(rs []Replica) time.Time {
 // whole, and all of it but the failures that are tolerated has proven itself.
 func (v *view) carries(batch []Replica, now time.Time, u *update, trial bool) bool {
 	missing := slices.ContainsFunc(v.missing, func(k spec.ReplicaKey) bool { return k.Number > u.in && k.Number <= u.open })
-	if slices.ContainsFunc(batch, func(r Replica) bool { return r.Named }) && !missing && !slices.ContainsFunc(batch, onItsWay) {
+	if slices.ContainsFunc(batch, func(r Replica) bool { return r.Named }) && !missing && !slices.ContainsFunc(batch, v.coming) {
 		return true
 	}
 	if v.project.Record.Paused != "" {
@@ -182,15 +188,16 @@ func (v *view) carries(batch []Replica, now time.Time, u *update, trial bool) bo
 	if missing {
 		return false
 	}
-	if len(v.failures()) > v.tolerated() {
+	if slices.ContainsFunc(append(slices.Clone(v.joiners), v), func(v *view) bool { return len(v.failures()) > v.tolerated() }) {
 		return false
 	}
 	proven := 0
 	for _, r := range batch {
-		end := v.provenAt(r)
+		end, beside := v.togetherProvenAt(r)
 		switch {
 		case end.IsZero():
-			if v.trouble(r) == "" {
+			if v.togetherTrouble(r) == "" {
+				u.beside = beside
 				return false
 			}
 		case now.Before(end):

@@ -82,8 +82,10 @@ func (v *view) failed(now time.Time) fault {
 // progressed is when the release last came a step further.
 func (v *view) progressed() time.Time {
 	last := v.project.Record.Since
-	if at := v.since(v.current); at.After(last) {
-		last = at
+	for _, o := range v.together() {
+		if at := o.since(o.current); at.After(last) {
+			last = at
+		}
 	}
 	return last
 }
@@ -104,7 +106,12 @@ func (v *view) diedYoung(r Replica) bool {
 
 // onTrial reports whether the replica is a canary. Its failure is never
 // tolerated: to find out is what it is for.
-func (v *view) onTrial(k spec.ReplicaKey) bool { return v.trial() && k.Number <= v.Canary.Replicas }
+func (v *view) onTrial(k spec.ReplicaKey) bool {
+	if v.owner != nil {
+		return v.owner.onTrial(k)
+	}
+	return v.trial() && k.Number <= v.Canary.Replicas
+}
 
 // trouble says why a replica counts as failed; empty while it doesn't.
 func (v *view) trouble(r Replica) string {

@@ -21,6 +21,9 @@ type view struct {
 	waiting string    // which dependency is not met, "" = all are
 	update  update
 
+	owner   *view   // whose network it joins, if they go in step
+	joiners []*view // those that join its network and go in step with it
+
 	goodGen      string // generation of the release to go back to, "" = none
 	goodReplicas int    // and how many it wants
 	goodLimits   string // and the fingerprint of its limits
@@ -33,9 +36,19 @@ func views(p *Project, o Observed) []*view {
 	for _, s := range p.Release.Project.Services {
 		vs = append(vs, newView(p, s, o))
 	}
+	link(p, vs)
 	for _, v := range vs {
 		v.waiting = waitsFor(v, vs)
-		v.advance(o.Now)
+	}
+	for _, v := range vs {
+		if v.owner == nil {
+			v.advance(o.Now)
+		}
+	}
+	for _, v := range vs {
+		if v.owner != nil {
+			v.follow()
+		}
 	}
 	return vs
 }
@@ -120,7 +133,7 @@ func (v *view) backends() []Replica {
 	for _, r := range fresh {
 		// One that a rule names already keeps its connections: on the way back
 		// from half an update, later batches carry before the first does.
-		if r.Number <= v.update.in || v.update.through() || r.Named {
+		if r.Named || (r.Number <= v.update.in || v.update.through()) && !v.joinersComing(r) {
 			out = append(out, r)
 		}
 	}
@@ -158,6 +171,9 @@ func (v *view) kept(r Replica, backends []Replica) bool {
 	if v.stopped || v.Replicas == 0 {
 		return false
 	}
+	if v.owner != nil {
+		return v.owner.keeps(r.Record.Joins)
+	}
 	return slices.ContainsFunc(backends, same) || !v.update.gone(r) && slices.ContainsFunc(v.update.old, same)
 }
 
@@ -188,8 +204,8 @@ func usable(rs []Replica) []Replica {
 func waitsFor(v *view, all []*view) string {
 	for _, d := range v.DependsOn {
 		i := slices.IndexFunc(all, func(o *view) bool { return o.Name == d.Service })
-		if i < 0 {
-			continue // optional and not in the release: the manifest saw to the others
+		if i < 0 || all[i] == v.owner {
+			continue // optional and not in the release: the manifest saw to the others; or each replica waits for its own
 		}
 		if !met(all[i], d.Condition) {
 			return fmt.Sprintf("waits for %s to be %s", d.Service, conditionWord[d.Condition])
@@ -213,12 +229,15 @@ func met(v *view, c spec.Condition) bool {
 	}
 	n := 0
 	for _, r := range v.current {
-		switch {
-		case c == spec.DependStarted && (r.Phase == spec.PhaseRunning || r.Done()),
-			c == spec.DependHealthy && r.Usable(),
-			c == spec.DependCompleted && r.Done():
+		if reached(r, c) {
 			n++
 		}
 	}
 	return n >= v.Replicas
+}
+
+func reached(r Replica, c spec.Condition) bool {
+	return c == spec.DependStarted && (r.Phase == spec.PhaseRunning || r.Done()) ||
+		c == spec.DependHealthy && r.Usable() ||
+		c == spec.DependCompleted && r.Done()
 }

@@ -94,6 +94,7 @@ func (w *World) Apply(_ context.Context, r spec.Routing) error {
 	if !effect || w.Lie == LieEqual {
 		return err
 	}
+	w.checkSwitch(r)
 	w.kernel, w.flushed = r, false
 	named := w.named()
 	for _, c := range w.conns {

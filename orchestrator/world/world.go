@@ -5,7 +5,7 @@
 // It keeps the book on what must never happen (Violations): a signal to a
 // replica that rules still send connections to, connections cut before their
 // time, a route to what doesn't serve, two writers on one volume, an address
-// reused too soon.
+// reused too soon, a switch to a replica that lacks those who share its network.
 package world
 
 import (
@@ -93,7 +93,8 @@ type container struct {
 
 // conn is a client's connection that lives until ends.
 type conn struct {
-	replica    string
+	replica    string // that answers it
+	owner      string // of the address: another one, where the replica joins its network
 	addr       netip.Addr
 	ends       time.Time
 	unroutedAt time.Time
@@ -168,8 +169,10 @@ func (w *World) Traffic(length time.Duration) {
 	defer w.mu.Unlock()
 	for _, p := range w.kernel.Published {
 		for _, b := range p.Backends {
-			if w.serves(b.Replica) {
-				w.conns = append(w.conns, &conn{replica: b.Replica, addr: b.Addr, ends: w.now.Add(length)})
+			for _, id := range w.sharing(b.Replica) {
+				if w.serves(id) {
+					w.conns = append(w.conns, &conn{replica: id, owner: b.Replica, addr: b.Addr, ends: w.now.Add(length)})
+				}
 			}
 		}
 	}
