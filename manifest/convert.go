@@ -64,6 +64,7 @@ func (c *converter) project() spec.Project {
 	c.checkInternal(p)
 	c.checkDependencies(p)
 	c.checkJoined(p)
+	c.joinedOrders(p)
 	c.checkNames(p)
 	return p
 }

@@ -21,7 +21,7 @@ var rolloutKeys = []key{
 	yes("services.*.deploy.placement.preferences.[].spread", kindText, ""),
 
 	yes("services.*.deploy.update_config", kindMap, "How the replicas of a new release take over from the old ones."),
-	other("services.*.deploy.update_config.order", kindEnum("start-first", "stop-first"), "Without it start-first, except stop-first for a service that can write to a bind mount or a named volume, because two writers corrupt data, and for one that shares a network namespace, because two can't listen on one port. Compose and Swarm: stop-first."),
+	other("services.*.deploy.update_config.order", kindEnum("start-first", "stop-first"), "Without it start-first, except stop-first for a service that can write to a bind mount or a named volume, because two writers corrupt data, and for one in the host's network, because two can't listen on one port. A service that joins the network of another has the other's order, and where both are start-first they go in step: a new version of either replaces both, pair by pair, and with the other's parallelism and delay. Compose and Swarm: stop-first."),
 	other("services.*.deploy.update_config.parallelism", kindCount, "Replicas of a batch. Without it, and with 0, all at once; Swarm: 1 without it. A stop-first update of a service with a writable mount is always one batch: the old replicas would write beside the new ones."),
 	yes("services.*.deploy.update_config.delay", kindDuration, "From the time a batch takes connections to the start of the next. Default 0."),
 	other("services.*.deploy.update_config.monitor", kindDuration, "How long a new replica must run well before it takes connections from an old one; one that exits in it has failed. Default 0. Swarm watches for 5 s, but after the old one is gone."),

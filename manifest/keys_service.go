@@ -73,7 +73,7 @@ var dunnageKeys = []key{
 	yes("services.*.x-dunnage.accept.command", kindTextOrList, ""),
 	yes("services.*.x-dunnage.accept.command.[]", kindText, ""),
 	yes("services.*.x-dunnage.accept.timeout", kindPeriod, "Default 1 min."),
-	yes("services.*.x-dunnage.canary", kindMap, "A few replicas of a new release take connections beside all the old ones before the update goes on. Not with stop-first."),
+	yes("services.*.x-dunnage.canary", kindMap, "A few replicas of a new release take connections beside all the old ones before the update goes on. Not with stop-first, nor where `network_mode` joins another service: that one has the canary."),
 	yes("services.*.x-dunnage.canary.replicas", kindReplicas, "Required; at most as many as the service has."),
 	yes("services.*.x-dunnage.canary.for", kindPeriod, "How long the trial lasts. Without it until `dunnage promote`."),
 	yes("services.*.x-dunnage.canary.weight", kindPercent, "Their share of new connections in percent, 1 to 99. Without it that of an equal replica."),

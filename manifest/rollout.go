@@ -94,9 +94,7 @@ func (c *converter) updates(name string, in types.ServiceConfig, box spec.Contai
 	}
 	rollback := updatePolicy(back)
 	rollback.Deadline = deadline
-	if rollback.Order == "" {
-		rollback.Order = update.Order
-	}
+	rollback.Order = cmp.Or(rollback.Order, update.Order)
 	rollback.OnFailure = cmp.Or(rollback.OnFailure, spec.FailurePause)
 	return update, &rollback
 }
@@ -133,6 +131,8 @@ func (c *converter) order(name string, declared spec.UpdateOrder, box spec.Conta
 	case reason != "":
 		c.report.note("%s: update order is stop-first because it %s", name, reason)
 		return spec.StopFirst
+	case box.Network == spec.NetworkService:
+		return "" // joinedOrders knows
 	default:
 		return spec.StartFirst
 	}
@@ -142,11 +142,8 @@ func (c *converter) order(name string, declared spec.UpdateOrder, box spec.Conta
 // alone says why two generations had better not run at the same time; empty
 // if they may.
 func (c *converter) alone(box spec.Container) string {
-	switch box.Network {
-	case spec.NetworkHost:
+	if box.Network == spec.NetworkHost {
 		return "has the host's network"
-	case spec.NetworkService:
-		return "has the network of " + box.Joins
 	}
 	for _, m := range box.Mounts {
 		if one := (spec.Container{Mounts: []spec.Mount{m}}); one.Writable() {
@@ -154,6 +151,31 @@ func (c *converter) alone(box spec.Container) string {
 		}
 	}
 	return ""
+}
+
+// joinedOrders resolves the update order of who joins a network: with its owner,
+// or stop-first, since two generations in one network can't listen on one port.
+func (c *converter) joinedOrders(p spec.Project) {
+	for i := range p.Services {
+		s := &p.Services[i]
+		owner, ok := p.Service(s.Container.Joins)
+		if !ok {
+			continue
+		}
+		const alone = "it has the network of %s, which is stop-first"
+		switch alike := owner.Update.Order == spec.StartFirst; {
+		case s.Update.Order == "" && alike:
+			s.Update.Order = spec.StartFirst
+		case s.Update.Order == "":
+			c.report.note("%s: update order is stop-first because "+alone, s.Name, owner.Name)
+			s.Update.Order = spec.StopFirst
+		case s.Update.Order == spec.StartFirst && !alike:
+			c.report.warn("%s: update order is start-first, so for a while two generations run side by side, though "+alone, s.Name, owner.Name)
+		}
+		if s.Rollback != nil {
+			s.Rollback.Order = cmp.Or(s.Rollback.Order, s.Update.Order)
+		}
+	}
 }
 
 // volumeName is the manifest's name of a mounted volume.
@@ -202,6 +224,8 @@ var conditions = map[string]spec.RestartMode{
 func (c *converter) checkCanary(s spec.Service) {
 	switch at := []string{"services", s.Name, "x-dunnage", "canary"}; {
 	case s.Canary == nil:
+	case s.Container.Network == spec.NetworkService:
+		c.failAt(refuse("Move it to service "+s.Container.Joins, "replicas that share a network are on trial with those whose network it is"), at...)
 	case s.Update.Order == spec.StopFirst:
 		c.failAt(refuse("Remove canary, or set deploy.update_config.order: start-first", "a canary runs beside the old replicas, but the update order is stop-first"), at...)
 	case s.Replicas > 0 && s.Canary.Replicas > s.Replicas:

@@ -8,6 +8,7 @@ import (
 
 	"dunnage/spec"
 	"dunnage/test/lab"
+	"dunnage/test/load"
 )
 
 // modes has a service of each network mode. What joins front is asked through
@@ -35,6 +36,11 @@ services:
 `, front, app)
 }
 
+// alone is modes with an app that is replaced without front.
+func alone(front, app string) string {
+	return strings.Replace(modes(front, app), "    expose: [81]\n", "    expose: [81]\n    deploy: {update_config: {order: stop-first}}\n", 1)
+}
+
 func TestNetworkModes(t *testing.T) {
 	h := newHost(t)
 	name, err := os.Hostname()
@@ -58,7 +64,7 @@ func TestNetworkModes(t *testing.T) {
 		return out
 	}
 
-	h.mustDeploy(modes("v1", "v1"))
+	h.mustDeploy(alone("v1", "v1"))
 	first := of()
 	h.answers(9001, "hello from "+name+", version v1")
 	h.answers(8080, "hello from front-1, version v1")
@@ -81,7 +87,7 @@ func TestNetworkModes(t *testing.T) {
 	h.clean(h.ps())
 
 	// Another front takes app along, another app leaves front alone.
-	h.mustDeploy(modes("v2", "v1"))
+	h.mustDeploy(alone("v2", "v1"))
 	second := of()
 	h.answers(8080, "version v2")
 	h.answers(8081, "version v1")
@@ -90,7 +96,7 @@ func TestNetworkModes(t *testing.T) {
 			t.Errorf("%s had the process %d and has %d", service, first[service].Pid, second[service].Pid)
 		}
 	}
-	h.mustDeploy(modes("v2", "v2"))
+	h.mustDeploy(alone("v2", "v2"))
 	third := of()
 	h.answers(8081, "version v2")
 	if third["front"].Pid != second["front"].Pid || third["app"].Pid == second["app"].Pid {
@@ -111,6 +117,51 @@ func TestNetworkModes(t *testing.T) {
 	h.answers(8081, "version v1")
 	h.must("down", "-p", "modes")
 	h.clean(nil)
+}
+
+// TestRedeployOfWhoSharesANetwork: whichever of two services in one network is
+// deployed anew, no request to either fails, and both are replaced.
+func TestRedeployOfWhoSharesANetwork(t *testing.T) {
+	h := newHost(t)
+	manifest := func(front, app string) string {
+		return fmt.Sprintf(`
+name: pairs
+services:
+  front:
+    image: example.org/hello:%s
+    ports: ["8080:80", "8081:81"]
+    stop_grace_period: 20s
+    deploy: {replicas: 2}
+    x-dunnage: {drain: 1s}
+  app:
+    image: example.org/hello:%s
+    network_mode: service:front
+    command: [-listen, ":81"]
+    expose: [81]
+    stop_grace_period: 20s
+    deploy: {replicas: 2}
+`, front, app)
+	}
+	h.mustDeploy(manifest("v1", "v1"))
+	before := pids(h.ready(4))
+	redeploy := func(front, app string) {
+		t.Helper()
+		h.underLoad(8081, func() {
+			h.under(8080, load.Config{Rate: 200}, func() { h.mustDeploy(manifest(front, app)) })
+			h.answers(8080, "version "+front)
+			h.answers(8081, "version "+app)
+		})
+		rs := h.ready(4)
+		for _, r := range rs {
+			if strings.Contains(before, fmt.Sprintf("=%d ", r.Pid)) {
+				t.Errorf("%s wasn't replaced", r.Replica)
+			}
+		}
+		before = pids(rs)
+		h.clean(rs)
+	}
+	redeploy("v2", "v1")
+	redeploy("v2", "v2")
 }
 
 // TestBadFrontBringsBackWhoJoinedIt: a rollback finds the old network and who
