@@ -66,10 +66,15 @@ func newView(p *Project, s spec.Service, o Observed) *view {
 			v.goodLimits = g.Limits.Fingerprint()
 		}
 	}
-	for _, r := range o.Replicas {
-		if r.Project == p.Record.Name && r.Service == s.Name {
-			v.others = append(v.others, r)
+	var own []int
+	for i := range o.Replicas { // all of them for each service: copies would take longer than the rest
+		if r := &o.Replicas[i]; r.Project == p.Record.Name && r.Service == s.Name {
+			own = append(own, i)
 		}
+	}
+	v.current, v.others = make([]Replica, 0, s.Replicas), make([]Replica, 0, len(own))
+	for _, i := range own {
+		v.others = append(v.others, o.Replicas[i])
 	}
 	for n := 1; n <= s.Replicas; n++ {
 		v.want(n, o)
@@ -129,7 +134,7 @@ func (v *view) backends() []Replica {
 		return nil
 	}
 	fresh := usable(v.current)
-	var out []Replica
+	out := make([]Replica, 0, len(fresh))
 	for _, r := range fresh {
 		// One that a rule names already keeps its connections: on the way back
 		// from half an update, later batches carry before the first does.
@@ -191,10 +196,10 @@ func (v *view) mustWait(r Replica) bool {
 }
 
 func usable(rs []Replica) []Replica {
-	var out []Replica
-	for _, r := range rs {
-		if r.Usable() {
-			out = append(out, r)
+	out := make([]Replica, 0, len(rs))
+	for i := range rs {
+		if rs[i].Usable() {
+			out = append(out, rs[i])
 		}
 	}
 	return out
