@@ -19,6 +19,10 @@ const committed = "# committed"
 // its output before its end has long committed by then.
 const echoLimit = time.Second
 
+// commitLimit is how long a program may take to commit: 10,000 rules take
+// 0.3 s. Until it is given up, nobody takes a dead replica out of the rules.
+const commitLimit = 5 * time.Second
+
 // commit applies a document: one atomic commit for each table in it. -w makes
 // legacy wait for the lock; nf_tables needs none.
 //
@@ -33,7 +37,7 @@ func (p programs) commit(ctx context.Context, doc string) (end func(), err error
 		}
 		return func() {}, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	ctx, cancel := context.WithTimeout(ctx, commitLimit)
 	cmd := exec.CommandContext(ctx, p.restore, "--noflush", "--verbose")
 	cmd.WaitDelay = time.Second
 	var complaint bytes.Buffer
@@ -55,13 +59,18 @@ func (p programs) commit(ctx context.Context, doc string) (end func(), err error
 	go feed(stdin, doc, over)
 	done := echoed(stdout)
 	reap := func() error {
-		defer cancel()
 		close(over)
 		return cmd.Wait()
 	}
 	if done {
-		return func() { go reap() }, nil //nolint:errcheck // it has committed
+		return func() {
+			go func() {
+				defer cancel()
+				_ = reap() // it has committed
+			}()
+		}, nil
 	}
+	defer cancel()
 	if err := reap(); err != nil {
 		return nil, fmt.Errorf("write rules: %w", commandError(ctx, p.restore, err, complaint.String()))
 	}

@@ -138,6 +138,9 @@ func commandError(ctx context.Context, name string, err error, complaint string)
 	if ctx.Err() != nil {
 		err = errors.Join(ctx.Err(), err)
 	}
+	if complaint == "" {
+		return fmt.Errorf("%s: %w", filepath.Base(name), err)
+	}
 	return fmt.Errorf("%s: %w: %s", filepath.Base(name), err, strings.Join(strings.Fields(complaint), " "))
 }
 
