@@ -141,7 +141,7 @@ func (n *Network) RuleSet(ctx context.Context, r spec.Routing) (spec.RuleSet, er
 	if err != nil {
 		return spec.RuleSet{}, err
 	}
-	return spec.RuleSet{Rendered: ruleText(want4, want6), Kernel: ruleText(have4, have6)}, nil
+	return spec.RuleSet{Rendered: ruleText(want4, want6), Kernel: ruleText(have4.Ours(want4), have6.Ours(want6))}, nil
 }
 
 func ruleText(v4, v6 rules.Document) string {

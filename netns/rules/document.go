@@ -55,6 +55,28 @@ func (d Document) Foreign() bool {
 	})
 }
 
+// Ours is the document, parsed from the kernel, without what Diff leaves alone:
+// rules of others that lead to our chains, and the empty chains that want lacks
+// and such rules keep from being deleted.
+func (d Document) Ours(want Document) Document {
+	var out Document
+	for _, t := range d {
+		kept := Table{Name: t.Name}
+		for _, j := range t.Jumps {
+			if j.ours() {
+				kept.Jumps = append(kept.Jumps, j)
+			}
+		}
+		for _, c := range t.Chains {
+			if _, wanted := want.Table(t.Name).Chain(c.Name); wanted || len(c.Rules) > 0 || !t.pinned(c.Name) {
+				kept.Chains = append(kept.Chains, c)
+			}
+		}
+		out = append(out, kept)
+	}
+	return out
+}
+
 // String is the document as iptables-save prints it, without comments, chains
 // of others and the policies of the built-in chains. Feeding it to
 // iptables-restore --noflush makes the chains new; jumps would be doubled.

@@ -78,3 +78,22 @@ func tableText(saved, table string) string {
 	})
 	return "*" + table + "\n" + strings.Join(lines, "") + "COMMIT\n"
 }
+
+// TestOurs: what others have made isn't ours, nor is an empty chain that only
+// their rule keeps.
+func TestOurs(t *testing.T) {
+	have := Parse("*nat\n:PREROUTING ACCEPT [0:0]\n:DUNNAGE-HAIRPIN - [0:0]\n:DUNNAGE-P-gone - [0:0]\n:DUNNAGE-P-left - [0:0]\n" +
+		"-A PREROUTING -s 9.9.9.9/32 -j DUNNAGE-P-gone\n-A PREROUTING -s 9.9.9.9/32 -j DUNNAGE-HAIRPIN\n" +
+		"-A PREROUTING -m comment --comment \"dunnage: x\" -j DUNNAGE-HAIRPIN\nCOMMIT\n")
+	nat := have.Ours(Document{{Name: "nat", Chains: []Chain{{Name: "DUNNAGE-HAIRPIN"}}}}).Table("nat")
+	if len(nat.Jumps) != 1 || !nat.Jumps[0].ours() {
+		t.Errorf("jumps of ours are %v, want the one with our comment", nat.Jumps)
+	}
+	var names []string
+	for _, c := range nat.Chains {
+		names = append(names, c.Name)
+	}
+	if want := []string{"DUNNAGE-HAIRPIN", "DUNNAGE-P-left"}; !slices.Equal(names, want) {
+		t.Errorf("chains of ours are %v, want %v: the one that nothing leads to is ours to delete", names, want)
+	}
+}
