@@ -298,6 +298,15 @@ func TestDropRules(t *testing.T) {
 		w.wantProblems(1)
 		testenv.Run(t, "iptables", "-D", "FORWARD", "1")
 		w.wantProblems(0) // at once: nobody waits for a warning to go
+		for _, rule := range [][]string{
+			{"raw", "PREROUTING", "-i", "dun+"}, {"mangle", "FORWARD", "-d", "10.208.0.0/12"}, {"mangle", "PREROUTING"},
+		} {
+			testenv.Run(t, "iptables", append([]string{"-t", rule[0], "-A"}, append(rule[1:], "-j", "DROP")...)...)
+			w.wantProblems(1)
+			testenv.Run(t, "iptables", append([]string{"-t", rule[0], "-D"}, append(rule[1:], "-j", "DROP")...)...)
+		}
+		testenv.Run(t, "iptables", "-t", "raw", "-A", "PREROUTING", "-s", "198.51.100.7", "-j", "DROP") // of a block list
+		w.wantProblems(0)
 		testenv.Run(t, "iptables-legacy", "-P", "FORWARD", "DROP")
 		w.wantProblems(1)
 	})

@@ -3,10 +3,14 @@ package netns
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/coreos/go-iptables/iptables"
+
+	"dunnage/netns/rules"
 )
 
 // inUse reports whether the backend has tables at all, without making any:
@@ -44,6 +48,9 @@ func (n *Network) Problems(ctx context.Context) ([]string, error) {
 		for _, rule := range dropsBeforeOurs(text) {
 			all = append(all, fmt.Sprintf("%s: rule %q in FORWARD comes before dunnage's and may drop traffic of replicas: move it to DUNNAGE-USER or after the jump to DUNNAGE-FORWARD", p.name(), rule))
 		}
+		for _, rule := range n.dropsElsewhere(text) {
+			all = append(all, fmt.Sprintf("%s: rule %q drops traffic of replicas: remove it, or move it to DUNNAGE-USER in the table filter", p.name(), rule))
+		}
 	}
 	return all, nil
 }
@@ -80,4 +87,39 @@ func dropsBeforeOurs(text string) []string {
 		}
 	}
 	return drops
+}
+
+// dropsElsewhere lists the dropping rules of raw and mangle, which every packet
+// meets first, that are about replicas: they name our links or a pool, or no
+// source at all. What blocks an address of the world is nothing to tell of.
+func (n *Network) dropsElsewhere(text string) []string {
+	var drops []string
+	for _, table := range []string{"raw", "mangle"} {
+		_, part, _ := strings.Cut(text, "*"+table+"\n")
+		part, _, _ = strings.Cut(part, "\nCOMMIT")
+		for line := range strings.Lines(part) {
+			line = strings.TrimSpace(line)
+			if strings.HasPrefix(line, "-A ") && strings.HasSuffix(line, " -j DROP") && !strings.Contains(line, "DUNNAGE-") && n.aboutReplicas(line) {
+				drops = append(drops, "-t "+table+" "+line)
+			}
+		}
+	}
+	return drops
+}
+
+func (n *Network) aboutReplicas(rule string) bool {
+	fields := strings.Fields(rule)
+	if len(fields) == len(strings.Fields("-A CHAIN -j DROP")) {
+		return true
+	}
+	for _, f := range fields {
+		if strings.HasPrefix(f, rules.LinkPrefix) {
+			return true
+		}
+		prefix, err := netip.ParsePrefix(f)
+		if err == nil && slices.ContainsFunc(n.pools(), prefix.Overlaps) {
+			return true
+		}
+	}
+	return false
 }
