@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -262,6 +263,7 @@ func serve(ctx context.Context, o agentOptions, b api.Backend) error {
 	s := api.NewServer(b, api.Options{Version: thisVersion(), Log: o.log, Group: groupID()})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
+	go keepSocket(ctx, o, s)
 	o.log.Info("agent ready", "socket", o.socket, "state", o.stateDir, "version", version)
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		o.log.Warn("tell the service manager", "error", err)
@@ -275,4 +277,29 @@ func serve(ctx context.Context, o agentOptions, b api.Backend) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 	defer cancel()
 	return errors.Join(s.Shutdown(ctx), <-done)
+}
+
+// socketCheck is how often the agent looks whether its socket is still there.
+const socketCheck = 2 * time.Second
+
+// keepSocket makes the agent's socket again when somebody has removed it: a
+// cleaner of old files mustn't lock everybody out.
+func keepSocket(ctx context.Context, o agentOptions, s *api.Server) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(socketCheck):
+		}
+		if _, err := os.Lstat(o.socket); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		l, err := api.Listen(o.socket, groupID())
+		if err != nil {
+			o.log.Error("make the removed socket again", "error", err)
+			continue
+		}
+		o.log.Warn("somebody removed the socket; it is there again", "socket", o.socket)
+		go func() { _ = s.Serve(l) }() // the first listener's end is the server's
+	}
 }
