@@ -140,11 +140,9 @@ func (l *Loop) create(ctx context.Context, a plan.Create) error {
 	if !ok {
 		return nil // taken down meanwhile
 	}
-	e := plan.Endpoint(desired, p, a.Service, rec)
-	if e.Hostname == "" {
-		if e.Hostname, err = os.Hostname(); err != nil {
-			return fmt.Errorf("ask for the host's name: %w", err)
-		}
+	e, err := endpoint(desired, p, a.Service, rec)
+	if err != nil {
+		return err
 	}
 	owner := cmp.Or(rec.Joins, rec.ID)
 	var attach, create error
@@ -163,6 +161,19 @@ func (l *Loop) create(ctx context.Context, a plan.Create) error {
 		attach = fmt.Errorf("attach to the network: %w", attach)
 	}
 	return errors.Join(attach, create)
+}
+
+// endpoint is plan.Endpoint with the name of the host where that is meant.
+func endpoint(d plan.Desired, p plan.Project, s spec.Service, r spec.ReplicaRecord) (spec.Endpoint, error) {
+	e := plan.Endpoint(d, p, s, r)
+	if e.Hostname != "" {
+		return e, nil
+	}
+	var err error
+	if e.Hostname, err = os.Hostname(); err != nil {
+		return e, fmt.Errorf("ask for the host's name: %w", err)
+	}
+	return e, nil
 }
 
 func (l *Loop) record(a plan.Create) (spec.ReplicaRecord, error) {
@@ -216,7 +227,35 @@ func (l *Loop) start(ctx context.Context, a plan.Start) error {
 	if err != nil {
 		return err
 	}
+	if a.Restart {
+		if err := l.reattach(ctx, a.Key); err != nil {
+			return err
+		}
+	}
 	return l.cfg.Engine.Start(ctx, a.Key.ID)
+}
+
+// reattach completes what is missing in the replica's namespace, where no look
+// sees it: what broke there may be why the process before this one ended.
+func (l *Loop) reattach(ctx context.Context, key spec.ReplicaKey) error {
+	rec, ok := l.state.replica(key.ID)
+	desired := l.state.desired()
+	p, there := desired.Project(key.Project)
+	if !ok || !there || rec.Joins != "" {
+		return nil
+	}
+	s, ok := p.Release.Project.Service(key.Service)
+	if !ok { // an old one, of a service that is no longer declared
+		return nil
+	}
+	e, err := endpoint(desired, p, s, rec)
+	if err != nil {
+		return err
+	}
+	if err := l.cfg.Network.Attach(ctx, e); err != nil {
+		return fmt.Errorf("attach to the network: %w", err)
+	}
+	return nil
 }
 
 func (l *Loop) recordExit(a plan.RecordExit) error {
