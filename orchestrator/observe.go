@@ -51,6 +51,9 @@ func (l *Loop) look(ctx context.Context) (look, error) {
 	wg.Go(func() { s.named, s.equal, net = l.cfg.Network.Routed(ctx, l.applied) })
 	wg.Go(func() { s.attached, s.whole, att = l.cfg.Network.Attached(ctx) })
 	wg.Wait()
+	if engine != nil && net == nil && !s.equal {
+		l.keepRules(ctx)
+	}
 	switch {
 	case engine != nil:
 		return s, fmt.Errorf("list containers: %w", engine)
@@ -60,6 +63,19 @@ func (l *Loop) look(ctx context.Context) (look, error) {
 		return s, fmt.Errorf("list namespaces: %w", att)
 	}
 	return s, nil
+}
+
+// keepRules repairs the rules while nobody can say how the containers are: as
+// they were meant last, they serve those that live.
+func (l *Loop) keepRules(ctx context.Context) {
+	if !l.hasLooked() || l.holding() != "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout) // the look's own time may be up
+	defer cancel()
+	if err := l.cfg.Network.Apply(ctx, l.applied); err != nil {
+		l.cfg.Log.Error("repair the rules", "error", err)
+	}
 }
 
 // merge joins what engine, network, store and memory know of each replica.

@@ -359,7 +359,23 @@ func TestDamageIsRepaired(t *testing.T) {
 			onHost("ip", "link", "set", links()[0], "down")
 			onHost("ip", "link", "set", links()[0], "up")
 		},
-		"routes flushed":      func() { onHost("ip", "route", "flush", "proto", "213") },
+		"routes flushed": func() { onHost("ip", "route", "flush", "proto", "213") },
+		"addresses gone inside, process killed": func() {
+			r := h.ready(2)[0]
+			if out, err := exec.Command("nsenter", "--net="+namespace(r.Replica), "ip", "addr", "flush", "dev", "eth0").CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			h.killPid(r.Pid)
+		},
+		"socket removed": func() {
+			if err := os.Remove(h.lab.Path("agent.sock")); err != nil {
+				t.Fatal(err)
+			}
+			h.eventually(30*time.Second, "the socket is there again", func() error {
+				_, err := os.Lstat(h.lab.Path("agent.sock"))
+				return err
+			})
+		},
 		"namespace unmounted": func() { onHost("umount", "-l", namespace(h.ready(2)[0].Replica)) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -381,6 +397,37 @@ func TestDamageIsRepaired(t *testing.T) {
 			h.rulesEqual()
 		})
 	}
+}
+
+// While containerd hangs, the rules are kept all the same.
+func TestRulesAreKeptWithoutContainerd(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 2, "    restart: always\n"))
+	h.ready(2)
+	containerd := h.findProcess(func(argv []string) bool {
+		return filepath.Base(argv[0]) == "containerd" && strings.Contains(strings.Join(argv, " "), h.lab.Dir)
+	})
+	if containerd == 0 {
+		t.Fatal("no containerd")
+	}
+	if err := syscall.Kill(containerd, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(containerd, syscall.SIGCONT) //nolint:errcheck // it was there
+	h.eventually(30*time.Second, "the agent says that it can't look", func() error {
+		if r := h.run(nil, "ps"); !strings.Contains(r.stderr, "list") {
+			return errors.New(r.stderr)
+		}
+		return nil
+	})
+	if out, err := exec.Command("nsenter", h.lab.OnHost("iptables", "-t", "nat", "-F")[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	h.eventually(30*time.Second, "it answers", func() error {
+		_, err := h.get(8080, "/")
+		return err
+	})
+	h.rulesEqual()
 }
 
 func TestAgentRefusesToStart(t *testing.T) {
