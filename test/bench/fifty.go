@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"dunnage/test/lab"
@@ -55,13 +56,20 @@ func (d *docker) upMany(ctx context.Context, probe string) error {
 	return d.crowd(ctx, "up", "-d", "--scale", fmt.Sprintf("web=%d", crowd))
 }
 
-// downMany tries twice: at times docker-compose finds the network in use by
+// downMany tries again while docker-compose finds the network in use by
 // containers that it has just removed.
 func (d *docker) downMany(ctx context.Context) error {
-	if err := d.crowd(ctx, "down"); err == nil {
-		return nil
+	err := d.crowd(ctx, "down")
+	for range 20 {
+		if err == nil || !strings.Contains(err.Error(), "has active endpoints") {
+			break
+		}
+		if err := pause(ctx, 500*time.Millisecond); err != nil {
+			return err
+		}
+		err = d.crowd(ctx, "down")
 	}
-	return d.crowd(ctx, "down")
+	return err
 }
 
 // Ours are up when they have answered; without a probe, when they have run for
