@@ -160,8 +160,24 @@ func (m *Monitor) run(ctx context.Context, w *watch, i int) {
 		if changed {
 			m.changed()
 		}
-		timer.Reset(wait)
+		timer.Reset(inStep(time.Now(), wait))
 	}
+}
+
+// The grid that probes fall on: those of many replicas come in the same moments,
+// because to wake up costs the agent about as much as a probe does.
+const (
+	gridLeast = time.Second            // shorter waits are kept as they are
+	grid      = 250 * time.Millisecond // at most a quarter of a wait
+)
+
+// inStep moves the end of a wait to the next moment of the grid.
+func inStep(now time.Time, wait time.Duration) time.Duration {
+	if wait < gridLeast {
+		return wait
+	}
+	end := now.Add(wait)
+	return end.Round(grid).Sub(now)
 }
 
 func (m *Monitor) check(ctx context.Context, t spec.ProbeTarget, p spec.Probe) error {

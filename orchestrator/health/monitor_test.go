@@ -370,3 +370,18 @@ func TestMonitorDoesNotPileUp(t *testing.T) {
 		return
 	}
 }
+
+// TestInStep: waits end together, near their time; short ones at their time.
+func TestInStep(t *testing.T) {
+	now := time.Date(2026, 11, 22, 9, 0, 0, 123e6, time.UTC)
+	for wait, want := range map[time.Duration]time.Duration{
+		200 * time.Millisecond:  200 * time.Millisecond,
+		time.Second:             877 * time.Millisecond,
+		5 * time.Second:         4877 * time.Millisecond,
+		5120 * time.Millisecond: 5127 * time.Millisecond,
+	} {
+		if got := inStep(now, wait); got != want {
+			t.Errorf("a wait of %s from %s on is %s, want %s", wait, now.Format(time.StampMilli), got, want)
+		}
+	}
+}

@@ -47,9 +47,11 @@ func (n Network) Probe(ctx context.Context, replica string, addr netip.Addr, p s
 	}
 }
 
+// dialer doesn't set up what keeps a connection alive: none lives that long.
+var dialer = net.Dialer{KeepAlive: -1}
+
 func probeTCP(ctx context.Context, to netip.AddrPort) error {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", to.String())
+	c, err := dialer.DialContext(ctx, "tcp", to.String())
 	if err != nil {
 		return plain("tcp", to, err)
 	}
@@ -80,8 +82,7 @@ func probeHTTP(ctx context.Context, to netip.AddrPort, path string) error {
 	}
 	req.Close = true
 	req.Header.Set("User-Agent", "dunnage-probe")
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", to.String())
+	c, err := dialer.DialContext(ctx, "tcp", to.String())
 	if err != nil {
 		return plain("http", to, err)
 	}
