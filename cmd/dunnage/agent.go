@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -167,6 +168,10 @@ func claimNetwork() (net.Listener, error) {
 	return l, nil
 }
 
+// gcPercent trades a little memory for CPU: the agent's heap is small, and each
+// look and probe leaves garbage.
+const gcPercent = 150
+
 // runAgent is the process tree: every long-lived goroutine of the agent is
 // begun here, or by what is begun here.
 func runAgent(ctx context.Context, o agentOptions) error {
@@ -179,6 +184,7 @@ func runAgent(ctx context.Context, o agentOptions) error {
 	if err := os.MkdirAll(o.runDir, 0o711); err != nil {
 		return fmt.Errorf("create run directory: %w", err)
 	}
+	debug.SetGCPercent(gcPercent)
 	alone, err := claimNetwork()
 	if err != nil {
 		return err
