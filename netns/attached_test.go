@@ -49,6 +49,7 @@ func TestDamage(t *testing.T) {
 			"ip neigh del 10.213.1.10 dev " + link,
 			"ip neigh replace " + one.Addr6.String() + " dev " + link + " lladdr 02:00:00:00:00:01 nud permanent",
 			"ip neigh replace 10.213.1.10 dev " + link + " nud stale",
+			"sysctl -qw net.ipv4.conf." + link + ".route_localnet=0",
 			"umount -l " + path,
 			"umount -l " + path + "; rm " + path,
 			"rm " + w.net.dir(e.Replica) + "/" + addressesFile,

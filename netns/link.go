@@ -126,7 +126,7 @@ func (n *Network) setUpHost(host netlink.Link, e spec.Endpoint) error {
 	name := host.Attrs().Name
 	err := setAll([]sysctl{
 		{"net/ipv4/conf/" + name + "/rp_filter", "1"},
-		{"net/ipv4/conf/" + name + "/route_localnet", "1"},
+		routeLocalnet(name),
 		{"net/ipv6/conf/" + name + "/addr_gen_mode", "1"},
 		{"net/ipv6/conf/" + name + "/accept_ra", "0"},
 	})
@@ -144,6 +144,10 @@ func (n *Network) setUpHost(host netlink.Link, e spec.Endpoint) error {
 		}
 	}
 	return n.hostRoutes(host, e)
+}
+
+func routeLocalnet(link string) sysctl {
+	return sysctl{"net/ipv4/conf/" + link + "/route_localnet", "1"}
 }
 
 // hostRoutes leads each address of the replica to its link. The source of the
