@@ -60,7 +60,11 @@ func newView(p *Project, s spec.Service, o Observed) *view {
 		stopped: slices.Contains(p.Record.Stopped, s.Name),
 		limits:  s.Limits.Fingerprint(),
 	}
-	if p.Good != nil {
+	switch {
+	case p.Good == nil:
+	case p.Good.Number == p.Release.Number: // as nearly always, and hashes take time
+		v.goodGen, v.goodReplicas, v.goodLimits = v.gen, s.Replicas, v.limits
+	default:
 		if g, ok := p.Good.Project.Service(s.Name); ok {
 			v.goodGen, v.goodReplicas = p.Good.Generation(s.Name), g.Replicas
 			v.goodLimits = g.Limits.Fingerprint()
