@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -284,4 +285,63 @@ func TestRollbackInMidRolloutMeansBack(t *testing.T) {
 	if back.State != spec.OperationDone || back.Release != 1 || back.Services[0].Ready != 3 || s.w.Served("shop", "web") != 3 {
 		t.Errorf("%+v", back)
 	}
+}
+
+// A deploy of what serves, over one that has begun to replace it, has ended when
+// all of it is back and nothing else takes connections.
+func TestTakeOverMeansBack(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "slow")
+	p.Services[0].Replicas = 4
+	p.Services[0].Update = spec.UpdatePolicy{
+		Order: spec.StartFirst, Parallelism: 1, Delay: spec.Duration(2 * time.Second), Monitor: spec.Duration(time.Second),
+	}
+	if op := ask(t, s, p); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	next := p
+	next.Services = slices.Clone(p.Services)
+	next.Services[0].Container.Environment = []string{"V=2"}
+	first, err := take(t, s, next, spec.Turn{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass(t, s, first.ID, 6*time.Second)
+	s.answer(func(ctx context.Context) {
+		_, err = s.loop.Change(ctx, "shop", spec.ChangeRequest{Kind: "pause"})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if web := status(t, s, "web"); web.Ready == 4 || web.Ready == 0 {
+		t.Fatalf("the rollout isn't half way: %+v", web)
+	}
+	back, err := take(t, s, p, spec.Turn{TakeOver: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	back = pass(t, s, back.ID, time.Minute)
+	web := status(t, s, "web")
+	other := slices.ContainsFunc(web.Replicas, func(r spec.ReplicaStatus) bool { return r.Routed && r.Generation != web.Generation })
+	if back.State != spec.OperationDone || web.Ready != 4 || other || s.w.Served("shop", "web") != 4 {
+		t.Errorf("%+v\n%+v", back, web)
+	}
+}
+
+// status is the service of project shop as people see it.
+func status(t *testing.T, s *scenario, service string) spec.ServiceStatus {
+	t.Helper()
+	st, err := s.loop.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range st.Projects {
+		for _, v := range p.Services {
+			if p.Name == "shop" && v.Name == service {
+				return v
+			}
+		}
+	}
+	return spec.ServiceStatus{}
 }

@@ -215,6 +215,33 @@ func TestUntouchedServiceDoesNotFailARelease(t *testing.T) {
 	}
 }
 
+// One that a release in between has begun to replace isn't as it was.
+func TestServiceHalfwayDelaysARelease(t *testing.T) {
+	s := rollout{}.scene()
+	same, good := release(3, "old", s), release(1, "old", s)
+	made := func(r *plan.Replica) { r.Record.Release = 3 }
+	d := plan.Desired{Projects: []plan.Project{{Record: spec.ProjectRecord{Name: "p", Desired: 3, Good: 1}, Release: same, Good: &good}}}
+	for name, rs := range map[string][]plan.Replica{
+		"one is gone":              {replica("old", 2, s), replica("old", 3, s)},
+		"one is on its way":        {replica("old", 1, s, made, starting), replica("old", 2, s), replica("old", 3, s)},
+		"another generation is in": {replica("old", 1, s, crashed), replica("old", 2, s), replica("old", 3, s), replica("new", 1, s, named)},
+	} {
+		slices.SortFunc(rs, func(a, b plan.Replica) int { return strings.Compare(a.ID, b.ID) })
+		o := plan.Observed{Now: noon, RulesEqual: true, Replicas: rs}
+		o.Applied = plan.Routes(d, o)
+		if r := plan.Make(d, o).Rollout[0]; r.Converged {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	rs := []plan.Replica{replica("old", 1, s, made), replica("old", 2, s), replica("old", 3, s)}
+	slices.SortFunc(rs, func(a, b plan.Replica) int { return strings.Compare(a.ID, b.ID) })
+	o := plan.Observed{Now: noon, RulesEqual: true, Replicas: rs}
+	o.Applied = plan.Routes(d, o)
+	if r := plan.Make(d, o).Rollout[0]; !r.Converged {
+		t.Errorf("all are back: %+v", r)
+	}
+}
+
 func TestUnhealthyReplica(t *testing.T) {
 	for name, tc := range map[string]struct {
 		on       spec.OnUnhealthy

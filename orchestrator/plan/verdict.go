@@ -12,7 +12,24 @@ import (
 
 // untouched reports whether the service is as the release to go back to has it.
 func (v *view) untouched() bool {
-	return v.gen == v.goodGen && v.limits == v.goodLimits && v.Replicas <= v.goodReplicas && !slices.Contains(v.project.Record.Held, v.Name)
+	same := v.gen == v.goodGen && v.limits == v.goodLimits && v.Replicas <= v.goodReplicas && !slices.Contains(v.project.Record.Held, v.Name)
+	return same && (v.stopped || !v.halfway())
+}
+
+// halfway reports whether a release that never converged, between the one to go
+// back to and the desired one, has begun to replace the service: a replica is
+// gone or has been made since, or another generation takes connections.
+func (v *view) halfway() bool {
+	return slices.ContainsFunc(v.missing, func(k spec.ReplicaKey) bool { return k.Number <= v.Replicas }) ||
+		slices.ContainsFunc(v.current, v.unproven) ||
+		slices.ContainsFunc(v.others, func(r Replica) bool { return r.Named && r.Generation != v.gen })
+}
+
+// unproven reports whether the replica was made for a release that hasn't
+// converged.
+func (v *view) unproven(r Replica) bool {
+	rec, n := v.project.Record, r.Record.Release
+	return n > rec.Good && !slices.Contains(rec.Ran, n) && !slices.Contains(rec.Left, n)
 }
 
 // settled reports whether the release has done what it is to do to the service.
