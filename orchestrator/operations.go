@@ -20,6 +20,7 @@ type operation struct {
 
 	cancel   context.CancelFunc // of its work before the release is installed
 	patience time.Time          // when to stop waiting for what was there before it; zero = never
+	arrived  time.Time          // when its release was first seen to have converged
 }
 
 // operations are the changes that were asked for since the agent started.
@@ -372,11 +373,17 @@ func (l *Loop) settleOperation(op *operation, p plan.Plan, o plan.Observed) {
 	rec, _ := l.state.project(op.Project)
 	applied := o.RulesEqual && p.Routing.Equal(o.Applied)
 	l.clock(op, p)
+	if op.arrived.IsZero() && op.Release > 0 && rec.Good == op.Release {
+		op.arrived = o.Now
+	}
 	if op.Release > 0 && rec.Desired != op.Release {
 		l.end(op, spec.OperationFailed, fmt.Sprintf("replaced by release %d", rec.Desired), nil)
 		return
 	}
 	late := !op.patience.IsZero() && !o.Now.Before(op.patience)
+	if op.patience.IsZero() && !op.arrived.IsZero() {
+		late = !o.Now.Before(op.arrived.Add(restPatience))
+	}
 	switch {
 	case op.Kind == "down":
 		if !slices.ContainsFunc(o.Replicas, func(r plan.Replica) bool { return r.Project == op.Project }) {
@@ -395,10 +402,12 @@ func (l *Loop) settleOperation(op *operation, p plan.Plan, o plan.Observed) {
 }
 
 // reached reports whether what the operation asked for is true: its release
-// has converged or, where there is no new one, all is as it should be.
+// has converged and what that changes is ready or, where there is no new one,
+// all is as it should be. A release converges for all that ails what serves
+// already, such as replicas that crash while others are taken away.
 func (l *Loop) reached(op *operation, rec spec.ProjectRecord, p plan.Plan) bool {
 	if op.Release > 0 && op.patience.IsZero() {
-		return rec.Good == op.Release
+		return rec.Good == op.Release && settled(p, op.Project, op.changed())
 	}
 	if op.Kind == "stop" || op.Kind == "start" {
 		return settled(p, op.Project, op.names())
@@ -411,6 +420,17 @@ func (o *operation) names() []string {
 	var out []string
 	for _, s := range o.Services {
 		out = append(out, s.Name)
+	}
+	return out
+}
+
+// changed lists those that it gives something new, never nil.
+func (o *operation) changed() []string {
+	out := []string{}
+	for _, s := range o.Services {
+		if !slices.Contains([]spec.Change{spec.ChangeNone, spec.ChangeOrphan, spec.ChangeRemove}, s.Change) {
+			out = append(out, s.Name)
+		}
 	}
 	return out
 }

@@ -50,12 +50,14 @@ func startsAgainAt(r spec.ReplicaRecord) time.Time {
 // Failures is how many runs in a row have failed when one of the given length
 // has ended.
 func Failures(r spec.ReplicaRecord, run time.Duration) int {
-	long := cmp.Or(r.Restart.Window.Std(), longRun)
-	if run >= long {
+	if run >= longEnough(r) {
 		return 1
 	}
 	return r.Failures + 1
 }
+
+// longEnough is how long a run of the replica must last to count as a good one.
+func longEnough(r spec.ReplicaRecord) time.Duration { return cmp.Or(r.Restart.Window.Std(), longRun) }
 
 // restarts reports whether the policy starts the replica again after its
 // recorded exit.

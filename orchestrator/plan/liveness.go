@@ -14,15 +14,28 @@ func sick(r Replica) bool {
 
 // needsSpare reports whether a replica more than declared should run: while a
 // sick one waits for its replacement, and until it is back. An update has its
-// own replacements.
+// own replacements. A release that makes a service smaller finds the spare
+// there: the first of those that it takes away stays as long as it is needed.
 func (v *view) needsSpare() bool {
-	if v.Unhealthy != spec.UnhealthyReplace || v.project.Rolling() || !v.sparing() || v.stopped {
+	if v.Unhealthy != spec.UnhealthyReplace || !v.sparing() || v.stopped {
 		return false
 	}
 	spare := slices.ContainsFunc(v.others, func(r Replica) bool {
 		return r.Generation == v.gen && r.Number == v.Replicas+1 && r.Recorded
 	})
-	return slices.ContainsFunc(v.current, func(r Replica) bool { return sick(r) || spare && !r.Usable() && !r.Done() })
+	if v.project.Rolling() && (v.gen != v.goodGen || !spare) {
+		return false
+	}
+	return slices.ContainsFunc(v.current, func(r Replica) bool { return sick(r) || spare && !v.back(r) })
+}
+
+// back reports whether the replica doesn't need the spare any more. One that
+// keeps crashing is usable now and then, and isn't back for that.
+func (v *view) back(r Replica) bool {
+	if r.Usable() && r.Record.Restarts > 0 {
+		return v.now.Sub(r.StartedAt) >= longEnough(r.Record)
+	}
+	return r.Usable() || r.Done()
 }
 
 // sparing reports whether one more replica can run beside the declared ones.
