@@ -495,6 +495,9 @@ func (l *Loop) outcomes(op *operation) []spec.ServiceOutcome {
 					o.Change, o.Duration = c.Change, c.Duration
 				}
 			}
+			if o.Change == spec.ChangeRemove && s.Orphan {
+				o.Ready, o.Wanted, o.Ports, o.Detail = 0, 0, nil, "goes when the release has converged"
+			}
 			if s.Stopped {
 				o.Ports = nil
 				if o.Change != spec.ChangeStop {

@@ -148,7 +148,7 @@ func (s *state) desired() plan.Desired {
 				project.Good = &r
 			}
 		}
-		d.Projects = append(d.Projects, project)
+		d.Projects = append(d.Projects, project.KeepLeaving())
 	}
 	return d
 }

@@ -30,6 +30,9 @@ type Project struct {
 	Record  spec.ProjectRecord
 	Release spec.Release
 	Good    *spec.Release // nil before the first release converged
+
+	Leaving []string // services of Release that only Good has; see KeepLeaving
+	Beside  []string // and those that aren't in it, but stay in the network that they share
 }
 
 // Rolling reports whether the desired release has yet to prove itself.

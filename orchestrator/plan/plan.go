@@ -24,7 +24,7 @@ func Make(d Desired, o Observed) Plan {
 		all = append(all, vs...)
 	}
 	for _, r := range o.Replicas {
-		if !b.claimed[r.ID] {
+		if !b.claimed[r.ID] && !b.staysBeside(r) {
 			b.retire(r, true)
 		}
 	}
@@ -154,7 +154,7 @@ func (b *builder) keep(v *view, r Replica) {
 	}
 }
 
-func (b *builder) create(v *view, r Replica) { b.complete(r, &v.project.Release, v.Service) }
+func (b *builder) create(v *view, r Replica) { b.complete(r, v.source(), v.Service) }
 
 // complete makes what is missing of the replica, as the release has it.
 func (b *builder) complete(r Replica, of *spec.Release, service spec.Service) {
