@@ -31,7 +31,8 @@ type ServiceStatus struct {
 	Name       string          `json:"name"`
 	Generation string          `json:"generation"`
 	Wanted     int             `json:"wanted"`
-	Ready      int             `json:"ready"` // of the wanted generation
+	Ready      int             `json:"ready"`           // of the wanted generation
+	Trial      int             `json:"trial,omitempty"` // replicas on trial as a canary beside all the old ones
 	Stopped    bool            `json:"stopped,omitempty"`
 	Orphan     bool            `json:"orphan,omitempty"`
 	Waiting    string          `json:"waiting,omitempty"` // why it isn't converged, in one line; empty = converged

@@ -40,6 +40,7 @@ type project struct {
 	releases []spec.Release // oldest first
 	stopped  map[string]bool
 	details  map[string]string // by service: what its replicas say of themselves
+	trials   map[string]int    // by service: how many replicas are on trial
 }
 
 // New makes a Fake without projects.
@@ -81,6 +82,11 @@ func (f *Fake) Release() {
 // SetDetail makes a service's replicas unhealthy with this last error.
 func (f *Fake) SetDetail(projectName, service, detail string) {
 	f.locked(func() { f.projects[projectName].details[service] = detail })
+}
+
+// SetTrial puts so many replicas of a service on trial.
+func (f *Fake) SetTrial(projectName, service string, replicas int) {
+	f.locked(func() { f.projects[projectName].trials[service] = replicas })
 }
 
 // SetRules sets what Rules returns.

@@ -55,7 +55,7 @@ func (f *Fake) roll(kind, reason string, p spec.Project, changes []spec.ServiceP
 	op := f.newOperation(kind, p.Name)
 	pr := f.projects[p.Name]
 	if pr == nil {
-		pr = &project{stopped: map[string]bool{}, details: map[string]string{}}
+		pr = &project{stopped: map[string]bool{}, details: map[string]string{}, trials: map[string]int{}}
 		f.projects[p.Name] = pr
 	}
 	op.Release = len(pr.releases) + 1
@@ -338,7 +338,7 @@ func (f *Fake) Status(context.Context) (spec.Status, error) {
 
 func (f *Fake) serviceStatus(name string, rel spec.Release, s spec.Service, i, j int) spec.ServiceStatus {
 	p, gen := f.projects[name], generation(s)
-	st := spec.ServiceStatus{Name: s.Name, Generation: gen, Wanted: s.Replicas, Ready: s.Replicas, Stopped: p.stopped[s.Name], Ports: s.Ports}
+	st := spec.ServiceStatus{Name: s.Name, Generation: gen, Wanted: s.Replicas, Ready: s.Replicas, Stopped: p.stopped[s.Name], Trial: p.trials[s.Name], Ports: s.Ports}
 	for n := 1; n <= s.Replicas; n++ {
 		r := spec.ReplicaStatus{
 			Project: name, Service: s.Name, Replica: spec.ReplicaID(name, s.Name, gen, n), Number: n, Generation: gen, Release: rel.Number,

@@ -41,12 +41,10 @@ func (p *program) see(ctx context.Context, c *cli.Context, agent *api.Client, op
 func (p *program) follow(ctx context.Context, agent *api.Client, op spec.Operation) (spec.Operation, error) {
 	show := p.newProgress()
 	defer show.close()
-	if p.terminal.stderr {
-		drawing, stop := context.WithCancel(ctx)
-		done := make(chan struct{})
-		go func() { defer close(done); show.rollouts.follow(drawing, agent, op.Project) }()
-		defer func() { stop(); <-done }()
-	}
+	showing, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() { defer close(done); show.rollouts.follow(showing, agent, op.Project) }()
+	defer func() { stop(); <-done }()
 	return agent.Follow(ctx, op.ID, show.event)
 }
 

@@ -120,6 +120,8 @@ func controlAgent(ts *testscript.TestScript, neg bool, args []string) {
 		f.Release()
 	case "detail":
 		f.SetDetail(args[1], args[2], unquote(ts, strings.Join(args[3:], " ")))
+	case "trial":
+		f.SetTrial(args[1], args[2], 1)
 	case "log":
 		f.AddLine(spec.LogLine{At: f.Now, Service: args[1], Replica: args[2], Stream: "stdout", Text: []byte(unquote(ts, strings.Join(args[3:], " ")))})
 	case "part":

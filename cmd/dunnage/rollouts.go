@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -14,18 +15,24 @@ import (
 	"dunnage/spec"
 )
 
-// rolloutPoll is how often the bars of a rollout are brought up to date: as
-// often as a person can read.
-const rolloutPoll = 250 * time.Millisecond
+const (
+	// rolloutPoll is how often the bars of a rollout are brought up to date: as
+	// often as a person can read.
+	rolloutPoll = 250 * time.Millisecond
+	// standstillPoll is how often a rollout without bars is looked at: it is
+	// about to stand still for as long as a person takes.
+	standstillPoll = time.Second
+)
 
 // rolloutWidth is the width of a bar in columns.
 const rolloutWidth = 12
 
 // rollouts shows on a terminal how many replicas of each service are ready, and
-// what the others wait for.
+// what the others wait for; everywhere, what waits for a word of somebody.
 type rollouts struct {
 	pulls *pulls // owns the bars on the screen
 	bars  map[string]*rolloutBar
+	told  map[string]bool // lines about the present standstill
 }
 
 // rolloutBar is one service.
@@ -34,9 +41,14 @@ type rolloutBar struct {
 	waiting atomic.Value // string: the bar reads it from a goroutine of its own
 }
 
-// follow draws the project's services until ctx ends.
+// follow shows the project's services until ctx ends.
 func (s *rollouts) follow(ctx context.Context, agent *api.Client, project string) {
-	tick := time.NewTicker(rolloutPoll)
+	drawn := s.pulls.p.terminal.stderr
+	poll := standstillPoll
+	if drawn {
+		poll = rolloutPoll
+	}
+	tick := time.NewTicker(poll)
 	defer tick.Stop()
 	for {
 		select {
@@ -49,11 +61,44 @@ func (s *rollouts) follow(ctx context.Context, agent *api.Client, project string
 			continue // following the operation tells of an agent that is gone
 		}
 		for _, p := range st.Projects {
-			if p.Name == project {
+			if p.Name != project {
+				continue
+			}
+			if drawn {
 				s.show(p)
 			}
+			s.tell(p)
 		}
 	}
+}
+
+// tell says once what a rollout stands still for until somebody says so: there
+// is no event for as long as that takes.
+func (s *rollouts) tell(p spec.ProjectStatus) {
+	told := map[string]bool{}
+	for _, line := range standstills(p) {
+		if !s.told[line] {
+			// Progress that can't be shown is no reason to stop following.
+			_, _ = io.WriteString(s.pulls.lines(), printable(line)+"\n")
+		}
+		told[line] = true
+	}
+	s.told = told
+}
+
+// standstills lists what somebody has to say a word to. While a rollout is
+// paused, its canaries can't be promoted.
+func standstills(p spec.ProjectStatus) (lines []string) {
+	if p.Paused != "" {
+		return []string{fmt.Sprintf("%s: paused (%s): `dunnage rollout resume -p %s` goes on", p.Name, p.Paused, p.Name)}
+	}
+	for _, svc := range p.Services {
+		if svc.Trial > 0 {
+			lines = append(lines, fmt.Sprintf("%s: canary: %d of %d; `dunnage promote -p %s` goes on, `dunnage rollback -p %s` goes back",
+				svc.Name, svc.Trial, svc.Wanted, p.Name, p.Name))
+		}
+	}
+	return lines
 }
 
 func (s *rollouts) show(p spec.ProjectStatus) {

@@ -24,3 +24,35 @@ func TestRolloutBars(t *testing.T) {
 		t.Errorf("%d, %q", b.bar.Current(), b.waiting.Load())
 	}
 }
+
+// What waits for somebody's word is told once, and again when it does so anew.
+func TestStandstills(t *testing.T) {
+	var out bytes.Buffer
+	p := &program{stderr: &out}
+	s := p.newProgress()
+	defer s.close()
+	svc := func(trial int) []spec.ServiceStatus {
+		return []spec.ServiceStatus{{Name: "db", Wanted: 1, Ready: 1}, {Name: "web", Wanted: 3, Ready: 1, Trial: trial, Waiting: "canary"}}
+	}
+	canary := "web: canary: 1 of 3; `dunnage promote -p shop` goes on, `dunnage rollback -p shop` goes back\n"
+	paused := "shop: paused (on request): `dunnage rollout resume -p shop` goes on\n"
+	for _, step := range []struct {
+		is   spec.ProjectStatus
+		want string
+	}{
+		{spec.ProjectStatus{Services: svc(0)}, ""},
+		{spec.ProjectStatus{Services: svc(1)}, canary},
+		{spec.ProjectStatus{Services: svc(1)}, ""},
+		{spec.ProjectStatus{Services: svc(1), Paused: "on request"}, paused},
+		{spec.ProjectStatus{Services: svc(1), Paused: "on request"}, ""},
+		{spec.ProjectStatus{Services: svc(1)}, canary},
+		{spec.ProjectStatus{Services: svc(0)}, ""},
+	} {
+		out.Reset()
+		step.is.Name, step.is.Rolling = "shop", true
+		s.rollouts.tell(step.is)
+		if out.String() != step.want {
+			t.Errorf("%+v: %q, want %q", step.is, out.String(), step.want)
+		}
+	}
+}

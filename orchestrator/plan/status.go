@@ -81,6 +81,9 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 		Replicas: []spec.ReplicaStatus{},
 	}
 	for _, r := range v.current {
+	if v.update.canary {
+		s.Trial = min(v.Canary.Replicas, v.Replicas)
+	}
 		st := replicaStatus(r, true, o)
 		st.Release, st.Labels = v.project.Release.Number, v.Container.Labels
 		if r.Named {
