@@ -7,7 +7,7 @@ var serviceKeys = []key{
 	other("services.*.extends", kindTextOrMap, "As in Compose: a service of the same file, or of its includes, or of `file`. Chains are at most 32 long; circles and files of other machines are refused."),
 	yes("services.*.extends.service", kindText, ""),
 	yes("services.*.extends.file", kindText, "Relative to the project's directory, or to the file that is extended."),
-	yes("services.*.profiles", kindTextList, "A service with profiles is part of the project only when one of them is active (`--profile`, COMPOSE_PROFILES). Its keys and values are checked all the same. `*` means all; a profile that no service has is refused, and the known ones are named."),
+	yes("services.*.profiles", kindTextList, "A service with profiles is part of the project only when one of them is active (`--profile`, COMPOSE_PROFILES). One that runs when none of its is active any more keeps running as it is: it is no orphan. Its keys and values are checked all the same. `*` means all; a profile that no service has is refused, and the known ones are named."),
 	yes("services.*.profiles.[]", kindText, ""),
 	yes("services.*.scale", kindCount, "The number of replicas; must agree with deploy.replicas."),
 	yes("services.*.deploy", kindMapOrNull, ""),

@@ -36,6 +36,7 @@ type Result struct {
 	Notes    []string // what is easily overlooked, such as defaults that differ from Compose's; one line each
 	Warnings []string // what is probably a mistake: unset variables, unused networks ...; one line each
 	Files    []string // absolute paths in the order of merging, then those included and extended; "-" for standard input
+	Inactive []string // services whose profiles aren't active, sorted
 }
 
 // Load reads, checks and merges the manifest. A problem in a file is an *Error;
@@ -68,7 +69,7 @@ func load(ctx context.Context, o Options, q *warnings) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	res := Result{Project: p, Notes: r.notes, Warnings: r.warnings}
+	res := Result{Project: p, Notes: r.notes, Warnings: r.warnings, Inactive: l.inactive}
 	for _, s := range sources {
 		res.Files = append(res.Files, s.path)
 	}
@@ -93,6 +94,7 @@ type loading struct {
 	files      int                 // read beyond those of Options
 	also       []string            // their paths
 	ports      int                 // published so far
+	inactive   []string            // services whose profiles aren't active
 }
 
 func (l *loading) run(ctx context.Context, sources []source) (spec.Project, error) {
@@ -121,6 +123,7 @@ func (l *loading) run(ctx context.Context, sources []source) (spec.Project, erro
 	if err != nil {
 		return spec.Project{}, err
 	}
+	l.inactive = sorted(merged.DisabledServices)
 	p := newConverter(l, merged).project()
 	if err := l.report.err(); err != nil {
 		return spec.Project{}, err

@@ -177,7 +177,7 @@ func (l *Loop) derive(op *operation, prev spec.Release, reason string, edit func
 		return err
 	}
 	l.ops.change(op, func(o *operation) { o.Services = compare(&prev, next) })
-	return l.roll(op, next)
+	return l.roll(op, next, nil)
 }
 
 func (l *Loop) scale(op *operation, prev spec.Release, replicas map[string]int) error {

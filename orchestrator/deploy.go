@@ -80,20 +80,21 @@ func (l *Loop) deploy(ctx context.Context, op *operation, r spec.DeployRequest) 
 		if ctx.Err() != nil { // somebody else took over
 			return context.Cause(ctx)
 		}
-		if c.unchanged(prev) && l.restsOn(r.Project.Name, prev.Number) {
+		if c.unchanged(prev) && l.restsOn(r.Project.Name, prev.Number, r.Inactive) {
 			l.rest(op, prev.Number)
 			return nil
 		}
-		return l.roll(op, c.release)
+		return l.roll(op, c.release, r.Inactive)
 	})
 	return err
 }
 
-// restsOn reports whether the release has converged and nothing of it is
-// stopped on request: then the same manifest asks for nothing.
-func (l *Loop) restsOn(project string, release int) bool {
+// restsOn reports whether the release has converged and nothing of it but
+// inactive services is stopped on request: then the same manifest asks for
+// nothing.
+func (l *Loop) restsOn(project string, release int, inactive []string) bool {
 	rec, _ := l.state.project(project)
-	return rec.Good == release && len(rec.Stopped) == 0
+	return rec.Good == release && len(kept(rec.Stopped, inactive)) == len(rec.Stopped)
 }
 
 // restPatience is how long a deploy that changes nothing waits for replicas
@@ -115,8 +116,8 @@ func (l *Loop) rest(op *operation, release int) {
 }
 
 // roll installs the release and lets the operation follow it.
-func (l *Loop) roll(op *operation, r spec.Release) error {
-	number, err := l.install(r)
+func (l *Loop) roll(op *operation, r spec.Release, inactive []string) error {
+	number, err := l.install(r, inactive)
 	if err != nil {
 		return err
 	}

@@ -25,16 +25,16 @@ type candidate struct {
 }
 
 // propose makes what a deploy would make the desired release: the manifest,
-// plus services that it no longer has unless they may go, with host ports and
-// the images' own probes resolved. prev is the present release, if there is one.
+// plus services that it no longer has unless they may go, and those whose
+// profiles aren't active, with host ports and the images' own probes resolved.
+// prev is the present release, if there is one.
 func (l *Loop) propose(ctx context.Context, r spec.DeployRequest, images map[string]spec.PinnedImage, prev *spec.Release) (candidate, error) {
 	c := candidate{release: spec.Release{Project: r.Project, Images: maps.Clone(images), Reason: reasonDeploy}}
 	p := &c.release.Project
 	p.Services = slices.Clone(p.Services)
 	if prev != nil {
-		if !r.RemoveOrphans {
-			c.notes = append(c.notes, adopt(&c.release, *prev)...)
-		}
+		rec, _ := l.state.project(p.Name)
+		c.notes = append(c.notes, adopt(&c.release, *prev, r, rec.Stopped)...)
 		for i := range p.Services {
 			if old, ok := prev.Project.Service(p.Services[i].Name); ok {
 				p.Services[i].Container.Epoch = old.Container.Epoch
@@ -42,7 +42,7 @@ func (l *Loop) propose(ctx context.Context, r spec.DeployRequest, images map[str
 		}
 	}
 	for i := range p.Services {
-		if r.Force && !p.Services[i].Orphan {
+		if r.Force && !p.Services[i].Orphan && !slices.Contains(r.Inactive, p.Services[i].Name) {
 			p.Services[i].Container.Epoch++
 		}
 	}
@@ -75,19 +75,26 @@ func keptLogging(prev, next spec.Release) []string {
 	return notes
 }
 
-// adopt carries over the services of prev that next doesn't have, with the
-// networks and volumes they use.
-func adopt(next *spec.Release, prev spec.Release) []string {
+// adopt carries over the services of prev that next doesn't have but r wants kept,
+// with the networks and volumes they use. Of those whose profile isn't active,
+// stopped ones aren't told of.
+func adopt(next *spec.Release, prev spec.Release, r spec.DeployRequest, stopped []string) []string {
 	var notes []string
 	p := &next.Project
 	for _, s := range prev.Project.Services {
-		if _, ok := p.Service(s.Name); ok {
+		inactive := slices.Contains(r.Inactive, s.Name)
+		if _, ok := p.Service(s.Name); ok || r.RemoveOrphans && !inactive {
 			continue
 		}
-		s.Orphan = true
+		s.Orphan = !inactive
 		p.Services = append(p.Services, s)
 		next.Images[s.Name] = prev.Images[s.Name]
-		notes = append(notes, fmt.Sprintf("service %s isn't in the manifest any more and keeps running; --remove-orphans removes it", s.Name))
+		switch {
+		case !inactive:
+			notes = append(notes, fmt.Sprintf("service %s isn't in the manifest any more and keeps running; --remove-orphans removes it", s.Name))
+		case !slices.Contains(stopped, s.Name):
+			notes = append(notes, fmt.Sprintf("service %s: its profile isn't active: it keeps running as it is; `dunnage stop -p %s %s` stops it", s.Name, p.Name, s.Name))
+		}
 		for _, a := range s.Container.Networks {
 			if _, ok := p.Network(a.Name); !ok {
 				if n, ok := prev.Project.Network(a.Name); ok {
@@ -184,8 +191,9 @@ func (l *Loop) present(project string) *spec.Release {
 }
 
 // install makes the release the desired one: number, subnets, addresses and
-// record in one commit. It runs on the loop's goroutine.
-func (l *Loop) install(r spec.Release) (int, error) {
+// record in one commit. Inactive services that are stopped stay so. It runs on
+// the loop's goroutine.
+func (l *Loop) install(r spec.Release, inactive []string) (int, error) {
 	now := l.cfg.Clock.Now()
 	name := r.Project.Name
 	rec, ok := l.state.project(name)
@@ -195,10 +203,11 @@ func (l *Loop) install(r spec.Release) (int, error) {
 	if rec.Down {
 		rec.Down, rec.Good, rec.Stopped = false, 0, nil
 	}
-	// A deploy starts what was stopped on request. Until it has converged, that
-	// is remembered: a deploy that fails brings nobody's broken service back.
+	// A deploy starts what was stopped on request, unless it is inactive. Until it
+	// has converged, that is remembered: a deploy that fails brings nobody's
+	// broken service back.
 	if r.Reason == reasonDeploy {
-		rec.Held, rec.Stopped = rec.Stopped, nil
+		rec.Held, rec.Stopped = rec.Stopped, kept(rec.Stopped, inactive)
 	}
 	var err error
 	if rec.Networks, err = l.alloc.networks(rec, r.Project); err != nil {
@@ -232,6 +241,11 @@ func (l *Loop) install(r spec.Release) (int, error) {
 	}
 	l.events.add(spec.Event{Kind: spec.EventRelease, Project: name, Message: fmt.Sprintf("release %d: %s", r.Number, r.Reason)})
 	return r.Number, nil
+}
+
+// kept lists those of the stopped services that are inactive.
+func kept(stopped, inactive []string) []string {
+	return slices.DeleteFunc(slices.Clone(stopped), func(s string) bool { return !slices.Contains(inactive, s) })
 }
 
 // retain pins the release's images before the release is recorded, so that no

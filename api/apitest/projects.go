@@ -266,17 +266,21 @@ func (f *Fake) preview(r spec.DeployRequest) spec.Preview {
 	}
 	for _, s := range old.Services {
 		if _, ok := r.Project.Service(s.Name); !ok {
-			out.Services = append(out.Services, orphan(s, r.RemoveOrphans))
+			out.Services = append(out.Services, absent(s, r))
 		}
 	}
 	return out
 }
 
-func orphan(s spec.Service, remove bool) spec.ServicePreview {
-	if remove {
+func absent(s spec.Service, r spec.DeployRequest) spec.ServicePreview {
+	stays := spec.ServicePreview{Name: s.Name, From: s.Replicas, To: s.Replicas, Change: spec.ChangeOrphan}
+	switch {
+	case slices.Contains(r.Inactive, s.Name):
+		stays.Change = spec.ChangeNone
+	case r.RemoveOrphans:
 		return spec.ServicePreview{Name: s.Name, From: s.Replicas, Change: spec.ChangeRemove}
 	}
-	return spec.ServicePreview{Name: s.Name, From: s.Replicas, To: s.Replicas, Change: spec.ChangeOrphan}
+	return stays
 }
 
 func compare(was, is spec.Service, had bool) spec.Change {
