@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -101,18 +102,19 @@ func why(op spec.Operation) string {
 	return text
 }
 
-// nextStep names where to look after a failure: at the replica that failed, by
-// its full name, since another of its number may run by now.
+// nextStep names where to look after a failure: at the log of the replica that
+// failed, if it wrote anything, by its full name, since another of its number
+// may run by now, and at the events, which lead up to the cause.
 func nextStep(op spec.Operation) string {
-	if op.Replica != "" {
-		return fmt.Sprintf("see `dunnage logs -p %s %s` and `dunnage ps -p %s`", op.Project, op.Replica, op.Project)
+	logs := func(of string) string { return fmt.Sprintf("`dunnage logs -p %s %s`, ", op.Project, of) }
+	places := ""
+	switch i := slices.IndexFunc(op.Services, func(s spec.ServiceOutcome) bool { return s.Ready < s.Wanted }); {
+	case op.Replica != "" && len(op.Log) > 0:
+		places = logs(op.Replica)
+	case op.Replica == "" && i >= 0:
+		places = logs(op.Services[i].Name)
 	}
-	for _, s := range op.Services {
-		if s.Ready < s.Wanted {
-			return fmt.Sprintf("see `dunnage logs -p %s %s` and `dunnage ps -p %s`", op.Project, s.Name, op.Project)
-		}
-	}
-	return "see `dunnage ps -p " + op.Project + "`"
+	return fmt.Sprintf("see %s`dunnage ps -p %s` and `dunnage events -p %s --since 10m`", places, op.Project, op.Project)
 }
 
 func (p *program) printOutcome(op spec.Operation) error {

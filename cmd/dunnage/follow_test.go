@@ -28,3 +28,23 @@ func TestVerdict(t *testing.T) {
 		}
 	}
 }
+
+// The next step names a log only where something may be in it.
+func TestNextStep(t *testing.T) {
+	short := []spec.ServiceOutcome{{Name: "db", Ready: 1, Wanted: 1}, {Name: "web", Wanted: 2}}
+	everywhere := "`dunnage ps -p shop` and `dunnage events -p shop --since 10m`"
+	for name, tc := range map[string]struct {
+		op   spec.Operation
+		want string
+	}{
+		"a replica that wrote":       {spec.Operation{Replica: "shop-web-1", Log: []string{"panic"}, Services: short}, "see `dunnage logs -p shop shop-web-1`, " + everywhere},
+		"one that wrote nothing":     {spec.Operation{Replica: "shop-web-1", Services: short}, "see " + everywhere},
+		"a service that isn't ready": {spec.Operation{Services: short}, "see `dunnage logs -p shop web`, " + everywhere},
+		"all are ready":              {spec.Operation{Services: short[:1]}, "see " + everywhere},
+	} {
+		tc.op.Project = "shop"
+		if got := nextStep(tc.op); got != tc.want {
+			t.Errorf("%s: %s, want %s", name, got, tc.want)
+		}
+	}
+}
