@@ -152,3 +152,37 @@ func TestNewLoggingSaysWhomItReaches(t *testing.T) {
 		t.Errorf("with another image: %+v", op)
 	}
 }
+
+// history keeps why a release failed, over a restart of the agent, until it is
+// dropped.
+func TestHistoryKeepsCauses(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	causes := func() (out []string) {
+		t.Helper()
+		releases, err := s.loop.Releases(t.Context(), "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range releases {
+			out = append(out, r.Cause)
+			if (r.Cause != "") != (r.State == spec.ReleaseFailed) {
+				t.Errorf("release %d, %s: cause %q", r.Number, r.State, r.Cause)
+			}
+		}
+		return out
+	}
+	ask(t, s, one("shop", "fast"))
+	op := ask(t, s, one("shop", "crashing"))
+	s.start(0)
+	if got := causes(); len(got) != 2 || got[0] == "" || !strings.HasPrefix(op.Cause, got[0]) {
+		t.Errorf("%q, want the beginning of %q", got, op.Cause)
+	}
+	for range keptReleases {
+		ask(t, s, one("shop", "fast"))
+		ask(t, s, one("shop", "slow"))
+	}
+	if rec, _ := s.loop.state.project("shop"); len(rec.Causes) > 0 {
+		t.Errorf("causes of dropped releases: %v", rec.Causes)
+	}
+}

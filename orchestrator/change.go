@@ -377,6 +377,9 @@ func (l *Loop) Releases(_ context.Context, project string) ([]spec.Release, erro
 	slices.Reverse(out)
 	for i := range out {
 		out[i].State = releaseState(rec, out[i].Number)
+		if out[i].State == spec.ReleaseFailed {
+			out[i].Cause = rec.Causes[out[i].Number]
+		}
 	}
 	return out, nil
 }

@@ -282,6 +282,7 @@ func (l *Loop) settleRollout(r plan.Rollout) (changed bool) {
 		rec.Good, rec.Held, rec.Paused = rec.Desired, nil, ""
 		rec.Ran = append(without(rec.Ran, rec.Desired), rec.Desired)
 		rec.Failed, rec.Left = without(rec.Failed, rec.Desired), without(rec.Left, rec.Desired)
+		rec.Causes = explained(rec.Causes, rec.Desired, "")
 	case r.Failed == "":
 		return false
 	case r.Action == spec.FailurePause:
@@ -292,6 +293,7 @@ func (l *Loop) settleRollout(r plan.Rollout) (changed bool) {
 		l.cfg.Log.Warn("rolling back", "project", rec.Name, "from", rec.Desired, "to", rec.Good, "cause", r.Failed)
 		l.goBack(r, rec.Good)
 		rec.Failed = append(without(rec.Failed, rec.Desired), rec.Desired)
+		rec.Causes = explained(rec.Causes, rec.Desired, r.Failed)
 		rec.Desired = rec.Good
 		rec.Stopped, rec.Held = rec.Held, nil
 		rec.Since, rec.Backward = l.cfg.Clock.Now(), true
@@ -305,6 +307,7 @@ func (l *Loop) settleRollout(r plan.Rollout) (changed bool) {
 			return false
 		}
 		rec.Failed = append(rec.Failed, rec.Desired)
+		rec.Causes = explained(rec.Causes, rec.Desired, r.Failed)
 	}
 	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {
 		l.trouble(err) // the next look finds the same verdict

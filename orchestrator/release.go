@@ -223,6 +223,7 @@ func (l *Loop) install(r spec.Release, inactive []string) (int, error) {
 	for _, old := range c.DropReleases {
 		n := old.Release.Number
 		rec.Ran, rec.Failed, rec.Left = without(rec.Ran, n), without(rec.Failed, n), without(rec.Left, n)
+		rec.Causes = explained(rec.Causes, n, "")
 	}
 	c.Projects = []spec.ProjectRecord{rec}
 	if err := l.retain(name, r); err != nil {
@@ -263,6 +264,18 @@ func (l *Loop) retain(project string, r spec.Release) error {
 
 func retainName(project string, number int) string {
 	return fmt.Sprintf("%s-release-%d", project, number)
+}
+
+// explained is a copy of causes with that of release n; "" = it has none.
+func explained(causes map[int]string, n int, cause string) map[int]string {
+	out := map[int]string{}
+	maps.Copy(out, causes)
+	if cause == "" {
+		delete(out, n)
+	} else {
+		out[n] = cause
+	}
+	return out
 }
 
 // outdated lists the releases beyond the kept ones, never the good one.

@@ -21,6 +21,7 @@ type ProjectRecord struct {
 	Next      int                 `json:"next"`               // number of the next release; never goes back
 	Ran       []int               `json:"ran,omitempty"`      // releases that converged and weren't left by a rollback, the latest last
 	Failed    []int               `json:"failed,omitempty"`   // releases that were given up
+	Causes    map[int]string      `json:"causes,omitempty"`   // why those of Failed were, one line each; not known of old ones
 	Left      []int               `json:"left,omitempty"`     // releases that somebody rolled back from
 	Since     time.Time           `json:"since,omitzero"`     // when Desired became that, or a pause of it ended
 	Backward  bool                `json:"backward,omitempty"` // Desired is one that came back: the services' Rollback policy holds

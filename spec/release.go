@@ -21,6 +21,7 @@ type Release struct {
 	// State is filled in for history and isn't stored: the record of the
 	// project knows it.
 	State ReleaseState `json:"state,omitempty"`
+	Cause string       `json:"cause,omitempty"` // as State; why it was given up, one line
 }
 
 // ReleaseState is what became of a release.

@@ -41,6 +41,7 @@ type project struct {
 	stopped  map[string]bool
 	details  map[string]string // by service: what its replicas say of themselves
 	trials   map[string]int    // by service: how many replicas are on trial
+	causes   map[int]string    // why releases failed
 }
 
 // New makes a Fake without projects.

@@ -55,7 +55,7 @@ func (f *Fake) roll(kind, reason string, p spec.Project, changes []spec.ServiceP
 	op := f.newOperation(kind, p.Name)
 	pr := f.projects[p.Name]
 	if pr == nil {
-		pr = &project{stopped: map[string]bool{}, details: map[string]string{}, trials: map[string]int{}}
+		pr = &project{stopped: map[string]bool{}, details: map[string]string{}, trials: map[string]int{}, causes: map[int]string{}}
 		f.projects[p.Name] = pr
 	}
 	op.Release = len(pr.releases) + 1
@@ -101,6 +101,7 @@ func (f *Fake) end(op *spec.Operation, p spec.Project, changes []spec.ServicePre
 		for _, l := range f.lines {
 			op.Replica, op.Log = l.Replica, append(op.Log, string(l.Text))
 		}
+		f.projects[p.Name].causes[op.Release] = cause
 		op.State = spec.OperationFailed
 		if pr := f.projects[p.Name]; len(pr.releases) > 1 {
 			op.State = spec.OperationRolledBack
@@ -316,6 +317,11 @@ func (f *Fake) Releases(_ context.Context, name string) ([]spec.Release, error) 
 		out[i].State = spec.ReleaseRan
 	}
 	out[len(out)-1].State = spec.ReleaseCurrent
+	for i := range out {
+		if cause := p.causes[out[i].Number]; cause != "" {
+			out[i].State, out[i].Cause = spec.ReleaseFailed, cause
+		}
+	}
 	slices.Reverse(out)
 	return out, nil
 }

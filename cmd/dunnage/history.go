@@ -20,6 +20,7 @@ func (p *program) historyCommand() *cli.Command {
 		Usage: "list a project's releases",
 		Description: "Lists the kept releases, newest first; * marks the desired one. " +
 			"STATE is current, rolling (not converged yet), ran (later replaced), failed, left (somebody rolled back from it), or - (replaced before it converged). " +
+			"Why a release failed stands below it on a terminal, and on standard error where the output goes elsewhere. " +
 			"A narrow terminal shows images without registry and digest. JSON has everything.\n\n" +
 			"Example:\n   dunnage history -p shop",
 		Flags:  []cli.Flag{jsonFlag()},
@@ -56,7 +57,15 @@ func (p *program) history(ctx context.Context, c *cli.Context, agent *api.Client
 	if p.terminal.width > 0 && t.fullWidth() > p.terminal.width {
 		t = p.historyTable(releases, desired, shortImage)
 	}
-	return p.write(t)
+	if err := p.write(t); err != nil || p.terminal.stdout {
+		return err
+	}
+	for _, r := range releases {
+		if r.Cause != "" {
+			fmt.Fprintf(p.stderr, "release %d: %s\n", r.Number, printable(r.Cause))
+		}
+	}
+	return nil
 }
 
 func (p *program) historyTable(releases []spec.Release, desired int, image func(spec.PinnedImage) string) table {
@@ -66,9 +75,14 @@ func (p *program) historyTable(releases []spec.Release, desired int, image func(
 		if r.Number == desired {
 			mark = "*"
 		}
+		below := ""
+		if p.terminal.stdout {
+			below = printable(r.Cause)
+		}
 		t.rows = append(t.rows, row{
 			cells:   []string{fmt.Sprintf("%d%s", r.Number, mark), string(r.State), age(p.now(), r.Created), printable(r.Reason), images(r, image)},
 			colours: map[int]int{1: releaseColours[r.State]},
+			below:   below,
 		})
 	}
 	return t
