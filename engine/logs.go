@@ -68,13 +68,18 @@ func (e *Engine) Logs(ctx context.Context, r spec.LogRequest, send func(spec.Log
 // longestTail bounds a line of Tail: some programs write a megabyte of JSON.
 const longestTail = 1000
 
-// Tail returns the last lines that a replica wrote, oldest first. One that has
-// been removed has its log still, for a while (see pruneLogs).
-func (e *Engine) Tail(ctx context.Context, k spec.ReplicaKey, lines int) ([]string, error) {
+// Tail returns the last lines that a replica wrote since a time, oldest first:
+// one of the same content, in an earlier release, had the same name and so the
+// same log. One that has been removed has its log still, for a while (see
+// pruneLogs).
+func (e *Engine) Tail(ctx context.Context, k spec.ReplicaKey, since time.Time, lines int) ([]string, error) {
 	source := []logfile.Source{{Service: k.Service, Replica: k.ID, Path: e.cfg.logPath(k)}}
 	var out []string
 	var line []byte
 	err := logfile.Read(ctx, func() []logfile.Source { return source }, lines, false, func(l spec.LogLine) error {
+		if l.At.Before(since) {
+			return nil
+		}
 		line = append(line, l.Text[:min(len(l.Text), longestTail-len(line))]...)
 		if !l.Partial {
 			out = append(out, strings.ToValidUTF8(string(line), "?"))

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"dunnage/spec"
 )
@@ -57,13 +58,16 @@ func TestTail(t *testing.T) {
 	b := newBench(t)
 	r := request(b.app(), 1, "no-such-verb")
 	all := b.output(r)
-	lines, err := b.Tail(b.ctx, r.ReplicaKey, 1)
+	lines, err := b.Tail(b.ctx, r.ReplicaKey, time.Time{}, 1)
 	if want := strings.Split(strings.TrimSuffix(all, "\n"), "\n"); err != nil || len(lines) != 1 || lines[0] != want[len(want)-1] {
 		t.Errorf("%q, %v, want the last of %q", lines, err, want)
 	}
+	if lines, err := b.Tail(b.ctx, r.ReplicaKey, time.Now(), 1); err != nil || len(lines) > 0 {
+		t.Errorf("%q, %v, though it wrote them before", lines, err)
+	}
 	none := r.ReplicaKey
 	none.ID += "0"
-	if lines, err := b.Tail(b.ctx, none, 1); err != nil || len(lines) > 0 {
+	if lines, err := b.Tail(b.ctx, none, time.Time{}, 1); err != nil || len(lines) > 0 {
 		t.Errorf("of one that never was: %q, %v", lines, err)
 	}
 }

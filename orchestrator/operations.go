@@ -358,13 +358,15 @@ func (l *Loop) goBack(r plan.Rollout, good int) {
 // quotedLines is how much of a failed replica's log an operation keeps.
 const quotedLines = 10
 
-// quote keeps with the operation what the failed replica wrote last. That is
+// quote keeps with the operation what the failed replica wrote last of this
+// release: an earlier one with the same content wrote to the same log. That is
 // read before the next wave begins to remove it.
 func (l *Loop) quote(op *operation, culprit spec.ReplicaKey) {
 	if culprit.ID == "" {
 		return
 	}
-	lines, err := l.cfg.Engine.Tail(l.ctx, culprit, quotedLines)
+	rec, _ := l.state.project(op.Project)
+	lines, err := l.cfg.Engine.Tail(l.ctx, culprit, rec.Since, quotedLines)
 	if err != nil {
 		l.cfg.Log.Warn("read the log of a failed replica", "replica", culprit.ID, "error", err)
 	}

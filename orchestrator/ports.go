@@ -38,9 +38,10 @@ type Engine interface {
 	// layer and anonymous volumes. A container that is gone is success.
 	Remove(ctx context.Context, id string) error
 
-	// Tail returns the last lines that a replica wrote, oldest first, each cut
-	// to a length that a person reads. It needs no process, only the log.
-	Tail(ctx context.Context, r spec.ReplicaKey, lines int) ([]string, error)
+	// Tail returns the last lines that a replica wrote since a time, oldest
+	// first, each cut to a length that a person reads. It needs no process,
+	// only the log.
+	Tail(ctx context.Context, r spec.ReplicaKey, since time.Time, lines int) ([]string, error)
 
 	// Changes delivers a value whenever something may have changed; values may
 	// be lost or doubled. It is closed when ctx ends.

@@ -78,6 +78,7 @@ type World struct {
 
 	Violations []string
 	log        []string
+	wrote      map[string][]spec.LogLine // by replica; outlives it
 }
 
 type container struct {
@@ -105,7 +106,7 @@ func New(images map[string]Behaviour) *World {
 	return &World{
 		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), images: images,
 		containers: map[string]*container{}, attached: map[string][]netip.Addr{}, names: map[string]string{},
-		released: map[netip.Addr]time.Time{}, targets: map[string]spec.ProbeTarget{}, state: newState(),
+		released: map[netip.Addr]time.Time{}, targets: map[string]spec.ProbeTarget{}, wrote: map[string][]spec.LogLine{}, state: newState(),
 	}
 }
 
@@ -145,6 +146,7 @@ func (w *World) live(c *container) {
 
 func (w *World) exit(c *container, code int) {
 	w.note("%s exits with %d", c.key.ID, code)
+	w.wrote[c.key.ID] = append(w.wrote[c.key.ID], spec.LogLine{At: w.now, Text: fmt.Appendf(nil, "dies with %d", code)})
 	c.phase, c.exited, c.code, c.killed = spec.PhaseExited, w.now, code, false
 	w.conns = slices.DeleteFunc(w.conns, func(x *conn) bool { return x.replica == c.key.ID })
 }
