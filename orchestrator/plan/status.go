@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"dunnage/spec"
 )
@@ -80,10 +81,10 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 		Stopped: v.stopped, Orphan: v.Orphan, Ports: v.Ports, Waiting: v.why(),
 		Replicas: []spec.ReplicaStatus{},
 	}
-	for _, r := range v.current {
 	if v.update.canary {
 		s.Trial = min(v.Canary.Replicas, v.Replicas)
 	}
+	for _, r := range v.current {
 		st := replicaStatus(r, true, o)
 		st.Release, st.Labels = v.project.Release.Number, v.Container.Labels
 		if r.Named {
@@ -172,15 +173,28 @@ func detail(r Replica) string {
 	case r.Errors > 0:
 		return r.Error
 	case r.Phase == spec.PhaseRunning:
-		if r.Health == spec.HealthHealthy {
+		switch r.Health {
+		case spec.HealthHealthy:
 			return ""
+		case spec.HealthUnhealthy:
+			return r.Detail
+		default:
+			return strings.TrimPrefix(r.Detail+before(r.Record), "; ")
 		}
-		return r.Detail
 	case r.Record.Exit != nil && !r.Record.Running && !r.Record.Requested && !r.Done():
 		return ExitText(r.Record)
 	default:
 		return ""
 	}
+}
+
+// before says of a replica that runs how its runs before failed in a row: one
+// that is looked at between two exits would seem to be just starting.
+func before(r spec.ReplicaRecord) string {
+	if r.Failures == 0 || r.Exit == nil || r.Exit.Lost {
+		return ""
+	}
+	return "; before: " + ExitText(r)
 }
 
 func state(r Replica, wanted, held bool) spec.ReplicaState {

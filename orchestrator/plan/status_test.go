@@ -29,3 +29,30 @@ func TestStatusOfATrial(t *testing.T) {
 		}
 	}
 }
+
+// A crash loop is one between two exits as well.
+func TestStatusOfACrashLoop(t *testing.T) {
+	again := func(failures int) func(*plan.Replica) {
+		return func(r *plan.Replica) {
+			r.Health, r.Detail = spec.HealthStarting, "has run for less than 2s"
+			r.Record.Failures, r.Record.Exit = failures, &spec.Exit{At: noon.Add(-time.Second), Code: 5}
+		}
+	}
+	for name, tc := range map[string]struct {
+		edits []func(*plan.Replica)
+		want  string
+	}{
+		"a loop":      {[]func(*plan.Replica){again(5)}, "has run for less than 2s; before: exited with code 5, 5 times in a row"},
+		"once":        {[]func(*plan.Replica){again(1)}, "has run for less than 2s; before: exited with code 5"},
+		"pardoned":    {[]func(*plan.Replica){again(0)}, "has run for less than 2s"},
+		"no detail":   {[]func(*plan.Replica){again(2), func(r *plan.Replica) { r.Detail = "" }}, "before: exited with code 5, 2 times in a row"},
+		"its host":    {[]func(*plan.Replica){again(1), func(r *plan.Replica) { r.Record.Exit.Lost = true }}, "has run for less than 2s"},
+		"well again":  {[]func(*plan.Replica){again(5), func(r *plan.Replica) { r.Health = spec.HealthHealthy }}, ""},
+		"between two": {[]func(*plan.Replica){exited(5, time.Second), recorded(5)}, "exited with code 5, 5 times in a row"},
+	} {
+		_, _, _, p := rollout{}.decide(append(olds(1, 2, 3), replica("new", 1, rollout{}.scene(), tc.edits...))...)
+		if got := p.Status[0].Services[0].Replicas[0].Detail; got != tc.want {
+			t.Errorf("%s: %q, want %q", name, got, tc.want)
+		}
+	}
+}
