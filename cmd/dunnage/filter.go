@@ -71,3 +71,13 @@ func (f filters) apply(st *spec.Status) {
 		p.Services = slices.DeleteFunc(p.Services, func(s spec.ServiceStatus) bool { return len(s.Replicas) == 0 })
 	}
 }
+
+// filteredServices lists the services that filters ask for.
+func filteredServices(texts []string) (services []string) {
+	for _, text := range texts {
+		if name, ok := strings.CutPrefix(text, "service="); ok {
+			services = append(services, name)
+		}
+	}
+	return services
+}

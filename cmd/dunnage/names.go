@@ -48,15 +48,17 @@ func released(ctx context.Context, agent *api.Client, project string) ([]string,
 	return slices.Compact(services), nil
 }
 
-// checkNames tells a project or a service that is nowhere from one that has no
-// replica now. A manifest that was never deployed is no mistake.
-func (p *program) checkNames(ctx context.Context, c *cli.Context, agent *api.Client, st spec.Status, project string) error {
+// checkNames tells a project or a service that is nowhere, be it an argument or
+// one of filtered, from one that has no replica now. A manifest that was never
+// deployed is no mistake.
+func (p *program) checkNames(ctx context.Context, c *cli.Context, agent *api.Client, st spec.Status, project string, filtered []string) error {
 	services, found := deployed(st, project)
 	asked := slices.DeleteFunc(c.Args().Slice(), func(name string) bool { return len(selectReplicas(st, project, []string{name})) > 0 })
+	asked = append(asked, filtered...)
 	if project != "" && (!found || unknown(services, asked) != "") {
 		more, err := released(ctx, agent, project)
 		switch {
-		case errors.Is(err, spec.ErrNotFound) && p.namedProject(c) == "" && !c.Args().Present():
+		case errors.Is(err, spec.ErrNotFound) && p.namedProject(c) == "" && !c.Args().Present() && len(filtered) == 0:
 			p.warn("%s is not deployed", project)
 			return nil
 		case err != nil:

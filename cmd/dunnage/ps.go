@@ -54,7 +54,7 @@ func (p *program) ps(ctx context.Context, c *cli.Context, agent *api.Client) err
 	for _, problem := range st.Problems {
 		p.warn("%s", problem)
 	}
-	if err := p.checkNames(ctx, c, agent, st, name); err != nil {
+	if err := p.checkNames(ctx, c, agent, st, name, filteredServices(c.StringSlice("filter"))); err != nil {
 		return err
 	}
 	wanted.apply(&st)
