@@ -172,6 +172,10 @@ func detail(r Replica) string {
 	switch {
 	case r.Errors > 0:
 		return r.Error
+	case r.Phase == spec.PhasePaused:
+		return "somebody has paused its container; `ctr task resume` lets it go on"
+	case r.Phase == spec.PhaseLost:
+		return "its process lives, but its shim, which reports to containerd, is gone or doesn't answer"
 	case r.Phase == spec.PhaseRunning:
 		switch r.Health {
 		case spec.HealthHealthy:
