@@ -165,7 +165,7 @@ func waitGone(ctx context.Context, pid int) bool {
 		return false
 	}
 	file := os.NewFile(uintptr(fd), "pidfd") // which waits without a thread
-	defer file.Close()                       //nolint:errcheck // nothing was written
+	defer file.Close()
 	conn, err := file.SyscallConn()
 	if err != nil {
 		return false

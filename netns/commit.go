@@ -79,7 +79,7 @@ func (p programs) commit(ctx context.Context, doc string) (end func(), err error
 
 // feed writes the document and keeps the program from its end until over.
 func feed(to io.WriteCloser, doc string, over <-chan struct{}) {
-	defer to.Close() //nolint:errcheck // the program tells what it read
+	defer to.Close() // the program tells what it read
 	if _, err := io.WriteString(to, doc+committed+"\n"); err != nil {
 		return // it has ended, and says why
 	}

@@ -60,7 +60,7 @@ func bindable(ip netip.Addr, port uint16, proto spec.Protocol) bool {
 	if err != nil {
 		return false
 	}
-	defer unix.Close(s) //nolint:errcheck // nothing was sent
+	defer unix.Close(s)
 	if family == unix.AF_INET6 && unix.SetsockoptInt(s, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0) != nil {
 		return false
 	}

@@ -86,7 +86,7 @@ func probeHTTP(ctx context.Context, to netip.AddrPort, path string) error {
 	if err != nil {
 		return plain("http", to, err)
 	}
-	defer c.Close() //nolint:errcheck // the answer counts
+	defer c.Close()
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 	resp, err := exchange(c, req)
 	switch {
