@@ -99,9 +99,14 @@ func (v *view) togetherProvenAt(r Replica) (at time.Time, beside string) {
 	return at, ""
 }
 
-// togetherTrouble is the trouble of the replica or of one beside it.
+// togetherTrouble is the trouble of the replica or of one beside it. One that
+// runs well has none, though an action on it has failed: its start may have
+// come about all the same.
 func (v *view) togetherTrouble(r Replica) string {
-	t := v.trouble(r)
+	t := ""
+	if v.provenAt(r).IsZero() {
+		t = v.trouble(r)
+	}
 	for _, j := range v.beside(r.Number) {
 		if m, ok := j.member(r.Number); ok && t == "" {
 			t = j.trouble(m)
