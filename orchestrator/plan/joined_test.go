@@ -182,6 +182,32 @@ func TestInStep(t *testing.T) {
 	}
 }
 
+// TestInStepTolerant: an owner that runs isn't left behind for the errors of its
+// start, which came about all the same: its joiner is waited for.
+func TestInStepTolerant(t *testing.T) {
+	before, after := inStep(1, "vpn1", "app1"), inStep(2, "vpn1", "app2")
+	for i := range after.Project.Services {
+		after.Project.Services[i].Update.OnFailure = spec.FailureContinue
+	}
+	seemedToFail := func(r *plan.Replica) {
+		r.Error, r.Errors, r.ErrorAt = "the call fails", 9, noon.Add(-1)
+		r.Record.Addresses = []spec.EndpointAddress{{Network: "p_default", Addr: netip.MustParseAddr("10.9.1.12")}}
+	}
+	addressed := func(r *plan.Replica) {
+		r.Record.Addresses = []spec.EndpointAddress{{Network: "p_default", Addr: netip.MustParseAddr("10.9.1.11")}}
+	}
+	old := member(before, "vpn", addressed, named)
+	replicas := []plan.Replica{old, member(before, "app"), member(after, "vpn", seemedToFail)}
+	slices.SortFunc(replicas, func(a, b plan.Replica) int { return strings.Compare(a.ID, b.ID) })
+	d := plan.Desired{Projects: []plan.Project{{Release: after, Good: &before, Record: spec.ProjectRecord{
+		Name: "p", Desired: 2, Good: 1, Addresses: []spec.ServiceLease{{Service: "vpn", Network: "p_default", Addr: netip.MustParseAddr("10.9.1.1")}},
+	}}}}
+	to := plan.Make(d, plan.Observed{Now: noon, Replicas: replicas, RulesEqual: true}).Routing.Services[0].Backends
+	if len(to) != 1 || to[0].Replica != old.ID {
+		t.Errorf("connections go to %v before the new joiner serves, want %s", to, old.ID)
+	}
+}
+
 // TestInStepInBatches: who joins comes with the batch of the one it joins, and
 // the batch isn't through before it.
 func TestInStepInBatches(t *testing.T) {
