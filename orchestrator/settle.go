@@ -1,0 +1,267 @@
+package orchestrator
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"dunnage/orchestrator/plan"
+	"dunnage/spec"
+)
+
+// settle takes the plan's verdicts: it marks releases that converged, goes
+// back from those that can't, and ends operations. It reports whether something
+// else is desired now.
+func (l *Loop) settle(p plan.Plan, o plan.Observed) (changed bool) {
+	for _, r := range p.Rollout {
+		changed = l.settleRollout(r) || changed
+	}
+	for _, op := range l.ops.rolling() {
+		l.settleOperation(op, p, o)
+	}
+	return changed
+}
+
+func (l *Loop) settleRollout(r plan.Rollout) (changed bool) {
+	rec, ok := l.state.project(r.Project)
+	if !ok || rec.Desired == rec.Good {
+		return false
+	}
+	desired := rec.Desired
+	switch {
+	case r.Converged:
+		rec.Good, rec.Held, rec.Paused = rec.Desired, nil, ""
+		rec.Ran = append(without(rec.Ran, rec.Desired), rec.Desired)
+		rec.Failed, rec.Left = without(rec.Failed, rec.Desired), without(rec.Left, rec.Desired)
+		rec.Causes = explained(rec.Causes, rec.Desired, "")
+	case r.Failed == "":
+		return false
+	case r.Action == spec.FailurePause:
+		l.cfg.Log.Warn("rollout paused", "project", rec.Name, "release", rec.Desired, "cause", r.Failed)
+		rec.Paused = r.Failed
+		l.endRollouts(r, spec.OperationPaused, r.Failed+"; `dunnage rollout resume` tries again, `dunnage rollback` goes back")
+	case r.Action == spec.FailureRollback && rec.Good != 0:
+		l.cfg.Log.Warn("rolling back", "project", rec.Name, "from", rec.Desired, "to", rec.Good, "cause", r.Failed)
+		l.goBack(r, rec.Good)
+		rec.Failed = append(without(rec.Failed, rec.Desired), rec.Desired)
+		rec.Causes = explained(rec.Causes, rec.Desired, r.Failed)
+		rec.Desired = rec.Good
+		rec.Stopped, rec.Held = rec.Held, nil
+		rec.Since, rec.Backward = l.cfg.Clock.Now(), true
+	default:
+		why := "there is no earlier release to go back to, so"
+		if rec.Good != 0 {
+			why = "its failure_action is continue, so"
+		}
+		l.endRollouts(r, spec.OperationFailed, fmt.Sprintf("%s; %s the agent keeps trying", r.Failed, why))
+		if slices.Contains(rec.Failed, rec.Desired) {
+			return false
+		}
+		rec.Failed = append(rec.Failed, rec.Desired)
+		rec.Causes = explained(rec.Causes, rec.Desired, r.Failed)
+	}
+	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {
+		l.trouble(err) // the next look finds the same verdict
+		return false
+	}
+	l.Look()
+	return rec.Desired != desired
+}
+
+// without is a copy of numbers that lacks n.
+func without(numbers []int, n int) []int {
+	return slices.DeleteFunc(slices.Clone(numbers), func(x int) bool { return x == n })
+}
+
+// rollouts lists the project's operations that brought in a release and wait
+// for it.
+func (l *Loop) rollouts(project string) []*operation {
+	return slices.DeleteFunc(l.ops.rolling(), func(op *operation) bool {
+		return op.Project != project || op.Release == 0 || op.State != spec.OperationRolling
+	})
+}
+
+// endRollouts ends the operations that wait for a failed release.
+func (l *Loop) endRollouts(r plan.Rollout, state spec.OperationState, cause string) {
+	for _, op := range l.rollouts(r.Project) {
+		l.quote(op, r.Culprit)
+		l.end(op, state, cause, l.outcomes(op))
+	}
+}
+
+// returnPatience bounds how long an operation that has failed waits for the
+// earlier release, before it ends and says that it isn't back.
+const returnPatience = time.Minute
+
+// goBack lets the operations that wait for a failed release wait for the
+// earlier one.
+func (l *Loop) goBack(r plan.Rollout, good int) {
+	until := l.cfg.Clock.Now().Add(returnPatience)
+	for _, op := range l.rollouts(r.Project) {
+		l.quote(op, r.Culprit)
+		l.ops.change(op, func(o *operation) {
+			o.State, o.Cause, o.Release, o.patience = spec.OperationReturning, r.Failed, good, until
+		})
+	}
+	l.events.add(spec.Event{Kind: spec.EventRelease, Project: r.Project, Message: fmt.Sprintf("back to release %d: %s", good, r.Failed)})
+}
+
+// quotedLines is how much of a failed replica's log an operation keeps.
+const quotedLines = 10
+
+// quote keeps with the operation what the failed replica wrote last of this
+// release: an earlier one with the same content wrote to the same log. That is
+// read before the next wave begins to remove it.
+func (l *Loop) quote(op *operation, culprit spec.ReplicaKey) {
+	if culprit.ID == "" {
+		return
+	}
+	rec, _ := l.state.project(op.Project)
+	lines, err := l.cfg.Engine.Tail(l.ctx, culprit, rec.Since, quotedLines)
+	if err != nil {
+		l.cfg.Log.Warn("read the log of a failed replica", "replica", culprit.ID, "error", err)
+	}
+	l.ops.change(op, func(o *operation) { o.Replica, o.Log = culprit.ID, lines })
+}
+
+// settleOperation ends an operation whose aim is reached.
+func (l *Loop) settleOperation(op *operation, p plan.Plan, o plan.Observed) {
+	rec, _ := l.state.project(op.Project)
+	applied := o.RulesEqual && p.Routing.Equal(o.Applied)
+	l.clock(op, p)
+	if op.arrived.IsZero() && op.Release > 0 && rec.Good == op.Release {
+		op.arrived = o.Now
+	}
+	if op.Release > 0 && rec.Desired != op.Release {
+		l.end(op, spec.OperationFailed, fmt.Sprintf("replaced by release %d", rec.Desired), nil)
+		return
+	}
+	late := !op.patience.IsZero() && !o.Now.Before(op.patience)
+	if op.patience.IsZero() && !op.arrived.IsZero() {
+		late = !o.Now.Before(op.arrived.Add(restPatience))
+	}
+	switch {
+	case op.Kind == "down":
+		if !slices.ContainsFunc(o.Replicas, func(r plan.Replica) bool { return r.Project == op.Project }) {
+			l.endDown(op)
+		}
+	case op.State == spec.OperationReturning && applied && settled(p, op.Project, nil):
+		l.end(op, spec.OperationRolledBack, fmt.Sprintf("%s; release %d is back", op.Cause, op.Release), l.outcomes(op))
+	case op.State == spec.OperationReturning && late:
+		l.end(op, spec.OperationRolledBack, fmt.Sprintf("%s; release %d is desired again, but it isn't back yet", op.Cause, op.Release), l.outcomes(op))
+	case op.State == spec.OperationReturning:
+	case late:
+		l.end(op, spec.OperationFailed, "not all is as asked for; the agent keeps trying", l.outcomes(op))
+	case l.reached(op, rec, p) && applied:
+		l.end(op, spec.OperationDone, "", l.outcomes(op))
+	}
+}
+
+// reached reports whether what the operation asked for is true: its release
+// has converged and what that changes is ready or, where there is no new one,
+// all is as it should be. A release converges for all that ails what serves
+// already, such as replicas that crash while others are taken away.
+func (l *Loop) reached(op *operation, rec spec.ProjectRecord, p plan.Plan) bool {
+	if op.Release > 0 && op.patience.IsZero() {
+		return rec.Good == op.Release && settled(p, op.Project, op.changed())
+	}
+	if op.Kind == "stop" || op.Kind == "start" {
+		return settled(p, op.Project, op.names())
+	}
+	return settled(p, op.Project, nil)
+}
+
+// names lists the services that the operation changes.
+func (o *operation) names() []string {
+	var out []string
+	for _, s := range o.Services {
+		out = append(out, s.Name)
+	}
+	return out
+}
+
+// changed lists those that it gives something new, never nil.
+func (o *operation) changed() []string {
+	out := []string{}
+	for _, s := range o.Services {
+		if !slices.Contains([]spec.Change{spec.ChangeNone, spec.ChangeOrphan, spec.ChangeRemove}, s.Change) {
+			out = append(out, s.Name)
+		}
+	}
+	return out
+}
+
+func (l *Loop) endDown(op *operation) {
+	if err := l.purgeVolumes(op.Project); err != nil {
+		l.end(op, spec.OperationFailed, "down, but volumes are left: "+plain(err), nil)
+		return
+	}
+	l.end(op, spec.OperationDone, "", l.outcomes(op))
+}
+
+// clock notes for each service how long the operation took to make it ready.
+func (l *Loop) clock(op *operation, p plan.Plan) {
+	spent := spec.Duration(l.cfg.Clock.Now().Sub(op.Started))
+	for _, ps := range p.Status {
+		if ps.Name != op.Project {
+			continue
+		}
+		for _, s := range ps.Services {
+			l.ops.change(op, func(o *operation) {
+				for i := range o.Services {
+					if c := &o.Services[i]; c.Name == s.Name && c.Change != spec.ChangeNone && c.Duration == 0 && s.Waiting == "" {
+						c.Duration = spent
+					}
+				}
+			})
+		}
+	}
+}
+
+// settled reports whether the services of the project, nil = all, are as
+// wanted: stopped ones at rest, the others ready.
+func settled(p plan.Plan, project string, services []string) bool {
+	i := slices.IndexFunc(p.Status, func(s spec.ProjectStatus) bool { return s.Name == project })
+	if i < 0 {
+		return true
+	}
+	return !slices.ContainsFunc(p.Status[i].Services, func(s spec.ServiceStatus) bool {
+		if services != nil && !slices.Contains(services, s.Name) {
+			return false
+		}
+		if !s.Stopped {
+			return s.Waiting != ""
+		}
+		return slices.ContainsFunc(s.Replicas, func(r spec.ReplicaStatus) bool { return r.Pid != 0 })
+	})
+}
+
+// outcomes is one line a service, from the last snapshot.
+func (l *Loop) outcomes(op *operation) []spec.ServiceOutcome {
+	status := l.status.Load()
+	var out []spec.ServiceOutcome
+	for _, p := range status.Projects {
+		if p.Name != op.Project {
+			continue
+		}
+		for _, s := range p.Services {
+			o := spec.ServiceOutcome{Name: s.Name, Change: spec.ChangeNone, Ready: s.Ready, Wanted: s.Wanted, Ports: s.Ports, Detail: s.Waiting}
+			for _, c := range op.Services {
+				if c.Name == s.Name {
+					o.Change, o.Duration = c.Change, c.Duration
+				}
+			}
+			if o.Change == spec.ChangeRemove && s.Orphan {
+				o.Ready, o.Wanted, o.Ports, o.Detail = 0, 0, nil, "goes when the release has converged"
+			}
+			if s.Stopped {
+				o.Ports = nil
+				if o.Change != spec.ChangeStop {
+					o.Detail = "is stopped; `dunnage start` starts it"
+				}
+			}
+			out = append(out, o)
+		}
+	}
+	return out
+}
