@@ -38,6 +38,18 @@ func (w world) lab(name string, n uint8) *lab.Lab {
 	return lab.New("dunnage-bench-"+name, filepath.Join(w.dir, name), n)
 }
 
+// agent starts an agent with the example's image on a lab host of its own.
+func (w world) agent(ctx context.Context, name string, n uint8) (lab.Agent, error) {
+	a := lab.Agent{Lab: w.lab(name, n), Program: w.bin("bin/dunnage")}
+	if err := a.Lab.Up(ctx); err != nil {
+		return a, err
+	}
+	if err := a.Start(ctx); err != nil {
+		return a, err
+	}
+	return a, a.LoadImages(ctx, w.bin("build/images"), "hello-v1")
+}
+
 func (w world) bin(elem string) string { return filepath.Join(w.root, elem) }
 func (w world) archive(version string) string {
 	return filepath.Join(w.root, "build/images/hello-"+version+".tar")

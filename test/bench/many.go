@@ -42,17 +42,11 @@ func manyFile(i int) string {
 // measureScale deploys ever more projects, looks at each of the steps (the last
 // is manyProjects), and starts the agent at the last one.
 func measureScale(ctx context.Context, w world, steps []int, runs int) (all []scale, err error) {
-	l := w.lab("scale", 17)
-	a := lab.Agent{Lab: l, Program: w.bin("bin/dunnage")}
-	if err := l.Up(ctx); err != nil {
+	a, err := w.agent(ctx, "scale", 17)
+	if err != nil {
 		return nil, err
 	}
-	if err := a.Start(ctx); err != nil {
-		return nil, err
-	}
-	if err := a.LoadImages(ctx, w.bin("build/images"), "hello-v1"); err != nil {
-		return nil, err
-	}
+	l := a.Lab
 	deployed := 0
 	for _, projects := range steps {
 		for ; deployed < projects; deployed++ {

@@ -67,17 +67,11 @@ func measurePorts(ctx context.Context, w world, runs int) (portLatency, error) {
 
 // publish starts an agent on a host of its own, with n published ports.
 func publish(ctx context.Context, w world, name string, number uint8, n int) (*lab.Lab, error) {
-	l := w.lab(name, number)
-	a := lab.Agent{Lab: l, Program: w.bin("bin/dunnage")}
-	if err := l.Up(ctx); err != nil {
+	a, err := w.agent(ctx, name, number)
+	if err != nil {
 		return nil, err
 	}
-	if err := a.Start(ctx); err != nil {
-		return nil, err
-	}
-	if err := a.LoadImages(ctx, w.bin("build/images"), "hello-v1"); err != nil {
-		return nil, err
-	}
+	l := a.Lab
 	file, err := write(l, "many.yaml", manyPortsFile(n))
 	if err != nil {
 		return nil, err
