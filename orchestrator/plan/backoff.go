@@ -77,7 +77,7 @@ func restarts(r spec.ReplicaRecord) bool {
 }
 
 // retryAt is when a failed action may be tried again; zero = now.
-func retryAt(r Replica) time.Time {
+func retryAt(r *Replica) time.Time {
 	if r.Errors == 0 {
 		return time.Time{}
 	}

@@ -2,7 +2,7 @@ package plan
 
 import (
 	"net/netip"
-	"slices"
+	"sort"
 	"time"
 
 	"dunnage/spec"
@@ -52,6 +52,8 @@ type Observed struct {
 }
 
 // Replica is one replica as engine, network, store and probes see it together.
+// It is handed around by pointer, because it is large and there are many, and
+// read only: the planner changes nothing of what was observed.
 type Replica struct {
 	spec.ReplicaKey
 	Exists    bool // as a container
@@ -88,17 +90,17 @@ type Replica struct {
 }
 
 // Alive reports whether a process of the replica may still run.
-func (r Replica) Alive() bool {
+func (r *Replica) Alive() bool {
 	return r.Exists && (r.Phase == spec.PhaseRunning || r.Phase == spec.PhasePaused || r.Phase == spec.PhaseLost)
 }
 
 // detached reports whether something of the replica's own network is missing.
-func (r Replica) detached() bool { return !r.Attached && r.Record.Joins == "" }
+func (r *Replica) detached() bool { return !r.Attached && r.Record.Joins == "" }
 
 // Usable reports whether connections may be sent to the replica. One whose
 // health isn't known yet, because the agent has just started, is believed as
 // long as the kernel sends connections to it.
-func (r Replica) Usable() bool {
+func (r *Replica) Usable() bool {
 	if !r.Exists || r.Phase != spec.PhaseRunning || !r.StoppingSince.IsZero() {
 		return false
 	}
@@ -107,7 +109,7 @@ func (r Replica) Usable() bool {
 
 // Done reports whether the replica is a job that has ended well and isn't
 // started again.
-func (r Replica) Done() bool {
+func (r *Replica) Done() bool {
 	over := r.Exists && (r.Phase == spec.PhaseExited || r.Phase == spec.PhaseCreated)
 	return over && !r.Record.Running && !r.Record.Requested && r.Record.Exit != nil && r.Record.Exit.Code == 0 && !restarts(r.Record)
 }
@@ -115,12 +117,12 @@ func (r Replica) Done() bool {
 // neverBegan reports whether the run that the record speaks of didn't come to
 // be: the agent died between recording and starting it, and the exit that the
 // engine still shows is the one before.
-func (r Replica) neverBegan() bool {
+func (r *Replica) neverBegan() bool {
 	return r.Phase == spec.PhaseExited && r.Record.Exit != nil && r.Record.Exit.At.Equal(r.ExitedAt)
 }
 
 // Addr returns the replica's addresses in the network, zero when it has none.
-func (r Replica) Addr(network string) (netip.Addr, netip.Addr) {
+func (r *Replica) Addr(network string) (netip.Addr, netip.Addr) {
 	for _, a := range r.Record.Addresses {
 		if a.Network == network {
 			return a.Addr, a.Addr6
@@ -129,18 +131,10 @@ func (r Replica) Addr(network string) (netip.Addr, netip.Addr) {
 	return netip.Addr{}, netip.Addr{}
 }
 
-func (o Observed) find(id string) (Replica, bool) {
-	i, ok := slices.BinarySearchFunc(o.Replicas, id, func(r Replica, id string) int {
-		if r.ID < id {
-			return -1
-		}
-		if r.ID > id {
-			return 1
-		}
-		return 0
-	})
-	if !ok {
-		return Replica{}, false
+func (o Observed) find(id string) (*Replica, bool) {
+	i := sort.Search(len(o.Replicas), func(i int) bool { return o.Replicas[i].ID >= id })
+	if i == len(o.Replicas) || o.Replicas[i].ID != id {
+		return nil, false
 	}
-	return o.Replicas[i], true
+	return &o.Replicas[i], true
 }

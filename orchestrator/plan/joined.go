@@ -40,10 +40,10 @@ func (v *view) together() []*view {
 }
 
 // member is the wanted replica with the number, if it exists.
-func (v *view) member(n int) (Replica, bool) {
-	i := slices.IndexFunc(v.current, func(r Replica) bool { return r.Number == n })
+func (v *view) member(n int) (*Replica, bool) {
+	i := slices.IndexFunc(v.current, func(r *Replica) bool { return r.Number == n })
 	if i < 0 {
-		return Replica{}, false
+		return &Replica{}, false
 	}
 	return v.current[i], true
 }
@@ -82,7 +82,7 @@ func (v *view) waits(k spec.ReplicaKey) bool {
 
 // togetherProvenAt is when the replica and all beside it have run well for long
 // enough; zero = they don't, and who is to blame if it isn't the replica.
-func (v *view) togetherProvenAt(r Replica) (at time.Time, beside string) {
+func (v *view) togetherProvenAt(r *Replica) (at time.Time, beside string) {
 	if at = v.provenAt(r); at.IsZero() {
 		return at, ""
 	}
@@ -102,7 +102,7 @@ func (v *view) togetherProvenAt(r Replica) (at time.Time, beside string) {
 // togetherTrouble is the trouble of the replica or of one beside it. One that
 // runs well has none, though an action on it has failed: its start may have
 // come about all the same.
-func (v *view) togetherTrouble(r Replica) string {
+func (v *view) togetherTrouble(r *Replica) string {
 	t := ""
 	if v.provenAt(r).IsZero() {
 		t = v.trouble(r)
@@ -118,7 +118,7 @@ func (v *view) togetherTrouble(r Replica) string {
 // joinersComing reports whether one beside the replica hasn't come up for the
 // first time yet. One that can't come up, by itself or for what it depends on,
 // isn't waited for: only an update has others to leave the connections to.
-func (v *view) joinersComing(r Replica) bool {
+func (v *view) joinersComing(r *Replica) bool {
 	return slices.ContainsFunc(v.beside(r.Number), func(j *view) bool {
 		m, ok := j.member(r.Number)
 		return j.waiting == "" && (!ok || onItsWay(m) && j.trouble(m) == "")
@@ -127,14 +127,14 @@ func (v *view) joinersComing(r Replica) bool {
 
 // coming reports whether the replica may not take connections yet since it, or
 // one beside it, is on its way.
-func (v *view) coming(r Replica) bool {
+func (v *view) coming(r *Replica) bool {
 	return onItsWay(r) || !r.Named && v.joinersComing(r)
 }
 
 // keeps reports whether the replica with the ID is an old one that carries the
 // service: who shares its network does so with it.
 func (v *view) keeps(id string) bool {
-	i := slices.IndexFunc(v.others, func(r Replica) bool { return r.ID == id })
+	i := slices.IndexFunc(v.others, func(r *Replica) bool { return r.ID == id })
 	return i >= 0 && v.kept(v.others[i], v.backends())
 }
 
@@ -153,7 +153,7 @@ func (b *builder) staying(v *view) {
 
 // drainsWithOwner reports whether the replica shares the network of one that is
 // on its way out too and still has its connections, the joiner's among them.
-func (b *builder) drainsWithOwner(r Replica) bool {
+func (b *builder) drainsWithOwner(r *Replica) bool {
 	owner, ok := b.observed.find(r.Record.Joins)
 	if !ok || b.stays[owner.ID] || b.hasty[r.Project+"/"+r.Service] {
 		return false

@@ -123,7 +123,7 @@ func (v *view) source() *spec.Release {
 
 // staysBeside reports whether the replica is of a service that is leaving and
 // shares the network of one that isn't on its way out.
-func (b *builder) staysBeside(r Replica) bool {
+func (b *builder) staysBeside(r *Replica) bool {
 	p, ok := b.desired.Project(r.Project)
 	return ok && b.stays[r.Record.Joins] && slices.Contains(p.Beside, r.Service) && r.Generation == p.Good.Generation(r.Service)
 }

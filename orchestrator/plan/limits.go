@@ -13,7 +13,7 @@ func (a Limit) Replica() spec.ReplicaKey { return a.Key }
 
 // limit brings the limits in force to those that are wanted. Replicas of
 // another generation keep theirs.
-func (b *builder) limit(v *view, r Replica) {
+func (b *builder) limit(v *view, r *Replica) {
 	if !v.limitPending(r) || r.Phase == spec.PhaseLost {
 		return
 	}
@@ -24,7 +24,7 @@ func (b *builder) limit(v *view, r Replica) {
 	b.do(Limit{r.ReplicaKey, v.Limits})
 }
 
-func (v *view) limitPending(r Replica) bool { return r.Exists && r.Limits != v.limits }
+func (v *view) limitPending(r *Replica) bool { return r.Exists && r.Limits != v.limits }
 
 // limited reports whether the limits of the release hold, but for replicas
 // that count as failed.

@@ -8,7 +8,7 @@ import (
 
 // sick reports whether the replica was well enough to be kept and isn't any
 // more, while its process runs.
-func sick(r Replica) bool {
+func sick(r *Replica) bool {
 	return r.Exists && r.Phase == spec.PhaseRunning && r.Health == spec.HealthUnhealthy && r.StoppingSince.IsZero()
 }
 
@@ -20,18 +20,18 @@ func (v *view) needsSpare() bool {
 	if v.Unhealthy != spec.UnhealthyReplace || !v.sparing() || v.stopped {
 		return false
 	}
-	spare := slices.ContainsFunc(v.others, func(r Replica) bool {
+	spare := slices.ContainsFunc(v.others, func(r *Replica) bool {
 		return r.Generation == v.gen && r.Number == v.Replicas+1 && r.Recorded
 	})
 	if v.project.Rolling() && (v.gen != v.goodGen || !spare) {
 		return false
 	}
-	return slices.ContainsFunc(v.current, func(r Replica) bool { return sick(r) || spare && !v.back(r) })
+	return slices.ContainsFunc(v.current, func(r *Replica) bool { return sick(r) || spare && !v.back(r) })
 }
 
 // back reports whether the replica doesn't need the spare any more. One that
 // keeps crashing is usable now and then, and isn't back for that.
-func (v *view) back(r Replica) bool {
+func (v *view) back(r *Replica) bool {
 	if r.Usable() && r.Record.Restarts > 0 {
 		return v.now.Sub(r.StartedAt) >= longEnough(r.Record)
 	}
@@ -47,7 +47,7 @@ func (v *view) sparing() bool {
 
 // heal restarts a sick replica: at once where nothing can run in its stead,
 // else when the spare does.
-func (b *builder) heal(v *view, r Replica) {
+func (b *builder) heal(v *view, r *Replica) {
 	if !sick(r) || v.Unhealthy == spec.UnhealthyKeep || v.Restart.Mode == spec.RestartNo || v.project.Rolling() {
 		return
 	}

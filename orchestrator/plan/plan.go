@@ -23,8 +23,8 @@ func Make(d Desired, o Observed) Plan {
 		}
 		all = append(all, vs...)
 	}
-	for _, r := range o.Replicas {
-		if !b.claimed[r.ID] && !b.staysBeside(r) {
+	for i := range o.Replicas {
+		if r := &o.Replicas[i]; !b.claimed[r.ID] && !b.staysBeside(r) {
 			b.retire(r, true)
 		}
 	}
@@ -57,7 +57,12 @@ func (b *builder) postpone(o Observed) bool {
 			backends[t.Replica] = true
 		}
 	}
-	return !slices.ContainsFunc(o.Replicas, func(r Replica) bool { return r.Named != backends[r.ID] })
+	for i := range o.Replicas {
+		if r := &o.Replicas[i]; r.Named != backends[r.ID] {
+			return false
+		}
+	}
+	return true
 }
 
 // builder collects a plan.
@@ -104,7 +109,7 @@ func (b *builder) service(v *view) {
 	b.wakeAt(v.rampWakes(b.now))
 	for _, key := range v.missing {
 		if !v.waits(key) && v.mayRun(key) {
-			b.create(v, Replica{ReplicaKey: key})
+			b.create(v, &Replica{ReplicaKey: key})
 		}
 	}
 	for _, r := range v.current {
@@ -128,7 +133,7 @@ func (b *builder) service(v *view) {
 }
 
 // ensure brings a wanted replica a step nearer to running.
-func (b *builder) ensure(v *view, r Replica) {
+func (b *builder) ensure(v *view, r *Replica) {
 	if !r.Recorded || !r.Exists || r.detached() {
 		if !v.waits(r.ReplicaKey) || r.Alive() {
 			b.create(v, r)
@@ -143,7 +148,7 @@ func (b *builder) ensure(v *view, r Replica) {
 
 // keep lets an old replica carry the service. One that was stopped on request
 // isn't brought back for a rollout.
-func (b *builder) keep(v *view, r Replica) {
+func (b *builder) keep(v *view, r *Replica) {
 	if good := v.project.Good; r.Alive() && r.detached() && r.Generation == v.goodGen {
 		service, _ := good.Project.Service(v.Name)
 		b.complete(r, good, service)
@@ -154,10 +159,10 @@ func (b *builder) keep(v *view, r Replica) {
 	}
 }
 
-func (b *builder) create(v *view, r Replica) { b.complete(r, v.source(), v.Service) }
+func (b *builder) create(v *view, r *Replica) { b.complete(r, v.source(), v.Service) }
 
 // complete makes what is missing of the replica, as the release has it.
-func (b *builder) complete(r Replica, of *spec.Release, service spec.Service) {
+func (b *builder) complete(r *Replica, of *spec.Release, service spec.Service) {
 	if t := retryAt(r); b.now.Before(t) {
 		b.wakeAt(t)
 		return
@@ -168,7 +173,7 @@ func (b *builder) complete(r Replica, of *spec.Release, service spec.Service) {
 // run keeps an existing replica running. While waiting is set it isn't started
 // for the first time since it was created or the host booted; one that exits
 // later is restarted whatever it depends on does.
-func (b *builder) run(v *view, r Replica, waiting bool) {
+func (b *builder) run(v *view, r *Replica, waiting bool) {
 	switch r.Phase {
 	case spec.PhaseRunning, spec.PhasePaused:
 		if !r.StoppingSince.IsZero() { // it was on the way out: a process can't be asked back
@@ -199,7 +204,7 @@ func asksAcceptance(r spec.ReplicaRecord) bool {
 // recordExit stores an exit. When the run left no trace, it ended now, with
 // 255: either its start failed, or the host went down under it, which is no
 // failure of its own.
-func (b *builder) recordExit(r Replica) {
+func (b *builder) recordExit(r *Replica) {
 	a := RecordExit{
 		Key: r.ReplicaKey, Run: r.ExitedAt.Sub(r.StartedAt),
 		Exit: spec.Exit{At: r.ExitedAt, Code: r.ExitCode, OOM: r.OOM},
@@ -213,7 +218,7 @@ func (b *builder) recordExit(r Replica) {
 	b.do(a)
 }
 
-func (b *builder) start(v *view, r Replica, waiting bool) {
+func (b *builder) start(v *view, r *Replica, waiting bool) {
 	again := r.Record.Exit != nil
 	// One that was stopped on request and is wanted again (stop, then start)
 	// runs whatever its policy says.
@@ -237,7 +242,7 @@ func (b *builder) start(v *view, r Replica, waiting bool) {
 	b.tryStart(r, due)
 }
 
-func (b *builder) tryStart(r Replica, due time.Time) {
+func (b *builder) tryStart(r *Replica, due time.Time) {
 	if !r.Attached {
 		return // an old one, since the host booted: who it joins isn't wanted any more
 	}
@@ -249,7 +254,7 @@ func (b *builder) tryStart(r Replica, due time.Time) {
 }
 
 // rest keeps a replica of a stopped service: no process, but nothing lost.
-func (b *builder) rest(r Replica) {
+func (b *builder) rest(r *Replica) {
 	switch {
 	case r.Alive():
 		b.stop(r, false)
@@ -260,7 +265,7 @@ func (b *builder) rest(r Replica) {
 
 // retire takes a replica that nobody wants out of the world, one observed step
 // at a time.
-func (b *builder) retire(r Replica, remove bool) {
+func (b *builder) retire(r *Replica, remove bool) {
 	switch {
 	case r.Alive():
 		b.stop(r, false)
@@ -280,7 +285,7 @@ func (b *builder) retire(r Replica, remove bool) {
 // stop ends a process that may have connections: only once no rule names it,
 // and after those it has are gone or out of time. One that is unwell is to
 // start again.
-func (b *builder) stop(r Replica, unwell bool) {
+func (b *builder) stop(r *Replica, unwell bool) {
 	switch {
 	case r.Phase == spec.PhaseLost:
 		b.wakeAt(b.now.Add(pollLost))
@@ -302,7 +307,7 @@ func (b *builder) stop(r Replica, unwell bool) {
 
 // drained reports whether the connections of a replica that no rule names are
 // gone or out of time.
-func drained(r Replica, now time.Time) bool {
+func drained(r *Replica, now time.Time) bool {
 	if r.Conns == 0 || r.Record.Drain <= 0 {
 		return true
 	}
@@ -310,7 +315,7 @@ func drained(r Replica, now time.Time) bool {
 }
 
 // escalate kills a process that outlived its grace period.
-func (b *builder) escalate(r Replica) {
+func (b *builder) escalate(r *Replica) {
 	end := r.StoppingSince.Add(r.Record.StopGrace.Std())
 	if b.now.Before(end) {
 		b.wakeAt(end)
@@ -320,7 +325,7 @@ func (b *builder) escalate(r Replica) {
 	b.wakeAt(b.now.Add(pollLost))
 }
 
-func (b *builder) names(v *view, r Replica) {
+func (b *builder) names(v *view, r *Replica) {
 	if !r.Recorded || !r.Exists || !r.Attached || r.Record.Joins != "" {
 		return
 	}

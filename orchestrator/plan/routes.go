@@ -66,7 +66,7 @@ func (v *view) outside() string {
 	return ""
 }
 
-func targets(rs []Replica, network string) []spec.Backend {
+func targets(rs []*Replica, network string) []spec.Backend {
 	var out []spec.Backend
 	for _, r := range rs {
 		if a, a6 := r.Addr(network); a.IsValid() {

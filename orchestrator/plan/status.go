@@ -52,7 +52,8 @@ func leaving(o Observed) string {
 
 // leftovers adds the replicas of services that aren't desired, until they are gone.
 func leftovers(out []spec.ProjectStatus, o Observed) []spec.ProjectStatus {
-	for _, r := range o.Replicas {
+	for k := range o.Replicas {
+		r := &o.Replicas[k]
 		if r.Project == "" {
 			continue
 		}
@@ -140,7 +141,7 @@ func (v *view) why() string {
 	return text
 }
 
-func replicaStatus(r Replica, wanted bool, o Observed) spec.ReplicaStatus {
+func replicaStatus(r *Replica, wanted bool, o Observed) spec.ReplicaStatus {
 	s := spec.ReplicaStatus{
 		Project: r.Project, Service: r.Service, Replica: r.ID, Number: r.Number, Generation: r.Generation,
 		Release: r.Record.Release, Image: r.Record.Image, State: state(r, wanted, o.Held), Health: checked(r), Pid: r.Pid,
@@ -158,7 +159,7 @@ func replicaStatus(r Replica, wanted bool, o Observed) spec.ReplicaStatus {
 
 // checked is what probes say of a replica: nothing where they only see that its
 // process runs, which is no health.
-func checked(r Replica) spec.Health {
+func checked(r *Replica) spec.Health {
 	for _, p := range r.Record.Probes {
 		if p.Kind != spec.ProbeRunning {
 			return r.Health
@@ -168,7 +169,7 @@ func checked(r Replica) spec.Health {
 }
 
 // detail is what a person at night wants to know of a replica that isn't well.
-func detail(r Replica) string {
+func detail(r *Replica) string {
 	switch {
 	case r.Errors > 0:
 		return r.Error
@@ -201,7 +202,7 @@ func before(r spec.ReplicaRecord) string {
 	return "; before: " + ExitText(r)
 }
 
-func state(r Replica, wanted, held bool) spec.ReplicaState {
+func state(r *Replica, wanted, held bool) spec.ReplicaState {
 	switch {
 	case r.Phase == spec.PhaseLost:
 		return spec.StateLost

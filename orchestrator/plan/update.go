@@ -17,7 +17,7 @@ const defaultDeadline = 10 * time.Minute
 // through when the kernel names a replica of it.
 type update struct {
 	policy spec.UpdatePolicy
-	old    []Replica // of another generation, that carry the service or would if they hadn't just failed
+	old    []*Replica // of another generation, that carry the service or would if they hadn't just failed
 
 	open   int    // wanted replicas up to this number may run
 	in     int    // wanted replicas up to this number take connections
@@ -123,8 +123,8 @@ func (v *view) batches(p spec.UpdatePolicy) []int {
 }
 
 // between lists the wanted replicas that exist with numbers above from, up to to.
-func (v *view) between(from, to int) []Replica {
-	var out []Replica
+func (v *view) between(from, to int) []*Replica {
+	var out []*Replica
 	for _, r := range v.current {
 		if r.Number > from && r.Number <= to {
 			out = append(out, r)
@@ -160,7 +160,7 @@ func (v *view) trialWaits(since, now time.Time) string {
 
 // since is when the last of the replicas was first seen to take connections,
 // which of a service without networks means to run well; zero while none does.
-func (v *view) since(rs []Replica) time.Time {
+func (v *view) since(rs []*Replica) time.Time {
 	var last time.Time
 	for _, r := range rs {
 		at := r.RoutedSince
@@ -176,9 +176,9 @@ func (v *view) since(rs []Replica) time.Time {
 
 // carries reports whether the batch may take, or has taken, connections: it is
 // whole, and all of it but the failures that are tolerated has proven itself.
-func (v *view) carries(batch []Replica, now time.Time, u *update, trial bool) bool {
+func (v *view) carries(batch []*Replica, now time.Time, u *update, trial bool) bool {
 	missing := slices.ContainsFunc(v.missing, func(k spec.ReplicaKey) bool { return k.Number > u.in && k.Number <= u.open })
-	if slices.ContainsFunc(batch, func(r Replica) bool { return r.Named }) && !missing && !slices.ContainsFunc(batch, v.coming) {
+	if slices.ContainsFunc(batch, func(r *Replica) bool { return r.Named }) && !missing && !slices.ContainsFunc(batch, v.coming) {
 		return true
 	}
 	if v.project.Record.Paused != "" {
@@ -215,12 +215,12 @@ func (v *view) carries(batch []Replica, now time.Time, u *update, trial bool) bo
 // onItsWay reports whether the replica hasn't come up for the first time yet. On
 // the way back from half an update, some of a batch carry and others are on
 // their way; after a switch, one that is down has come up before.
-func onItsWay(r Replica) bool {
+func onItsWay(r *Replica) bool {
 	return !r.Usable() && !r.Done() && r.Record.Exit == nil && r.Health != spec.HealthUnhealthy
 }
 
 // provenAt is when the replica has run well for long enough; zero = it doesn't.
-func (v *view) provenAt(r Replica) time.Time {
+func (v *view) provenAt(r *Replica) time.Time {
 	switch {
 	case r.Done():
 		return r.Record.Exit.At
@@ -239,4 +239,4 @@ func (v *view) mayRun(k spec.ReplicaKey) bool {
 }
 
 // gone reports whether the old replica isn't needed any more.
-func (u update) gone(r Replica) bool { return r.Number <= u.out }
+func (u update) gone(r *Replica) bool { return r.Number <= u.out }

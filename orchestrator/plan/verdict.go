@@ -22,19 +22,19 @@ func (v *view) untouched() bool {
 func (v *view) halfway() bool {
 	return slices.ContainsFunc(v.missing, func(k spec.ReplicaKey) bool { return k.Number <= v.Replicas }) ||
 		slices.ContainsFunc(v.current, v.unproven) ||
-		slices.ContainsFunc(v.others, func(r Replica) bool { return r.Named && r.Generation != v.gen })
+		slices.ContainsFunc(v.others, func(r *Replica) bool { return r.Named && r.Generation != v.gen })
 }
 
 // unproven reports whether the replica was made for a release that hasn't
 // converged.
-func (v *view) unproven(r Replica) bool {
+func (v *view) unproven(r *Replica) bool {
 	rec, n := v.project.Record, r.Record.Release
 	return n > rec.Good && !slices.Contains(rec.Ran, n) && !slices.Contains(rec.Left, n)
 }
 
 // settled reports whether the release has done what it is to do to the service.
 func (v *view) settled(now time.Time) bool {
-	if !v.update.through() || !v.enough() || !v.limited() || slices.ContainsFunc(v.others, func(r Replica) bool { return r.Named }) {
+	if !v.update.through() || !v.enough() || !v.limited() || slices.ContainsFunc(v.others, func(r *Replica) bool { return r.Named }) {
 		return false
 	}
 	return !now.Before(v.settles(now))
@@ -90,7 +90,7 @@ func (v *view) failed(now time.Time) fault {
 		return fault{}
 	}
 	out := fault{cause: fmt.Sprintf("%s: no progress for %s: %s", v.Name, limit, v.why())}
-	if i := slices.IndexFunc(v.current, func(r Replica) bool { return !r.Usable() && !r.Done() }); i >= 0 {
+	if i := slices.IndexFunc(v.current, func(r *Replica) bool { return !r.Usable() && !r.Done() }); i >= 0 {
 		out.replica = v.current[i].ReplicaKey
 	}
 	return out
@@ -109,7 +109,7 @@ func (v *view) progressed() time.Time {
 
 // diedYoung reports whether a run of the replica ended while it was watched or
 // on trial, and it hasn't run well for long enough since.
-func (v *view) diedYoung(r Replica) bool {
+func (v *view) diedYoung(r *Replica) bool {
 	exit := r.Record.Exit
 	if exit == nil || exit.Lost || !exit.At.After(v.project.Record.Since) || r.Record.Requested || r.Done() {
 		return false
@@ -131,7 +131,7 @@ func (v *view) onTrial(k spec.ReplicaKey) bool {
 }
 
 // trouble says why a replica counts as failed; empty while it doesn't.
-func (v *view) trouble(r Replica) string {
+func (v *view) trouble(r *Replica) string {
 	tries := triesWithout
 	if v.project.Good != nil {
 		tries = triesWithRollback

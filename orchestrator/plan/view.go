@@ -15,9 +15,9 @@ type view struct {
 	spec.Service
 	gen     string
 	stopped bool      // on request
-	current []Replica // of the wanted generation and number; IDs of missing ones are in missing
+	current []*Replica // of the wanted generation and number; IDs of missing ones are in missing
 	missing []spec.ReplicaKey
-	others  []Replica // of the service, but neither wanted
+	others  []*Replica // of the service, but neither wanted
 	waiting string    // which dependency is not met, "" = all are
 	update  update
 
@@ -76,9 +76,9 @@ func newView(p *Project, s spec.Service, o Observed) *view {
 			own = append(own, i)
 		}
 	}
-	v.current, v.others = make([]Replica, 0, s.Replicas), make([]Replica, 0, len(own))
+	v.current, v.others = make([]*Replica, 0, s.Replicas), make([]*Replica, 0, len(own))
 	for _, i := range own {
-		v.others = append(v.others, o.Replicas[i])
+		v.others = append(v.others, &o.Replicas[i])
 	}
 	for n := 1; n <= s.Replicas; n++ {
 		v.want(n, o)
@@ -100,12 +100,16 @@ func (v *view) want(n int, o Observed) {
 		v.missing = append(v.missing, key)
 		return
 	}
-	r.ReplicaKey = key // a leftover of the network knows no more than its ID
-	if r.Refused != "" && r.Refused != v.limits {
-		r.Error, r.Errors = "", 0 // nobody wants those limits any more
+	if leftover, outdated := r.ReplicaKey != key, r.Refused != "" && r.Refused != v.limits; leftover || outdated {
+		own := *r
+		own.ReplicaKey = key // a leftover of the network knows no more than its ID
+		if outdated {
+			own.Error, own.Errors = "", 0 // nobody wants those limits any more
+		}
+		r = &own
 	}
 	v.current = append(v.current, r)
-	v.others = slices.DeleteFunc(v.others, func(x Replica) bool { return x.ID == key.ID })
+	v.others = slices.DeleteFunc(v.others, func(x *Replica) bool { return x.ID == key.ID })
 }
 
 // ready counts the wanted replicas that are usable, or jobs that are done.
@@ -133,12 +137,12 @@ func (v *view) enough() bool {
 // update has let in and the old ones that it hasn't sent away, as far as they
 // are usable. When there is none, any usable replica beats none, unless it is
 // an old one that must be gone before the new ones start.
-func (v *view) backends() []Replica {
+func (v *view) backends() []*Replica {
 	if v.stopped || v.Replicas == 0 {
 		return nil
 	}
 	fresh := usable(v.current)
-	out := make([]Replica, 0, len(fresh))
+	out := make([]*Replica, 0, len(fresh))
 	for _, r := range fresh {
 		// One that a rule names already keeps its connections: on the way back
 		// from half an update, later batches carry before the first does.
@@ -170,13 +174,13 @@ func (v *view) begun(open int) bool {
 	if v.waiting != "" || slices.ContainsFunc(v.missing, func(k spec.ReplicaKey) bool { return k.Number <= open }) {
 		return false
 	}
-	return !slices.ContainsFunc(v.between(0, open), func(r Replica) bool { return !r.Exists || !r.Attached || !r.Recorded })
+	return !slices.ContainsFunc(v.between(0, open), func(r *Replica) bool { return !r.Exists || !r.Attached || !r.Recorded })
 }
 
 // kept reports whether an old replica still carries the service, or would if
 // it hadn't just failed.
-func (v *view) kept(r Replica, backends []Replica) bool {
-	same := func(o Replica) bool { return o.ID == r.ID }
+func (v *view) kept(r *Replica, backends []*Replica) bool {
+	same := func(o *Replica) bool { return o.ID == r.ID }
 	if v.stopped || v.Replicas == 0 {
 		return false
 	}
@@ -189,18 +193,18 @@ func (v *view) kept(r Replica, backends []Replica) bool {
 // mustWait reports whether starting r could put two generations side by side
 // where one must be gone first: all of it if they would write to the same
 // volumes, else its part of the batch.
-func (v *view) mustWait(r Replica) bool {
+func (v *view) mustWait(r *Replica) bool {
 	if v.policy().Order != spec.StopFirst {
 		return false
 	}
-	other := func(o Replica) bool {
+	other := func(o *Replica) bool {
 		return o.Alive() && o.Generation != r.Generation && (v.Container.Writable() || r.Generation == v.gen && v.update.gone(o))
 	}
 	return slices.ContainsFunc(v.current, other) || slices.ContainsFunc(v.others, other)
 }
 
-func usable(rs []Replica) []Replica {
-	out := make([]Replica, 0, len(rs))
+func usable(rs []*Replica) []*Replica {
+	out := make([]*Replica, 0, len(rs))
 	for i := range rs {
 		if rs[i].Usable() {
 			out = append(out, rs[i])
@@ -245,7 +249,7 @@ func met(v *view, c spec.Condition) bool {
 	return n >= v.Replicas
 }
 
-func reached(r Replica, c spec.Condition) bool {
+func reached(r *Replica, c spec.Condition) bool {
 	return c == spec.DependStarted && (r.Phase == spec.PhaseRunning || r.Done()) ||
 		c == spec.DependHealthy && r.Usable() ||
 		c == spec.DependCompleted && r.Done()

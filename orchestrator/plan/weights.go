@@ -12,7 +12,7 @@ const rampSteps = 10
 
 // weights are the backends' parts of the connections by replica ID, in lowest
 // terms; nil when all are equal.
-func (v *view) weights(backends []Replica, now time.Time) map[string]int {
+func (v *view) weights(backends []*Replica, now time.Time) map[string]int {
 	out := map[string]int{}
 	fresh := 0
 	for _, r := range backends {
@@ -53,7 +53,7 @@ func gcd(a, b int) int {
 }
 
 // rampStep is how much of its full share a replica takes, in steps.
-func (v *view) rampStep(r Replica, now time.Time) int {
+func (v *view) rampStep(r *Replica, now time.Time) int {
 	ramp := v.Ramp.Std()
 	if ramp <= 0 || r.Generation != v.gen {
 		return rampSteps
