@@ -77,7 +77,7 @@ func (b *bench) load(ref string, img v1.Image) spec.PinnedImage {
 // request asks for replica n of a service whose container runs testapp with args.
 func request(image spec.PinnedImage, n int, args ...string) spec.CreateRequest {
 	c := spec.Container{Image: image.Ref, Command: args}
-	gen := spec.Generation(c, image.Digest)
+	gen := spec.Generation(c, image.Digest, "", nil)
 	return spec.CreateRequest{
 		ReplicaKey: spec.ReplicaKey{ID: spec.ReplicaID("p", "web", gen, n), Project: "p", Service: "web", Generation: gen, Number: n},
 		Image:      image, Container: c, Hostname: "web-1",

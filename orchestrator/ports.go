@@ -25,6 +25,9 @@ type Engine interface {
 	// while the earlier one may live (PhaseLost) it returns an error.
 	Start(ctx context.Context, id string) error
 
+	// User is the user that the container's process is started as.
+	User(ctx context.Context, id string) (uid, gid uint32, err error)
+
 	// Limit changes the limits of a container, whose process goes on, and of
 	// what it starts later. What can't be, such as less memory than is in use,
 	// wraps spec.ErrRefused.
@@ -138,6 +141,48 @@ type Store interface {
 	Load() (spec.State, error)
 	// Commit makes all of c durable, or nothing of it.
 	Commit(c spec.Commit) error
+	// Sealed reads a version with what is sealed, or wraps spec.ErrNotFound.
+	Sealed(p spec.SecretPin) (spec.SecretVersion, error)
+	// Audit sends the entries from seq on, in order, until send returns an error.
+	Audit(seq uint64, send func(spec.AuditEntry) error) error
+	// Compact writes the file anew, so that nothing of what was dropped is left
+	// in it, and then clears the mark SecretKey.Compact.
+	Compact() error
+}
+
+// Vault seals secrets and opens them. It keeps nothing but keys, in memory, and
+// the key file. Methods are safe for concurrent use. What can't be done for want
+// of the key is an error that wraps spec.ErrUnavailable and says what to do.
+type Vault interface {
+	// Load takes the store's key record, nil if it has none, and opens it if the
+	// source of the outer key allows. A record that it returns is to be saved.
+	Load(key *spec.SecretKey) (*spec.SecretKey, error)
+	Status() spec.KeyStatus
+	// Unlock opens with a passphrase, or sets the first one. A record that it
+	// returns is to be saved.
+	Unlock(passphrase spec.SecretValue) (*spec.SecretKey, error)
+	// Rotate prepares a new outer key, from a passphrase where that is the
+	// source; full: and a new key for all values.
+	Rotate(passphrase spec.SecretValue, full bool) (spec.KeyRotation, error)
+
+	// Seal returns what is to be stored as v.Sealed; v has everything else.
+	Seal(v spec.SecretVersion, value spec.SecretValue) ([]byte, error)
+	Open(v spec.SecretVersion) (spec.SecretValue, error)
+}
+
+// Deliverer keeps each replica's secrets on a tmpfs of its own. Methods are
+// idempotent and safe for concurrent use.
+type Deliverer interface {
+	// Paths says where Deliver puts what the container uses.
+	Paths(replica string, c spec.Container) spec.SecretPaths
+	// Deliver makes the tmpfs and what stands on it equal to d, each file by a
+	// rename, and notes the fingerprint last.
+	Deliver(ctx context.Context, d spec.Delivery) error
+	// Delivered lists the replicas that have a tmpfs, with the fingerprint of
+	// what is complete there.
+	Delivered() (map[string]string, error)
+	// Withdraw removes a replica's tmpfs.
+	Withdraw(ctx context.Context, replica string) error
 }
 
 // Clock is the time, so that tests can own it.

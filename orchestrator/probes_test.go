@@ -62,7 +62,7 @@ func TestReleaseHoldsTheProbesOfTheImage(t *testing.T) {
 		if !reflect.DeepEqual(got.Probes, []spec.Probe{want}) {
 			t.Errorf("%s: %+v", c.release.Project.Services[i].Name, got.Probes)
 		}
-		if spec.Generation(got, "d") != spec.Generation(spec.Container{Probes: []spec.Probe{want}}, "d") {
+		if spec.Generation(got, "d", "", nil) != spec.Generation(spec.Container{Probes: []spec.Probe{want}}, "d", "", nil) {
 			t.Errorf("%s: another generation than with the probe itself", c.release.Project.Services[i].Name)
 		}
 	}

@@ -1,6 +1,10 @@
 package spec
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
 
 // Container is what shapes a replica. Two equal Containers with the same image
 // digest are the same generation.
@@ -48,7 +52,37 @@ type Container struct {
 	Platform    string            `json:"platform,omitempty"` // "linux/arm64"; empty = the host's
 	OOMScoreAdj int               `json:"oom_score_adj,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
-	Files       []File            `json:"files,omitempty"` // sorted by Target
+	Files       []File            `json:"files,omitempty"`   // sorted by Target
+	Secrets     []Secret          `json:"secrets,omitempty"` // sorted by Name, Target and Env
+}
+
+// SecretNames lists the secrets that the container uses, sorted, each once.
+func (c Container) SecretNames() []string {
+	var names []string
+	for _, s := range c.Secrets {
+		names = append(names, s.Name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Fixed says which of its secrets can't be exchanged while the container runs,
+// and why; empty if all can.
+func (c Container) Fixed() string {
+	for _, s := range c.Secrets {
+		switch {
+		case s.Env != "":
+			return fmt.Sprintf("the variable %s has the secret %s, and the environment of a running process can't change", s.Env, s.Name)
+		case s.Target != "" && !InSecretDir(s.Target):
+			return fmt.Sprintf("the secret %s stands at %s, a mount of its own, which keeps what it has while the container runs; only files below %s can be exchanged", s.Name, s.Target, SecretDir)
+		}
+	}
+	for _, f := range c.Files {
+		if f.Template {
+			return fmt.Sprintf("the config at %s has secrets in it, and is a mount of its own, which keeps what it has while the container runs", f.Target)
+		}
+	}
+	return ""
 }
 
 // Writable reports whether the container may write to a bind mount or a named
@@ -146,9 +180,24 @@ type DNS struct {
 // File is a file with given content, read-only in the container: Compose's
 // configs.
 type File struct {
-	Target  string `json:"target"` // absolute
-	Content []byte `json:"content"`
-	UID     uint32 `json:"uid,omitempty"`
-	GID     uint32 `json:"gid,omitempty"`
-	Mode    uint32 `json:"mode"` // permission bits, default 0444
+	Target   string  `json:"target"` // absolute
+	Content  []byte  `json:"content"`
+	Template bool    `json:"template,omitempty"` // Content has places for secrets: see FillTemplate
+	UID      *uint32 `json:"uid,omitempty"`      // nil = 0, with Template the container's user
+	GID      *uint32 `json:"gid,omitempty"`      // nil = 0, with Template the container's group
+	Mode     uint32  `json:"mode"`               // permission bits, default 0444, with Template 0400
+}
+
+// Owner is whom the file belongs to in a container that runs as uid and gid.
+func (f File) Owner(uid, gid uint32) (uint32, uint32) {
+	if !f.Template {
+		uid, gid = 0, 0
+	}
+	if f.UID != nil {
+		uid = *f.UID
+	}
+	if f.GID != nil {
+		gid = *f.GID
+	}
+	return uid, gid
 }

@@ -9,6 +9,18 @@ type Project struct {
 	Services []Service `json:"services"`
 	Networks []Network `json:"networks,omitempty"`
 	Volumes  []Volume  `json:"volumes,omitempty"`
+
+	Secrets []SecretDeclaration `json:"secrets,omitempty"` // those that a service uses
+}
+
+// Secret returns what the manifest calls name.
+func (p Project) Secret(name string) (SecretDeclaration, bool) {
+	for _, s := range p.Secrets {
+		if s.Name == name {
+			return s, true
+		}
+	}
+	return SecretDeclaration{}, false
 }
 
 // Service returns the service called name.
@@ -71,15 +83,18 @@ type Volume struct {
 // generation: a change there means new replicas. Everything beside it is
 // applied to the running ones.
 type Service struct {
-	Name      string         `json:"name"`
-	Replicas  int            `json:"replicas"` // wanted, 0 or more
-	Container Container      `json:"container"`
-	Pull      PullPolicy     `json:"pull_policy,omitempty"`
-	Build     string         `json:"build,omitempty"` // the command that builds the image, told when it isn't stored
-	Ports     []Port         `json:"ports,omitempty"`
-	Limits    Limits         `json:"limits,omitzero"`
-	Restart   RestartPolicy  `json:"restart"`
-	Unhealthy OnUnhealthy    `json:"on_unhealthy,omitempty"`
+	Name      string        `json:"name"`
+	Replicas  int           `json:"replicas"` // wanted, 0 or more
+	Container Container     `json:"container"`
+	Pull      PullPolicy    `json:"pull_policy,omitempty"`
+	Build     string        `json:"build,omitempty"` // the command that builds the image, told when it isn't stored
+	Ports     []Port        `json:"ports,omitempty"`
+	Limits    Limits        `json:"limits,omitzero"`
+	Restart   RestartPolicy `json:"restart"`
+	Unhealthy OnUnhealthy   `json:"on_unhealthy,omitempty"`
+
+	OnSecretChange OnSecretChange `json:"on_secret_change,omitempty"`
+
 	Update    UpdatePolicy   `json:"update"`             // how a new release comes in
 	Rollback  *UpdatePolicy  `json:"rollback,omitempty"` // how an earlier one comes back; nil = as Update
 	Canary    *Canary        `json:"canary,omitempty"`

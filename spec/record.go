@@ -11,6 +11,10 @@ type State struct {
 	Releases   map[string][]Release // by project, sorted by Number
 	Replicas   []ReplicaRecord      // sorted by ID
 	Quarantine []QuarantinedAddress // sorted by Addr
+	Secrets    []SecretRecord       // sorted by ID
+	Versions   []SecretVersion      // sorted by ID and number; without what is sealed
+	Key        *SecretKey           // nil = there is none yet
+	Audited    AuditEntry           // the last one; zero = none
 }
 
 // ProjectRecord is what is kept of a project beside its releases.
@@ -32,6 +36,11 @@ type ProjectRecord struct {
 	Held      []string            `json:"held,omitempty"`     // Stopped before the present rollout: again if it fails
 	Networks  []NetworkAddressing `json:"networks,omitempty"`
 	Addresses []ServiceLease      `json:"addresses,omitempty"`
+
+	// Secrets are the versions that were current when somebody decided about
+	// Desired, by name: what is current now and isn't here has yet to be
+	// brought to the project.
+	Secrets map[string]SecretPin `json:"secrets,omitempty"`
 }
 
 // ServiceLease is the stable address of a service in a network. It stays until
@@ -89,6 +98,12 @@ type Commit struct {
 	DropReplicas   []string // IDs
 	Quarantine     []QuarantinedAddress
 	DropQuarantine []netip.Addr
+	Secrets        []SecretRecord
+	DropSecrets    []SecretID
+	Versions       []SecretVersion
+	DropVersions   []SecretPin
+	Key            *SecretKey   // nil = as it is
+	Audit          []AuditEntry // in order
 }
 
 // ReleaseRecord is a release of a project.

@@ -16,7 +16,8 @@ type Release struct {
 	Created time.Time              `json:"created"`
 	Reason  string                 `json:"reason"` // "deploy", "scale web=3", "rollback to 4" ...
 	Project Project                `json:"project"`
-	Images  map[string]PinnedImage `json:"images"` // by service name
+	Images  map[string]PinnedImage `json:"images"`            // by service name
+	Secrets map[string]SecretPin   `json:"secrets,omitempty"` // by the name that the manifest has
 
 	// State is filled in for history and isn't stored: the record of the
 	// project knows it.
@@ -55,7 +56,7 @@ func (r Release) Generation(service string) string {
 		return r.owner(s)
 	}
 	to, _ := r.Project.Service(s.Container.Joins)
-	return generation(s.Container, r.Images[service].Digest, r.owner(to))
+	return r.generation(s, r.owner(to))
 }
 
 // owner is the generation of a service that has no other one's network.
@@ -63,10 +64,10 @@ func (r Release) owner(s Service) string {
 	var with []string
 	for _, o := range r.Project.Services {
 		if o.Container.Joins == s.Name && r.Project.InStep(o) {
-			with = append(with, o.Name, Generation(o.Container, r.Images[o.Name].Digest))
+			with = append(with, o.Name, r.generation(o, ""))
 		}
 	}
-	return generation(s.Container, r.Images[s.Name].Digest, strings.Join(with, " "))
+	return r.generation(s, strings.Join(with, " "))
 }
 
 // Joined is the replica whose network replica n of the service shares, "" if it
@@ -81,22 +82,53 @@ func (r Release) Joined(s Service, n int) string {
 	return ReplicaID(r.Project.Name, s.Container.Joins, r.Generation(s.Container.Joins), n)
 }
 
-// Generation names what a replica of the service is made of: a hash over the
-// container's shape and the image digest, 64 hex digits. Replicas of the same
-// generation are interchangeable.
-func Generation(c Container, digest string) string { return generation(c, digest, "") }
+func (r Release) generation(s Service, joined string) string {
+	var secrets []SecretPin
+	if !s.OnSecretChange.Live() {
+		secrets = r.Pins(s)
+	}
+	return Generation(s.Container, r.Images[s.Name].Digest, joined, secrets)
+}
 
-func generation(c Container, digest, joined string) string {
+// Generation names what a replica is made of: a hash over the container's
+// shape, the image digest, the generations that go in step with it and the
+// versions of its secrets, 64 hex digits. Replicas of the same generation are
+// interchangeable.
+func Generation(c Container, digest, joined string, secrets []SecretPin) string {
 	b, err := json.Marshal(struct {
 		Container Container
 		Digest    string
-		Joined    string `json:",omitempty"`
-	}{c, digest, joined})
+		Joined    string      `json:",omitempty"`
+		Secrets   []SecretPin `json:",omitempty"`
+	}{c, digest, joined, secrets})
 	if err != nil { // only a type that JSON can't encode could cause it
 		panic(fmt.Sprintf("encode container: %v", err))
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
+}
+
+// Pins are the versions of the service's secrets, by name.
+func (r Release) Pins(s Service) []SecretPin {
+	var pins []SecretPin
+	for _, name := range s.Container.SecretNames() {
+		pins = append(pins, r.Secrets[name])
+	}
+	return pins
+}
+
+// SecretsFingerprint names the versions of the service's secrets, "" without any.
+func (r Release) SecretsFingerprint(s Service) string {
+	pins := r.Pins(s)
+	if len(pins) == 0 {
+		return ""
+	}
+	b, err := json.Marshal(pins)
+	if err != nil { // as in generation
+		panic(fmt.Sprintf("encode secret versions: %v", err))
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:8])
 }
 
 // ReplicaID is the derived name of replica n (1 and up) of a generation:

@@ -10,7 +10,7 @@ func TestGenerationOfWhoJoins(t *testing.T) {
 	r := spec.Release{Project: good(), Images: map[string]spec.PinnedImage{"db": {Digest: "db1"}, "web": {Digest: "web1"}}}
 	web := alone(&r.Project.Services[1], spec.NetworkService)
 	web.Container.Joins = "db"
-	if own := spec.Generation(r.Project.Services[0].Container, "db1"); r.Generation("db") != own {
+	if own := spec.Generation(r.Project.Services[0].Container, "db1", "", nil); r.Generation("db") != own {
 		t.Errorf("db has the generation %s, want that of its container, %s", r.Generation("db"), own)
 	}
 	before := r.Generation("web")

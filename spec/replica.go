@@ -49,6 +49,7 @@ type CreateRequest struct {
 	Hostname  string
 	NetNS     string    // path of the bind-mounted network namespace
 	Files     HostFiles // mounted over the image's
+	Secrets   SecretPaths
 }
 
 // HostFiles are the files that the network adapter writes for a replica and

@@ -205,9 +205,10 @@ const (
 type DeployRequest struct {
 	Project Project `json:"project"`
 	Turn
-	Inactive      []string `json:"inactive,omitempty"` // services of the manifest whose profiles aren't active, sorted: they keep running, or stopped, as they are
-	RemoveOrphans bool     `json:"remove_orphans,omitempty"`
-	Force         bool     `json:"force,omitempty"` // replace even what didn't change
+	Secrets       map[string]SecretValue `json:"-"`                  // values that the manifest brings, by name; the client sends them apart
+	Inactive      []string               `json:"inactive,omitempty"` // services of the manifest whose profiles aren't active, sorted: they keep running, or stopped, as they are
+	RemoveOrphans bool                   `json:"remove_orphans,omitempty"`
+	Force         bool                   `json:"force,omitempty"` // replace even what didn't change
 }
 
 // Turn is how a request stands to another one that is at work on the project.

@@ -47,6 +47,10 @@ func (p Project) Validate() error {
 	for _, vol := range p.Volumes {
 		v.check(fileName.MatchString(vol.ID), "volume name %.80q", vol.ID)
 	}
+	for i, d := range p.Secrets {
+		v.check(i == 0 || p.Secrets[i-1].Name < d.Name, "secret %.80q: secrets must be sorted and their names differ", d.Name)
+		v.declaration(d)
+	}
 	v.check(!cyclic(p), "services depend on each other in a circle")
 	if len(v.errs) == 0 {
 		return nil
@@ -84,6 +88,7 @@ func (v *validation) service(p Project, s Service) {
 	v.check(slices.Contains([]RestartMode{RestartNo, RestartOnFailure, RestartAlways, RestartUnlessStopped}, s.Restart.Mode), "%s", in("restart %.40q", s.Restart.Mode))
 	v.check(s.Drain >= 0 && s.Ramp >= 0 && s.Container.StopGrace >= 0 && s.Restart.Delay >= 0 && s.Restart.Window >= 0, "%s", in("a time is negative"))
 	v.container(p, s.Container, in)
+	v.secrets(p, s, in)
 	v.network(p, s, in)
 	for _, port := range s.Ports {
 		v.check(port.Target > 0 && (port.Protocol == TCP || port.Protocol == UDP) && (port.Last == 0 || port.Last >= port.Published), "%s", in("port %d:%d/%.20s can't be published", port.Published, port.Target, port.Protocol))
@@ -122,6 +127,68 @@ func (v *validation) container(p Project, c Container, in func(string, ...any) s
 	v.check(len(c.Probes) > 0, "%s", in("no probe"))
 	for _, probe := range c.Probes {
 		v.check(probe.valid(), "%s", in("probe %.40q lacks something", probe.Kind))
+	}
+}
+
+func (v *validation) declaration(d SecretDeclaration) {
+	for _, name := range []string{d.Name, d.Store} {
+		if err := CheckSecretName(name); err != nil {
+			v.errs = append(v.errs, err)
+			return
+		}
+	}
+	v.check(slices.Contains([]SecretOrigin{OriginSet, OriginManifest}, d.Origin), "secret %s: origin %.40q", d.Name, d.Origin)
+	v.check(d.Origin != OriginManifest || d.Store == d.Name && !d.Optional, "secret %s: the manifest brings it, so it has no other name and isn't optional", d.Name)
+}
+
+// signalName is a signal as OnSecretChange has it.
+var signalName = regexp.MustCompile(`^SIG[A-Z][A-Z0-9]{1,9}([+-][0-9]{1,2})?$`)
+
+func (v *validation) secrets(p Project, s Service, in func(string, ...any) string) {
+	c := s.Container
+	at, vars := map[string]bool{}, map[string]bool{}
+	for _, m := range c.Mounts {
+		at[path.Clean(m.Target)] = true
+	}
+	for _, e := range c.Environment {
+		name, _, _ := strings.Cut(e, "=")
+		vars[name] = true
+	}
+	for _, x := range c.Secrets {
+		_, ok := p.Secret(x.Name)
+		v.check(ok, "%s", in("the secret %.80q isn't declared in the project", x.Name))
+		v.check(x.Mode <= 0o777, "%s", in("secret %.80s: mode %#o has more than permission bits", x.Name, x.Mode))
+		if x.Target != "" {
+			v.check(path.IsAbs(x.Target) && path.Clean(x.Target) == x.Target && x.Target != "/" && x.Target != SecretDir && !strings.ContainsRune(x.Target, 0), "%s", in("secret %.80s: the target %.80q isn't an absolute path of a file", x.Name, x.Target))
+			v.check(!at[x.Target], "%s", in("secret %.80s: something else stands at %.80s", x.Name, x.Target))
+			at[x.Target] = true
+		}
+		if x.Env != "" {
+			v.check(CheckVariable(x.Env) == nil, "%s", in("secret %.80s: %.80q can't be a variable's name", x.Name, x.Env))
+			v.check(!vars[x.Env], "%s", in("secret %.80s: the variable %.80s has a value already", x.Name, x.Env))
+			vars[x.Env] = true
+		}
+	}
+	v.files(c, at, in)
+	v.check(!s.OnSecretChange.Live() || s.OnSecretChange == SecretNone || signalName.MatchString(string(s.OnSecretChange)), "%s", in("on_secret_change %.40q", s.OnSecretChange))
+	if fixed := c.Fixed(); fixed != "" {
+		v.check(!s.OnSecretChange.Live(), "%s", in("on_secret_change must be restart: %s", fixed))
+	}
+}
+
+// files checks configs; what stands at a place already is in at.
+func (v *validation) files(c Container, at map[string]bool, in func(string, ...any) string) {
+	names := c.SecretNames()
+	for _, f := range c.Files {
+		v.check(path.IsAbs(f.Target) && path.Clean(f.Target) == f.Target && f.Target != "/", "%s", in("config at %.80q: the target must be the absolute path of a file", f.Target))
+		v.check(!at[f.Target], "%s", in("config at %.80s: something else stands there", f.Target))
+		at[f.Target] = true
+		if !f.Template {
+			continue
+		}
+		for _, name := range TemplateNames(f.Content) {
+			v.check(slices.Contains(names, name), "%s", in("config at %.80s: the secret %.80q isn't one of the service's", f.Target, name))
+		}
 	}
 }
 

@@ -81,6 +81,8 @@ type Replica struct {
 
 	Names string // what its hosts file says, as Names.String; "" = not known
 
+	Delivered string // fingerprint of the secrets on its tmpfs
+
 	Limits  string // fingerprint of those in force
 	Refused string // fingerprint of those that couldn't be set, if that is what failed last
 

@@ -123,6 +123,7 @@ func (b *builder) service(v *view) {
 		}
 		b.names(v, r)
 		b.limit(v, r)
+		b.deliver(v, r)
 	}
 	for _, r := range v.others {
 		if v.kept(r, backends) {

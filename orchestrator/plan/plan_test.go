@@ -44,10 +44,12 @@ func release(number int, image string, s scene) spec.Release {
 	return spec.Release{Number: number, Project: p, Images: images}
 }
 
+func generation(image string, s scene) string { return release(1, image, s).Generation("web") }
+
 // replica is one in steady state; edits make it what the test is about.
 func replica(image string, n int, s scene, edits ...func(*plan.Replica)) plan.Replica {
 	svc := service(image, s)
-	gen := spec.Generation(svc.Container, image)
+	gen := generation(image, s)
 	r := plan.Replica{
 		ReplicaKey: spec.ReplicaKey{ID: spec.ReplicaID("p", "web", gen, n), Project: "p", Service: "web", Generation: gen, Number: n},
 		Exists:     true, Attached: true, Recorded: true, Phase: spec.PhaseRunning, Pid: 1, StartedAt: noon.Add(-time.Minute), Health: spec.HealthHealthy,
@@ -126,7 +128,7 @@ func decide(s scene, replicas ...plan.Replica) (actions []string, backends []str
 
 func label(k spec.ReplicaKey, s scene) string {
 	image := "old"
-	if k.Generation == spec.Generation(service("new", s).Container, "new") {
+	if k.Generation == generation("new", s) {
 		image = "new"
 	}
 	return fmt.Sprintf("%s%d", image, k.Number)

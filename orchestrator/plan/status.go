@@ -122,6 +122,8 @@ func (v *view) why() string {
 		return v.update.beside
 	case v.enough() && !v.limited():
 		return "new limits are being set"
+	case v.enough() && !v.delivered():
+		return "new secrets are being delivered"
 	case v.enough():
 		return ""
 	case v.waiting != "":

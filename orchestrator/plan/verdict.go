@@ -12,7 +12,7 @@ import (
 
 // untouched reports whether the service is as the release to go back to has it.
 func (v *view) untouched() bool {
-	same := v.gen == v.goodGen && v.limits == v.goodLimits && v.Replicas <= v.goodReplicas && !slices.Contains(v.project.Record.Held, v.Name)
+	same := v.gen == v.goodGen && v.limits == v.goodLimits && v.secrets == v.goodSecrets && v.Replicas <= v.goodReplicas && !slices.Contains(v.project.Record.Held, v.Name)
 	return same && (v.stopped || !v.halfway())
 }
 
@@ -34,7 +34,7 @@ func (v *view) unproven(r *Replica) bool {
 
 // settled reports whether the release has done what it is to do to the service.
 func (v *view) settled(now time.Time) bool {
-	if !v.update.through() || !v.enough() || !v.limited() || slices.ContainsFunc(v.others, func(r *Replica) bool { return r.Named }) {
+	if !v.update.through() || !v.enough() || !v.limited() || !v.delivered() || slices.ContainsFunc(v.others, func(r *Replica) bool { return r.Named }) {
 		return false
 	}
 	return !now.Before(v.settles(now))

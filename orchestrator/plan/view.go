@@ -28,6 +28,8 @@ type view struct {
 	goodReplicas int    // and how many it wants
 	goodLimits   string // and the fingerprint of its limits
 	limits       string // fingerprint of the wanted ones
+	secrets      string // fingerprint of the versions of its secrets
+	goodSecrets  string
 }
 
 // views lists the services of a project in the manifest's order.
@@ -59,15 +61,16 @@ func newView(p *Project, s spec.Service, o Observed) *view {
 		gen:     p.Release.Generation(s.Name),
 		stopped: slices.Contains(p.Record.Stopped, s.Name),
 		limits:  s.Limits.Fingerprint(),
+		secrets: p.Release.SecretsFingerprint(s),
 	}
 	switch {
 	case p.Good == nil:
 	case p.Good.Number == p.Release.Number: // as nearly always, and hashes take time
-		v.goodGen, v.goodReplicas, v.goodLimits = v.gen, s.Replicas, v.limits
+		v.goodGen, v.goodReplicas, v.goodLimits, v.goodSecrets = v.gen, s.Replicas, v.limits, v.secrets
 	default:
 		if g, ok := p.Good.Project.Service(s.Name); ok {
 			v.goodGen, v.goodReplicas = p.Good.Generation(s.Name), g.Replicas
-			v.goodLimits = g.Limits.Fingerprint()
+			v.goodLimits, v.goodSecrets = g.Limits.Fingerprint(), p.Good.SecretsFingerprint(g)
 		}
 	}
 	var own []int

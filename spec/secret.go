@@ -1,0 +1,307 @@
+package spec
+
+import (
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Bounds of secrets.
+const (
+	MaxSecret    = 512 << 10 // bytes of a value, as Docker and podman have it, about
+	KeptVersions = 3         // versions of a secret that stay, beside those in use
+)
+
+var secretName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
+
+// CheckSecretName refuses what can't be the name of a secret: it is a file name
+// as well.
+func CheckSecretName(name string) error {
+	if !secretName.MatchString(name) {
+		return fmt.Errorf("secret name %q: use letters, digits, - _ and . (at most 128, the first a letter or digit): %w", name, ErrRefused)
+	}
+	return nil
+}
+
+// SecretValue is a secret in clear. It prints, logs and encodes itself as
+// "[secret]": only Reveal gives the value out.
+type SecretValue struct{ bytes []byte }
+
+const redacted = "[secret]"
+
+// NewSecretValue takes the bytes over: Clear overwrites them.
+func NewSecretValue(b []byte) SecretValue { return SecretValue{b} }
+
+// Reveal is the value itself, not a copy.
+func (v SecretValue) Reveal() []byte { return v.bytes }
+
+// Clear overwrites the value.
+func (v SecretValue) Clear() { clear(v.bytes) }
+
+// Equal compares in a time that doesn't depend on where the values differ.
+func (v SecretValue) Equal(w SecretValue) bool {
+	return subtle.ConstantTimeCompare(v.bytes, w.bytes) == 1
+}
+
+// Check refuses a value that is empty or too long.
+func (v SecretValue) Check() error {
+	if len(v.bytes) == 0 {
+		return fmt.Errorf("the value is empty: %w", ErrRefused)
+	}
+	if len(v.bytes) > MaxSecret {
+		return fmt.Errorf("the value is longer than %d KiB; mount a larger file as a volume: %w", MaxSecret>>10, ErrRefused)
+	}
+	return nil
+}
+
+// Format prints no value, whatever the verb.
+func (SecretValue) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// String is no value.
+func (SecretValue) String() string { return redacted }
+
+// MarshalText encodes no value, in JSON as well.
+func (SecretValue) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// UnmarshalText refuses: a value that came that way would be "[secret]".
+func (*SecretValue) UnmarshalText([]byte) error {
+	return errors.New("a secret isn't read from text")
+}
+
+// SecretID names a secret in the store.
+type SecretID struct {
+	Project string `json:"project,omitempty"` // empty = of the host: every project may use it
+	Name    string `json:"name"`
+}
+
+// String is the ID as people see it: "db-password", or "shop/db-password" for a project's own.
+func (id SecretID) String() string {
+	if id.Project == "" {
+		return id.Name
+	}
+	return id.Project + "/" + id.Name
+}
+
+// SecretOrigin says who decides about a secret's value.
+type SecretOrigin string
+
+// The origins.
+const (
+	OriginSet      SecretOrigin = ""         // `dunnage secret set`
+	OriginManifest SecretOrigin = "manifest" // each deploy brings it: Compose's file: and environment:
+)
+
+// SecretRecord is what is kept of a secret beside its versions.
+type SecretRecord struct {
+	SecretID
+	Origin  SecretOrigin `json:"origin,omitempty"`
+	Current int          `json:"current"` // the version that a deploy takes
+	Next    int          `json:"next"`    // number of the next version; never goes back
+}
+
+// SecretVersion is one sealed value.
+type SecretVersion struct {
+	SecretID
+	Version int       `json:"version"`
+	Nonce   string    `json:"nonce"` // tells versions of equal number apart, after an old store came back: 16 random hex digits
+	Created time.Time `json:"created"`
+	Before  int       `json:"before,omitempty"` // the version that was current when it came; 0 = none
+	Sealed  []byte    `json:"sealed"`           // as package secrets writes it
+}
+
+// SecretPin is a version of a secret as a release has it. Two equal pins have
+// the same value.
+type SecretPin struct {
+	SecretID
+	Version int    `json:"version"`
+	Nonce   string `json:"nonce"`
+}
+
+// Pin is how a release names the version.
+func (v SecretVersion) Pin() SecretPin { return SecretPin{v.SecretID, v.Version, v.Nonce} }
+
+// SecretKey is how the key of all values is kept: sealed by another one that
+// comes from outside the store.
+type SecretKey struct {
+	Store   string    `json:"store"`             // random UUID, in the associated data of everything sealed
+	Source  string    `json:"source"`            // kind of the outer key's source: "file", "credential", "passphrase", "command"
+	Check   []byte    `json:"check"`             // tells whether an outer key is the one, without opening anything
+	Sealed  []byte    `json:"sealed"`            // the data key
+	KDF     *KDF      `json:"kdf,omitempty"`     // of a passphrase
+	Created time.Time `json:"created"`           // of the outer key's use
+	Compact bool      `json:"compact,omitempty"` // the file has yet to be written anew, without what was sealed by earlier keys
+}
+
+// KDF are the parameters that made an outer key of a passphrase with Argon2id.
+type KDF struct {
+	Salt    []byte `json:"salt"`
+	Time    uint32 `json:"time"`
+	Memory  uint32 `json:"memory"` // KiB
+	Threads uint8  `json:"threads"`
+}
+
+// Secret is a secret as a container uses it: as a file, as an environment
+// variable, or as a part of its configs, in which case it has neither Target nor Env.
+type Secret struct {
+	Name   string  `json:"name"`             // key of Release.Secrets
+	Target string  `json:"target,omitempty"` // absolute path of its file
+	Env    string  `json:"env,omitempty"`    // the variable that gets it
+	UID    *uint32 `json:"uid,omitempty"`    // nil = the container's user
+	GID    *uint32 `json:"gid,omitempty"`    // nil = the container's group
+	Mode   uint32  `json:"mode,omitempty"`   // permission bits of the file, default 0400
+}
+
+// SecretDir is where secrets stand in a container unless they say otherwise.
+// Files below it can be swapped while the container runs.
+const SecretDir = "/run/secrets"
+
+// InSecretDir reports whether the path is one below SecretDir.
+func InSecretDir(target string) bool { return strings.HasPrefix(target, SecretDir+"/") }
+
+// SecretDeclaration says what a name of Container.Secrets stands for. It has no
+// value.
+type SecretDeclaration struct {
+	Name     string       `json:"name"`               // as the manifest has it: key of Release.Secrets
+	Store    string       `json:"store"`              // SecretID.Name; differs from Name where the manifest says so
+	Origin   SecretOrigin `json:"origin,omitempty"`   // OriginManifest: the deploy brings the value, kept as the project's own
+	Optional bool         `json:"optional,omitempty"` // may be absent from the store
+
+	// Where the client reads the value, with OriginManifest one of them. Nobody
+	// else looks at it: it is kept so that `dunnage config` can print it.
+	File        string `json:"file,omitempty"`        // absolute path
+	Environment string `json:"environment,omitempty"` // a variable's name
+}
+
+// variable is what any shell takes as a variable's name.
+var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// CheckVariable refuses what can't be the name of an environment variable that
+// gets a secret.
+func CheckVariable(name string) error {
+	if !variable.MatchString(name) {
+		return fmt.Errorf("variable %.80q: use letters, digits and _, no digit first: %w", name, ErrRefused)
+	}
+	return nil
+}
+
+// OnSecretChange is what is done about a new version of a secret that a service uses.
+type OnSecretChange string
+
+// What can be done. A signal is written "signal:HUP" in the manifest and kept as "SIGHUP".
+const (
+	SecretRestart OnSecretChange = ""     // new replicas, rolled out as a new release
+	SecretNone    OnSecretChange = "none" // its files are swapped
+)
+
+// Signal is the signal that tells the process of swapped files, "" if there is none.
+func (o OnSecretChange) Signal() string {
+	if o == SecretRestart || o == SecretNone {
+		return ""
+	}
+	return string(o)
+}
+
+// Live reports whether running replicas get new versions.
+func (o OnSecretChange) Live() bool { return o != SecretRestart }
+
+// Delivery is what stands on a replica's tmpfs.
+type Delivery struct {
+	Replica     string
+	Fingerprint string          // of what is delivered; no value can be told from it
+	UID, GID    uint32          // the container's user, for files without an owner of their own
+	Files       []DeliveredFile // sorted by Target
+	Env         []DeliveredEnv  // sorted by Name
+}
+
+// DeliveredFile is a file of a Delivery.
+type DeliveredFile struct {
+	Target   string // as the container sees it
+	Value    SecretValue
+	UID, GID uint32
+	Mode     uint32
+}
+
+// DeliveredEnv is a variable of a Delivery.
+type DeliveredEnv struct {
+	Name  string
+	Value SecretValue
+}
+
+// SecretPaths says where a replica's Delivery stands on the host, for the engine
+// to mount it. Without secrets it is zero.
+type SecretPaths struct {
+	Dir   string            // the files below SecretDir; empty = none
+	Files map[string]string // the others: target -> path
+	Env   string            // the file with the variables; empty = none
+}
+
+// SecretStatus is one line of `secret ls`: nothing in it tells of the value.
+type SecretStatus struct {
+	SecretID
+	Origin   SecretOrigin `json:"origin,omitempty"`
+	Version  int          `json:"version"`
+	Versions []int        `json:"versions"`          // kept, oldest first
+	Created  time.Time    `json:"created"`           // of the version
+	UsedBy   []string     `json:"used_by,omitempty"` // "project/service", sorted
+}
+
+// SecretChange is the answer to a change of a secret.
+type SecretChange struct {
+	SecretStatus
+	Unchanged  bool        `json:"unchanged,omitempty"`  // the value was the current one already
+	Operations []Operation `json:"operations,omitempty"` // that bring it to the projects that use it
+}
+
+// KeyStatus says whether secrets can be opened.
+type KeyStatus struct {
+	Source string `json:"source"`           // "file /var/lib/dunnage/secrets.key"
+	Locked string `json:"locked,omitempty"` // why they can't, one line; empty = they can
+}
+
+// AuditKind names what was done with a secret.
+type AuditKind string
+
+// The kinds of audit entries.
+const (
+	AuditSet      AuditKind = "set"
+	AuditRollback AuditKind = "rollback"
+	AuditRemove   AuditKind = "remove"
+	AuditExpire   AuditKind = "expire" // a version that isn't kept any more
+	AuditDeliver  AuditKind = "deliver"
+	AuditCompare  AuditKind = "compare"
+	AuditUnlock   AuditKind = "unlock"
+	AuditRotate   AuditKind = "rotate-key"
+)
+
+// AuditEntry is one entry of the audit record. Each has the hash of the one
+// before it, so that none can be changed, taken out or put in unnoticed by who
+// knows the last one's.
+type AuditEntry struct {
+	Seq     uint64    `json:"seq"` // 1 and up
+	At      time.Time `json:"at"`
+	Kind    AuditKind `json:"kind"`
+	Secret  string    `json:"secret,omitempty"` // SecretID.String()
+	Version int       `json:"version,omitempty"`
+	Replica string    `json:"replica,omitempty"` // deliver
+	UID     *int      `json:"uid,omitempty"`     // of the process that asked, as the kernel told; nil = the agent itself
+	User    string    `json:"user,omitempty"`    // its name
+	Refused string    `json:"refused,omitempty"` // why nothing was done, one line
+	Detail  string    `json:"detail,omitempty"`
+	Prev    string    `json:"prev"` // Hash of the entry before, 64 hex digits
+	Hash    string    `json:"hash"`
+}
+
+// KeyRotation is a change of keys that is ready to be saved. After Key and all
+// that Reseal gives are durable, Finish makes the new outer key the one in its
+// place; if they can't be, Abandon forgets it. Until one of them is called, a
+// crash leaves an outer key in its place that opens what is stored.
+type KeyRotation struct {
+	Key     SecretKey
+	Reseal  func(SecretVersion) ([]byte, error) // nil = what is sealed stays as it is
+	Finish  func() error
+	Abandon func() error
+}
