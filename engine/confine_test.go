@@ -187,7 +187,7 @@ func TestFiles(t *testing.T) {
 		r.Container.ReadOnly = true
 		r.Container.Files = []spec.File{
 			{Target: "/app.conf", Content: []byte("top\n"), Mode: 0o444},
-			{Target: "/etc/app/app.conf", Content: []byte("level = warn\n"), UID: 1000, GID: 2000, Mode: 0o440},
+			{Target: "/etc/app/app.conf", Content: []byte("level = warn\n"), UID: new(uint32(1000)), GID: new(uint32(2000)), Mode: 0o440},
 		}
 		if got := b.output(r); !strings.Contains(got, c.want) {
 			t.Errorf("%v: %q, want %q", c.args, got, c.want)

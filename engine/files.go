@@ -53,7 +53,8 @@ func writeFile(path string, f spec.File) error {
 		return err
 	}
 	_, err = w.Write(f.Content)
-	err = errors.Join(err, w.Chown(int(f.UID), int(f.GID)))
+	uid, gid := f.Owner(0, 0) // no template: those aren't written here
+	err = errors.Join(err, w.Chown(int(uid), int(gid)))
 	// After chown, which takes set-id bits away; past the umask.
 	err = errors.Join(err, unix.Fchmod(int(w.Fd()), f.Mode), w.Sync())
 	return errors.Join(err, w.Close())

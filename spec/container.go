@@ -3,6 +3,7 @@ package spec
 import (
 	"fmt"
 	"net/netip"
+	"path"
 	"slices"
 )
 
@@ -83,6 +84,54 @@ func (c Container) Fixed() string {
 		}
 	}
 	return ""
+}
+
+// Crossings are pairs of its mounts, secrets and configs, by target, that can't
+// both stand where they should: at one place, one below the other's file, or
+// beside the secrets in SecretDir, which is a directory of its own.
+func (c Container) Crossings() (pairs [][2]string) {
+	type place struct {
+		target       string
+		file, secret bool
+	}
+	var all []place
+	var dir string // a secret in SecretDir
+	for _, m := range c.Mounts {
+		all = append(all, place{target: path.Clean(m.Target)})
+	}
+	for _, s := range c.Secrets {
+		if s.Target == "" {
+			continue
+		}
+		all = append(all, place{s.Target, true, true})
+		if InSecretDir(s.Target) {
+			dir = s.Target
+		}
+	}
+	for _, f := range c.Files {
+		all = append(all, place{f.Target, true, false})
+	}
+	at := map[string]place{}
+	for _, p := range all {
+		if first, ok := at[p.target]; ok && (p.file || first.file) {
+			pairs = append(pairs, [2]string{p.target, p.target})
+		} else if !ok {
+			at[p.target] = p
+		}
+	}
+	for _, p := range all {
+		if dir != "" && dir != p.target && !p.secret && (p.target == SecretDir || InSecretDir(p.target)) {
+			pairs = append(pairs, [2]string{dir, p.target})
+			continue
+		}
+		for up := path.Dir(p.target); len(up) > 1; up = path.Dir(up) {
+			if at[up].file {
+				pairs = append(pairs, [2]string{up, p.target})
+				break
+			}
+		}
+	}
+	return pairs
 }
 
 // Writable reports whether the container may write to a bind mount or a named

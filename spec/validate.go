@@ -131,14 +131,9 @@ func (v *validation) container(p Project, c Container, in func(string, ...any) s
 }
 
 func (v *validation) declaration(d SecretDeclaration) {
-	for _, name := range []string{d.Name, d.Store} {
-		if err := CheckSecretName(name); err != nil {
-			v.errs = append(v.errs, err)
-			return
-		}
-	}
-	v.check(slices.Contains([]SecretOrigin{OriginSet, OriginManifest}, d.Origin), "secret %s: origin %.40q", d.Name, d.Origin)
-	v.check(d.Origin != OriginManifest || d.Store == d.Name && !d.Optional, "secret %s: the manifest brings it, so it has no other name and isn't optional", d.Name)
+	v.check(CheckSecretName(d.Name) == nil && CheckSecretName(d.Store) == nil, "secret name %.80q, in the store %.80q: use letters, digits, - _ and .", d.Name, d.Store)
+	v.check(slices.Contains([]SecretOrigin{OriginSet, OriginManifest}, d.Origin), "secret %.80s: origin %.40q", d.Name, d.Origin)
+	v.check(d.Origin != OriginManifest || d.Store == d.Name && !d.Optional, "secret %.80s: the manifest brings it, so it has no other name and isn't optional", d.Name)
 }
 
 // signalName is a signal as OnSecretChange has it.
@@ -146,10 +141,7 @@ var signalName = regexp.MustCompile(`^SIG[A-Z][A-Z0-9]{1,9}([+-][0-9]{1,2})?$`)
 
 func (v *validation) secrets(p Project, s Service, in func(string, ...any) string) {
 	c := s.Container
-	at, vars := map[string]bool{}, map[string]bool{}
-	for _, m := range c.Mounts {
-		at[path.Clean(m.Target)] = true
-	}
+	vars := map[string]bool{}
 	for _, e := range c.Environment {
 		name, _, _ := strings.Cut(e, "=")
 		vars[name] = true
@@ -160,8 +152,6 @@ func (v *validation) secrets(p Project, s Service, in func(string, ...any) strin
 		v.check(x.Mode <= 0o777, "%s", in("secret %.80s: mode %#o has more than permission bits", x.Name, x.Mode))
 		if x.Target != "" {
 			v.check(path.IsAbs(x.Target) && path.Clean(x.Target) == x.Target && x.Target != "/" && x.Target != SecretDir && !strings.ContainsRune(x.Target, 0), "%s", in("secret %.80s: the target %.80q isn't an absolute path of a file", x.Name, x.Target))
-			v.check(!at[x.Target], "%s", in("secret %.80s: something else stands at %.80s", x.Name, x.Target))
-			at[x.Target] = true
 		}
 		if x.Env != "" {
 			v.check(CheckVariable(x.Env) == nil, "%s", in("secret %.80s: %.80q can't be a variable's name", x.Name, x.Env))
@@ -169,20 +159,21 @@ func (v *validation) secrets(p Project, s Service, in func(string, ...any) strin
 			vars[x.Env] = true
 		}
 	}
-	v.files(c, at, in)
+	v.files(c, in)
 	v.check(!s.OnSecretChange.Live() || s.OnSecretChange == SecretNone || signalName.MatchString(string(s.OnSecretChange)), "%s", in("on_secret_change %.40q", s.OnSecretChange))
 	if fixed := c.Fixed(); fixed != "" {
 		v.check(!s.OnSecretChange.Live(), "%s", in("on_secret_change must be restart: %s", fixed))
 	}
 }
 
-// files checks configs; what stands at a place already is in at.
-func (v *validation) files(c Container, at map[string]bool, in func(string, ...any) string) {
+// files checks what stands as a file of dunnage's in the container.
+func (v *validation) files(c Container, in func(string, ...any) string) {
+	for _, pair := range c.Crossings() {
+		v.check(false, "%s", in("something stands at %.80s already, so that nothing can at %.80s", pair[0], pair[1]))
+	}
 	names := c.SecretNames()
 	for _, f := range c.Files {
 		v.check(path.IsAbs(f.Target) && path.Clean(f.Target) == f.Target && f.Target != "/", "%s", in("config at %.80q: the target must be the absolute path of a file", f.Target))
-		v.check(!at[f.Target], "%s", in("config at %.80s: something else stands there", f.Target))
-		at[f.Target] = true
 		if !f.Template {
 			continue
 		}

@@ -33,6 +33,19 @@ func alone(s *spec.Service, mode spec.NetworkMode) *spec.Service {
 	return s
 }
 
+// secrets gives the project two secrets, a and b, and its last service both. It
+// returns the service's use of a.
+func secrets(p *spec.Project) *spec.Secret {
+	p.Secrets = []spec.SecretDeclaration{{Name: "a", Store: "a"}, {Name: "b", Store: "b"}}
+	p.Services[1].Container.Secrets = []spec.Secret{{Name: "a", Target: "/run/secrets/a"}, {Name: "b", Target: "/run/secrets/b"}}
+	return &p.Services[1].Container.Secrets[0]
+}
+
+func config(p *spec.Project, target, content string) {
+	f := spec.File{Target: target, Content: []byte(content), Template: len(spec.TemplateNames([]byte(content))) > 0}
+	p.Services[1].Container.Files = append(p.Services[1].Container.Files, f)
+}
+
 func TestValidate(t *testing.T) {
 	joined := good()
 	web := alone(&joined.Services[1], spec.NetworkService)
@@ -42,7 +55,13 @@ func TestValidate(t *testing.T) {
 	}
 	fine := good()
 	fine.Services[0].Container.Probes = []spec.Probe{{Kind: spec.ProbeImage}, {Kind: spec.ProbeRunning, Fallback: true}, {Kind: spec.ProbeAccept, Command: []string{"true"}, Timeout: 1}}
-	if err := errors.Join(good().Validate(), fine.Validate()); err != nil {
+	sealed := good()
+	secrets(&sealed)
+	config(&sealed, "/etc/x", `{{ secret "b" }}`)
+	live := good()
+	secrets(&live).Mode = 0o440
+	live.Services[1].OnSecretChange = "SIGRTMIN+3"
+	if err := errors.Join(good().Validate(), fine.Validate(), sealed.Validate(), live.Validate()); err != nil {
 		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct {
@@ -84,6 +103,42 @@ func TestValidate(t *testing.T) {
 		"volume declared elsewhere":    {func(p *spec.Project) { p.Volumes[0].ID = "../../etc" }, "volume name"},
 		"no probe":                     {func(p *spec.Project) { p.Services[1].Container.Probes = nil }, "no probe"},
 		"probe without a port":         {func(p *spec.Project) { p.Services[1].Container.Probes = []spec.Probe{{Kind: spec.ProbeTCP}} }, "probe"},
+		"secret that isn't declared":   {func(p *spec.Project) { secrets(p).Name = "other" }, "isn't declared"},
+		"secret at /":                  {func(p *spec.Project) { secrets(p).Target = "/" }, "absolute path of a file"},
+		"relative secret":              {func(p *spec.Project) { secrets(p).Target = "key" }, "absolute path of a file"},
+		"secret leads elsewhere":       {func(p *spec.Project) { secrets(p).Target = "/run/secrets/../../etc/passwd" }, "absolute path of a file"},
+		"secret instead of all":        {func(p *spec.Project) { secrets(p).Target = "/run/secrets" }, "absolute path of a file"},
+		"secret over a mount":          {func(p *spec.Project) { secrets(p).Target = "/data" }, "already"},
+		"secret over a secret":         {func(p *spec.Project) { secrets(p).Target = "/run/secrets/b" }, "already"},
+		"secret below a secret":        {func(p *spec.Project) { secrets(p).Target = "/run/secrets/b/a" }, "already"},
+		"mount among secrets":          {func(p *spec.Project) { secrets(p); p.Services[1].Container.Mounts[0].Target = "/run/secrets/x" }, "already"},
+		"mount instead of secrets":     {func(p *spec.Project) { secrets(p); p.Services[1].Container.Mounts[0].Target = "/run/secrets/" }, "already"},
+		"config over a secret":         {func(p *spec.Project) { secrets(p); config(p, "/run/secrets/a", "") }, "already"},
+		"config over a config":         {func(p *spec.Project) { config(p, "/etc/x", ""); config(p, "/etc/x", "") }, "already"},
+		"config leads elsewhere":       {func(p *spec.Project) { config(p, "/etc/../x", "") }, "absolute path of a file"},
+		"template of others' secrets":  {func(p *spec.Project) { secrets(p); config(p, "/etc/x", `{{ secret "c" }}`) }, `"c" isn't one of the service's`},
+		"set-id secret":                {func(p *spec.Project) { secrets(p).Mode = 0o4400 }, "permission bits"},
+		"variable of two lines":        {func(p *spec.Project) { secrets(p).Env = "A\nB" }, "can't be a variable"},
+		"secret over a variable":       {func(p *spec.Project) { secrets(p).Env = "A" }, "has a value already"},
+		"secret name leads elsewhere":  {func(p *spec.Project) { secrets(p); p.Secrets[0].Name = "../a" }, "secret name"},
+		"stored name leads elsewhere":  {func(p *spec.Project) { secrets(p); p.Secrets[0].Store = "../a" }, "secret name"},
+		"secret twice":                 {func(p *spec.Project) { secrets(p); p.Secrets[1].Name = "a" }, "sorted"},
+		"unknown origin":               {func(p *spec.Project) { secrets(p); p.Secrets[0].Origin = "air" }, "origin"},
+		"the manifest's by other name": {func(p *spec.Project) { secrets(p); p.Secrets[0].Origin, p.Secrets[0].Store = spec.OriginManifest, "x" }, "no other name"},
+		"live variable": {func(p *spec.Project) {
+			secrets(p).Env = "B"
+			p.Services[1].OnSecretChange = spec.SecretNone
+		}, "environment of a running process"},
+		"live file of its own": {func(p *spec.Project) {
+			secrets(p).Target = "/etc/key"
+			p.Services[1].OnSecretChange = "SIGHUP"
+		}, "mount of its own"},
+		"live template": {func(p *spec.Project) {
+			secrets(p)
+			config(p, "/etc/x", `{{ secret "a" }}`)
+			p.Services[1].OnSecretChange = "SIGHUP"
+		}, "mount of its own"},
+		"signal that isn't": {func(p *spec.Project) { p.Services[1].OnSecretChange = "HUP; reboot" }, "on_secret_change"},
 		"image probe back in time": {func(p *spec.Project) {
 			p.Services[1].Container.Probes = []spec.Probe{{Kind: spec.ProbeImage, Interval: -1}}
 		}, "probe"},
