@@ -262,39 +262,6 @@ type KeyStatus struct {
 	Locked string `json:"locked,omitempty"` // why they can't, one line; empty = they can
 }
 
-// AuditKind names what was done with a secret.
-type AuditKind string
-
-// The kinds of audit entries.
-const (
-	AuditSet      AuditKind = "set"
-	AuditRollback AuditKind = "rollback"
-	AuditRemove   AuditKind = "remove"
-	AuditExpire   AuditKind = "expire" // a version that isn't kept any more
-	AuditDeliver  AuditKind = "deliver"
-	AuditCompare  AuditKind = "compare"
-	AuditUnlock   AuditKind = "unlock"
-	AuditRotate   AuditKind = "rotate-key"
-)
-
-// AuditEntry is one entry of the audit record. Each has the hash of the one
-// before it, so that none can be changed, taken out or put in unnoticed by who
-// knows the last one's.
-type AuditEntry struct {
-	Seq     uint64    `json:"seq"` // 1 and up
-	At      time.Time `json:"at"`
-	Kind    AuditKind `json:"kind"`
-	Secret  string    `json:"secret,omitempty"` // SecretID.String()
-	Version int       `json:"version,omitempty"`
-	Replica string    `json:"replica,omitempty"` // deliver
-	UID     *int      `json:"uid,omitempty"`     // of the process that asked, as the kernel told; nil = the agent itself
-	User    string    `json:"user,omitempty"`    // its name
-	Refused string    `json:"refused,omitempty"` // why nothing was done, one line
-	Detail  string    `json:"detail,omitempty"`
-	Prev    string    `json:"prev"` // Hash of the entry before, 64 hex digits
-	Hash    string    `json:"hash"`
-}
-
 // KeyRotation is a change of keys that is ready to be saved. After Key and all
 // that Reseal gives are durable, Finish makes the new outer key the one in its
 // place; if they can't be, Abandon forgets it. Until one of them is called, a
