@@ -22,7 +22,7 @@ var secretName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
 // as well.
 func CheckSecretName(name string) error {
 	if !secretName.MatchString(name) {
-		return fmt.Errorf("secret name %q: use letters, digits, - _ and . (at most 128, the first a letter or digit): %w", name, ErrRefused)
+		return fmt.Errorf("secret name %.80q: use letters, digits, - _ and . (at most 128, the first a letter or digit): %w", name, ErrRefused)
 	}
 	return nil
 }
@@ -84,6 +84,14 @@ func (id SecretID) String() string {
 		return id.Name
 	}
 	return id.Project + "/" + id.Name
+}
+
+// Check refuses what can't be a secret's name or its project's.
+func (id SecretID) Check() error {
+	if id.Project != "" && (!idPart.MatchString(id.Project) || len(id.Project) >= MaxNames) {
+		return fmt.Errorf("project name %.80q: use letters, digits and single -, _ or . between them: %w", id.Project, ErrRefused)
+	}
+	return CheckSecretName(id.Name)
 }
 
 // SecretOrigin says who decides about a secret's value.
@@ -256,10 +264,24 @@ type SecretChange struct {
 	Operations []Operation `json:"operations,omitempty"` // that bring it to the projects that use it
 }
 
+// Actor is who asked for something, as the kernel told.
+type Actor struct {
+	UID  *int   `json:"uid,omitempty"`  // nil = the agent itself
+	User string `json:"user,omitempty"` // its name, where it has one
+}
+
+// SecretRequest sets values, each by the name of its secret: all or none.
+type SecretRequest struct {
+	Project string // empty = of the host
+	Values  map[string]SecretValue
+	By      Actor
+}
+
 // KeyStatus says whether secrets can be opened.
 type KeyStatus struct {
-	Source string `json:"source"`           // "file /var/lib/dunnage/secrets.key"
+	Source string `json:"source"`           // "file /var/lib/dunnage/secrets.key", "passphrase"
 	Locked string `json:"locked,omitempty"` // why they can't, one line; empty = they can
+	Unset  bool   `json:"unset,omitempty"`  // there is no passphrase yet: the first unlock sets it
 }
 
 // KeyRotation is a change of keys that is ready to be saved. After Key and all
