@@ -268,7 +268,7 @@ func (w *world) request(t *testing.T, method, path, body string, header http.Hea
 
 func TestBadRequests(t *testing.T) {
 	w := newWorld(t)
-	big := `{"project":{"name":"` + strings.Repeat("x", 8<<20) + `"}}`
+	big := `{"project":{"name":"` + strings.Repeat("x", 16<<20) + `"}}`
 	for _, c := range []struct {
 		method, path, body string
 		status             int
@@ -281,7 +281,7 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v1/deploy", `{"project":{"name":"a","colour":"red"}}`, 400, `unknown field \"colour\"`},
 		{"POST", "/v1/deploy", `{"project":{"name":"a"}} {}`, 400, "more follows"},
 		{"POST", "/v1/deploy", `{}`, 400, "project.name is missing"},
-		{"POST", "/v1/deploy", big, 413, "more than 8388608 bytes"},
+		{"POST", "/v1/deploy", big, 413, "more than 16777216 bytes"},
 		{"POST", "/v1/projects/a/change", `{}`, 400, "kind is missing"},
 		{"POST", "/v1/exec", `{"replica":"a","command":["x"]}`, 400, "Upgrade: dunnage-exec/1"},
 		{"GET", "/v1/logs?project=a&tail=many", ``, 400, "not a whole number"},
@@ -509,7 +509,7 @@ func TestSlowReader(t *testing.T) {
 func TestRequestTooLargeIsSaidBeforeItIsSent(t *testing.T) {
 	w := newWorld(t)
 	p := shop()
-	p.Name = strings.Repeat("x", 9<<20)
+	p.Name = strings.Repeat("x", 17<<20)
 	_, err := w.client.Deploy(t.Context(), spec.DeployRequest{Project: p})
 	var e *api.Error
 	if !errors.As(err, &e) || e.Kind != api.KindTooLarge {

@@ -17,9 +17,10 @@ import (
 //
 // The functions that Events, Logs and Pull are given write to the client: they
 // may block for seconds, so they must be called with no lock held. Once one has
-// returned an error, the client is gone.
+// returned an error, the client is gone. SecretAudit's doesn't block.
 type Backend interface {
-	// Deploy starts an operation and returns it at once; it goes on without ctx.
+	// Deploy starts an operation and returns it at once; it goes on without ctx,
+	// and with the values of secrets, which it takes over.
 	Deploy(ctx context.Context, r spec.DeployRequest) (spec.Operation, error)
 	// Change starts an operation on a deployed project and returns it at once.
 	Change(ctx context.Context, project string, r spec.ChangeRequest) (spec.Operation, error)
@@ -45,6 +46,27 @@ type Backend interface {
 	Pull(ctx context.Context, ref string, progress func(spec.PullProgress)) (spec.Image, error)
 	Load(ctx context.Context, archive io.Reader) ([]spec.Image, error)
 	RemoveImage(ctx context.Context, ref string) error
+
+	// Secrets lists what is known of secrets beside their values; with a project
+	// only its own.
+	Secrets(ctx context.Context, project string) ([]spec.SecretStatus, spec.KeyStatus, error)
+	// SetSecrets makes new versions, and starts operations that bring them to who
+	// uses them. As with all values but Deploy's, the caller clears them afterwards.
+	SetSecrets(ctx context.Context, r spec.SecretRequest) ([]spec.SecretChange, error)
+	// RollbackSecret makes the version before the current one current.
+	RollbackSecret(ctx context.Context, id spec.SecretID, by spec.Actor) (spec.SecretChange, error)
+	RemoveSecret(ctx context.Context, id spec.SecretID, by spec.Actor) error
+	// CompareSecret reports whether value is the current one.
+	CompareSecret(ctx context.Context, id spec.SecretID, value spec.SecretValue, by spec.Actor) (bool, error)
+	// Unlock opens the secrets with a passphrase, or sets the first one.
+	Unlock(ctx context.Context, passphrase spec.SecretValue, by spec.Actor) (spec.KeyStatus, error)
+	// RotateKey changes the outer key, to passphrase where that is its source;
+	// full: and the key of all values.
+	RotateKey(ctx context.Context, passphrase spec.SecretValue, full bool, by spec.Actor) (spec.KeyStatus, error)
+	// SecretAudit sends the entries from seq on, in order, those that there are.
+	SecretAudit(ctx context.Context, seq uint64, send func(spec.AuditEntry) error) error
+	// RefusedSecret notes an attempt that was refused for want of rights.
+	RefusedSecret(ctx context.Context, kind spec.AuditKind, secret, why string, by spec.Actor)
 
 	Networks(ctx context.Context) ([]spec.NetworkStatus, error)
 	Rules(ctx context.Context) (spec.RuleSet, error)

@@ -53,7 +53,7 @@ func (c *Client) Version(ctx context.Context) (v Version, err error) {
 
 // Deploy implements Backend.
 func (c *Client) Deploy(ctx context.Context, r spec.DeployRequest) (op spec.Operation, err error) {
-	err = c.post(ctx, "/deploy", r, &op)
+	err = c.post(ctx, "/deploy", deployBody{r, revealed(r.Secrets)}, &op)
 	return op, err
 }
 
@@ -71,7 +71,7 @@ func (c *Client) Operation(ctx context.Context, id string) (op spec.Operation, e
 
 // Preview implements Backend.
 func (c *Client) Preview(ctx context.Context, r spec.DeployRequest) (v spec.Preview, err error) {
-	err = c.post(ctx, "/preview", r, &v)
+	err = c.post(ctx, "/preview", deployBody{r, revealed(r.Secrets)}, &v)
 	return v, err
 }
 
@@ -164,7 +164,11 @@ func (c *Client) get(ctx context.Context, path string, q url.Values, v any) erro
 }
 
 func (c *Client) post(ctx context.Context, path string, body, v any) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	return c.postFor(ctx, requestTimeout, path, body, v)
+}
+
+func (c *Client) postFor(ctx context.Context, timeout time.Duration, path string, body, v any) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	b, err := json.Marshal(body)
 	if err != nil {

@@ -16,24 +16,24 @@ import (
 )
 
 func (s *Server) routes() []route {
-	return []route{
-		{"GET /version", false, s.version},
-		{"GET /status", false, s.status},
-		{"POST /deploy", true, s.deploy},
-		{"POST /preview", false, s.preview},
-		{"POST /projects/{project}/change", true, s.change},
-		{"GET /projects/{project}/releases", false, s.releases},
-		{"GET /operations/{id}", false, s.operation},
-		{"GET /events", false, s.events},
-		{"GET /logs", false, s.logs},
-		{"POST /exec", true, s.exec},
-		{"GET /images", false, s.images},
-		{"POST /images/pull", true, s.pull},
-		{"POST /images/load", true, s.load},
-		{"DELETE /images", true, s.removeImage},
-		{"GET /networks", false, s.networks},
-		{"GET /rules", false, s.rules},
-	}
+	return append(s.secretRoutes(), []route{
+		{"GET /version", reads, s.version},
+		{"GET /status", reads, s.status},
+		{"POST /deploy", changes, s.deploy},
+		{"POST /preview", reads, s.preview},
+		{"POST /projects/{project}/change", changes, s.change},
+		{"GET /projects/{project}/releases", reads, s.releases},
+		{"GET /operations/{id}", reads, s.operation},
+		{"GET /events", reads, s.events},
+		{"GET /logs", reads, s.logs},
+		{"POST /exec", changes, s.exec},
+		{"GET /images", reads, s.images},
+		{"POST /images/pull", changes, s.pull},
+		{"POST /images/load", changes, s.load},
+		{"DELETE /images", changes, s.removeImage},
+		{"GET /networks", reads, s.networks},
+		{"GET /rules", reads, s.rules},
+	}...)
 }
 
 func (s *Server) version(w http.ResponseWriter, _ *http.Request) error {
@@ -46,8 +46,8 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) deploy(w http.ResponseWriter, r *http.Request) error {
-	var q spec.DeployRequest
-	if err := decodeDeploy(w, r, &q); err != nil {
+	q, err := s.decodeDeploy(w, r, spec.AuditSet)
+	if err != nil {
 		return err
 	}
 	q.Owner = owner(r.Context())
@@ -56,24 +56,38 @@ func (s *Server) deploy(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) preview(w http.ResponseWriter, r *http.Request) error {
-	var q spec.DeployRequest
-	if err := decodeDeploy(w, r, &q); err != nil {
+	q, err := s.decodeDeploy(w, r, spec.AuditCompare)
+	if err != nil {
 		return err
 	}
+	defer clearValues(q.Secrets)
 	ctx, cancel := context.WithTimeout(r.Context(), answerTime)
 	defer cancel()
 	v, err := s.backend.Preview(ctx, q)
 	return reply(w, http.StatusOK, v, err)
 }
 
-func decodeDeploy(w http.ResponseWriter, r *http.Request, q *spec.DeployRequest) error {
-	if err := decode(w, r, q); err != nil {
-		return err
+// decodeDeploy reads a deploy with the values that it brings, which are for those
+// only who may do with secrets what kind says.
+func (s *Server) decodeDeploy(w http.ResponseWriter, r *http.Request, kind spec.AuditKind) (spec.DeployRequest, error) {
+	var b deployBody
+	if err := decode(w, r, &b); err != nil {
+		return spec.DeployRequest{}, err
 	}
+	q := b.DeployRequest
 	if q.Project.Name == "" {
-		return invalid("project.name is missing")
+		return q, invalid("project.name is missing")
 	}
-	return nil
+	if len(b.Values) == 0 {
+		return q, nil
+	}
+	values := secretValues{Project: q.Project.Name, Values: b.Values}
+	if err := s.mayManage(r, kind, values); err != nil {
+		values.clear()
+		return q, err
+	}
+	q.Secrets = values.values()
+	return q, nil
 }
 
 func (s *Server) change(w http.ResponseWriter, r *http.Request) error {

@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"dunnage/spec"
 )
 
 // Peer is who is at the other end of a connection, as the kernel says.
@@ -36,11 +38,28 @@ func owner(ctx context.Context) string {
 	if !ok {
 		return ""
 	}
-	id := strconv.Itoa(p.Uid)
-	if u, err := user.LookupId(id); err == nil {
-		return u.Username
+	if name := userName(p.Uid); name != "" {
+		return name
 	}
-	return "user " + id
+	return "user " + strconv.Itoa(p.Uid)
+}
+
+// actor is the user behind a request as the audit record has it.
+func actor(ctx context.Context) spec.Actor {
+	p, ok := PeerFrom(ctx)
+	if !ok {
+		return spec.Actor{User: "unknown"}
+	}
+	return spec.Actor{UID: &p.Uid, User: userName(p.Uid)}
+}
+
+// userName is empty for a user without a name.
+func userName(uid int) string {
+	u, err := user.LookupId(strconv.Itoa(uid))
+	if err != nil {
+		return ""
+	}
+	return u.Username
 }
 
 // mayChange reports whether the peer may do more than read: root, the user

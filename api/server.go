@@ -18,14 +18,18 @@ type Options struct {
 	Version Version
 	Log     *slog.Logger // nil = silent
 	Group   int          // gid whose members may change things, as root may; -1 = none
+	// SecretsGroup is the gid whose members only may change and compare secrets
+	// and unlock them; -1 = none: Group's members may.
+	SecretsGroup int
 	// Patience is how long a client may take nothing of an event stream before
 	// it is cut off. 0 = 10 s.
 	Patience time.Duration
 }
 
-// Limits of a request. A manifest with hundreds of services is some 100 KB.
+// Limits of a request. A manifest with hundreds of services is some 100 KB;
+// beside it there may be values of secrets, each up to spec.MaxSecret.
 const (
-	maxJSON       = 8 << 20
+	maxJSON       = 16 << 20
 	bodyTimeout   = 30 * time.Second // for a JSON body to arrive
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
@@ -82,10 +86,19 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
+// access says for whom a route is.
+type access int
+
+const (
+	reads   access = iota // for everybody who can connect
+	changes               // not for everybody: see Peer.mayChange
+	manages               // as manage decides, which knows what is refused
+)
+
 // route is one thing that can be asked for.
 type route struct {
 	pattern string // as http.ServeMux takes it, without Prefix
-	changes bool   // not for everybody: see Peer.mayChange
+	access  access
 	handle  func(http.ResponseWriter, *http.Request) error
 }
 
@@ -165,7 +178,7 @@ func (s *Server) answer(rt route, w http.ResponseWriter, r *http.Request) (err e
 			err = panicked{v}
 		}
 	}()
-	if p, ok := PeerFrom(r.Context()); rt.changes && (!ok || !p.mayChange(s.options.Group)) {
+	if p, ok := PeerFrom(r.Context()); rt.access == changes && (!ok || !p.mayChange(s.options.Group)) {
 		return &Error{
 			Message: fmt.Sprintf("uid %d may read but not change anything here", p.Uid),
 			Kind:    KindForbidden,
@@ -177,7 +190,7 @@ func (s *Server) answer(rt route, w http.ResponseWriter, r *http.Request) (err e
 
 func (s *Server) log(rt route, w *answer, r *http.Request, took time.Duration, err error) {
 	level := slog.LevelDebug
-	if rt.changes {
+	if rt.access != reads {
 		level = slog.LevelInfo
 	}
 	p, _ := PeerFrom(r.Context())

@@ -32,6 +32,10 @@ type Fake struct {
 	panicNext  bool
 	hold       bool
 	held       []func()
+	secrets    map[spec.SecretID]*secret
+	lock       lock
+	entries    []spec.AuditEntry
+	problems   []string // of the agent
 }
 
 var _ api.Backend = (*Fake)(nil)
@@ -50,6 +54,8 @@ func New() *Fake {
 		Now:        time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC),
 		projects:   map[string]*project{},
 		operations: map[string]*spec.Operation{},
+		secrets:    map[spec.SecretID]*secret{},
+		lock:       lock{source: "file /var/lib/dunnage/secrets.key"},
 		rules:      spec.RuleSet{Rendered: "*nat\nCOMMIT\n", Kernel: "*nat\nCOMMIT\n"},
 	}
 	f.changed = sync.NewCond(&f.mu)

@@ -19,7 +19,7 @@ import (
 func (f *Fake) Deploy(_ context.Context, r spec.DeployRequest) (spec.Operation, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.calls = append(f.calls, fmt.Sprintf("deploy %s force=%t remove-orphans=%t", r.Project.Name, r.Force, r.RemoveOrphans))
+	f.calls = append(f.calls, fmt.Sprintf("deploy %s force=%t remove-orphans=%t%s", r.Project.Name, r.Force, r.RemoveOrphans, f.bringValues(r)))
 	if err := f.refused(); err != nil {
 		return spec.Operation{}, err
 	}
@@ -334,7 +334,7 @@ func (f *Fake) Status(context.Context) (spec.Status, error) {
 		f.panicNext = false
 		panic("asked for by the test")
 	}
-	out := spec.Status{At: f.Now, Started: f.Now.Add(-time.Minute), Projects: []spec.ProjectStatus{}}
+	out := spec.Status{At: f.Now, Started: f.Now.Add(-time.Minute), Problems: f.problems, Projects: []spec.ProjectStatus{}}
 	for i, name := range slices.Sorted(maps.Keys(f.projects)) {
 		rel := f.current(name)
 		ps := spec.ProjectStatus{Name: name, Release: rel.Number}

@@ -262,11 +262,11 @@ func (systemClock) Now() time.Time { return time.Now() }
 
 // serve answers the API until ctx ends.
 func serve(ctx context.Context, o agentOptions, b api.Backend) error {
-	l, err := api.Listen(o.socket, groupID())
+	l, err := api.Listen(o.socket, groupID(socketGroup))
 	if err != nil {
 		return err
 	}
-	s := api.NewServer(b, api.Options{Version: thisVersion(), Log: o.log, Group: groupID()})
+	s := api.NewServer(b, api.Options{Version: thisVersion(), Log: o.log, Group: groupID(socketGroup), SecretsGroup: groupID(secretsGroup)})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	go keepSocket(ctx, o, s)
@@ -300,7 +300,7 @@ func keepSocket(ctx context.Context, o agentOptions, s *api.Server) {
 		if _, err := os.Lstat(o.socket); !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		l, err := api.Listen(o.socket, groupID())
+		l, err := api.Listen(o.socket, groupID(socketGroup))
 		if err != nil {
 			o.log.Error("make the removed socket again", "error", err)
 			continue

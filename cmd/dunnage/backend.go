@@ -82,10 +82,15 @@ func (e *neededImage) Hint() string {
 	return "releases keep their images, so that a rollback needs no registry; the last ten of a project stay: `dunnage history -p " + project + "`"
 }
 
-// groupID is the group whose members may use the socket, -1 where the host has
-// none called dunnage.
-func groupID() int {
-	g, err := user.LookupGroup("dunnage")
+// Groups of the host whose members may do what root may.
+const (
+	socketGroup  = "dunnage"         // use the socket
+	secretsGroup = "dunnage-secrets" // change, compare and unlock secrets, where there is one
+)
+
+// groupID is the group of that name, -1 where the host has none.
+func groupID(name string) int {
+	g, err := user.LookupGroup(name)
 	if err != nil {
 		return -1
 	}

@@ -1,0 +1,278 @@
+package apitest
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"dunnage/spec"
+)
+
+// secret is a secret with its values, oldest first, and who uses it.
+type secret struct {
+	values  [][]byte
+	current int // version
+	users   []string
+}
+
+// lock is how the fake's secrets are opened.
+type lock struct {
+	source     string
+	passphrase []byte
+	why        string // locked
+}
+
+// UseSecret makes services, as "project/service", use a secret, which may come
+// later.
+func (f *Fake) UseSecret(id spec.SecretID, services ...string) {
+	f.locked(func() { f.secret(id).users = services })
+}
+
+// LockSecrets makes a passphrase the source of the key, and locks: with an empty
+// one until the first is set.
+func (f *Fake) LockSecrets(passphrase string) {
+	f.locked(func() {
+		f.lock = lock{source: "passphrase", passphrase: []byte(passphrase), why: "nobody has entered the passphrase: run `dunnage unlock`"}
+		f.problems = []string{"secrets are locked: " + f.lock.why}
+	})
+}
+
+// SpoilAudit changes an entry of the audit record after the fact.
+func (f *Fake) SpoilAudit(seq int) { f.locked(func() { f.entries[seq-1].User = "mallory" }) }
+
+// Refused lists the attempts that were refused for want of rights.
+func (f *Fake) Refused() (out []string) {
+	f.locked(func() {
+		for _, e := range f.entries {
+			if e.Refused != "" {
+				out = append(out, fmt.Sprintf("%s %s by %s: %s", e.Kind, e.Secret, e.User, e.Refused))
+			}
+		}
+	})
+	return out
+}
+
+// secret finds or makes a secret; mu is held.
+func (f *Fake) secret(id spec.SecretID) *secret {
+	s := f.secrets[id]
+	if s == nil {
+		s = &secret{}
+		f.secrets[id] = s
+	}
+	return s
+}
+
+func (f *Fake) note(e spec.AuditEntry, by spec.Actor) {
+	last := spec.AuditEntry{}
+	if len(f.entries) > 0 {
+		last = f.entries[len(f.entries)-1]
+	}
+	e.At, e.UID, e.User = f.Now, by.UID, by.User
+	f.entries = append(f.entries, e.After(last))
+}
+
+// known finds a secret with a value; mu is held.
+func (f *Fake) known(id spec.SecretID) (*secret, error) {
+	if s := f.secrets[id]; s != nil && len(s.values) > 0 {
+		return s, nil
+	}
+	return nil, fmt.Errorf("secret %s: %w", id, spec.ErrNotFound)
+}
+
+func (f *Fake) open() error {
+	if f.lock.why != "" {
+		return fmt.Errorf("secrets are locked: %s: %w", f.lock.why, spec.ErrUnavailable)
+	}
+	return nil
+}
+
+// Secrets implements api.Backend.
+func (f *Fake) Secrets(_ context.Context, project string) ([]spec.SecretStatus, spec.KeyStatus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []spec.SecretStatus
+	for _, id := range slices.SortedFunc(maps.Keys(f.secrets), func(a, b spec.SecretID) int { return cmp.Compare(a.String(), b.String()) }) {
+		if len(f.secrets[id].values) > 0 && (project == "" || id.Project == project) {
+			out = append(out, f.secretStatus(id))
+		}
+	}
+	return out, f.keyStatus(), nil
+}
+
+func (f *Fake) keyStatus() spec.KeyStatus {
+	return spec.KeyStatus{Source: f.lock.source, Locked: f.lock.why, Unset: f.lock.source == "passphrase" && len(f.lock.passphrase) == 0}
+}
+
+func (f *Fake) secretStatus(id spec.SecretID) spec.SecretStatus {
+	s := f.secrets[id]
+	st := spec.SecretStatus{SecretID: id, Version: s.current, Created: f.Now.AddDate(0, 0, -3), UsedBy: s.users}
+	for n := max(1, len(s.values)-spec.KeptVersions+1); n <= len(s.values); n++ {
+		st.Versions = append(st.Versions, n)
+	}
+	return st
+}
+
+// SetSecrets implements api.Backend.
+func (f *Fake) SetSecrets(_ context.Context, r spec.SecretRequest) ([]spec.SecretChange, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := cmp.Or(f.refused(), f.open()); err != nil {
+		return nil, err
+	}
+	var out []spec.SecretChange
+	for _, name := range slices.Sorted(maps.Keys(r.Values)) {
+		id := spec.SecretID{Project: r.Project, Name: name}
+		s, value := f.secret(id), bytes.Clone(r.Values[name].Reveal())
+		unchanged := s.current > 0 && bytes.Equal(s.values[s.current-1], value)
+		f.calls = append(f.calls, fmt.Sprintf("set %s unchanged=%t", id, unchanged))
+		if !unchanged {
+			s.values = append(s.values, value)
+			s.current = len(s.values)
+			f.note(spec.AuditEntry{Kind: spec.AuditSet, Secret: id.String(), Version: s.current}, r.By)
+		}
+		out = append(out, spec.SecretChange{SecretStatus: f.secretStatus(id), Unchanged: unchanged})
+	}
+	f.bring(out)
+	return out, nil
+}
+
+// bring starts an operation on each project that uses what has changed, and puts
+// it to the first of its secrets.
+func (f *Fake) bring(changes []spec.SecretChange) {
+	begun := map[string]bool{}
+	for i, c := range changes {
+		for _, u := range c.UsedBy {
+			name, _, _ := strings.Cut(u, "/")
+			if begun[name] || c.Unchanged || f.projects[name] == nil {
+				continue
+			}
+			begun[name] = true
+			p := clone(f.current(name).Project)
+			var moves []spec.ServicePreview
+			for j := range p.Services {
+				if slices.Contains(c.UsedBy, name+"/"+p.Services[j].Name) {
+					p.Services[j].Container.Epoch++
+					moves = append(moves, spec.ServicePreview{Name: p.Services[j].Name, Change: spec.ChangeReplace})
+				}
+			}
+			changes[i].Operations = append(changes[i].Operations, f.roll("secrets", "new "+c.SecretID.String(), p, moves))
+		}
+	}
+}
+
+// RollbackSecret implements api.Backend.
+func (f *Fake) RollbackSecret(_ context.Context, id spec.SecretID, by spec.Actor) (spec.SecretChange, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, err := f.known(id)
+	if err != nil {
+		return spec.SecretChange{}, err
+	}
+	if s.current == 1 {
+		return spec.SecretChange{}, fmt.Errorf("secret %s has no version before version 1: %w", id, spec.ErrRefused)
+	}
+	s.current--
+	f.calls = append(f.calls, "rollback "+id.String())
+	f.note(spec.AuditEntry{Kind: spec.AuditRollback, Secret: id.String(), Version: s.current}, by)
+	out := []spec.SecretChange{{SecretStatus: f.secretStatus(id)}}
+	f.bring(out)
+	return out[0], nil
+}
+
+// RemoveSecret implements api.Backend.
+func (f *Fake) RemoveSecret(_ context.Context, id spec.SecretID, by spec.Actor) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, err := f.known(id)
+	if err != nil {
+		return err
+	}
+	if len(s.users) > 0 {
+		return fmt.Errorf("secret %s is used by %s: %w", id, strings.Join(s.users, ", "), spec.ErrRefused)
+	}
+	delete(f.secrets, id)
+	f.calls = append(f.calls, "remove "+id.String())
+	f.note(spec.AuditEntry{Kind: spec.AuditRemove, Secret: id.String()}, by)
+	return nil
+}
+
+// CompareSecret implements api.Backend.
+func (f *Fake) CompareSecret(_ context.Context, id spec.SecretID, value spec.SecretValue, by spec.Actor) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, err := f.known(id)
+	if err = cmp.Or(err, f.open()); err != nil {
+		return false, err
+	}
+	f.note(spec.AuditEntry{Kind: spec.AuditCompare, Secret: id.String(), Version: s.current}, by)
+	return bytes.Equal(s.values[s.current-1], value.Reveal()), nil
+}
+
+// Unlock implements api.Backend.
+func (f *Fake) Unlock(_ context.Context, passphrase spec.SecretValue, by spec.Actor) (spec.KeyStatus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.lock.source != "passphrase":
+		return spec.KeyStatus{}, fmt.Errorf("the key comes from %s, not from a passphrase: %w", f.lock.source, spec.ErrRefused)
+	case len(f.lock.passphrase) == 0:
+		f.lock.passphrase = bytes.Clone(passphrase.Reveal())
+	case !bytes.Equal(f.lock.passphrase, passphrase.Reveal()):
+		return f.keyStatus(), fmt.Errorf("this isn't the passphrase: %w", spec.ErrRefused)
+	}
+	f.lock.why, f.problems = "", nil
+	f.calls = append(f.calls, "unlock")
+	f.note(spec.AuditEntry{Kind: spec.AuditUnlock}, by)
+	return f.keyStatus(), nil
+}
+
+// RotateKey implements api.Backend.
+func (f *Fake) RotateKey(_ context.Context, passphrase spec.SecretValue, full bool, by spec.Actor) (spec.KeyStatus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.open(); err != nil {
+		return f.keyStatus(), err
+	}
+	if f.lock.source == "passphrase" {
+		f.lock.passphrase = bytes.Clone(passphrase.Reveal())
+	}
+	f.calls = append(f.calls, fmt.Sprintf("rotate-key full=%t", full))
+	f.note(spec.AuditEntry{Kind: spec.AuditRotate, Detail: fmt.Sprintf("full=%t", full)}, by)
+	return f.keyStatus(), nil
+}
+
+// SecretAudit implements api.Backend.
+func (f *Fake) SecretAudit(_ context.Context, seq uint64, send func(spec.AuditEntry) error) error {
+	f.mu.Lock()
+	entries := slices.Clone(f.entries)
+	f.mu.Unlock()
+	for _, e := range entries {
+		if e.Seq < seq {
+			continue
+		}
+		if err := send(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RefusedSecret implements api.Backend.
+func (f *Fake) RefusedSecret(_ context.Context, kind spec.AuditKind, secret, why string, by spec.Actor) {
+	f.locked(func() { f.note(spec.AuditEntry{Kind: kind, Secret: secret, Refused: why}, by) })
+}
+
+// bringValues keeps the values of a deploy as its project's, and names them.
+func (f *Fake) bringValues(r spec.DeployRequest) (names string) {
+	for _, name := range slices.Sorted(maps.Keys(r.Secrets)) {
+		s := f.secret(spec.SecretID{Project: r.Project.Name, Name: name})
+		s.values = append(s.values, bytes.Clone(r.Secrets[name].Reveal()))
+		s.current = len(s.values)
+		names += " secret=" + name
+	}
+	return names
+}
