@@ -14,6 +14,7 @@ import (
 const (
 	MaxSecret    = 512 << 10 // bytes of a value, as Docker and podman have it, about
 	KeptVersions = 3         // versions of a secret that stay, beside those in use
+	KeptAudit    = 100_000   // entries of the audit record that stay
 )
 
 var secretName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)

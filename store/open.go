@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -12,21 +13,20 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// version is the schema that this program reads and writes.
-const version = "1"
-
 // lockTimeout is how long Open waits for another process to let go of the
 // file: an agent that is being restarted ends within it.
 const lockTimeout = 3 * time.Second
-
-var buckets = []string{"meta", "projects", "releases", "replicas", "quarantine"}
 
 // restore is the next step for a file that can't be read.
 const restore = "restore it from a backup: an agent that starts without it knows no project, " +
 	"leaves what runs as it is and takes no change until that is removed"
 
 // Store is an open file. Its methods are safe for concurrent use.
-type Store struct{ db *bbolt.DB }
+type Store struct {
+	path string
+	mu   sync.RWMutex // held for writing while db is exchanged
+	db   *bbolt.DB
+}
 
 // Open opens the file at path, creating it and its directory (0700) if there
 // is none. It fails if another agent has it open.
@@ -42,7 +42,7 @@ func Open(path string) (*Store, error) {
 	err := checkWhole(path)
 	var db *bbolt.DB
 	if err == nil {
-		db, err = openFile(path, lockTimeout)
+		db, _, err = openFile(path, false)
 	}
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("store %s is in use: another agent runs with this state directory; stop it or give this one its own --state-dir", path)
@@ -53,23 +53,57 @@ func Open(path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w; %s", path, err, restore)
 	}
-	s := &Store{db}
-	if err := s.checkSchema(); err != nil {
-		_ = db.Close() // the version is the error to report
+	err = removeCopy(path)
+	if err == nil {
+		err = migrate(db)
+	}
+	if err == nil {
+		err = checkSchema(db, version, buckets)
+	}
+	if err != nil {
+		_ = db.Close() // the first error is the one to report
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
-	return s, nil
+	return &Store{path: path, db: db}, nil
 }
 
 // Close waits for transactions and releases the file.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.db.Close()
+}
 
-func openFile(path string, timeout time.Duration) (*bbolt.DB, error) {
-	return bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout:        timeout,
-		FreelistType:   bbolt.FreelistMapType,
-		NoFreelistSync: true,
-	})
+// openFile waits for the file's lock. Who had it may have written the file anew
+// meanwhile: then what was waited for isn't at path any more.
+func openFile(path string, readOnly bool) (*bbolt.DB, *os.File, error) {
+	for {
+		var file *os.File
+		db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+			Timeout:        lockTimeout,
+			ReadOnly:       readOnly,
+			FreelistType:   bbolt.FreelistMapType,
+			NoFreelistSync: true,
+			OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+				var err error
+				file, err = os.OpenFile(name, flag, mode)
+				return file, err
+			},
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		opened, err := file.Stat()
+		if err == nil {
+			var there os.FileInfo
+			if there, err = os.Stat(path); err == nil && os.SameFile(opened, there) {
+				return db, file, nil
+			}
+		}
+		if err := errors.Join(err, db.Close()); err != nil {
+			return nil, nil, err
+		}
+	}
 }
 
 // checkWhole refuses a file that ends before the pages that it counts, or with
@@ -77,23 +111,22 @@ func openFile(path string, timeout time.Duration) (*bbolt.DB, error) {
 // would kill the process. A read-only bbolt reads nothing but the first two
 // pages, and keeps other agents out meanwhile.
 func checkWhole(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
+	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
 	if info.Size() == 0 { // bbolt would take it for a new one
 		return errors.New("it is empty")
 	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: lockTimeout})
+	db, f, err := openFile(path, true)
 	if err != nil {
 		return err
 	}
 	err = db.View(func(tx *bbolt.Tx) error {
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
 		if tx.Size() > info.Size() {
 			return fmt.Errorf("it is cut off: %d of %d bytes are there", info.Size(), tx.Size())
 		}
@@ -123,7 +156,7 @@ func create(path string) error {
 }
 
 func initialise(path string) error {
-	db, err := openFile(path, lockTimeout)
+	db, _, err := openFile(path, false)
 	if err != nil {
 		return err
 	}
@@ -144,22 +177,4 @@ func syncDir(path string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-func (s *Store) checkSchema() error {
-	return s.db.View(func(tx *bbolt.Tx) error {
-		meta := tx.Bucket([]byte("meta"))
-		if meta == nil {
-			return errors.New("this is not a dunnage store")
-		}
-		if got := string(meta.Get([]byte("version"))); got != version {
-			return fmt.Errorf("its schema is version %q and this program knows %q; use the program that wrote it", got, version)
-		}
-		for _, name := range buckets {
-			if tx.Bucket([]byte(name)) == nil {
-				return fmt.Errorf("it has no %s; %s", name, restore)
-			}
-		}
-		return nil
-	})
 }

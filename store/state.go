@@ -14,8 +14,11 @@ import (
 // Load reads everything. Lists come sorted by key, as spec.State says.
 func (s *Store) Load() (spec.State, error) {
 	st := spec.State{Releases: map[string][]spec.Release{}}
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		var err error
+	err := s.view(func(tx *bbolt.Tx) error {
+		err := loadSecrets(tx, &st)
+		if err != nil {
+			return err
+		}
 		if st.Projects, err = list[spec.ProjectRecord](tx.Bucket([]byte("projects"))); err != nil {
 			return fmt.Errorf("projects: %w", err)
 		}
@@ -36,29 +39,42 @@ func (s *Store) Load() (spec.State, error) {
 		})
 	})
 	if err != nil {
-		return spec.State{}, fmt.Errorf("load store %s: %w; %s", s.db.Path(), err, restore)
+		return spec.State{}, fmt.Errorf("load store %s: %w; %s", s.path, err, restore)
 	}
 	return st, nil
+}
+
+func (s *Store) view(read func(tx *bbolt.Tx) error) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.db.View(read)
 }
 
 func list[T any](b *bbolt.Bucket) ([]T, error) {
 	var out []T
 	err := b.ForEach(func(k, v []byte) error {
-		var x T
-		if !utf8.Valid(v) { // encoding/json reads it nevertheless
-			return fmt.Errorf("%q isn't text", k)
-		}
-		if err := json.Unmarshal(v, &x); err != nil {
-			return fmt.Errorf("%q: %w", k, err)
-		}
+		x, err := decode[T](k, v)
 		out = append(out, x)
-		return nil
+		return err
 	})
 	return out, err
 }
 
+func decode[T any](k, v []byte) (T, error) {
+	var x T
+	if !utf8.Valid(v) { // encoding/json reads it nevertheless
+		return x, fmt.Errorf("%q isn't text", k)
+	}
+	if err := json.Unmarshal(v, &x); err != nil {
+		return x, fmt.Errorf("%q: %w", k, err)
+	}
+	return x, nil
+}
+
 // Commit makes all of c durable in one transaction, or nothing of it.
 func (s *Store) Commit(c spec.Commit) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		w := writer{tx: tx}
 		for _, p := range c.Projects {
@@ -82,6 +98,7 @@ func (s *Store) Commit(c spec.Commit) error {
 		for _, a := range c.DropQuarantine {
 			w.drop("quarantine", a.String())
 		}
+		w.secrets(c)
 		return w.err
 	})
 	if err != nil {

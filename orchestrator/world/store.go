@@ -14,12 +14,23 @@ type state struct {
 	releases   map[string]map[int]spec.Release
 	replicas   map[string]spec.ReplicaRecord
 	quarantine map[netip.Addr]spec.QuarantinedAddress
+	secrets    map[spec.SecretID]spec.SecretRecord
+	versions   map[versionKey]spec.SecretVersion
+	key        *spec.SecretKey
+	audit      []spec.AuditEntry
+}
+
+// versionKey is what a store keeps a version of a secret under.
+type versionKey struct {
+	id spec.SecretID
+	n  int
 }
 
 func newState() state {
 	return state{
 		projects: map[string]spec.ProjectRecord{}, releases: map[string]map[int]spec.Release{},
 		replicas: map[string]spec.ReplicaRecord{}, quarantine: map[netip.Addr]spec.QuarantinedAddress{},
+		secrets: map[spec.SecretID]spec.SecretRecord{}, versions: map[versionKey]spec.SecretVersion{},
 	}
 }
 
@@ -46,6 +57,7 @@ func (st Store) Load() (spec.State, error) {
 	if w.Lie != LieNoQuarantine {
 		s.Quarantine = slices.SortedFunc(maps.Values(w.state.quarantine), func(a, b spec.QuarantinedAddress) int { return a.Addr.Compare(b.Addr) })
 	}
+	w.state.loadSecrets(&s)
 	return s, nil
 }
 
@@ -54,11 +66,14 @@ func (st Store) Commit(c spec.Commit) error {
 	w := st.World
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if err := w.state.refuse(c); err != nil {
+		return err
+	}
 	effect, err := w.call("commit")
 	if !effect {
 		return err
 	}
-	s := w.state
+	s := &w.state
 	for _, p := range c.Projects {
 		s.projects[p.Name] = p
 	}
@@ -86,5 +101,6 @@ func (st Store) Commit(c spec.Commit) error {
 	for _, a := range c.DropQuarantine {
 		delete(s.quarantine, a)
 	}
+	s.keepSecrets(c)
 	return err
 }

@@ -68,6 +68,10 @@ type World struct {
 	released   map[netip.Addr]time.Time // when the store forgot who had it
 	targets    map[string]spec.ProbeTarget
 
+	// Locked is why secrets can't be opened; empty = they can.
+	Locked    string
+	delivered map[string]string // replica -> fingerprint of what is on its tmpfs
+
 	state state
 
 	calls      int // adapter calls of the present agent
@@ -106,7 +110,7 @@ func New(images map[string]Behaviour) *World {
 	return &World{
 		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), images: images,
 		containers: map[string]*container{}, attached: map[string][]netip.Addr{}, names: map[string]string{},
-		released: map[netip.Addr]time.Time{}, targets: map[string]spec.ProbeTarget{}, wrote: map[string][]spec.LogLine{}, state: newState(),
+		released: map[netip.Addr]time.Time{}, targets: map[string]spec.ProbeTarget{}, delivered: map[string]string{}, wrote: map[string][]spec.LogLine{}, state: newState(),
 	}
 }
 
@@ -228,6 +232,11 @@ func (w *World) Leftovers(ids []string) []string {
 			out = append(out, "namespace "+id)
 		}
 	}
+	for _, id := range slices.Sorted(maps.Keys(w.delivered)) {
+		if !slices.Contains(ids, id) {
+			out = append(out, "secrets of "+id)
+		}
+	}
 	for _, id := range slices.Sorted(maps.Keys(w.state.replicas)) {
 		if !slices.Contains(ids, id) {
 			out = append(out, "record "+id)
@@ -286,6 +295,7 @@ func (w *World) Damage(kind, pick int) {
 			}
 		}
 		w.attached, w.kernel, w.flushed, w.conns = map[string][]netip.Addr{}, spec.Routing{}, true, nil
+		clear(w.delivered)
 	case 5:
 		if known := slices.Sorted(maps.Keys(w.state.projects)); len(known) > 0 {
 			project := known[pick%len(known)]
@@ -306,6 +316,7 @@ func (w *World) LoseStore(but ...string) {
 	maps.DeleteFunc(w.state.releases, func(name string, _ map[int]spec.Release) bool { return lost(name) })
 	maps.DeleteFunc(w.state.replicas, func(_ string, r spec.ReplicaRecord) bool { return lost(r.Project) })
 	clear(w.state.quarantine)
+	w.state.loseSecrets(lost)
 }
 
 // Restart gives the world a fresh agent that dies at the given call (0 =

@@ -17,11 +17,15 @@ import (
 type Store interface {
 	Load() (spec.State, error)
 	Commit(spec.Commit) error
+	Sealed(spec.SecretPin) (spec.SecretVersion, error)
+	Audit(seq uint64, send func(spec.AuditEntry) error) error
+	Compact() error
 }
 
 // Run tests the store that open returns; reopen returns it again after a
 // restart.
 func Run(t *testing.T, open func(t *testing.T) Store, reopen func(t *testing.T, s Store) Store) {
+	runSecrets(t, open, reopen)
 	t.Run("empty", func(t *testing.T) {
 		check(t, open(t), spec.State{})
 	})

@@ -1,0 +1,168 @@
+package store_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"go.etcd.io/bbolt"
+
+	"dunnage/spec"
+	"dunnage/store"
+	"dunnage/store/storetest"
+)
+
+// TestMain is also the agent that is killed: it opens the store, writes it
+// anew and dies at a step of that.
+func TestMain(m *testing.M) {
+	path, dieAt := os.Getenv("STORE_TEST_PATH"), os.Getenv("STORE_TEST_STEP")
+	if path == "" {
+		os.Exit(m.Run())
+	}
+	store.AtStep(func(step string) {
+		if step == dieAt {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	})
+	s, err := store.Open(path)
+	if err == nil {
+		err = s.Compact()
+	}
+	if err != nil {
+		_, _ = os.Stderr.WriteString(err.Error())
+	}
+	os.Exit(1) // the step didn't come
+}
+
+func killedAt(t *testing.T, path, step string) {
+	t.Helper()
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), "STORE_TEST_PATH="+path, "STORE_TEST_STEP="+step)
+	out, err := c.CombinedOutput()
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || !exit.Sys().(syscall.WaitStatus).Signaled() {
+		t.Fatalf("at %q: %v: %s", step, err, out)
+	}
+}
+
+// An agent killed at any step of a compaction leaves the old file with the mark
+// or the new one without, whole, and the next Open tidies up.
+func TestCompactKilled(t *testing.T) {
+	for _, tc := range []struct {
+		step string
+		old  bool
+	}{{"created", true}, {"copied", true}, {"cleared", true}, {"synced", true}, {"renamed", false}, {"durable", false}} {
+		t.Run(tc.step, func(t *testing.T) {
+			path, want := marked(t)
+			killedAt(t, path, tc.step)
+			if _, err := os.Stat(path + ".compact"); tc.old != (err == nil) {
+				t.Fatalf("the copy: %v", err) // else the test tests nothing
+			}
+			s := open(t, path)
+			want.key.Compact = tc.old
+			want.check(t, s)
+			onlyFile(t, path)
+			if err := s.Compact(); err != nil {
+				t.Fatal(err)
+			}
+			want.key.Compact = false
+			want.check(t, s)
+			onlyFile(t, path)
+		})
+	}
+}
+
+// What a compaction was writing when the power failed may be anything.
+func TestOpenRemovesAnyCopy(t *testing.T) {
+	for name, data := range map[string]string{"empty": "", "zeros": string(make([]byte, 8192)), "text": strings.Repeat("hello\n", 4096)} {
+		t.Run(name, func(t *testing.T) {
+			path, want := marked(t)
+			write(t, path+".compact", []byte(data))
+			s := open(t, path)
+			onlyFile(t, path)
+			write(t, path+".compact", []byte(data)) // as a failed one leaves it, at worst
+			if err := s.Compact(); err != nil {
+				t.Fatal(err)
+			}
+			onlyFile(t, path)
+			want.key.Compact = false
+			want.check(t, s)
+		})
+	}
+}
+
+// A compaction that can't be done leaves the store in use as it was.
+func TestCompactFails(t *testing.T) {
+	path, want := marked(t)
+	s := open(t, path)
+	if err := os.MkdirAll(path+".compact/in the way", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Compact(); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("Compact: %v", err)
+	}
+	want.check(t, s)
+	if err := s.Commit(spec.Commit{Projects: []spec.ProjectRecord{{Name: "later"}}}); err != nil {
+		t.Error(err)
+	}
+}
+
+// A store of version 1 keeps what it has; an agent killed before the
+// migration's commit leaves it as it was.
+func TestMigrate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dunnage.db")
+	s := open(t, path)
+	if err := s.Commit(spec.Commit{
+		Projects: []spec.ProjectRecord{{Name: "shop", Desired: 7}},
+		Releases: []spec.ReleaseRecord{{Project: "shop", Release: spec.Release{Number: 7}}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	want, err := s.Load()
+	if err := errors.Join(err, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, path, func(tx *bbolt.Tx) error {
+		for _, b := range []string{"secrets", "versions", "keys", "audit"} {
+			if err := tx.DeleteBucket([]byte(b)); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket([]byte("meta")).Put([]byte("version"), []byte("1"))
+	})
+
+	killedAt(t, path, "migrated")
+	if got := schema(t, path); got != "1, 5 buckets" {
+		t.Fatalf("after a crash: version %s", got)
+	}
+
+	s = open(t, path)
+	check(t, s, want)
+	if err := errors.Join(s.Commit(spec.Commit{Versions: []spec.SecretVersion{storetest.Version("", "a", 1, "x")}}), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got := schema(t, path); got != "2, 9 buckets" {
+		t.Errorf("after Open: version %s", got)
+	}
+}
+
+// A damaged store of version 1 isn't made one of version 2.
+func TestMigrateRefusesDamage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dunnage.db")
+	if err := open(t, path).Close(); err != nil {
+		t.Fatal(err)
+	}
+	edit(t, path, func(tx *bbolt.Tx) error {
+		return errors.Join(tx.DeleteBucket([]byte("replicas")), tx.Bucket([]byte("meta")).Put([]byte("version"), []byte("1")))
+	})
+	if _, err := store.Open(path); err == nil || !strings.Contains(err.Error(), "it has no replicas; restore it from a backup") {
+		t.Errorf("Open: %v", err)
+	}
+	if got := schema(t, path); got != "1, 8 buckets" {
+		t.Errorf("afterwards: version %s", got)
+	}
+}

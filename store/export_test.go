@@ -1,0 +1,7 @@
+package store
+
+// AtStep has f called at each step of a migration and of a compaction.
+func AtStep(f func(step string)) { atStep = f }
+
+// OpenFile waits for the lock of a file, as Open does.
+var OpenFile = openFile
