@@ -1,9 +1,10 @@
 // Command dunnage-init runs within a container, bind-mounted read-only by the
 // engine. It needs nothing of the image.
 //
-//	dunnage-init init PROGRAM [ARGUMENT...]   the first process: runs the program, reaps zombies
-//	dunnage-init stdin PROGRAM [ARGUMENT...]  becomes the program, with a standard input that doesn't end
-//	dunnage-init probe VERSION                runs health checks that come through standard input
+//	dunnage-init init PROGRAM [ARGUMENT...]      the first process: runs the program, reaps zombies
+//	dunnage-init env FILE PROGRAM [ARGUMENT...]  becomes the program, with the variables of the file in its environment
+//	dunnage-init stdin PROGRAM [ARGUMENT...]     becomes the program, with a standard input that doesn't end
+//	dunnage-init probe VERSION                   runs health checks that come through standard input
 package main
 
 import (
@@ -20,6 +21,8 @@ func main() {
 	switch args := os.Args[1:]; {
 	case len(args) >= 2 && args[0] == "init":
 		os.Exit(inside.Init(args[1:]))
+	case len(args) >= 3 && args[0] == "env":
+		os.Exit(inside.AddEnv(args[1], args[2:]))
 	case len(args) >= 2 && args[0] == "stdin":
 		os.Exit(inside.HoldInput(args[1:]))
 	case len(args) == 2 && args[0] == "probe" && args[1] == inside.Version:
@@ -27,7 +30,7 @@ func main() {
 			fail(err.Error())
 		}
 	default:
-		fail("the engine runs this as `init PROGRAM...`, `stdin PROGRAM...` or `probe " + inside.Version + "`")
+		fail("the engine runs this as `init PROGRAM...`, `env FILE PROGRAM...`, `stdin PROGRAM...` or `probe " + inside.Version + "`")
 	}
 }
 

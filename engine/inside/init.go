@@ -21,13 +21,13 @@ func Init(argv []string) int {
 	}
 	path, err := LookPath(argv[0])
 	if err != nil {
-		return complain(err)
+		return refuse(argv[0], err)
 	}
 	pid, err := syscall.ForkExec(path, argv, &syscall.ProcAttr{
 		Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: ownGroup(),
 	})
 	if err != nil {
-		return complain(&os.PathError{Op: "exec", Path: argv[0], Err: err})
+		return refuse(argv[0], err)
 	}
 	for {
 		select {
@@ -79,9 +79,4 @@ func forwarded() []os.Signal {
 func ownGroup() *syscall.SysProcAttr {
 	_, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
 	return &syscall.SysProcAttr{Setpgid: true, Foreground: err == nil, Ctty: 0}
-}
-
-func complain(err error) int {
-	_, _ = os.Stderr.WriteString("dunnage-init: " + err.Error() + "\n") // the code says it too
-	return refusalCode(err)
 }

@@ -13,12 +13,12 @@ import (
 func HoldInput(argv []string) int {
 	path, err := LookPath(argv[0])
 	if err != nil {
-		return complain(err)
+		return refuse(argv[0], err)
 	}
 	if err := endlessInput(); err != nil {
 		return complain(err)
 	}
-	return complain(&os.PathError{Op: "exec", Path: argv[0], Err: syscall.Exec(path, argv, os.Environ())})
+	return refuse(argv[0], syscall.Exec(path, argv, os.Environ()))
 }
 
 // endlessInput makes standard input a pipe with both ends in one descriptor: as

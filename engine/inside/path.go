@@ -1,10 +1,8 @@
 package inside
 
 import (
-	"errors"
 	"os"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,18 +29,4 @@ func LookPath(name string) (string, error) {
 		}
 	}
 	return "", notFound{name}
-}
-
-// Exit codes of a command that could not be run, as in every shell.
-const (
-	exitNotExecutable = 126
-	exitNotFound      = 127
-)
-
-func refusalCode(err error) int {
-	var missing notFound
-	if errors.As(err, &missing) || errors.Is(err, syscall.ENOENT) {
-		return exitNotFound
-	}
-	return exitNotExecutable
 }
