@@ -44,7 +44,7 @@ func (e *Engine) Create(ctx context.Context, r spec.CreateRequest) error {
 // says so; what the mounts need comes last, because Start makes it again if it
 // is missing.
 func (e *Engine) create(ctx context.Context, r spec.CreateRequest, image *storedImage) error {
-	rec := record{Mounts: allMounts(r.Container.Mounts, image.config), StopSignal: stopSignal(r.Container, image.config), Limits: r.Limits, Logging: r.Logging, TTY: r.Container.TTY}
+	rec := record{Mounts: allMounts(r.Container.Mounts, image.config), StopSignal: stopSignal(r.Container, image.config), Limits: r.Limits, Logging: r.Logging, TTY: r.Container.TTY, Secrets: secretSources(r.Secrets)}
 	if _, err := parseSignal(rec.StopSignal); err != nil {
 		return err
 	}
@@ -168,6 +168,7 @@ type record struct {
 	Limits     spec.Limits  `json:"limits,omitzero"`
 	Logging    spec.Logging `json:"logging,omitzero"`
 	TTY        bool         `json:"tty,omitempty"`
+	Secrets    []string     `json:"secrets,omitempty"` // what must be there on the host for a start
 }
 
 const (

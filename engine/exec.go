@@ -17,13 +17,14 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"dunnage/engine/inside"
 	"dunnage/spec"
 )
 
 // execMark is the variable that marks an exec's process and what it starts, so
 // that all of it can be found when its time is up, in whatever session and
 // under whatever parent it is by then.
-const execMark = "DUNNAGE_EXEC"
+const execMark = inside.ExecMark
 
 // Exit codes of a command that could not be run, as in every shell.
 const (
@@ -74,6 +75,7 @@ func (e *Engine) execProcess(ctx context.Context, c client.Container, r spec.Exe
 		return nil, e.wrap(ctx, err, "read its specification")
 	}
 	p := s.Process
+	owner := p.User.UID
 	p.Args = r.Command
 	p.Terminal = r.TTY
 	if r.TTY {
@@ -91,6 +93,9 @@ func (e *Engine) execProcess(ctx context.Context, c client.Container, r spec.Exe
 			return nil, err
 		}
 		p.Capabilities = processCaps(p.Capabilities.Bounding, p.User.UID)
+	}
+	if hasSecretEnv(s) && readsFileOf(p, owner) {
+		p.Args = withSecretEnv(p.Args)
 	}
 	return p, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -22,7 +23,7 @@ func (c Config) filesDir(replica string) string {
 // recorded: where there is a container, its files are there too. They are
 // removed with the replica.
 func (e *Engine) writeFiles(r spec.CreateRequest) error {
-	if len(r.Container.Files) == 0 {
+	if !slices.ContainsFunc(r.Container.Files, func(f spec.File) bool { return !f.Template }) {
 		return nil
 	}
 	dir := e.cfg.filesDir(r.ID)
@@ -33,6 +34,9 @@ func (e *Engine) writeFiles(r spec.CreateRequest) error {
 		return fmt.Errorf("make directory for configs: %w", err)
 	}
 	for i, f := range r.Container.Files {
+		if f.Template { // comes with the secrets
+			continue
+		}
 		if err := writeFile(e.cfg.filePath(r.ID, i), f); err != nil {
 			return fmt.Errorf("write config %s: %w", f.Target, err)
 		}
@@ -64,6 +68,9 @@ func writeFile(path string, f spec.File) error {
 func (e *Engine) contentMounts(r spec.CreateRequest) []specs.Mount {
 	var out []specs.Mount
 	for i, f := range r.Container.Files {
+		if f.Template {
+			continue
+		}
 		out = append(out, specs.Mount{
 			Destination: f.Target, Type: "bind", Source: e.cfg.filePath(r.ID, i),
 			Options: []string{"rbind", "rprivate", "ro", "nosuid", "nodev"},

@@ -43,15 +43,25 @@ func (e *Engine) mounts(r spec.CreateRequest, image ocispec.ImageConfig) ([]spec
 		own = append(own, o)
 	}
 	own = append(own, e.contentMounts(r)...)
-	out := slices.Concat(systemMounts(r.Container.ShmSize), fileMounts(r.Files), e.initMount(r.Container))
-	out = slices.DeleteFunc(out, func(m specs.Mount) bool {
-		return slices.ContainsFunc(own, func(o specs.Mount) bool { return o.Destination == m.Destination })
-	})
-	out = append(out, own...)
+	secrets, err := secretMounts(r)
+	if err != nil {
+		return nil, err
+	}
+	out := slices.Concat(systemMounts(r.Container.ShmSize), fileMounts(r.Files), e.initMount(r))
+	out = append(without(out, own), own...)
+	// The last of those as deep: /var/run may be a symlink to /run.
+	out = append(without(out, secrets), secrets...)
 	slices.SortStableFunc(out, func(a, b specs.Mount) int {
 		return cmp.Compare(strings.Count(a.Destination, "/"), strings.Count(b.Destination, "/"))
 	})
 	return out, nil
+}
+
+// without leaves out the mounts that others replace.
+func without(mounts, others []specs.Mount) []specs.Mount {
+	return slices.DeleteFunc(mounts, func(m specs.Mount) bool {
+		return slices.ContainsFunc(others, func(o specs.Mount) bool { return o.Destination == m.Destination })
+	})
 }
 
 // allMounts adds an anonymous volume for every VOLUME of the image that the
@@ -91,8 +101,9 @@ func fileMounts(f spec.HostFiles) []specs.Mount {
 const initTarget = "/.dunnage-init"
 
 // initMount brings dunnage-init into the containers that use it.
-func (e *Engine) initMount(c spec.Container) []specs.Mount {
-	uses := c.Init || holdsInput(c) || slices.ContainsFunc(c.Probes, func(p spec.Probe) bool {
+func (e *Engine) initMount(r spec.CreateRequest) []specs.Mount {
+	c := r.Container
+	uses := c.Init || holdsInput(c) || r.Secrets.Env != "" || slices.ContainsFunc(c.Probes, func(p spec.Probe) bool {
 		return p.Kind == spec.ProbeExec || p.Kind == spec.ProbeAccept
 	})
 	if !uses {

@@ -76,6 +76,7 @@ func setProcess(p *specs.Process, r spec.CreateRequest, image ocispec.ImageConfi
 	if p.Args, err = argv(r.Container, image); err != nil {
 		return err
 	}
+	p.Args = throughInit(p.Args, r)
 	name := r.Container.User
 	if name == "" {
 		name = image.User

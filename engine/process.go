@@ -28,13 +28,22 @@ func argv(c spec.Container, image ocispec.ImageConfig) ([]string, error) {
 	if len(args) == 0 || args[0] == "" {
 		return nil, fmt.Errorf("image %s has neither entrypoint nor command: set command: in the manifest: %w", c.Image, spec.ErrRefused)
 	}
-	if c.Init {
+	return args, nil
+}
+
+// throughInit is how the program is started. The secret variables come last, so
+// that no process has them that doesn't need them.
+func throughInit(args []string, r spec.CreateRequest) []string {
+	if r.Secrets.Env != "" {
+		args = withSecretEnv(args)
+	}
+	if r.Container.Init {
 		args = append([]string{initTarget, "init"}, args...)
 	}
-	if holdsInput(c) {
+	if holdsInput(r.Container) {
 		args = append([]string{initTarget, "stdin"}, args...)
 	}
-	return args, nil
+	return args
 }
 
 // holdsInput reports whether somebody must hold the standard input open: a

@@ -87,6 +87,9 @@ func (e *Engine) start(ctx context.Context, c containers.Container) error {
 	if err != nil {
 		return err
 	}
+	if err := checkSecrets(rec.Secrets); err != nil {
+		return err
+	}
 	rootfs, err := e.writableLayer(ctx, c)
 	if err != nil {
 		return err

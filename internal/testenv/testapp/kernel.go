@@ -53,6 +53,8 @@ func try(args []string) error {
 		return err
 	case "unshare":
 		return syscall.Unshare(syscall.CLONE_NEWUSER)
+	case "remount": // the mount at a place, writable
+		return unix.Mount("", args[1], "", unix.MS_REMOUNT|unix.MS_BIND, "")
 	case "setuid":
 		return syscall.Setuid(1000)
 	}

@@ -38,7 +38,7 @@ var commands = map[string]func(args []string) error{
 	"args":     echoArgs, // args ...: its arguments as JSON
 	"id":       id,       // id: uid, gid and groups
 	"stdin":    stdin,    // stdin: copies stdin to stdout, then says how much it was on stderr
-	"try":      try,      // try chown|chroot|mknod|raw|keyctl|unshare: 0 if the kernel allows it
+	"try":      try,      // try chown|chroot|mknod|raw|keyctl|unshare|setuid, remount PATH: 0 if the kernel allows it
 	"listen":   listen,   // listen ADDR: binds the address and ends
 	"winsize":  winsize,  // winsize ROWS COLS: waits until the terminal has this size
 	"alloc":    alloc,    // alloc MIB: touches so much memory, then sleeps
