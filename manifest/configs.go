@@ -3,12 +3,14 @@ package manifest
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"dunnage/spec"
@@ -30,6 +32,12 @@ const (
 
 var octal = regexp.MustCompile(`^0o?[0-7]{1,4}$`)
 
+// parseOctal reads what checkOctal has let pass.
+func parseOctal(v string) uint64 {
+	n, _ := strconv.ParseUint(strings.TrimPrefix(v, "0o"), 8, 32)
+	return n
+}
+
 // checkOctal wants the leading zero: 440 is decimal to YAML.
 func checkOctal(v string) error {
 	if !octal.MatchString(v) {
@@ -42,45 +50,95 @@ func checkOctal(v string) error {
 func (c *converter) files(name string, in types.ServiceConfig) []spec.File {
 	var out []spec.File
 	for _, f := range in.Configs {
-		at, where := c.whereItem(func(v string, t *tree) bool {
-			if e := t.get("source"); e != nil {
-				v = c.text(e.val)
-			}
-			return v == f.Source
-		}, "services", name, "configs")
+		target := configTarget(f.Source, f.Target)
+		at, where := c.whereItem(c.configAt(target), "services", name, "configs")
 		cfg, ok := c.in.Configs[f.Source]
 		if !ok {
 			c.fail(at, where, refuse("Declare it under configs: at the top level", "the config %q isn't declared", f.Source))
 			continue
 		}
 		c.usedConfigs[f.Source] = true
-		file := spec.File{Target: path.Join("/", cmp.Or(f.Target, f.Source)), Content: c.content(f.Source, cfg), Mode: defaultConfigMode}
-		if file.Target == "/" {
+		if target == "/" {
 			c.fail(at, where, refuse("Name the file", "nothing can be mounted over / of the container"))
 		}
-		uid, _ := strconv.ParseUint(cmp.Or(f.UID, "0"), 10, 32) // checked by the walk
-		gid, _ := strconv.ParseUint(cmp.Or(f.GID, "0"), 10, 32)
-		file.UID, file.GID = uint32(uid), uint32(gid)
-		if f.Mode != nil {
-			file.Mode = uint32(*f.Mode)
-		}
-		out = append(out, file)
+		out = append(out, c.file(f, target, c.content(f.Source, cfg)))
 	}
 	slices.SortStableFunc(out, func(a, b spec.File) int { return cmp.Compare(a.Target, b.Target) })
 	return out
 }
 
-// checkTargets refuses a config at the place of another one or of a mount.
+func configTarget(source, target string) string { return path.Join("/", cmp.Or(target, source)) }
+
+// configAt matches an item of a service's configs by its target.
+func (c *converter) configAt(target string) func(string, *tree) bool {
+	return func(v string, t *tree) bool { return c.itemTarget(v, t, configTarget) == target }
+}
+
+// file is a config in a container. With secrets in it, it is one: only the
+// container's user reads it, unless something else is written.
+func (c *converter) file(f types.ServiceConfigObjConfig, target string, content []byte) spec.File {
+	file := spec.File{Target: target, Content: content, Mode: defaultConfigMode, UID: owner(f.UID), GID: owner(f.GID)}
+	for _, name := range spec.TemplateNames(content) {
+		file.Template, file.Mode = true, defaultSecretMode
+		var p *problem
+		if err := checkSecretName(name); !errors.As(err, &p) {
+			p = c.useSecret(name, true)
+		}
+		if p != nil {
+			c.failAt(p, "configs", f.Source)
+		}
+	}
+	if f.Mode != nil {
+		file.Mode = uint32(*f.Mode)
+	}
+	if !file.Template {
+		file.UID, file.GID = notRoot(file.UID), notRoot(file.GID)
+	}
+	return file
+}
+
+// notRoot leaves out 0, which releases without templates have never had.
+func notRoot(id *uint32) *uint32 {
+	if id != nil && *id == 0 {
+		return nil
+	}
+	return id
+}
+
+// checkTargets refuses what can't stand at its place in the container.
 func (c *converter) checkTargets(name string, box spec.Container) {
-	taken := map[string]string{}
+	standing := map[string][]string{} // what stands at a target, in the order of Crossings
 	for _, m := range box.Mounts {
-		taken[m.Target] = "a mount"
+		standing[m.Target] = append(standing[m.Target], "mount")
+	}
+	for _, s := range box.Secrets {
+		standing[s.Target] = append(standing[s.Target], "secret")
 	}
 	for _, f := range box.Files {
-		if by := taken[f.Target]; by != "" {
-			c.failAt(refuse("Give it another target", "%s stands at %s already", by, f.Target), "services", name, "configs")
+		standing[f.Target] = append(standing[f.Target], "config")
+	}
+	for _, pair := range box.Crossings() {
+		first, second := pair[0], pair[1]
+		kinds := standing[second]
+		var p *problem
+		switch {
+		case first == second:
+			p = refuse("Give it another target", "a %s stands at %s already", kinds[0], first)
+		case strings.HasPrefix(second, first+"/"):
+			p = refuse("Give it another target", "the %s at %s is a file, below which nothing can stand", standing[first][0], first)
+		default:
+			p = refuse("Give it another target", "the service's secrets stand in %s, which is a directory of its own, where nothing else can stand", spec.SecretDir)
 		}
-		taken[f.Target] = "a config"
+		switch kinds[len(kinds)-1] {
+		case "mount":
+			c.failMount(name, spec.Mount{Target: second}, p)
+		case "secret":
+			at, where := c.whereItem(c.secretAt(second), "services", name, "secrets")
+			c.fail(at, where, p)
+		default:
+			at, where := c.whereItem(c.configAt(second), "services", name, "configs")
+			c.fail(at, where, p)
+		}
 	}
 }
 
@@ -114,7 +172,7 @@ func (c *converter) readConfig(name string, cfg types.ConfigObjConfig) ([]byte, 
 	case len(sources) != 1:
 		return nil, refuse("Write one of them", "a config has one of file, content and environment, not %d", len(sources))
 	case cfg.Environment != "":
-		v, ok := c.env[cfg.Environment]
+		v, ok := c.envOf("configs", name)[cfg.Environment]
 		if !ok {
 			return nil, refuse("Set it in the environment or in .env", "the variable %s isn't set", cfg.Environment)
 		}
@@ -132,6 +190,17 @@ func (c *converter) readConfig(name string, cfg types.ConfigObjConfig) ([]byte, 
 // written reports whether one of the files has the key.
 func (c *converter) written(path ...string) bool {
 	return slices.ContainsFunc(c.layers, func(l *layer) bool { _, _, ok := l.root.find(path...); return ok })
+}
+
+// envOf is the environment of the file that says where a config or a secret
+// comes from: an included one may have its own.
+func (c *converter) envOf(kind, name string) map[string]string {
+	for _, l := range slices.Backward(c.layers) {
+		if _, _, ok := l.root.find(kind, name, "environment"); ok && l.env != nil {
+			return l.env
+		}
+	}
+	return c.env
 }
 
 // unusedConfigs warns as for networks and volumes, and notes labels.
@@ -155,23 +224,26 @@ type composeConfig struct {
 	Content string `yaml:"content"`
 }
 
-type composeConfigFile struct {
+// composeFileMount is a config or a secret of a service.
+type composeFileMount struct {
 	Source string `yaml:"source"`
 	Target string `yaml:"target"`
-	UID    string `yaml:"uid"`
-	GID    string `yaml:"gid"`
+	UID    string `yaml:"uid,omitempty"`
+	GID    string `yaml:"gid,omitempty"`
 	Mode   string `yaml:"mode"`
 }
 
 // encodeFiles writes each file as a config of its own.
-func encodeFiles(out *composeFile, service string, files []spec.File) []composeConfigFile {
-	var list []composeConfigFile
+func encodeFiles(out *composeFile, service string, files []spec.File) []composeFileMount {
+	var list []composeFileMount
 	for i, f := range files {
 		name := fmt.Sprintf("%s-%d", service, i+1)
 		out.Configs = append(out.Configs, pair[composeConfig]{name, composeConfig{string(f.Content)}})
-		list = append(list, composeConfigFile{
-			Source: name, Target: f.Target, UID: fmt.Sprint(f.UID), GID: fmt.Sprint(f.GID), Mode: fmt.Sprintf("%#o", f.Mode),
-		})
+		mount := composeFileMount{Source: name, Target: f.Target, UID: number32(f.UID), GID: number32(f.GID), Mode: fmt.Sprintf("%#o", f.Mode)}
+		if !f.Template {
+			mount.UID, mount.GID = cmp.Or(mount.UID, "0"), cmp.Or(mount.GID, "0")
+		}
+		list = append(list, mount)
 	}
 	return list
 }

@@ -49,6 +49,8 @@ func (c *converter) container(name string, in types.ServiceConfig) spec.Containe
 	c.confinement(name, in, &box)
 	resolution(in, &box)
 	box.Files = c.files(name, in)
+	box.Secrets = slices.Concat(c.secretFiles(name, in), c.secretVariables(name, in, box.Environment), templateSecrets(box.Files))
+	slices.SortFunc(box.Secrets, compareSecrets)
 	c.checkTargets(name, box)
 	return box
 }
@@ -112,7 +114,7 @@ func (c *converter) attachments(name string, in types.ServiceConfig) []spec.Atta
 	return out
 }
 
-// mounts are volumes, tmpfs and secrets together, by target.
+// mounts are volumes and tmpfs together, by target.
 func (c *converter) mounts(name string, in types.ServiceConfig) []spec.Mount {
 	var out []spec.Mount
 	for _, v := range in.Volumes {
@@ -127,7 +129,6 @@ func (c *converter) mounts(name string, in types.ServiceConfig) []spec.Mount {
 		m, _ := parseTmpfs(v) // checked by the walk
 		out = append(out, m)
 	}
-	out = append(out, c.secrets(name, in)...)
 	slices.SortStableFunc(out, func(a, b spec.Mount) int { return cmp.Compare(a.Target, b.Target) })
 	for i, m := range out {
 		switch {

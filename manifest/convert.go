@@ -21,13 +21,14 @@ type converter struct {
 	usedNets    map[string]bool
 	usedConfigs map[string]bool
 	usedSecrets map[string]bool
+	values      map[string]spec.SecretValue
 	contents    map[string][]byte // of the configs that were read
 
 	unsaidRestart []string // services without the key
 }
 
 func newConverter(l *loading, in *types.Project) *converter {
-	c := &converter{loading: l, in: in, volumes: map[string]spec.Volume{}, usedVolumes: map[string]bool{}, usedNets: map[string]bool{}, usedConfigs: map[string]bool{}, usedSecrets: map[string]bool{}, contents: map[string][]byte{}}
+	c := &converter{loading: l, in: in, volumes: map[string]spec.Volume{}, usedVolumes: map[string]bool{}, usedNets: map[string]bool{}, usedConfigs: map[string]bool{}, usedSecrets: map[string]bool{}, values: map[string]spec.SecretValue{}, contents: map[string][]byte{}}
 	c.directories = c.boundVolumes()
 	for name, v := range in.Volumes {
 		c.volumes[name] = spec.Volume{Name: name, ID: v.Name, External: bool(v.External)}
@@ -58,7 +59,8 @@ func (c *converter) project() spec.Project {
 	p.Networks = c.networks()
 	p.Volumes = c.declaredVolumes()
 	c.unusedConfigs()
-	c.declaredSecrets()
+	p.Secrets = c.declaredSecrets()
+	c.checkVariables(p)
 	c.linkAliases(p)
 	c.checkPublished(p)
 	c.checkInternal(p)
@@ -125,6 +127,7 @@ func (c *converter) service(name string, in types.ServiceConfig) spec.Service {
 		Sticky:    x.sticky,
 		Ramp:      x.ramp,
 	}
+	s.OnSecretChange = c.onSecretChange(name, in, s.Container)
 	s.DependsOn = joinsDependency(s.Container, dependencies(in.DependsOn))
 	s.Container.Image, s.Pull, s.Build = c.image(name, in, x.build)
 	s.Container.Probes = c.probes(name, c.reachable(name, in, x), x.probe, x.accept)

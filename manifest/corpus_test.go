@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -53,8 +54,8 @@ func corpusFiles(t *testing.T) []string {
 var demanded = regexp.MustCompile(`\$\{(\w+):?\?`)
 
 // prepare does what the file's user has done: the file stands in a directory of
-// its own, the env files that it names are there, though empty, and the
-// variables that it demands are set. It returns the way to load it.
+// its own, the env files that it names are there, though empty, its secrets' too,
+// with a value, and the variables that it demands are set. It returns the way to load it.
 func prepare(t *testing.T, path string) Options {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -70,6 +71,11 @@ func prepare(t *testing.T, path string) Options {
 				if !filepath.IsAbs(name) {
 					writeFile(t, filepath.Join(dir, name), nil)
 				}
+			}
+		}
+		for _, s := range l.root.child("secrets").children() {
+			if f := s.child("file"); f != nil && !filepath.IsAbs(f.value) && !strings.Contains(f.value, "$") {
+				writeFile(t, filepath.Join(dir, f.value), []byte("x"))
 			}
 		}
 	}
@@ -126,7 +132,7 @@ func share(t *testing.T, before string) string {
 	}
 	return fmt.Sprintf("Of %d Compose files of other people's projects %d load, which is %d %%; each of the others is refused with place and reason, "+
 		"%d of them by Compose too. They were tried as a user has them: the env files that they name are there, though empty, "+
-		"and variables that they demand with `:?` are set, to `x`.", len(files), loaded, 100*loaded/len(files), bad)
+		"secrets have a value, and variables that they demand with `:?` are set, to `x`.", len(files), loaded, 100*loaded/len(files), bad)
 }
 
 // composeTakes reports whether Compose's own loader accepts the file.
@@ -154,7 +160,7 @@ func TestCorpus(t *testing.T) {
 			if err == nil {
 				loaded++
 				checkWholly(t, path)
-				checkRoundTrip(t, res.Project)
+				checkRoundTrip(t, res)
 				return
 			}
 			t.Log(err)
@@ -241,17 +247,26 @@ func rowFor(path string) *rule {
 var equalProjects = []cmp.Option{cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
 
 // checkRoundTrip: what `dunnage config` prints loads to the same project.
-func checkRoundTrip(t *testing.T, p spec.Project) {
+func checkRoundTrip(t *testing.T, r Result) {
 	t.Helper()
-	text, err := Encode(p)
+	text, err := Encode(r.Project)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := Load(t.Context(), Options{Files: []string{"-"}, Stdin: strings.NewReader(string(text)), WorkingDir: "/nowhere"})
+	o := Options{Files: []string{"-"}, Stdin: strings.NewReader(string(text)), WorkingDir: "/nowhere"}
+	for _, d := range r.Project.Secrets {
+		if d.Environment != "" {
+			o.Environment = append(o.Environment, d.Environment+"="+string(r.Secrets[d.Name].Reveal()))
+		}
+	}
+	again, err := Load(t.Context(), o)
 	if err != nil {
 		t.Fatalf("what config prints doesn't load: %v\n%s", err, text)
 	}
-	if diff := cmp.Diff(p, again.Project, equalProjects...); diff != "" {
+	if diff := cmp.Diff(r.Project, again.Project, equalProjects...); diff != "" {
 		t.Errorf("not the same after a round trip (-before +after):\n%s\n%s", diff, text)
+	}
+	if !maps.EqualFunc(r.Secrets, again.Secrets, spec.SecretValue.Equal) {
+		t.Errorf("secrets have other values after a round trip:\n%s", text)
 	}
 }

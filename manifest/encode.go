@@ -18,6 +18,7 @@ func Encode(p spec.Project) ([]byte, error) {
 			continue
 		}
 		service := encodeService(p, s)
+		encodeSecrets(&service, s)
 		service.Configs = encodeFiles(&out, s.Name, s.Container.Files)
 		out.Services = append(out.Services, pair[composeService]{s.Name, service})
 	}
@@ -27,6 +28,7 @@ func Encode(p spec.Project) ([]byte, error) {
 	for _, v := range p.Volumes {
 		out.Volumes = append(out.Volumes, pair[composeVolume]{v.Name, composeVolume{v.ID, v.External}})
 	}
+	encodeDeclarations(&out, p)
 	var n yaml.Node
 	if err := n.Encode(out); err != nil {
 		return nil, fmt.Errorf("encode project %s: %w", p.Name, err)
@@ -79,6 +81,7 @@ type composeFile struct {
 	Networks ordered[composeNetwork] `yaml:"networks,omitempty"`
 	Volumes  ordered[composeVolume]  `yaml:"volumes,omitempty"`
 	Configs  ordered[composeConfig]  `yaml:"configs,omitempty"`
+	Secrets  ordered[composeSecret]  `yaml:"secrets,omitempty"`
 }
 
 type composeNetwork struct {
@@ -113,7 +116,8 @@ type composeService struct {
 	StopGrace     string                     `yaml:"stop_grace_period"`
 	NetworkMode   string                     `yaml:"network_mode,omitempty"`
 	Networks      ordered[composeAttachment] `yaml:"networks,omitempty"`
-	Configs       []composeConfigFile        `yaml:"configs,omitempty"`
+	Configs       []composeFileMount         `yaml:"configs,omitempty"`
+	Secrets       []composeFileMount         `yaml:"secrets,omitempty"`
 	Logging       *composeLogging            `yaml:"logging,omitempty"`
 	Limits        composeLimits              `yaml:",inline"`
 	Confinement   composeConfinement         `yaml:",inline"`
@@ -212,6 +216,8 @@ type composeExtension struct {
 	Canary           *composeCanary   `yaml:"canary,omitempty"`
 	ProgressDeadline string           `yaml:"progress_deadline,omitempty"`
 	Build            string           `yaml:"build,omitempty"`
+	SecretEnv        ordered[string]  `yaml:"secret_env,omitempty"`
+	OnSecretChange   string           `yaml:"on_secret_change,omitempty"`
 }
 
 type composeAccept struct {

@@ -40,7 +40,7 @@ func FuzzLoad(f *testing.F) {
 			Environment: []string{"HOME=/home/somebody", "TAG=1", "EMPTY="},
 		})
 		if err == nil {
-			checkRoundTrip(t, res.Project)
+			checkRoundTrip(t, res)
 			return
 		}
 		var list Errors

@@ -99,10 +99,9 @@ func (w *walker) settle(t *tree, r *rule, v string) {
 		t.tag = "!!str" // 1.10 stays 1.10
 	case slices.Contains(numbers, r.key.path):
 		t.tag, t.value = "!!int", v
-	case r.key.path == "services.*.configs.[].mode":
-		n, _ := strconv.ParseUint(strings.TrimPrefix(v, "0o"), 8, 32) // checked
-		t.tag, t.value = "!!int", fmt.Sprint(n)
-	case r.key.path == "services.*.volumes.[].tmpfs.mode", r.key.path == "services.*.secrets.[].mode":
+	case r.key.path == "services.*.configs.[].mode", r.key.path == "services.*.secrets.[].mode":
+		t.tag, t.value = "!!int", fmt.Sprint(parseOctal(v))
+	case r.key.path == "services.*.volumes.[].tmpfs.mode":
 		n, _ := strconv.ParseUint(v, 0, 32) // checked
 		t.tag, t.value = "!!int", fmt.Sprint(n)
 	case strings.HasPrefix(t.value, "~") && slices.Contains(homely, r.key.path):

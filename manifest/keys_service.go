@@ -82,4 +82,7 @@ var dunnageKeys = []key{
 	yes("services.*.x-dunnage.ramp", kindDuration, "A new replica's share of connections grows to the full one over this time. Default 0."),
 	yes("services.*.x-dunnage.progress_deadline", kindPeriod, "The longest time without progress until a release has failed. Default 10 min."),
 	yes("services.*.x-dunnage.build", kindText, "The command that builds the image, told where the image isn't stored. Without it made of build."),
+	yes("services.*.x-dunnage.secret_env", kindMap, "Secrets as environment variables, `VARIABLE: SECRET`. dunnage-init reads them from a tmpfs just before it becomes the program, so that they stand in its environment only: not in the container's configuration, which containerd keeps. A variable that is in environment or env_file too is refused. Zero bytes can't be in a variable."),
+	yes("services.*.x-dunnage.secret_env.*", kindSecretName, "A name of the top level's secrets; one that isn't there is an external secret of that name."),
+	yes("services.*.x-dunnage.on_secret_change", kindOnSecretChange, "What is done when a secret that the service uses has a new version: `restart` (the default) rolls out new replicas; `none` exchanges the files in running ones; `signal:NAME`, such as `signal:HUP`, exchanges them and sends the signal. The last two only where all of the service's secrets are files below /run/secrets: variables, configs with secrets in them, and other targets can't be exchanged in a running container."),
 }

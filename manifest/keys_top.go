@@ -6,7 +6,7 @@ var topKeys = []key{
 	yes("services", kindMap, ""),
 	yes("networks", kindMap, "Networks that no service uses aren't made, as in Compose."),
 	yes("volumes", kindMap, "Volumes that no service uses aren't made, as in Compose."),
-	yes("x-*", kindAny, "Any `x-` key but `x-dunnage` is yours: accepted and not looked at, at the top level and in every mapping of the Specification. `x-dunnage`, and what looks like a misprint of it, is refused elsewhere than under a service."),
+	yes("x-*", kindAny, "Any `x-` key but `x-dunnage` is yours: accepted and not looked at, at the top level and in every mapping of the Specification. `x-dunnage`, and what looks like a misprint of it, is refused elsewhere than under a service or a secret of the top level."),
 	other("include", kindList, "As in Compose: each entry is a file, or several, with its own directory and .env; this file goes before what it includes. Circles, more than 64 files, and files of other machines are refused."),
 	yes("include.[]", kindTextOrMap, ""),
 	yes("include.[].path", kindTextOrList, "Relative to the project's directory, or to that of the including entry."),

@@ -18,7 +18,7 @@ import (
 
 // Options says what Load may read. Nothing else of the machine is looked at
 // but the files that these name and that the manifest names in include,
-// extends, env_file and label_file.
+// extends, env_file, label_file, configs and secrets.
 type Options struct {
 	Files       []string  // as given with -f; "-" is Stdin; none = look for them
 	Stdin       io.Reader // for "-"
@@ -33,10 +33,11 @@ type Options struct {
 // Result is a manifest that can be deployed.
 type Result struct {
 	Project  spec.Project
-	Notes    []string // what is easily overlooked, such as defaults that differ from Compose's; one line each
-	Warnings []string // what is probably a mistake: unset variables, unused networks ...; one line each
-	Files    []string // absolute paths in the order of merging, then those included and extended; "-" for standard input
-	Inactive []string // services whose profiles aren't active, sorted
+	Secrets  map[string]spec.SecretValue // those of Project.Secrets whose origin is the manifest, by name; in nothing else of this
+	Notes    []string                    // what is easily overlooked, such as defaults that differ from Compose's; one line each
+	Warnings []string                    // what is probably a mistake: unset variables, unused networks ...; one line each
+	Files    []string                    // absolute paths in the order of merging, then those included and extended; "-" for standard input
+	Inactive []string                    // services whose profiles aren't active, sorted
 }
 
 // Load reads, checks and merges the manifest. A problem in a file is an *Error;
@@ -65,11 +66,11 @@ func load(ctx context.Context, o Options, q *warnings) (Result, error) {
 		opts: o, env: env, dir: projectDir(o, sources), report: r, quiet: q, envFiles: files,
 		included: map[string][]*layer{}, extendable: map[string][]*layer{}, unreadable: map[string]bool{},
 	}
-	p, err := l.run(ctx, sources)
+	p, secrets, err := l.run(ctx, sources)
 	if err != nil {
 		return Result{}, err
 	}
-	res := Result{Project: p, Notes: r.notes, Warnings: r.warnings, Inactive: l.inactive}
+	res := Result{Project: p, Secrets: secrets, Notes: r.notes, Warnings: r.warnings, Inactive: l.inactive}
 	for _, s := range sources {
 		res.Files = append(res.Files, s.path)
 	}
@@ -97,38 +98,39 @@ type loading struct {
 	inactive   []string            // services whose profiles aren't active
 }
 
-func (l *loading) run(ctx context.Context, sources []source) (spec.Project, error) {
+func (l *loading) run(ctx context.Context, sources []source) (spec.Project, map[string]spec.SecretValue, error) {
 	for _, s := range sources {
 		l.layers = append(l.layers, parse(s, l.report)...)
 	}
 	if l.report.ended {
-		return spec.Project{}, l.report.err()
+		return spec.Project{}, nil, l.report.err()
 	}
 	if len(l.layers) == 0 {
 		if len(l.report.errs) == 0 {
 			l.fail(place{sources[0].name, 1, 1}, "", refuse("Write `services:` and at least one service", "the file is empty"))
 		}
-		return spec.Project{}, l.report.err()
+		return spec.Project{}, nil, l.report.err()
 	}
 	l.nameProject()
 	l.env["COMPOSE_PROJECT_NAME"] = l.name
 	l.walk()
 	if l.report.ended {
-		return spec.Project{}, l.report.err()
+		return spec.Project{}, nil, l.report.err()
 	}
 	if !l.declaresServices() {
-		return spec.Project{}, l.report.err()
+		return spec.Project{}, nil, l.report.err()
 	}
 	merged, err := l.merge(ctx)
 	if err != nil {
-		return spec.Project{}, err
+		return spec.Project{}, nil, err
 	}
 	l.inactive = sorted(merged.DisabledServices)
-	p := newConverter(l, merged).project()
+	c := newConverter(l, merged)
+	p := c.project()
 	if err := l.report.err(); err != nil {
-		return spec.Project{}, err
+		return spec.Project{}, nil, err
 	}
-	return p, nil
+	return p, c.values, nil
 }
 
 func (l *loading) fail(at place, path string, p *problem) { l.report.add(at, path, p) }
@@ -194,7 +196,7 @@ func (l *loading) merge(ctx context.Context) (*types.Project, error) {
 }
 
 // mergePath is where compose-go says that a problem is.
-var mergePath = regexp.MustCompile(`(services|networks|volumes)\.[A-Za-z0-9_.-]*[A-Za-z0-9]`)
+var mergePath = regexp.MustCompile(`(services|networks|volumes|configs|secrets)\.[A-Za-z0-9_.-]*[A-Za-z0-9]`)
 
 func encodeNode(n *yaml.Node) ([]byte, error) {
 	var b bytes.Buffer

@@ -2,7 +2,9 @@ package manifest
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,6 +51,11 @@ func runCase(t *testing.T, path string) {
 		writeInput(t, filepath.Join(dir, f.Name), f.Data)
 	}
 	got := outcome(t, dir, string(a.Comment))
+	for name, text := range got {
+		if strings.Contains(text, canaryValue) {
+			t.Fatalf("%s have a secret's value", name)
+		}
+	}
 	if *update {
 		a.Files = inputs
 		for _, name := range golden {
@@ -119,6 +126,37 @@ func caseOptions(dir, comment string) Options {
 	return o
 }
 
+// canaryValue is in each secret's value in testdata.
+const canaryValue = "CANARY"
+
+// checkSilent: a secret's value stands in nothing but Result.Secrets, and not
+// even that prints it.
+func checkSilent(t *testing.T, r Result) {
+	t.Helper()
+	text, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{string(text), fmt.Sprintf("%+v %#v", r, r)} {
+		if strings.Contains(s, canaryValue) {
+			t.Error("the result prints a secret's value")
+		}
+	}
+	for name, v := range r.Secrets {
+		if d, ok := r.Project.Secret(name); !ok || d.Origin != spec.OriginManifest || !strings.Contains(string(v.Reveal()), canaryValue) {
+			t.Errorf("the secret %s has a value, though none that the case gives it", name)
+		}
+	}
+	for _, d := range r.Project.Secrets {
+		if _, ok := r.Secrets[d.Name]; ok != (d.Origin == spec.OriginManifest) {
+			t.Errorf("the secret %s of origin %q: has a value: %v", d.Name, d.Origin, ok)
+		}
+	}
+	if err := r.Project.Validate(); err != nil {
+		t.Errorf("what loads, an agent refuses: %v", err)
+	}
+}
+
 // outcome is what Load says, with the directory of the test taken out.
 func outcome(t *testing.T, dir, comment string) map[string]string {
 	t.Helper()
@@ -131,7 +169,8 @@ func outcome(t *testing.T, dir, comment string) map[string]string {
 		}
 		return map[string]string{"errors": clean(err.Error()) + "\n"}
 	}
-	checkRoundTrip(t, res.Project)
+	checkRoundTrip(t, res)
+	checkSilent(t, res)
 	text, err := Encode(res.Project)
 	if err != nil {
 		t.Fatal(err)

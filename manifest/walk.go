@@ -46,7 +46,7 @@ func (w *walker) entry(e entry, r *rule, path string) bool {
 	ours := rule == nil && spec.Nearest(e.key, []string{"x-dunnage"}) != ""
 	switch {
 	case ours && r.child("x-dunnage") == nil:
-		w.fail(e.at, path, refuse("Write it as services.<service>.x-dunnage", "x-dunnage has a meaning directly under a service only"))
+		w.fail(e.at, path, refuse("Write it as services.<service>.x-dunnage", "x-dunnage has a meaning directly under a service, or a secret of the top level, only"))
 		return false
 	case rule == nil && !ours && strings.HasPrefix(e.key, "x-") && r.extensible() && !r.dunnage():
 		return true
@@ -93,9 +93,19 @@ func (w *walker) name(e entry, r *rule, path string) bool {
 			w.fail(e.at, path, refuse("Use letters and digits, separated by single -, _ or .", "%q isn't a valid service name", clip(e.key)))
 			return false
 		}
-	case "networks.*", "volumes.*", "configs.*", "secrets.*":
+	case "secrets.*":
+		if err := checkSecretName(e.key); err != nil {
+			w.fail(e.at, path, err)
+			return false
+		}
+	case "networks.*", "volumes.*", "configs.*":
 		if !identifier.MatchString(e.key) {
 			w.fail(e.at, path, refuse("Use letters, digits, -, _ and .", "%q isn't a valid name", clip(e.key)))
+			return false
+		}
+	case "services.*.x-dunnage.secret_env.*":
+		if err := checkSecretVariable(e.key); err != nil {
+			w.fail(e.at, path, err)
 			return false
 		}
 	case "services.*.environment.*":
@@ -210,20 +220,23 @@ func (w *walker) bounded(t *tree, r *rule, path string) bool {
 	return *w.ports <= maxPorts
 }
 
-// distinct refuses a second mount at one place of the same list: Compose drops
-// the first without a word. Over several files it is a way to override.
+// distinct refuses a second mount or file at one place of the same list: Compose
+// drops the first without a word. Over several files it is a way to override.
 func (w *walker) distinct(t *tree, r *rule, p string, targets map[string]int) bool {
 	var target string
+	what := "file"
 	switch r.key.path {
 	case "services.*.volumes.[]":
-		target = w.volumeTarget(t, p)
+		what, target = "mount", w.volumeTarget(t, p)
 	case "services.*.secrets.[]":
-		target = w.secretTarget(t, p)
+		target = w.fileTarget(t, p, secretTarget)
+	case "services.*.configs.[]":
+		target = w.fileTarget(t, p, configTarget)
 	default:
 		return true
 	}
 	if first, ok := targets[target]; ok {
-		w.fail(t.at, p, refuse("Remove one of them", "the mount at %s is there twice, first as item %d", target, first))
+		w.fail(t.at, p, refuse("Remove one of them", "the %s at %s is there twice, first as item %d", what, target, first))
 		return false
 	}
 	targets[target] = t.index
@@ -240,10 +253,10 @@ func (w *walker) volumeTarget(t *tree, p string) string {
 	return path.Clean(it.target)
 }
 
-func (w *walker) secretTarget(t *tree, p string) string {
+func (w *walker) fileTarget(t *tree, p string, of func(source, target string) string) string {
 	if t.kind == yaml.ScalarNode {
 		v, _ := w.interpolate(t, p)
-		return secretTarget(v, "")
+		return of(v, "")
 	}
 	var source, target string
 	if e := t.get("source"); e != nil {
@@ -252,7 +265,7 @@ func (w *walker) secretTarget(t *tree, p string) string {
 	if e := t.get("target"); e != nil {
 		target, _ = w.interpolate(e.val, p)
 	}
-	return secretTarget(source, target)
+	return of(source, target)
 }
 
 // scalar checks a value after interpolation.

@@ -95,7 +95,7 @@ func (c Container) Crossings() (pairs [][2]string) {
 		file, secret bool
 	}
 	var all []place
-	var dir string // a secret in SecretDir
+	var dir string // one secret in SecretDir
 	for _, m := range c.Mounts {
 		all = append(all, place{target: path.Clean(m.Target)})
 	}
@@ -120,7 +120,10 @@ func (c Container) Crossings() (pairs [][2]string) {
 		}
 	}
 	for _, p := range all {
-		if dir != "" && dir != p.target && !p.secret && (p.target == SecretDir || InSecretDir(p.target)) {
+		if at[p.target] != p {
+			continue // told
+		}
+		if dir != "" && !p.secret && (p.target == SecretDir || InSecretDir(p.target)) {
 			pairs = append(pairs, [2]string{dir, p.target})
 			continue
 		}
