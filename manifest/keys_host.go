@@ -87,7 +87,7 @@ var secretKeys = []key{
 	yes("secrets.*.environment", kindPath, "A variable of the caller; as file."),
 	other("secrets.*.name", kindSecretName, "With external the name in the store, without it the secret's own. No effect on the others, since they are the project's; a note says so."),
 	yes("secrets.*.x-dunnage", kindMap, "What Compose can't say. Unknown keys in it are refused."),
-	yes("secrets.*.x-dunnage.optional", kindBool, "Of an external one: it may be absent from the store. Then its files and variables are absent too."),
+	yes("secrets.*.x-dunnage.optional", kindBool, "Of an external one: it may be absent from the store. Then its files and variables are absent too, and its places in configs are empty. Not with a target outside /run/secrets."),
 	other("secrets.*.labels", kindTextListOrMap, "Carried in the file only; a note says so."),
 	yes("secrets.*.labels.[]", kindLabelItem, ""),
 	yes("secrets.*.labels.*", kindScalar, ""),

@@ -105,8 +105,12 @@ func (c *converter) secretFiles(name string, in types.ServiceConfig) []spec.Secr
 		target := secretTarget(s.Source, s.Target)
 		at, where := c.whereItem(c.secretAt(target), "services", name, "secrets")
 		p := c.useSecret(s.Source, false)
-		if p == nil && (target == "/" || target == spec.SecretDir) {
+		switch {
+		case p != nil:
+		case target == "/" || target == spec.SecretDir:
 			p = refuse("Name the file", "%s of the container can't be a secret's file", target)
+		case optionalSecret(c.in.Secrets[s.Source]) && !spec.InSecretDir(target):
+			p = refuse("Give it a target below "+spec.SecretDir, "the secret may be absent, and then nothing could be mounted at %s", target)
 		}
 		if p != nil {
 			c.fail(at, where, p)
@@ -119,6 +123,13 @@ func (c *converter) secretFiles(name string, in types.ServiceConfig) []spec.Secr
 		out = append(out, file)
 	}
 	return out
+}
+
+// optionalSecret reports whether the secret may be absent from the store.
+func optionalSecret(s types.SecretConfig) bool {
+	x, _ := s.Extensions["x-dunnage"].(map[string]any)
+	optional, _ := x["optional"].(bool)
+	return optional
 }
 
 // secretAt matches an item of a service's secrets by its target.
@@ -245,8 +256,7 @@ func (c *converter) declaredSecret(name string, s types.SecretConfig) (spec.Secr
 		c.failAt(refuse("Write one of them", "a secret has one of external, file and environment, not %d", sources), "secrets", name)
 		return d, false
 	}
-	x, _ := s.Extensions["x-dunnage"].(map[string]any)
-	d.Optional, _ = x["optional"].(bool)
+	d.Optional = optionalSecret(s)
 	switch {
 	case bool(s.External):
 		d.Store = s.Name

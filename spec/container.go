@@ -67,7 +67,7 @@ func (c Container) SecretNames() []string {
 	return slices.Compact(names)
 }
 
-// Fixed says which of its secrets can't be exchanged while the container runs,
+// Fixed says which of its secrets can't be swapped while the container runs,
 // and why; empty if all can.
 func (c Container) Fixed() string {
 	for _, s := range c.Secrets {
@@ -75,12 +75,12 @@ func (c Container) Fixed() string {
 		case s.Env != "":
 			return fmt.Sprintf("the variable %s has the secret %s, and the environment of a running process can't change", s.Env, s.Name)
 		case s.Target != "" && !InSecretDir(s.Target):
-			return fmt.Sprintf("the secret %s stands at %s, a mount of its own, which keeps what it has while the container runs; only files below %s can be exchanged", s.Name, s.Target, SecretDir)
+			return fmt.Sprintf("the secret %s stands at %s, a mount of its own, which keeps what it has while the container runs; only files below %s can be swapped", s.Name, s.Target, SecretDir)
 		}
 	}
 	for _, f := range c.Files {
-		if f.Template {
-			return fmt.Sprintf("the config at %s has secrets in it, and is a mount of its own, which keeps what it has while the container runs", f.Target)
+		if f.Template && !InSecretDir(f.Target) {
+			return fmt.Sprintf("the config at %s has secrets in it, and is a mount of its own, which keeps what it has while the container runs; only files below %s can be swapped", f.Target, SecretDir)
 		}
 	}
 	return ""
@@ -88,14 +88,15 @@ func (c Container) Fixed() string {
 
 // Crossings are pairs of its mounts, secrets and configs, by target, that can't
 // both stand where they should: at one place, one below the other's file, or
-// beside the secrets in SecretDir, which is a directory of its own.
+// beside secrets and configs that have some in SecretDir, which is a directory
+// of its own.
 func (c Container) Crossings() (pairs [][2]string) {
 	type place struct {
 		target       string
 		file, secret bool
 	}
 	var all []place
-	var dir string // one secret in SecretDir
+	var dir string // one of those in SecretDir
 	for _, m := range c.Mounts {
 		all = append(all, place{target: path.Clean(m.Target)})
 	}
@@ -109,7 +110,10 @@ func (c Container) Crossings() (pairs [][2]string) {
 		}
 	}
 	for _, f := range c.Files {
-		all = append(all, place{f.Target, true, false})
+		all = append(all, place{f.Target, true, f.Template})
+		if f.Template && InSecretDir(f.Target) {
+			dir = f.Target
+		}
 	}
 	at := map[string]place{}
 	for _, p := range all {

@@ -147,7 +147,8 @@ func (v *validation) secrets(p Project, s Service, in func(string, ...any) strin
 		vars[name] = true
 	}
 	for _, x := range c.Secrets {
-		_, ok := p.Secret(x.Name)
+		d, ok := p.Secret(x.Name)
+		v.check(!d.Optional || x.Target == "" || InSecretDir(x.Target), "%s", in("secret %.80s: it may be absent, so that it can't be mounted at %.80s; only files below %s can be left out", x.Name, x.Target, SecretDir))
 		v.check(ok, "%s", in("the secret %.80q isn't declared in the project", x.Name))
 		v.check(x.Mode <= 0o777, "%s", in("secret %.80s: mode %#o has more than permission bits", x.Name, x.Mode))
 		if x.Target != "" {

@@ -117,6 +117,10 @@ func TestValidate(t *testing.T) {
 		"config over a config":         {func(p *spec.Project) { config(p, "/etc/x", ""); config(p, "/etc/x", "") }, "already"},
 		"config leads elsewhere":       {func(p *spec.Project) { config(p, "/etc/../x", "") }, "absolute path of a file"},
 		"template of others' secrets":  {func(p *spec.Project) { secrets(p); config(p, "/etc/x", `{{ secret "c" }}`) }, `"c" isn't one of the service's`},
+		"optional mount": {func(p *spec.Project) {
+			secrets(p).Target = "/etc/key"
+			p.Secrets[0].Optional = true
+		}, "may be absent"},
 		"set-id secret":                {func(p *spec.Project) { secrets(p).Mode = 0o4400 }, "permission bits"},
 		"variable of two lines":        {func(p *spec.Project) { secrets(p).Env = "A\nB" }, "can't be a variable"},
 		"secret over a variable":       {func(p *spec.Project) { secrets(p).Env = "A" }, "has a value already"},
