@@ -49,7 +49,7 @@ var project = rules{
 		"netns":             {"internal/keyed", "internal/reread", "spec"},
 		"netns/rules":       {"spec"},
 		"store":             {"spec"},
-		"secrets":           {"spec"},
+		"secrets":           {"internal/keyed", "spec"},
 		"cmd/dunnage":       {"api", "engine", "internal/build", "manifest", "netns", "orchestrator", "secrets", "spec", "store"},
 		"cmd/dunnage-log":   {"engine/logfile"},
 		"cmd/dunnage-init":  {"engine/inside"},
@@ -80,6 +80,7 @@ var project = rules{
 		"github.com/rogpeppe/go-internal": {"cmd/dunnage"}, // diff of `net rules`
 		"github.com/sirupsen/logrus":      {"manifest"},    // compose-go warns through it
 		"github.com/vbauerster/mpb":       {"cmd/dunnage"},
+		"golang.org/x/crypto":             {"secrets"},     // Argon2id
 		"golang.org/x/term":               {"cmd/dunnage"},
 
 		// Thin and everywhere: system calls and errgroup.
