@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -30,20 +31,34 @@ func TestMain(m *testing.M) {
 		}
 	})
 	s, err := store.Open(path)
+	if err == nil && dieAt == "full" {
+		signal.Ignore(syscall.SIGXFSZ)
+		err = syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 64 << 10, Max: 64 << 10})
+	}
 	if err == nil {
 		err = s.Compact()
 	}
-	if err != nil {
-		_, _ = os.Stderr.WriteString(err.Error())
+	if err == nil {
+		os.Exit(0) // the step didn't come
 	}
-	os.Exit(1) // the step didn't come
+	_, _ = os.Stderr.WriteString(err.Error())
+	if s != nil {
+		if _, err := s.Load(); err != nil { // a failed compaction leaves it in use
+			_, _ = os.Stderr.WriteString(err.Error())
+		}
+	}
+	os.Exit(1)
+}
+
+func child(path, step string) *exec.Cmd {
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), "STORE_TEST_PATH="+path, "STORE_TEST_STEP="+step)
+	return c
 }
 
 func killedAt(t *testing.T, path, step string) {
 	t.Helper()
-	c := exec.Command(os.Args[0])
-	c.Env = append(os.Environ(), "STORE_TEST_PATH="+path, "STORE_TEST_STEP="+step)
-	out, err := c.CombinedOutput()
+	out, err := child(path, step).CombinedOutput()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || !exit.Sys().(syscall.WaitStatus).Signaled() {
 		t.Fatalf("at %q: %v: %s", step, err, out)
 	}
@@ -109,6 +124,17 @@ func TestCompactFails(t *testing.T) {
 	if err := s.Commit(spec.Commit{Projects: []spec.ProjectRecord{{Name: "later"}}}); err != nil {
 		t.Error(err)
 	}
+}
+
+// Neither does one that finds no room for the new file.
+func TestCompactWithoutRoom(t *testing.T) {
+	path, want := marked(t)
+	out, err := child(path, "full").CombinedOutput()
+	if err == nil || !strings.HasPrefix(string(out), "write store "+path+" anew: ") || !strings.HasSuffix(string(out), "file too large") {
+		t.Fatalf("%v: %s", err, out)
+	}
+	onlyFile(t, path)
+	want.check(t, open(t, path))
 }
 
 // A store of version 1 keeps what it has; an agent killed before the

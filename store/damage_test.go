@@ -15,6 +15,7 @@ import (
 
 	"dunnage/spec"
 	"dunnage/store"
+	"dunnage/store/storetest"
 )
 
 const pageSize = 4096
@@ -109,15 +110,15 @@ func TestOpenRefusesDamagedFreeList(t *testing.T) {
 
 // refuses opens and loads a store of these bytes, and fails the test if it
 // isn't refused with a next step and holds anything but want.
-func refuses(t *testing.T, what string, data []byte, want spec.State) bool {
+func refuses(t *testing.T, what string, data []byte, want everything) bool {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "dunnage.db")
 	write(t, path, data)
 	s, err := store.Open(path)
-	var got spec.State
+	var got everything
 	if err == nil {
 		defer s.Close() //nolint:errcheck // only read
-		got, err = s.Load()
+		got, err = readAll(s)
 	}
 	if err != nil {
 		if !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "restore it from a backup") {
@@ -131,8 +132,29 @@ func refuses(t *testing.T, what string, data []byte, want spec.State) bool {
 	return false
 }
 
+// everything is what can be read of a store.
+type everything struct {
+	state  spec.State
+	sealed []spec.SecretVersion
+	audit  []spec.AuditEntry
+}
+
+func readAll(s *store.Store) (e everything, err error) {
+	if e.state, err = s.Load(); err != nil {
+		return e, err
+	}
+	for _, v := range e.state.Versions {
+		sealed, err := s.Sealed(v.Pin())
+		if err != nil {
+			return e, err
+		}
+		e.sealed = append(e.sealed, sealed)
+	}
+	return e, s.Audit(0, func(a spec.AuditEntry) error { e.audit = append(e.audit, a); return nil })
+}
+
 // filled is a store with trees of several pages, and free pages among them.
-func filled(t *testing.T) ([]byte, spec.State) {
+func filled(t *testing.T) ([]byte, everything) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "dunnage.db")
 	s := open(t, path)
@@ -148,12 +170,22 @@ func filled(t *testing.T) ([]byte, spec.State) {
 				}})
 			}
 		}
+		for i := range 30 {
+			name, sealed := fmt.Sprintf("secret-%02d", i), fmt.Sprintf("sealed %d ", n)
+			if i == 7 {
+				sealed = strings.Repeat(sealed, 1000)
+			}
+			c.Secrets = append(c.Secrets, spec.SecretRecord{SecretID: spec.SecretID{Name: name}, Current: n + 1, Next: n + 2})
+			c.Versions = append(c.Versions, storetest.Version("", name, n+1, sealed))
+		}
+		c.Key = &spec.SecretKey{Store: "store", Sealed: []byte("sealed")}
+		c.Audit = storetest.Entries(uint64(30*n+1), uint64(30*n+30))
 		c.Quarantine = []spec.QuarantinedAddress{{Addr: netip.MustParseAddr("10.0.0.7")}}
 		if err := s.Commit(c); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want, err := s.Load()
+	want, err := readAll(s)
 	if err != nil {
 		t.Fatal(err)
 	}
