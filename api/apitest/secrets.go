@@ -159,7 +159,7 @@ func (f *Fake) bring(changes []spec.SecretChange) {
 					moves = append(moves, spec.ServicePreview{Name: p.Services[j].Name, Change: spec.ChangeReplace})
 				}
 			}
-			changes[i].Operations = append(changes[i].Operations, f.roll("secrets", "new "+c.SecretID.String(), p, moves))
+			changes[i].Operations = append(changes[i].Operations, f.roll("secret", fmt.Sprintf("secret %s version %d", c.SecretID, c.Version), p, moves))
 		}
 	}
 }

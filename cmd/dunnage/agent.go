@@ -48,6 +48,7 @@ type agentOptions struct {
 	iptables                                        netns.Backend
 	removeUnknown                                   bool
 	allowPrivileged                                 bool
+	keySource, formerKeySource                      string // as package secrets takes them; former: empty = none
 	log                                             *slog.Logger
 }
 
@@ -58,7 +59,7 @@ func agentCommand() *cli.Command {
 		Description: "Runs in the foreground, as a service manager expects. Stopping it stops nothing else:\n" +
 			"containers, rules and traffic go on, and the next agent takes them over.\n\n" +
 			"Example:\n   dunnage agent --containerd managed",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "state-dir", Value: defaultStateDir, Usage: "what must survive a reboot: store, volumes, logs, images"},
 			&cli.StringFlag{Name: "run-dir", Value: defaultRunDir, Usage: "what ends with a reboot: sockets, namespaces"},
 			&cli.StringFlag{Name: "socket", Usage: "where the API listens (default: agent.sock in the run directory)"},
@@ -71,7 +72,7 @@ func agentCommand() *cli.Command {
 			&cli.BoolFlag{Name: "remove-unknown", Usage: "remove replicas of projects that the store doesn't know; without it an agent that finds any changes nothing, since it may have got the wrong store"},
 			&cli.BoolFlag{Name: "uninstall", Usage: "remove what an agent with these flags left on the host (rules, routes, settings, an idle private containerd), and end"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json, on standard error"},
-		},
+		}, keyFlags()...),
 		Action: func(c *cli.Context) error {
 			if err := wantArgs(c, 0, 0); err != nil {
 				return err
@@ -112,6 +113,9 @@ func agentFlags(c *cli.Context) (agentOptions, error) {
 		o.namespace = namespaceFor(o.stateDir)
 	}
 	var err error
+	if o.keySource, o.formerKeySource, err = keySources(c, o.stateDir); err != nil {
+		return o, err
+	}
 	if o.pool, err = netip.ParsePrefix(c.String("pool")); err != nil || !o.pool.Addr().Is4() {
 		return o, fmt.Errorf("--pool %q: use an IPv4 prefix such as %s", c.String("pool"), defaultPool)
 	}

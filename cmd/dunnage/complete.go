@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"dunnage/api"
 	"dunnage/spec"
 )
 
@@ -102,6 +103,9 @@ func (p *program) values(c *cli.Context, a *arranger, f cli.Flag) (names []strin
 
 // arguments completes what stands after the verb.
 func (p *program) arguments(c *cli.Context, a *arranger) (names []string) {
+	if a.path[0].Name == "secret" {
+		return p.secretNames(c, a)
+	}
 	suffix := ""
 	switch a.leaf().Name {
 	case "scale":
@@ -136,22 +140,46 @@ func (a *arranger) globalValue(flag string) string {
 	return ""
 }
 
-// completionStatus asks the agent; without an answer there is nothing to offer.
-func (p *program) completionStatus(c *cli.Context, a *arranger) spec.Status {
+// secretNames completes what stands after a verb of secrets.
+func (p *program) secretNames(c *cli.Context, a *arranger) (names []string) {
+	takes := map[string]int{"set": 1, "rollback": 1, "compare": 1, "rm": -1}[a.leaf().Name]
+	if takes >= 0 && len(a.positional) >= takes {
+		return nil
+	}
+	project := a.globalValue("project-name")
+	p.askForCompletion(c, a, func(ctx context.Context, agent *api.Client) error {
+		secrets, _, err := agent.Secrets(ctx, project)
+		for _, s := range secrets {
+			if project != "" {
+				s.Project = "" // -p says it
+			}
+			names = append(names, s.SecretID.String())
+		}
+		return err
+	})
+	return names
+}
+
+func (p *program) completionStatus(c *cli.Context, a *arranger) (st spec.Status) {
+	p.askForCompletion(c, a, func(ctx context.Context, agent *api.Client) (err error) {
+		st, err = agent.Status(ctx)
+		return err
+	})
+	return st
+}
+
+// askForCompletion asks the agent; without an answer there is nothing to offer.
+func (p *program) askForCompletion(c *cli.Context, a *arranger, ask func(context.Context, *api.Client) error) {
 	host := a.globalValue("host")
 	if host == "" {
 		host = c.String("host")
 	}
 	agent, err := p.connect(host)
 	if err != nil {
-		return spec.Status{}
+		return
 	}
 	defer agent.Close()
 	ctx, cancel := context.WithTimeout(c.Context, completeTimeout)
 	defer cancel()
-	st, err := agent.Status(ctx)
-	if err != nil {
-		return spec.Status{}
-	}
-	return st
+	_ = ask(ctx, agent) // a Tab has nowhere to say why
 }

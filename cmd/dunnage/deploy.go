@@ -56,7 +56,7 @@ func (p *program) deployRequest(c *cli.Context) (manifest.Result, spec.DeployReq
 		return manifest.Result{}, spec.DeployRequest{}, err
 	}
 	m, err := p.load(c)
-	return m, spec.DeployRequest{Turn: t, Project: m.Project, Inactive: m.Inactive, RemoveOrphans: c.Bool("remove-orphans"), Force: c.Bool("force")}, err
+	return m, spec.DeployRequest{Turn: t, Project: m.Project, Secrets: m.Secrets, Inactive: m.Inactive, RemoveOrphans: c.Bool("remove-orphans"), Force: c.Bool("force")}, err
 }
 
 // waitFlag and takeOverFlag say how a change stands to another one that is at

@@ -17,26 +17,47 @@ import (
 // see follows an operation to its end and tells how it went; with --detach it
 // only says that it has begun.
 func (p *program) see(ctx context.Context, c *cli.Context, agent *api.Client, op spec.Operation) error {
+	op, err := p.await(ctx, c, agent, op)
+	switch {
+	case err != nil:
+		return err
+	case !op.State.Ended() && c.Bool("json"):
+		return p.printJSON(op)
+	case !op.State.Ended():
+		return p.print(begun(op))
+	}
+	return p.tellOutcome(c, op)
+}
+
+// begun is what --detach says.
+func begun(op spec.Operation) string {
+	return fmt.Sprintf("%s: %s started; watch it with `dunnage events`, see `dunnage ps -p %s`\n", op.Project, called(op), op.Project)
+}
+
+// called is what an operation is to people.
+func called(op spec.Operation) string {
+	if op.Kind == "secret" {
+		return "rollout of secrets"
+	}
+	return op.Kind
+}
+
+// await follows an operation to its end, but not with --detach.
+func (p *program) await(ctx context.Context, c *cli.Context, agent *api.Client, op spec.Operation) (spec.Operation, error) {
 	for _, w := range op.Warnings {
 		p.warn("%s", w)
 	}
-	if c.Bool("detach") && !op.State.Ended() {
-		if c.Bool("json") {
-			return p.printJSON(op)
-		}
-		return p.print(fmt.Sprintf("%s: %s started; watch it with `dunnage events`, see `dunnage ps -p %s`\n", op.Project, op.Kind, op.Project))
+	if c.Bool("detach") || op.State.Ended() {
+		return op, nil
 	}
-	if !op.State.Ended() {
-		ended, err := p.follow(ctx, agent, op)
-		if err != nil {
-			return p.lostSight(ctx, op, err)
-		}
-		for _, w := range ended.Warnings[min(len(op.Warnings), len(ended.Warnings)):] {
-			p.warn("%s", w)
-		}
-		op = ended
+	ended, err := p.follow(ctx, agent, op)
+	if err != nil {
+		return op, p.lostSight(ctx, op, err)
 	}
-	return p.tellOutcome(c, op)
+	for _, w := range ended.Warnings[min(len(op.Warnings), len(ended.Warnings)):] {
+		p.warn("%s", w)
+	}
+	return ended, nil
 }
 
 func (p *program) follow(ctx context.Context, agent *api.Client, op spec.Operation) (spec.Operation, error) {
@@ -53,10 +74,10 @@ func (p *program) follow(ctx context.Context, agent *api.Client, op spec.Operati
 func (p *program) lostSight(ctx context.Context, op spec.Operation, err error) error {
 	hint := fmt.Sprintf("watch it with `dunnage events`, see `dunnage ps -p %s`", op.Project)
 	if ctx.Err() != nil {
-		return &exitCode{code: exitInterrupted, err: fmt.Errorf("interrupted: the %s of %s goes on", op.Kind, op.Project), hint: hint}
+		return &exitCode{code: exitInterrupted, err: fmt.Errorf("interrupted: the %s of %s goes on", called(op), op.Project), hint: hint}
 	}
 	if errors.Is(err, api.ErrNoAgent) || errors.Is(err, spec.ErrUnavailable) {
-		return &exitCode{code: exitNoAgent, err: fmt.Errorf("the agent is gone in the middle of the %s of %s: %w", op.Kind, op.Project, err),
+		return &exitCode{code: exitNoAgent, err: fmt.Errorf("the agent is gone in the middle of the %s of %s: %w", called(op), op.Project, err),
 			hint: "the agent goes on with it when it is back: start it, then see `dunnage ps -p " + op.Project + "`"}
 	}
 	return err
@@ -78,15 +99,15 @@ func (p *program) tellOutcome(c *cli.Context, op spec.Operation) error {
 func verdict(op spec.Operation) error {
 	switch {
 	case op.State == spec.OperationRolledBack:
-		return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s was rolled back: %s", op.Kind, op.Project, why(op)), hint: nextStep(op)}
+		return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s was rolled back: %s", called(op), op.Project, why(op)), hint: nextStep(op)}
 	case op.State == spec.OperationPaused:
-		return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s is paused: %s", op.Kind, op.Project, why(op)), hint: nextStep(op)}
+		return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s is paused: %s", called(op), op.Project, why(op)), hint: nextStep(op)}
 	case op.State != spec.OperationFailed:
 		return nil
 	case op.Release == 0 && len(op.Services) == 0: // it never came so far as to change anything
-		return &exitCode{code: exitError, err: fmt.Errorf("the %s of %s failed, nothing was changed: %s", op.Kind, op.Project, why(op)), hint: "put it right and try again"}
+		return &exitCode{code: exitError, err: fmt.Errorf("the %s of %s failed, nothing was changed: %s", called(op), op.Project, why(op)), hint: "put it right and try again"}
 	}
-	return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s failed: %s", op.Kind, op.Project, why(op)), hint: nextStep(op)}
+	return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s failed: %s", called(op), op.Project, why(op)), hint: nextStep(op)}
 }
 
 // why is an operation's cause as one line, and below it what the replica that
@@ -156,13 +177,13 @@ func lastLine(op spec.Operation) string {
 	case spec.OperationUnchanged:
 		return fmt.Sprintf("%s: unchanged%s: nothing to do", op.Project, release)
 	case spec.OperationDone:
-		return fmt.Sprintf("%s: %s done%s, in %s", op.Project, op.Kind, release, spent)
+		return fmt.Sprintf("%s: %s done%s, in %s", op.Project, called(op), release, spent)
 	case spec.OperationRolledBack:
-		return fmt.Sprintf("%s: %s rolled back after %s", op.Project, op.Kind, spent)
+		return fmt.Sprintf("%s: %s rolled back after %s", op.Project, called(op), spent)
 	case spec.OperationPaused:
-		return fmt.Sprintf("%s: %s paused%s, after %s", op.Project, op.Kind, release, spent)
+		return fmt.Sprintf("%s: %s paused%s, after %s", op.Project, called(op), release, spent)
 	}
-	return fmt.Sprintf("%s: %s failed after %s", op.Project, op.Kind, spent)
+	return fmt.Sprintf("%s: %s failed after %s", op.Project, called(op), spent)
 }
 
 // progress shows an operation's events on stderr: bars for images on a

@@ -29,12 +29,32 @@ var (
 		"port":    "`dunnage ps` shows the published ports",
 		"inspect": "`dunnage ps --json` has everything of replicas, `dunnage history --json` of releases",
 		"network": "`dunnage net ls` lists networks",
+		"secrets": "`dunnage secret ls` lists secrets",
 		"watch":   "`dunnage events` follows what happens, `dunnage ps` shows how it is",
 		"wait":    "`dunnage deploy` waits by itself, unless with --detach",
 	}
 	composeFlags = map[string]string{
 		"--dry-run": "`dunnage plan` shows what deploy would do, changing nothing",
 		"--build":   composeVerbs["build"],
+	}
+	noReading   = "values can't be read back: `dunnage secret compare NAME <FILE` says whether one is the current, `dunnage secret ls` lists the rest"
+	secretVerbs = map[string]string{
+		"create":  "`dunnage secret set NAME --from-file FILE` makes one, and so does `dunnage secret set NAME <FILE`; the value is never an argument",
+		"add":     "`dunnage secret set NAME` makes one",
+		"update":  "`dunnage secret set NAME` makes a new version, and brings it to who uses it",
+		"rotate":  "`dunnage secret set NAME` makes a new version of a secret, `dunnage secret rotate-key` a new key for all",
+		"get":     noReading,
+		"show":    noReading,
+		"read":    noReading,
+		"cat":     noReading,
+		"view":    noReading,
+		"inspect": "`dunnage secret ls --json` has everything but the value; `dunnage secret compare NAME <FILE` says whether that is the one you have",
+		"list":    "`dunnage secret ls` lists them",
+		"remove":  "`dunnage secret rm NAME` removes one",
+		"delete":  "`dunnage secret rm NAME` removes one",
+		"log":     "`dunnage secret audit` lists what was done",
+		"history": "`dunnage secret audit` lists what was done, `dunnage secret ls --json` the versions that are kept",
+		"unlock":  "`dunnage unlock` opens the secrets with the passphrase",
 	}
 )
 
@@ -43,6 +63,8 @@ func (a *arranger) verbHint(name string) string {
 	switch hint := composeVerbs[name]; {
 	case len(a.path) == 0 && hint != "":
 		return hint
+	case len(a.path) == 1 && a.leaf().Name == "secret" && secretVerbs[name] != "":
+		return secretVerbs[name]
 	case len(a.path) == 1 && a.leaf().Name == "completion":
 		return "there are scripts for " + strings.Join(verbNames(a.verbs), ", ")
 	}

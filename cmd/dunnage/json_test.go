@@ -31,6 +31,9 @@ var jsonOutputs = []struct{ verbs, is string }{
 	{"events", "Event"}, // one a line
 	{"logs", "LogLine"}, // one a line; text is text
 	{"config", "Project"},
+	{"secret set, secret rollback", "[]SecretChange"},
+	{"secret ls", "[]SecretStatus"},
+	{"secret audit", "AuditEntry"}, // one a line
 	{"image ls, image load, image pull", "[]Image"},
 	{"net ls", "[]NetworkStatus"},
 	{"net rules", "RuleSet"},
@@ -159,7 +162,7 @@ func (s schema) render() []byte {
 		switch {
 		case list:
 			text = "list of " + text
-		case o.verbs == "events":
+		case o.verbs == "events", o.verbs == "secret audit":
 			text += ", one a line"
 		case o.verbs == "logs":
 			text += ", one a line, whose text is text with what isn't UTF-8 replaced"

@@ -83,7 +83,7 @@ func setup(e *testscript.Env) error {
 		return err
 	}
 	fake := apitest.New()
-	s := api.NewServer(fake, api.Options{Group: -1, Version: api.Version{Version: "9.8.7", Go: "go1.0"}})
+	s := api.NewServer(fake, api.Options{Group: -1, SecretsGroup: -1, Version: api.Version{Version: "9.8.7", Go: "go1.0"}})
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
 	e.Defer(func() {
@@ -126,6 +126,12 @@ func controlAgent(ts *testscript.TestScript, neg bool, args []string) {
 		f.AddLine(spec.LogLine{At: f.Now, Service: args[1], Replica: args[2], Stream: "stdout", Text: []byte(unquote(ts, strings.Join(args[3:], " ")))})
 	case "part":
 		f.AddLine(spec.LogLine{At: f.Now, Service: args[1], Replica: args[2], Stream: "stdout", Partial: true, Text: []byte(strings.Join(args[3:], " "))})
+	case "use": // a secret by services
+		f.UseSecret(secretOf(args[1]), args[2:]...)
+	case "lock":
+		f.LockSecrets(text)
+	case "spoil":
+		f.SpoilAudit(1)
 	case "rules":
 		f.SetRules(spec.RuleSet{Rendered: "*nat\n-A A\n-A B\nCOMMIT\n", Kernel: "*nat\n-A A\n-A C\nCOMMIT\n", Held: text})
 	case "awaitcall":
@@ -136,6 +142,13 @@ func controlAgent(ts *testscript.TestScript, neg bool, args []string) {
 	default:
 		ts.Fatalf("agent: what is %s?", args[0])
 	}
+}
+
+func secretOf(name string) spec.SecretID {
+	if project, name, ok := strings.Cut(name, "/"); ok {
+		return spec.SecretID{Project: project, Name: name}
+	}
+	return spec.SecretID{Name: name}
 }
 
 // wantJSON checks what the command before printed: json TYPE, of package spec.

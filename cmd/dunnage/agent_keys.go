@@ -1,0 +1,40 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/urfave/cli/v2"
+)
+
+// keyFile is the name of the key file in the state directory.
+const keyFile = "secrets.key"
+
+func keyFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "key-source", Value: "file", Usage: "where the key of secrets comes from: file, credential or credential:`NAME` (systemd's; default dunnage.key), passphrase (`dunnage unlock` after each start), or command:/PROGRAM ARGUMENTS (prints it)"},
+		&cli.StringFlag{Name: "former-key-source", Usage: "where it came from so far, or file:PATH; `dunnage secret rotate-key` then moves to --key-source"},
+		&cli.StringFlag{Name: "key-file", Usage: "the key file, made on the first start (default: secrets.key in the state directory); without it no secret can be opened"},
+	}
+}
+
+// keySources are --key-source and --former-key-source as package secrets takes
+// them: with the path of the key file.
+func keySources(c *cli.Context, stateDir string) (source, former string, err error) {
+	path := filepath.Join(stateDir, keyFile)
+	if c.IsSet("key-file") {
+		if c.String("key-source") != "file" && c.String("former-key-source") != "file" {
+			return "", "", fmt.Errorf("--key-file is for --key-source file, and that is %q", c.String("key-source"))
+		}
+		if path, err = filepath.Abs(c.String("key-file")); err != nil {
+			return "", "", fmt.Errorf("--key-file %s: %w", c.String("key-file"), err)
+		}
+	}
+	named := func(s string) string {
+		if s == "file" {
+			return "file:" + path
+		}
+		return s
+	}
+	return named(c.String("key-source")), named(c.String("former-key-source")), nil
+}

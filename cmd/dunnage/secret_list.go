@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"dunnage/api"
+	"dunnage/spec"
+)
+
+func (p *program) secretLsCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "ls",
+		Usage: "list secrets, without anything of their values",
+		Description: "A project's own secret is called PROJECT/NAME; -p lists those of one project only. AGE is the current version's.\n\n" +
+			"Example:\n   dunnage secret ls",
+		Flags:  []cli.Flag{jsonFlag()},
+		Action: p.withAgent(p.secretLs),
+	}
+}
+
+func (p *program) secretLs(ctx context.Context, c *cli.Context, agent *api.Client) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	secrets, key, err := agent.Secrets(ctx, c.String("project-name"))
+	if err != nil {
+		return err
+	}
+	if key.Locked != "" {
+		p.warn("%s", key.Locked)
+	}
+	if c.Bool("json") {
+		return p.printJSON(secrets)
+	}
+	t := table{columns: []column{{name: "NAME"}, {name: "VERSION"}, {name: "AGE", drop: 1}, {name: "USED BY", drop: 2}}}
+	for _, s := range secrets {
+		t.rows = append(t.rows, row{cells: []string{printable(s.SecretID.String()), fmt.Sprint(s.Version), age(p.now(), s.Created), printable(strings.Join(s.UsedBy, ", "))}})
+	}
+	return p.write(t)
+}
+
+func (p *program) secretRmCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "rm",
+		Usage:     "remove secrets with all their versions",
+		ArgsUsage: "NAME...",
+		Description: "A secret that a service uses is not removed; the error names the services.\n\n" +
+			"Example:\n   dunnage secret rm old-token",
+		Action: p.withAgent(p.secretRm),
+	}
+}
+
+// secretRm goes on after a failure, so that one secret in use keeps no other.
+func (p *program) secretRm(ctx context.Context, c *cli.Context, agent *api.Client) error {
+	if err := wantArgs(c, 1, -1); err != nil {
+		return err
+	}
+	var ids []spec.SecretID
+	for _, name := range c.Args().Slice() {
+		id, err := readID(name, c.String("project-name"))
+		if err != nil {
+			return err
+		}
+		ids = append(ids, id)
+	}
+	var errs []error
+	for _, id := range ids {
+		err := agent.RemoveSecret(ctx, id, spec.Actor{})
+		if err == nil {
+			err = p.print("removed " + id.String() + "\n")
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (p *program) secretCompareCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "compare",
+		Usage:     "say whether a value is the secret's current one",
+		ArgsUsage: "NAME",
+		Description: "Reads the value as set does, and prints equal or different; the exit code is 0 or 1. " +
+			"This takes the place of reading a value back, which nothing does.\n\n" +
+			"Example:\n   dunnage secret compare db-password <password.txt",
+		Flags:  []cli.Flag{&cli.StringFlag{Name: "from-file", Usage: "the value is every byte of `PATH`"}},
+		Action: p.withAgent(p.secretCompare),
+	}
+}
+
+func (p *program) secretCompare(ctx context.Context, c *cli.Context, agent *api.Client) error {
+	id, err := secretArg(c)
+	if err != nil {
+		return err
+	}
+	value, err := p.secretValue(ctx, c, id, false)
+	if err != nil {
+		return err
+	}
+	defer value.Clear()
+	equal, err := agent.CompareSecret(ctx, id, value, spec.Actor{})
+	if err != nil {
+		return err
+	}
+	if equal {
+		return p.print("equal\n")
+	}
+	if err := p.print("different\n"); err != nil {
+		return err
+	}
+	return &exitCode{code: exitError}
+}

@@ -1,0 +1,100 @@
+package secrets
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// tmpfsSize bounds what stands on one replica's tmpfs, which takes memory only
+// for what is there: the largest of 64 secrets, the old file beside the new.
+const tmpfsSize = "64M"
+
+const mountFlags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+
+// ensureMounted makes the directory, and the tmpfs on it if there is none.
+func ensureMounted(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return err
+	}
+	if err := os.Chmod(filepath.Dir(dir), 0o700); err != nil { // it may be an old one
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	mounted, err := isMounted(dir)
+	if err != nil || mounted {
+		return err
+	}
+	return mount(dir)
+}
+
+// mount takes the first that the kernel has of what never writes values to a
+// disk: a tmpfs that isn't swapped (Linux 6.4), ramfs, which has no limit, and
+// where nothing is swapped a plain tmpfs.
+func mount(dir string) error {
+	const options = "mode=0700,size=" + tmpfsSize
+	err := unix.Mount("tmpfs", dir, "tmpfs", mountFlags, options+",noswap")
+	if !errors.Is(err, unix.EINVAL) {
+		return mountError(dir, err)
+	}
+	swaps, err := os.ReadFile("/proc/swaps")
+	if err != nil || bytes.Count(swaps, []byte("\n")) > 1 { // the first line is a title
+		return mountError(dir, unix.Mount("ramfs", dir, "ramfs", mountFlags, "mode=0700"))
+	}
+	return mountError(dir, unix.Mount("tmpfs", dir, "tmpfs", mountFlags, options))
+}
+
+func mountError(dir string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("mount a tmpfs at %s: %w", dir, err)
+}
+
+// isMounted reports whether a tmpfs of ours is on the directory, which may
+// itself lie on one.
+func isMounted(dir string) (bool, error) {
+	var own, above unix.Stat_t
+	if err := unix.Lstat(dir, &own); err != nil {
+		return false, fmt.Errorf("look at %s: %w", dir, err)
+	}
+	if err := unix.Lstat(filepath.Dir(dir), &above); err != nil {
+		return false, fmt.Errorf("look at %s: %w", filepath.Dir(dir), err)
+	}
+	return own.Dev != above.Dev, nil
+}
+
+// unmount takes away all that is mounted on the directory. Of a mount that is
+// in use the files go first.
+func unmount(dir string) error {
+	for {
+		mounted, err := isMounted(dir)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			return nil
+		case err != nil || !mounted:
+			return err
+		}
+		err = unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EBUSY) {
+			err = errors.Join(empty(dir), unix.Unmount(dir, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH))
+		}
+		if err != nil {
+			return fmt.Errorf("unmount %s: %w", dir, err)
+		}
+	}
+}
+
+func empty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
+}
