@@ -177,7 +177,7 @@ func (l *Loop) derive(op *operation, prev spec.Release, reason string, edit func
 		return err
 	}
 	l.ops.change(op, func(o *operation) { o.Services = compare(&prev, next) })
-	return l.roll(op, next, nil)
+	return l.roll(op, candidate{release: next}, nil)
 }
 
 func (l *Loop) scale(op *operation, prev spec.Release, replicas map[string]int) error {
@@ -232,7 +232,7 @@ func (l *Loop) rollback(op *operation, project string, number int) error {
 		return fmt.Errorf("release %d of project %s: %w; `dunnage history -p %s` lists the kept ones", number, project, spec.ErrNotFound, project)
 	}
 	prev := l.present(project)
-	if err := l.reclaim(target); err != nil {
+	if err := errors.Join(l.lostPins(target), l.reclaim(target)); err != nil {
 		return err
 	}
 	networks, err := l.alloc.networks(rec, target.Project)
@@ -246,6 +246,7 @@ func (l *Loop) rollback(op *operation, project string, number int) error {
 	}
 	rec.Down, rec.Desired, rec.Networks = false, number, networks
 	rec.Since, rec.Backward, rec.Paused = l.cfg.Clock.Now(), true, ""
+	rec.Secrets = l.state.currentPins(target.Project)
 	if rec.Addresses, err = l.alloc.leases(rec, target.Project, l.cfg.Clock.Now()); err != nil {
 		return err
 	}

@@ -71,6 +71,8 @@ func (l *Loop) deploy(ctx context.Context, op *operation, r spec.DeployRequest) 
 		if err := l.mayChange(); err != nil { // known only since the first look
 			return err
 		}
+		l.vault.Lock() // until what the manifest brings is sealed and saved
+		defer l.vault.Unlock()
 		prev := l.present(r.Project.Name)
 		c, err := l.propose(ctx, r, images, prev)
 		if err != nil {
@@ -84,7 +86,7 @@ func (l *Loop) deploy(ctx context.Context, op *operation, r spec.DeployRequest) 
 			l.rest(op, prev.Number)
 			return nil
 		}
-		return l.roll(op, c.release, r.Inactive)
+		return l.roll(op, c, r.Inactive)
 	})
 	return err
 }
@@ -116,8 +118,8 @@ func (l *Loop) rest(op *operation, release int) {
 }
 
 // roll installs the release and lets the operation follow it.
-func (l *Loop) roll(op *operation, r spec.Release, inactive []string) error {
-	number, err := l.install(r, inactive)
+func (l *Loop) roll(op *operation, c candidate, inactive []string) error {
+	number, err := l.install(c, inactive)
 	if err != nil {
 		return err
 	}
@@ -151,6 +153,8 @@ func (l *Loop) Preview(ctx context.Context, r spec.DeployRequest) (spec.Preview,
 		images[s.Name] = image
 	}
 	err := l.do(ctx, func() error {
+		l.vault.RLock()
+		defer l.vault.RUnlock()
 		prev := l.present(r.Project.Name)
 		c, err := l.propose(ctx, r, images, prev)
 		if err != nil {

@@ -106,6 +106,8 @@ func (l *Loop) act(ctx context.Context, a plan.Action) error {
 		return l.update(a.Key.ID, func(r *spec.ReplicaRecord) { r.Accepted = true })
 	case plan.Apply:
 		return l.cfg.Network.Apply(ctx, a.Routing)
+	case plan.Deliver:
+		return l.redeliver(ctx, a)
 	case plan.WriteNames:
 		return l.cfg.Network.WriteNames(ctx, a.Endpoint)
 	case plan.Drain:
@@ -153,7 +155,7 @@ func (l *Loop) create(ctx context.Context, a plan.Create) error {
 	wg.Go(func() {
 		create = l.cfg.Engine.Create(ctx, spec.CreateRequest{
 			ReplicaKey: a.Key, Image: a.Image, Container: a.Service.Container, Limits: a.Service.Limits, Logging: a.Service.Logging, Hostname: e.Hostname,
-			NetNS: l.cfg.Network.Namespace(owner), Files: l.cfg.Network.Files(owner),
+			NetNS: l.cfg.Network.Namespace(owner), Files: l.cfg.Network.Files(owner), Secrets: l.cfg.Secrets.Paths(a.Key.ID, a.Service.Container),
 		})
 	})
 	wg.Wait()
@@ -203,8 +205,9 @@ func (l *Loop) record(a plan.Create) (spec.ReplicaRecord, error) {
 	return rec, l.state.save(spec.Commit{Replicas: []spec.ReplicaRecord{rec}})
 }
 
-// update changes a replica's record; one that is gone stays gone.
-func (l *Loop) update(id string, change func(*spec.ReplicaRecord)) error {
+// update changes a replica's record, with what the audit is to say of it; one
+// that is gone stays gone.
+func (l *Loop) update(id string, change func(*spec.ReplicaRecord), audit ...spec.AuditEntry) error {
 	l.recording.Lock()
 	defer l.recording.Unlock()
 	rec, ok := l.state.replica(id)
@@ -212,7 +215,7 @@ func (l *Loop) update(id string, change func(*spec.ReplicaRecord)) error {
 		return nil
 	}
 	change(&rec)
-	return l.state.save(spec.Commit{Replicas: []spec.ReplicaRecord{rec}})
+	return l.saveAudited(spec.Commit{Replicas: []spec.ReplicaRecord{rec}}, audit...)
 }
 
 // start records the run before it begins: if the host goes down in between,
@@ -223,7 +226,7 @@ func (l *Loop) start(ctx context.Context, a plan.Start) error {
 		if a.Restart {
 			r.Restarts++
 		}
-	})
+	}, l.reads(a.Key)...)
 	if err != nil {
 		return err
 	}
@@ -231,6 +234,9 @@ func (l *Loop) start(ctx context.Context, a plan.Start) error {
 		if err := l.reattach(ctx, a.Key); err != nil {
 			return err
 		}
+	}
+	if err := l.deliver(ctx, a.Key, nil); err != nil {
+		return err
 	}
 	return l.cfg.Engine.Start(ctx, a.Key.ID)
 }
@@ -285,6 +291,9 @@ func (l *Loop) remove(ctx context.Context, a plan.Remove) error {
 	}
 	if err := gone(l.cfg.Network.Detach(ctx, a.Key.ID)); err != nil {
 		return fmt.Errorf("detach from the network: %w", err)
+	}
+	if err := l.cfg.Secrets.Withdraw(ctx, a.Key.ID); err != nil {
+		return fmt.Errorf("remove its secrets: %w", err)
 	}
 	rec, ok := l.state.replica(a.Key.ID)
 	if !ok {

@@ -21,9 +21,14 @@ type Config struct {
 	Volumes Volumes
 	Network Network
 	Health  Health
+	Vault   Vault
+	Secrets Deliverer
 	Store   Store
 	Clock   Clock
 	Log     *slog.Logger
+
+	// Nonce makes the nonce of a secret's version, 16 hex digits; nil = a random one.
+	Nonce func() string
 
 	StateDir string // where the store is, to name it
 
@@ -70,6 +75,9 @@ type Loop struct {
 	// actions of a wave: two creates must not pick the same address.
 	recording sync.Mutex
 
+	vault    sync.RWMutex // held to change secrets or keys, and shared to open any
+	auditing sync.Mutex   // held from reading the audit's last hash to saving the next
+
 	memory // owned by Run's goroutine
 }
 
@@ -104,6 +112,9 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Nonce == nil {
+		cfg.Nonce = newNonce
+	}
 	l := &Loop{
 		ctx: ctx, cfg: cfg, state: st, began: cfg.Clock.Now(),
 		alloc:    allocator{pool: cfg.Pool, pool6: cfg.Pool6, state: st},
@@ -119,7 +130,7 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 	}
 	l.status.Store(&spec.Status{At: l.began, Started: l.began})
 	l.routing.Store(&spec.Routing{})
-	return l, nil
+	return l, l.openVault()
 }
 
 // Look asks for another look soon. It never blocks.
@@ -178,6 +189,9 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 	}
 	if l.settle(p, observed) {
 		return 0 // the plan is for what was desired before
+	}
+	if len(l.renew()) > 0 {
+		return 0
 	}
 	l.failed = false
 	l.execute(ctx, p.Actions)

@@ -45,6 +45,9 @@ func (l *Loop) note(r outcome) {
 	case plan.Limit:
 		delete(l.failures, key.ID)
 		tell(spec.EventLimited, "%s has its new limits", key.ID)
+	case plan.Deliver:
+		delete(l.failures, key.ID)
+		tell(spec.EventSecret, "%s has its new secrets", key.ID)
 	case plan.RecordExit:
 		tell(spec.EventExited, "%s %s", key.ID, plan.ExitText(spec.ReplicaRecord{Exit: &a.Exit}))
 	case plan.Remove:

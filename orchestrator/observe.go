@@ -21,6 +21,7 @@ type look struct {
 	whole     []string
 	named     []netip.Addr
 	equal     bool
+	delivered map[string]string // replica -> fingerprint
 }
 
 // observe looks at everything. It changes nothing but the set of probes.
@@ -43,13 +44,14 @@ func (l *Loop) observe(ctx context.Context) (plan.Observed, error) {
 // look asks engine and network side by side.
 func (l *Loop) look(ctx context.Context) (look, error) {
 	var (
-		s                look
-		engine, net, att error
-		wg               sync.WaitGroup
+		s                     look
+		engine, net, att, del error
+		wg                    sync.WaitGroup
 	)
 	wg.Go(func() { s.instances, engine = l.cfg.Engine.Instances(ctx) })
 	wg.Go(func() { s.named, s.equal, net = l.cfg.Network.Routed(ctx, l.applied) })
 	wg.Go(func() { s.attached, s.whole, att = l.cfg.Network.Attached(ctx) })
+	wg.Go(func() { s.delivered, del = l.cfg.Secrets.Delivered() })
 	wg.Wait()
 	if engine != nil && net == nil && !s.equal {
 		l.keepRules(ctx)
@@ -61,6 +63,8 @@ func (l *Loop) look(ctx context.Context) (look, error) {
 		return s, fmt.Errorf("read nat rules: %w", net)
 	case att != nil:
 		return s, fmt.Errorf("list namespaces: %w", att)
+	case del != nil:
+		return s, fmt.Errorf("list delivered secrets: %w", del)
 	}
 	return s, nil
 }
@@ -102,6 +106,9 @@ func (l *Loop) merge(s look) []plan.Replica {
 	}
 	for _, id := range s.whole {
 		at(id).Attached = true
+	}
+	for id, fingerprint := range s.delivered {
+		at(id).Delivered = fingerprint
 	}
 	for _, r := range all {
 		if to := all[r.Record.Joins]; to != nil {

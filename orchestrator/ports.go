@@ -176,8 +176,9 @@ type Deliverer interface {
 	// Paths says where Deliver puts what the container uses.
 	Paths(replica string, c spec.Container) spec.SecretPaths
 	// Deliver makes the tmpfs and what stands on it equal to d, each file by a
-	// rename, and notes the fingerprint last.
-	Deliver(ctx context.Context, d spec.Delivery) error
+	// rename, and notes the fingerprint last. In between it calls swapped,
+	// unless that is nil: a crash before the note repeats both.
+	Deliver(ctx context.Context, d spec.Delivery, swapped func() error) error
 	// Delivered lists the replicas that have a tmpfs, with the fingerprint of
 	// what is complete there.
 	Delivered() (map[string]string, error)

@@ -22,6 +22,8 @@ type candidate struct {
 	release spec.Release // without number
 	changes []spec.ServiceOutcome
 	notes   []string
+	bears   bearing         // to be saved with the release
+	current spec.SecretPins // the current versions, with what it bears; nil = those of the store
 }
 
 // propose makes what a deploy would make the desired release: the manifest,
@@ -47,6 +49,9 @@ func (l *Loop) propose(ctx context.Context, r spec.DeployRequest, images map[str
 		}
 	}
 	if err := l.resolveProbes(ctx, &c.release); err != nil {
+		return c, err
+	}
+	if err := l.pinSecrets(&c, r.Secrets, r.Owner); err != nil {
 		return c, err
 	}
 	if err := l.alloc.fit(*p); err != nil {
@@ -95,6 +100,13 @@ func adopt(next *spec.Release, prev spec.Release, r spec.DeployRequest, stopped 
 		case !slices.Contains(stopped, s.Name):
 			notes = append(notes, fmt.Sprintf("service %s: its profile isn't active: it keeps running as it is; `dunnage stop -p %s %s` stops it", s.Name, p.Name, s.Name))
 		}
+		for _, name := range s.Container.SecretNames() {
+			if _, ok := p.Secret(name); !ok {
+				if d, ok := prev.Project.Secret(name); ok {
+					p.Secrets = append(slices.Clone(p.Secrets), d)
+				}
+			}
+		}
 		for _, a := range s.Container.Networks {
 			if _, ok := p.Network(a.Name); !ok {
 				if n, ok := prev.Project.Network(a.Name); ok {
@@ -104,6 +116,7 @@ func adopt(next *spec.Release, prev spec.Release, r spec.DeployRequest, stopped 
 		}
 	}
 	slices.SortFunc(p.Services, func(a, b spec.Service) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(p.Secrets, func(a, b spec.SecretDeclaration) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(p.Networks, func(a, b spec.Network) int { return strings.Compare(a.Name, b.Name) })
 	return notes
 }
@@ -139,7 +152,7 @@ func change(prev *spec.Release, next spec.Release, s spec.Service) spec.Change {
 		return spec.ChangeReplace
 	case old.Replicas != s.Replicas:
 		return spec.ChangeScale
-	case len(differing("", reflect.ValueOf(old), reflect.ValueOf(s))) > 0:
+	case len(differing("", reflect.ValueOf(old), reflect.ValueOf(s))) > 0 || prev.SecretsFingerprint(old) != next.SecretsFingerprint(s):
 		return spec.ChangeUpdate
 	default:
 		return spec.ChangeNone
@@ -193,7 +206,8 @@ func (l *Loop) present(project string) *spec.Release {
 // install makes the release the desired one: number, subnets, addresses and
 // record in one commit. Inactive services that are stopped stay so. It runs on
 // the loop's goroutine.
-func (l *Loop) install(r spec.Release, inactive []string) (int, error) {
+func (l *Loop) install(from candidate, inactive []string) (int, error) {
+	r := from.release
 	now := l.cfg.Clock.Now()
 	name := r.Project.Name
 	rec, ok := l.state.project(name)
@@ -219,7 +233,11 @@ func (l *Loop) install(r spec.Release, inactive []string) (int, error) {
 	r.Number, r.Created = rec.Next, now
 	rec.Next++
 	rec.Desired, rec.Since, rec.Backward, rec.Paused = r.Number, now, false, ""
-	c := spec.Commit{Releases: []spec.ReleaseRecord{{Project: name, Release: r}}, DropReleases: l.outdated(rec)}
+	c := from.bears.commit
+	if rec.Secrets = from.current; rec.Secrets == nil {
+		rec.Secrets = l.state.currentPins(r.Project)
+	}
+	c.Releases, c.DropReleases = []spec.ReleaseRecord{{Project: name, Release: r}}, l.outdated(rec)
 	for _, old := range c.DropReleases {
 		n := old.Release.Number
 		rec.Ran, rec.Failed, rec.Left = without(rec.Ran, n), without(rec.Failed, n), without(rec.Left, n)
@@ -229,7 +247,7 @@ func (l *Loop) install(r spec.Release, inactive []string) (int, error) {
 	if err := l.retain(name, r); err != nil {
 		return 0, err
 	}
-	if err := l.state.save(c); err != nil {
+	if err := l.saveAudited(c, from.bears.audit...); err != nil {
 		return 0, err
 	}
 	if err := l.pardon(name); err != nil {

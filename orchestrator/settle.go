@@ -48,6 +48,9 @@ func (l *Loop) settleRollout(r plan.Rollout) (changed bool) {
 		rec.Desired = rec.Good
 		rec.Stopped, rec.Held = rec.Held, nil
 		rec.Since, rec.Backward = l.cfg.Clock.Now(), true
+		if good, ok := l.state.release(rec.Name, rec.Good); ok {
+			rec.Secrets = l.state.currentPins(good.Project)
+		}
 	default:
 		why := "there is no earlier release to go back to, so"
 		if rec.Good != 0 {

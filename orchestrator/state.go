@@ -22,6 +22,10 @@ type state struct {
 	releases   map[string][]spec.Release // sorted by number
 	replicas   map[string]spec.ReplicaRecord
 	quarantine map[netip.Addr]time.Time
+	secrets    map[spec.SecretID]spec.SecretRecord
+	versions   map[spec.SecretID][]spec.SecretVersion // sorted by number; without what is sealed
+	key        *spec.SecretKey                        // nil = there is none yet; changed with the vault held
+	audited    spec.AuditEntry                        // the last one
 }
 
 func loadState(s Store) (*state, error) {
@@ -33,8 +37,13 @@ func loadState(s Store) (*state, error) {
 		store:    s,
 		projects: map[string]spec.ProjectRecord{}, releases: map[string][]spec.Release{},
 		replicas: map[string]spec.ReplicaRecord{}, quarantine: map[netip.Addr]time.Time{},
+		secrets: map[spec.SecretID]spec.SecretRecord{}, versions: map[spec.SecretID][]spec.SecretVersion{},
+		audited: loaded.Audited,
 	}
-	c := spec.Commit{Projects: loaded.Projects, Replicas: loaded.Replicas, Quarantine: loaded.Quarantine}
+	c := spec.Commit{
+		Projects: loaded.Projects, Replicas: loaded.Replicas, Quarantine: loaded.Quarantine,
+		Secrets: loaded.Secrets, Versions: loaded.Versions, Key: loaded.Key,
+	}
 	for project, rs := range loaded.Releases {
 		for _, r := range rs {
 			c.Releases = append(c.Releases, spec.ReleaseRecord{Project: project, Release: r})
@@ -81,6 +90,7 @@ func (s *state) apply(c spec.Commit) {
 	for _, a := range c.DropQuarantine {
 		delete(s.quarantine, a)
 	}
+	s.applySecrets(c)
 }
 
 func (s *state) project(name string) (spec.ProjectRecord, bool) {
@@ -151,4 +161,79 @@ func (s *state) desired() plan.Desired {
 		d.Projects = append(d.Projects, project.KeepLeaving())
 	}
 	return d
+}
+
+// applySecrets is apply's part for secrets.
+func (s *state) applySecrets(c spec.Commit) {
+	for _, r := range c.Secrets {
+		s.secrets[r.SecretID] = r
+	}
+	for _, v := range c.Versions {
+		v.Sealed = nil
+		vs := slices.DeleteFunc(slices.Clone(s.versions[v.SecretID]), func(x spec.SecretVersion) bool { return x.Version == v.Version })
+		vs = append(vs, v)
+		slices.SortFunc(vs, func(a, b spec.SecretVersion) int { return cmp.Compare(a.Version, b.Version) })
+		s.versions[v.SecretID] = vs
+	}
+	for _, p := range c.DropVersions {
+		s.versions[p.SecretID] = slices.DeleteFunc(slices.Clone(s.versions[p.SecretID]), func(x spec.SecretVersion) bool { return x.Pin() == p })
+	}
+	for _, id := range c.DropSecrets {
+		delete(s.secrets, id)
+		delete(s.versions, id)
+	}
+	if c.Key != nil {
+		s.key = c.Key
+	}
+	if n := len(c.Audit); n > 0 {
+		s.audited = c.Audit[n-1]
+	}
+}
+
+func (s *state) lastAudited() spec.AuditEntry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.audited
+}
+
+// secretIDs lists all secrets, those of the host first.
+func (s *state) secretIDs() []spec.SecretID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(s.secrets), func(a, b spec.SecretID) int {
+		return cmp.Or(cmp.Compare(a.Project, b.Project), cmp.Compare(a.Name, b.Name))
+	})
+}
+
+// secretVersions lists the kept versions of a secret, oldest first.
+func (s *state) secretVersions(id spec.SecretID) []spec.SecretVersion {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.versions[id])
+}
+
+// pinned are the versions that a desired or good release or a replica needs.
+func (s *state) pinned() map[spec.SecretPin]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	needed := map[string][]int{}
+	for name, p := range s.projects {
+		needed[name] = append(needed[name], p.Desired, p.Good)
+	}
+	for _, r := range s.replicas {
+		needed[r.Project] = append(needed[r.Project], r.Release)
+	}
+	out := map[spec.SecretPin]bool{}
+	for project, numbers := range needed {
+		for _, r := range s.releases[project] {
+			if slices.Contains(numbers, r.Number) {
+				for _, pins := range r.Secrets {
+					for _, p := range pins {
+						out[p] = true
+					}
+				}
+			}
+		}
+	}
+	return out
 }

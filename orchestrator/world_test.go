@@ -34,18 +34,20 @@ var images = map[string]world.Behaviour{
 	"mortal":   {ReadyAfter: 100 * time.Millisecond, DiesAfter: 40 * time.Second, ExitCode: 3},
 }
 
-// worlds is how many TestWorld checks; DUNNAGE_WORLDS asks for more.
+// worlds is how many TestWorld checks, the same ones each time: who runs it
+// beside a change sees what the change does. DUNNAGE_WORLDS asks for as many new
+// ones (`make worlds`).
 const worlds = 2000
 
 func TestWorld(t *testing.T) {
-	n := worlds
+	n, seed := worlds, uint64(0)
 	if v := os.Getenv("DUNNAGE_WORLDS"); v != "" {
 		var err error
+		seed = uint64(time.Now().UnixNano())
 		if n, err = strconv.Atoi(v); err != nil {
 			t.Fatal(err)
 		}
 	}
-	seed := uint64(time.Now().UnixNano())
 	if v := os.Getenv("DUNNAGE_SEED"); v != "" {
 		var err error
 		if seed, err = strconv.ParseUint(v, 10, 64); err != nil {
@@ -82,6 +84,7 @@ func TestWorldSaboteurs(t *testing.T) {
 		world.LieNoLeftovers:  "-ghost",
 		world.LieOldGone:      "may still write to its volume",
 		world.LieNoQuarantine: "released",
+		world.LieDelivered:    "has the secrets",
 	} {
 		t.Run(strings.ReplaceAll(string(lie), " ", "_"), func(t *testing.T) {
 			for seed := range uint64(400) {
@@ -106,6 +109,8 @@ type scenario struct {
 
 	inStep bool // most services share the network of the first, and are replaced with it
 
+	nonces int // made for secrets
+
 	removeUnknown bool // the flag of the next agent
 }
 
@@ -127,10 +132,15 @@ func (s *scenario) start(crashAt int) {
 		failEvery = 3 + s.rng.IntN(10)
 	}
 	s.w.Restart(crashAt, s.rng.IntN(2) == 0, failEvery)
+	s.w.Locked = ""
+	if crashAt > 0 && s.rng.IntN(8) == 0 {
+		s.w.Locked = "secrets are locked"
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
 	loop, err := New(ctx, Config{
 		Engine: s.w, Images: s.w, Volumes: s.w, Network: s.w, Health: s.w, Store: world.Store{World: s.w}, Clock: s.w,
+		Vault: world.Vault{World: s.w}, Secrets: world.Deliverer{World: s.w}, Nonce: s.nonce,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Pool: netip.MustParsePrefix("10.9.0.0/16"),
 		StateDir: "/state", RemoveUnknown: s.removeUnknown,
 	})
@@ -138,6 +148,12 @@ func (s *scenario) start(crashAt int) {
 		panic(err)
 	}
 	s.loop = loop
+}
+
+// nonce numbers the versions of secrets.
+func (s *scenario) nonce() string {
+	s.nonces++
+	return fmt.Sprintf("%016x", s.nonces)
 }
 
 // run plays a few requests with damage and crashes among them, then lets the
@@ -197,6 +213,10 @@ func (s *scenario) live(d, step time.Duration) {
 
 // request does one random thing that a user may ask for.
 func (s *scenario) request() {
+	if s.rng.IntN(4) == 0 {
+		s.secret()
+		return
+	}
 	project := []string{"a", "b"}[s.rng.IntN(2)]
 	if s.loop.present(project) == nil || s.rng.IntN(2) == 0 {
 		s.deploy(s.manifest(project))
@@ -224,8 +244,9 @@ func (s *scenario) request() {
 
 func (s *scenario) deploy(p spec.Project) {
 	op := s.loop.ops.begin(p.Name, "deploy", "", spec.OperationPulling)
+	values := map[string]spec.SecretValue{"own": s.value()}
 	s.answer(func(ctx context.Context) {
-		_ = s.loop.deploy(ctx, op, spec.DeployRequest{Turn: spec.Turn{TakeOver: true}, Project: p, RemoveOrphans: s.rng.IntN(2) == 0})
+		_ = s.loop.deploy(ctx, op, spec.DeployRequest{Turn: spec.Turn{TakeOver: true}, Project: p, Secrets: values, RemoveOrphans: s.rng.IntN(2) == 0})
 	})
 }
 
@@ -267,6 +288,7 @@ func (s *scenario) manifest(name string) spec.Project {
 		if i > 0 && s.rng.IntN(3) == 0 {
 			svc.DependsOn = []spec.Dependency{{Service: "s0", Condition: spec.DependHealthy}}
 		}
+		s.secrets(&p, &svc)
 		svc.Ports = []spec.Port{{Published: uint16(8000 + 10*i + len(name+p.Name)), Target: 80, Protocol: spec.TCP}}
 		if name == "b" {
 			svc.Ports[0].Published += 1000
@@ -286,6 +308,44 @@ func (s *scenario) manifest(name string) spec.Project {
 		panic(err)
 	}
 	return p
+}
+
+// secrets gives the service one of the host, one of the project, or none.
+func (s *scenario) secrets(p *spec.Project, svc *spec.Service) {
+	if s.rng.IntN(3) > 0 {
+		return
+	}
+	d := spec.SecretDeclaration{Name: "key", Store: "key", Optional: s.rng.IntN(2) == 0}
+	if s.rng.IntN(3) == 0 {
+		d = spec.SecretDeclaration{Name: "own", Store: "own", Origin: spec.OriginManifest}
+	}
+	if _, ok := p.Secret(d.Name); !ok {
+		p.Secrets = append(p.Secrets, d)
+		slices.SortFunc(p.Secrets, func(a, b spec.SecretDeclaration) int { return strings.Compare(a.Name, b.Name) })
+	}
+	svc.Container.Secrets = []spec.Secret{{Name: d.Name, Target: spec.SecretDir + "/" + d.Name, Mode: 0o400}}
+	svc.OnSecretChange = []spec.OnSecretChange{spec.SecretRestart, spec.SecretRestart, spec.SecretNone, "SIGHUP"}[s.rng.IntN(4)]
+}
+
+// value is one of a few, so that a secret is also set to what it is.
+func (s *scenario) value() spec.SecretValue {
+	return spec.NewSecretValue(fmt.Appendf(nil, "v%d", s.rng.IntN(3)))
+}
+
+// secret asks for a change of the host's secret.
+func (s *scenario) secret() {
+	id := spec.SecretID{Name: "key"}
+	choice, value := s.rng.IntN(5), s.value()
+	s.answer(func(ctx context.Context) {
+		switch choice {
+		case 0:
+			_ = s.loop.RemoveSecret(ctx, id, spec.Actor{})
+		case 1:
+			_, _ = s.loop.RollbackSecret(ctx, id, spec.Actor{})
+		default:
+			_, _ = s.loop.SetSecrets(ctx, spec.SecretRequest{Values: map[string]spec.SecretValue{id.Name: value}})
+		}
+	})
 }
 
 // otherNetwork takes the service out of its network, into that of first, of the
@@ -348,6 +408,7 @@ func (s *scenario) verdict() string {
 			bad = append(bad, fmt.Sprintf("project %s neither converged nor went back", p.Record.Name))
 		}
 	}
+	bad = append(bad, s.undelivered(desired)...)
 	status, _ := s.loop.Status(context.Background())
 	for _, p := range status.Projects {
 		for _, svc := range p.Services {
@@ -362,6 +423,29 @@ func (s *scenario) verdict() string {
 		}
 	}
 	return strings.Join(bad, "\n")
+}
+
+// undelivered lists the replicas that lack the secrets of their release, and the
+// projects that have yet to get the current versions.
+func (s *scenario) undelivered(d plan.Desired) []string {
+	var bad []string
+	for _, p := range d.Projects {
+		for _, svc := range p.Release.Project.Services {
+			want := p.Release.SecretsFingerprint(svc)
+			for n := 1; n <= svc.Replicas; n++ {
+				id := spec.ReplicaID(p.Record.Name, svc.Name, p.Release.Generation(svc.Name), n)
+				if got := s.w.Delivered(id); s.w.Alive(id) && got != want {
+					bad = append(bad, fmt.Sprintf("%s has the secrets %q, want %q", id, got, want))
+				}
+			}
+		}
+		for name, pin := range s.loop.state.currentPins(p.Release.Project) {
+			if p.Record.Secrets[name] != pin && p.Record.Paused == "" && !s.loop.ops.busy(p.Record.Name) {
+				bad = append(bad, fmt.Sprintf("project %s has yet to get version %d of %s", p.Record.Name, pin.Version, name))
+			}
+		}
+	}
+	return bad
 }
 
 func (s *scenario) rolling() bool {

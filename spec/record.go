@@ -40,7 +40,7 @@ type ProjectRecord struct {
 	// Secrets are the versions that were current when somebody decided about
 	// Desired, by name: what is current now and isn't here has yet to be
 	// brought to the project.
-	Secrets map[string]SecretPin `json:"secrets,omitempty"`
+	Secrets SecretPins `json:"secrets,omitempty"`
 }
 
 // ServiceLease is the stable address of a service in a network. It stays until

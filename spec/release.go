@@ -17,7 +17,7 @@ type Release struct {
 	Reason  string                 `json:"reason"` // "deploy", "scale web=3", "rollback to 4" ...
 	Project Project                `json:"project"`
 	Images  map[string]PinnedImage `json:"images"`            // by service name
-	Secrets map[string]SecretPin   `json:"secrets,omitempty"` // by the name that the manifest has
+	Secrets map[string]SecretPins  `json:"secrets,omitempty"` // by service name
 
 	// State is filled in for history and isn't stored: the record of the
 	// project knows it.
@@ -112,7 +112,7 @@ func Generation(c Container, digest, joined string, secrets []SecretPin) string 
 func (r Release) Pins(s Service) []SecretPin {
 	var pins []SecretPin
 	for _, name := range s.Container.SecretNames() {
-		pins = append(pins, r.Secrets[name])
+		pins = append(pins, r.Secrets[s.Name][name])
 	}
 	return pins
 }

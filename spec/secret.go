@@ -30,30 +30,39 @@ func CheckSecretName(name string) error {
 
 // SecretValue is a secret in clear. It prints, logs and encodes itself as
 // "[secret]": only Reveal gives the value out.
-type SecretValue struct{ bytes []byte }
+//
+// The bytes stand behind a pointer, because fmt looks into unexported fields
+// without asking any method, and so for the verbs p and w; there it prints
+// pointers as addresses.
+type SecretValue struct{ bytes *[]byte }
 
 const redacted = "[secret]"
 
 // NewSecretValue takes the bytes over: Clear overwrites them.
-func NewSecretValue(b []byte) SecretValue { return SecretValue{b} }
+func NewSecretValue(b []byte) SecretValue { return SecretValue{&b} }
 
 // Reveal is the value itself, not a copy.
-func (v SecretValue) Reveal() []byte { return v.bytes }
+func (v SecretValue) Reveal() []byte {
+	if v.bytes == nil {
+		return nil
+	}
+	return *v.bytes
+}
 
 // Clear overwrites the value.
-func (v SecretValue) Clear() { clear(v.bytes) }
+func (v SecretValue) Clear() { clear(v.Reveal()) }
 
 // Equal compares in a time that doesn't depend on where the values differ.
 func (v SecretValue) Equal(w SecretValue) bool {
-	return subtle.ConstantTimeCompare(v.bytes, w.bytes) == 1
+	return subtle.ConstantTimeCompare(v.Reveal(), w.Reveal()) == 1
 }
 
 // Check refuses a value that is empty or too long.
 func (v SecretValue) Check() error {
-	if len(v.bytes) == 0 {
+	if len(v.Reveal()) == 0 {
 		return fmt.Errorf("the value is empty: %w", ErrRefused)
 	}
-	if len(v.bytes) > MaxSecret {
+	if len(v.Reveal()) > MaxSecret {
 		return fmt.Errorf("the value is longer than %d KiB; mount a larger file as a volume: %w", MaxSecret>>10, ErrRefused)
 	}
 	return nil
@@ -130,6 +139,9 @@ type SecretPin struct {
 	Nonce   string `json:"nonce"`
 }
 
+// SecretPins are versions by the name that the manifest has.
+type SecretPins map[string]SecretPin
+
 // Pin is how a release names the version.
 func (v SecretVersion) Pin() SecretPin { return SecretPin{v.SecretID, v.Version, v.Nonce} }
 
@@ -156,7 +168,7 @@ type KDF struct {
 // Secret is a secret as a container uses it: as a file, as an environment
 // variable, or as a part of its configs, in which case it has neither Target nor Env.
 type Secret struct {
-	Name   string  `json:"name"`             // key of Release.Secrets
+	Name   string  `json:"name"`             // as the manifest has it
 	Target string  `json:"target,omitempty"` // absolute path of its file
 	Env    string  `json:"env,omitempty"`    // the variable that gets it
 	UID    *uint32 `json:"uid,omitempty"`    // nil = the container's user
@@ -174,7 +186,7 @@ func InSecretDir(target string) bool { return strings.HasPrefix(target, SecretDi
 // SecretDeclaration says what a name of Container.Secrets stands for. It has no
 // value.
 type SecretDeclaration struct {
-	Name     string       `json:"name"`               // as the manifest has it: key of Release.Secrets
+	Name     string       `json:"name"`               // as the manifest has it
 	Store    string       `json:"store"`              // SecretID.Name; differs from Name where the manifest says so
 	Origin   SecretOrigin `json:"origin,omitempty"`   // OriginManifest: the deploy brings the value, kept as the project's own
 	Optional bool         `json:"optional,omitempty"` // may be absent from the store
@@ -221,7 +233,7 @@ func (o OnSecretChange) Live() bool { return o != SecretRestart }
 type Delivery struct {
 	Replica     string
 	Fingerprint string          // of what is delivered; no value can be told from it
-	UID, GID    uint32          // the container's user, for files without an owner of their own
+	UID, GID    uint32          // the container's user, who owns the file with the variables
 	Files       []DeliveredFile // sorted by Target
 	Env         []DeliveredEnv  // sorted by Name
 }
@@ -263,6 +275,7 @@ type SecretChange struct {
 	SecretStatus
 	Unchanged  bool        `json:"unchanged,omitempty"`  // the value was the current one already
 	Operations []Operation `json:"operations,omitempty"` // that bring it to the projects that use it
+	Later      []string    `json:"later,omitempty"`      // projects that get it after the change or the pause that they are in
 }
 
 // Actor is who asked for something, as the kernel told.

@@ -104,6 +104,7 @@ const (
 	EventFailed    EventKind = "failed"    // an operation
 	EventDone      EventKind = "done"      // an operation
 	EventProblem   EventKind = "problem"   // the agent can't look or act
+	EventSecret    EventKind = "secret"    // a replica has other secrets
 	EventRepaired  EventKind = "repaired"  // rules, links or routes that others damaged
 )
 

@@ -273,6 +273,25 @@ func TestProgressWithoutNetworks(t *testing.T) {
 	}
 }
 
+// TestProgressOfWhoDies: a replica that dies and is back, every now and then,
+// doesn't keep a release that can't converge from failing.
+func TestProgressOfWhoDies(t *testing.T) {
+	before, after := pair(1, "vpn1", "app1"), pair(2, "vpn1", "app2")
+	for _, r := range []*spec.Release{&before, &after} {
+		r.Project.Services = []spec.Service{{Name: "app", Replicas: 2, Container: spec.Container{Network: spec.NetworkHost}}}
+	}
+	d := plan.Desired{Projects: []plan.Project{{Record: spec.ProjectRecord{Name: "p", Desired: 2, Good: 1, Since: noon.Add(-time.Hour)}, Release: after, Good: &before}}}
+	for at, want := range map[time.Duration]string{-time.Minute: "app: no progress for 10m0s: 1 of 2 ready", -2 * time.Hour: ""} {
+		died := member(after, "app", func(r *plan.Replica) {
+			r.StartedAt, r.Record.Exit = noon.Add(-50*time.Second), &spec.Exit{At: noon.Add(at), Code: 3}
+		})
+		o := plan.Observed{Now: noon, Replicas: []plan.Replica{died}, RulesEqual: true}
+		if got := plan.Make(d, o).Rollout[0].Failed; got != want {
+			t.Errorf("it died %s ago: failed is %q, want %q", -at, got, want)
+		}
+	}
+}
+
 func TestHostnames(t *testing.T) {
 	p := plan.Project{Release: pair(1, "vpn", "app")}
 	own := func(mode spec.NetworkMode, name string) spec.Service {

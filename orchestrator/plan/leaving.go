@@ -49,15 +49,22 @@ func (p Project) KeepLeaving() Project {
 }
 
 // with is the desired release with services of the one to go back to, their
-// images and networks.
+// images, networks and secrets.
 func (p Project) with(services []spec.Service) spec.Release {
 	out := p.Release
 	out.Images = map[string]spec.PinnedImage{}
 	maps.Copy(out.Images, p.Release.Images)
+	out.Secrets = maps.Clone(p.Release.Secrets)
 	out.Project.Services = append(slices.Clone(out.Project.Services), services...)
 	out.Project.Networks = slices.Clone(out.Project.Networks)
 	for _, s := range services {
 		out.Images[s.Name] = p.Good.Images[s.Name]
+		if pins := p.Good.Secrets[s.Name]; pins != nil {
+			if out.Secrets == nil {
+				out.Secrets = map[string]spec.SecretPins{}
+			}
+			out.Secrets[s.Name] = pins
+		}
 		for _, a := range s.Container.Networks {
 			if n, ok := p.Good.Project.Network(a.Name); ok {
 				if _, has := out.Project.Network(a.Name); !has {

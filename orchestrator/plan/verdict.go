@@ -96,11 +96,13 @@ func (v *view) failed(now time.Time) fault {
 	return out
 }
 
-// progressed is when the release last came a step further.
+// progressed is when the release last came a step further. A replica that dies
+// and comes back, again and again, is none.
 func (v *view) progressed() time.Time {
 	last := v.project.Record.Since
+	again := func(r *Replica) bool { return r.Record.Exit != nil && r.Record.Exit.At.After(v.project.Record.Since) }
 	for _, o := range v.together() {
-		if at := o.since(o.current); at.After(last) {
+		if at := o.since(slices.DeleteFunc(slices.Clone(o.current), again)); at.After(last) {
 			last = at
 		}
 	}

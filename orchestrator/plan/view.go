@@ -14,11 +14,11 @@ type view struct {
 	project *Project
 	spec.Service
 	gen     string
-	stopped bool      // on request
+	stopped bool       // on request
 	current []*Replica // of the wanted generation and number; IDs of missing ones are in missing
 	missing []spec.ReplicaKey
 	others  []*Replica // of the service, but neither wanted
-	waiting string    // which dependency is not met, "" = all are
+	waiting string     // which dependency is not met, "" = all are
 	update  update
 
 	owner   *view   // whose network it joins, if they go in step

@@ -63,6 +63,9 @@ func (w *World) Start(_ context.Context, id string) error {
 	if w.attached[strings.TrimPrefix(c.req.NetNS, namespaces)] == nil {
 		return fmt.Errorf("start %s: no network namespace", id)
 	}
+	if len(c.req.Container.Secrets) > 0 && w.delivered[id] == "" {
+		w.violate("%s starts without its secrets", id)
+	}
 	for _, other := range w.containers {
 		if other != c && other.phase == spec.PhaseRunning && other.key.Service == c.key.Service &&
 			other.key.Project == c.key.Project && other.key.Generation != c.key.Generation && c.req.Container.Writable() && other.req.Container.Writable() {
@@ -102,6 +105,9 @@ func (w *World) Signal(_ context.Context, id, sig string) error {
 	}
 	effect, err := w.call("signal %s %s", id, sig)
 	if !effect || c.phase != spec.PhaseRunning {
+		return err
+	}
+	if sig != "" && sig != "SIGKILL" { // it tells of something
 		return err
 	}
 	w.checkUnused(c)

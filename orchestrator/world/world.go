@@ -45,6 +45,7 @@ const (
 	LieNoLeftovers  Lie = "Attached lists nothing that the engine doesn't have"
 	LieOldGone      Lie = "Instances leaves out what got its stop signal"
 	LieNoQuarantine Lie = "the store forgets the quarantine"
+	LieDelivered    Lie = "Deliver changes nothing of what is there, and says that it did"
 )
 
 // ErrCrashed is what every call returns once the agent is dead.
@@ -71,6 +72,7 @@ type World struct {
 	// Locked is why secrets can't be opened; empty = they can.
 	Locked    string
 	delivered map[string]string // replica -> fingerprint of what is on its tmpfs
+	claimed   map[string]string // what Delivered says, with LieDelivered
 
 	state state
 
@@ -110,7 +112,7 @@ func New(images map[string]Behaviour) *World {
 	return &World{
 		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), images: images,
 		containers: map[string]*container{}, attached: map[string][]netip.Addr{}, names: map[string]string{},
-		released: map[netip.Addr]time.Time{}, targets: map[string]spec.ProbeTarget{}, delivered: map[string]string{}, wrote: map[string][]spec.LogLine{}, state: newState(),
+		released: map[netip.Addr]time.Time{}, targets: map[string]spec.ProbeTarget{}, delivered: map[string]string{}, claimed: map[string]string{}, wrote: map[string][]spec.LogLine{}, state: newState(),
 	}
 }
 

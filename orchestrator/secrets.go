@@ -1,0 +1,246 @@
+package orchestrator
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"dunnage/spec"
+)
+
+// secretID is what a declaration means now: a secret of the project's own goes
+// before one of the host.
+func (s *state) secretID(project string, d spec.SecretDeclaration) spec.SecretID {
+	own := spec.SecretID{Project: project, Name: d.Store}
+	if _, ok := s.secret(own); ok || d.Origin == spec.OriginManifest {
+		return own
+	}
+	return spec.SecretID{Name: d.Store}
+}
+
+func (s *state) secret(id spec.SecretID) (spec.SecretRecord, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rec, ok := s.secrets[id]
+	return rec, ok
+}
+
+// version is a kept version of a secret; number 0 is the current one.
+func (s *state) version(id spec.SecretID, number int) (spec.SecretVersion, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if number == 0 {
+		number = s.secrets[id].Current
+	}
+	for _, v := range s.versions[id] {
+		if v.Version == number {
+			return v, true
+		}
+	}
+	return spec.SecretVersion{}, false
+}
+
+// keeps reports whether what the pin names is there.
+func (s *state) keeps(p spec.SecretPin) bool {
+	v, ok := s.version(p.SecretID, p.Version)
+	return ok && v.Pin() == p
+}
+
+// currentPins are the current versions of what the project declares, as far as
+// there are any.
+func (s *state) currentPins(p spec.Project) spec.SecretPins {
+	pins := spec.SecretPins{}
+	for _, d := range p.Secrets {
+		if v, ok := s.version(s.secretID(p.Name, d), 0); ok {
+			pins[d.Name] = v.Pin()
+		}
+	}
+	return pins
+}
+
+// pinned is the release with these versions instead of those that it has, as
+// far as its services use them.
+func pinned(r spec.Release, pins spec.SecretPins) spec.Release {
+	all := map[string]spec.SecretPins{}
+	for _, s := range r.Project.Services {
+		own := maps.Clone(r.Secrets[s.Name])
+		for _, name := range s.Container.SecretNames() {
+			if p, ok := pins[name]; ok {
+				if own == nil {
+					own = spec.SecretPins{}
+				}
+				own[name] = p
+			}
+		}
+		if own != nil {
+			all[s.Name] = own
+		}
+	}
+	r.Secrets = all
+	return r
+}
+
+// hasSecrets reports whether there is any.
+func (s *state) hasSecrets() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.secrets) > 0
+}
+
+// pinSecrets gives the candidate the versions of its secrets: the current ones
+// and, of those that the manifest brings, new ones where the value is another.
+// Called with l.vault held.
+func (l *Loop) pinSecrets(c *candidate, values map[string]spec.SecretValue, by string) error {
+	p := c.release.Project
+	c.release.Secrets = nil
+	if len(p.Secrets) == 0 {
+		return nil
+	}
+	if locked := l.cfg.Vault.Status().Locked; locked != "" {
+		return fmt.Errorf("project %s uses secrets, and %s: %w", p.Name, locked, spec.ErrUnavailable)
+	}
+	pins := l.state.currentPins(p)
+	var errs []error
+	for _, d := range p.Secrets {
+		if value, ok := values[d.Name]; ok && d.Origin == spec.OriginManifest {
+			pin, err := l.bring(&c.bears, spec.SecretID{Project: p.Name, Name: d.Store}, value, by)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			pins[d.Name] = pin
+		}
+		if _, ok := pins[d.Name]; !ok && !d.Optional {
+			errs = append(errs, missingSecret(p, d))
+		}
+	}
+	c.release = pinned(c.release, pins)
+	c.current = pins
+	return refused(errs)
+}
+
+func missingSecret(p spec.Project, d spec.SecretDeclaration) error {
+	var users []string
+	for _, s := range p.Services {
+		if slices.Contains(s.Container.SecretNames(), d.Name) {
+			users = append(users, s.Name)
+		}
+	}
+	return fmt.Errorf("service %s: the secret %s isn't in the store; `dunnage secret set %s` puts it there", strings.Join(users, ", "), d.Store, d.Store)
+}
+
+// bearing is what a candidate brings to the store beside itself.
+type bearing struct {
+	commit spec.Commit
+	audit  []spec.AuditEntry
+}
+
+// bring adds the value that a manifest has for a secret, unless it is the
+// current one.
+func (l *Loop) bring(b *bearing, id spec.SecretID, value spec.SecretValue, by string) (spec.SecretPin, error) {
+	rec, ok := l.state.secret(id)
+	switch {
+	case ok && rec.Origin != spec.OriginManifest:
+		return spec.SecretPin{}, fmt.Errorf("the secret %s was set by hand and the manifest has a value for it too; declare it as external, or `dunnage secret rm -p %s %s`", id, id.Project, id.Name)
+	case !ok:
+		rec = spec.SecretRecord{SecretID: id, Origin: spec.OriginManifest, Next: 1}
+	}
+	v, unchanged, err := l.sealNext(&rec, value)
+	if err != nil || unchanged {
+		return v.Pin(), err
+	}
+	b.commit.Secrets, b.commit.Versions = append(b.commit.Secrets, rec), append(b.commit.Versions, v)
+	b.audit = append(b.audit, spec.AuditEntry{Kind: spec.AuditSet, Secret: id.String(), Version: v.Version, User: by, Detail: "from the manifest"})
+	return v.Pin(), nil
+}
+
+// sealNext makes value the next version of a secret and that its current one,
+// or returns the current one if it has the value already.
+func (l *Loop) sealNext(rec *spec.SecretRecord, value spec.SecretValue) (v spec.SecretVersion, unchanged bool, err error) {
+	if err := errors.Join(spec.CheckSecretName(rec.Name), value.Check()); err != nil {
+		return v, false, fmt.Errorf("secret %s: %w", rec.SecretID, err)
+	}
+	if now, ok := l.state.version(rec.SecretID, 0); ok {
+		same, err := l.hasValue(now, value)
+		if err != nil || same {
+			return now, same, err
+		}
+	}
+	v = spec.SecretVersion{SecretID: rec.SecretID, Version: rec.Next, Nonce: l.cfg.Nonce(), Created: l.cfg.Clock.Now(), Before: rec.Current}
+	if v.Sealed, err = l.cfg.Vault.Seal(v, value); err != nil {
+		return v, false, err
+	}
+	rec.Current, rec.Next = rec.Next, rec.Next+1
+	return v, false, nil
+}
+
+// hasValue reports whether the version is that value.
+func (l *Loop) hasValue(v spec.SecretVersion, value spec.SecretValue) (bool, error) {
+	opened, err := l.open(v.Pin())
+	if err != nil {
+		return false, err
+	}
+	defer opened.Clear()
+	return opened.Equal(value), nil
+}
+
+func (l *Loop) open(p spec.SecretPin) (spec.SecretValue, error) {
+	v, err := l.cfg.Store.Sealed(p)
+	if err != nil {
+		return spec.SecretValue{}, fmt.Errorf("secret %s version %d: %w", p.SecretID, p.Version, err)
+	}
+	return l.cfg.Vault.Open(v)
+}
+
+// lostPins refuses a release whose secrets aren't kept any more.
+func (l *Loop) lostPins(r spec.Release) error {
+	var errs []error
+	for _, s := range r.Project.Services {
+		for _, p := range r.Pins(s) {
+			if p.Version > 0 && !l.state.keeps(p) {
+				errs = append(errs, fmt.Errorf("service %s: release %d has version %d of the secret %s, which isn't kept any more; a deploy of its manifest takes the current one", s.Name, r.Number, p.Version, p.SecretID))
+			}
+		}
+	}
+	return refused(errs)
+}
+
+// renew begins an operation for each project that has yet to get the current
+// versions of its secrets, and returns them. One that is busy or stands still
+// gets them after. It runs on the loop's goroutine.
+func (l *Loop) renew() []spec.Operation {
+	if !l.state.hasSecrets() || l.cfg.Vault.Status().Locked != "" {
+		return nil
+	}
+	var begun []spec.Operation
+	for _, name := range l.state.projectNames() {
+		rec, _ := l.state.project(name)
+		prev := l.present(name)
+		if prev == nil || len(prev.Project.Secrets) == 0 || rec.Paused != "" || l.ops.busy(name) {
+			continue
+		}
+		var words []string
+		fresh := spec.SecretPins{} // others may be where a rollback has left them
+		current := l.state.currentPins(prev.Project)
+		for _, name := range slices.Sorted(maps.Keys(current)) {
+			if p := current[name]; rec.Secrets[name] != p {
+				fresh[name] = p
+				words = append(words, fmt.Sprintf("%s version %d", p.Name, p.Version))
+			}
+		}
+		if len(words) == 0 {
+			continue
+		}
+		next := pinned(*prev, fresh)
+		next.Reason = "secret " + strings.Join(words, ", ")
+		op := l.ops.begin(name, "secret", "", spec.OperationRolling)
+		l.ops.change(op, func(o *operation) { o.Services = compare(prev, next) })
+		if err := l.roll(op, candidate{release: next, current: current}, nil); err != nil {
+			l.end(op, spec.OperationFailed, plain(err), nil)
+		}
+		begun = append(begun, l.ops.copyOf(op))
+	}
+	return begun
+}
