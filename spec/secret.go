@@ -31,22 +31,25 @@ func CheckSecretName(name string) error {
 // SecretValue is a secret in clear. It prints, logs and encodes itself as
 // "[secret]": only Reveal gives the value out.
 //
-// The bytes stand behind a pointer, because fmt looks into unexported fields
-// without asking any method, and so for the verbs p and w; there it prints
-// pointers as addresses.
-type SecretValue struct{ bytes *[]byte }
+// The bytes stand behind two pointers, because fmt asks no method of what is in an
+// unexported field, nor for the verbs p and w: there it follows one pointer at
+// the most, and prints the next as an address.
+type SecretValue struct{ bytes **[]byte }
 
 const redacted = "[secret]"
 
 // NewSecretValue takes the bytes over: Clear overwrites them.
-func NewSecretValue(b []byte) SecretValue { return SecretValue{&b} }
+func NewSecretValue(b []byte) SecretValue {
+	p := &b
+	return SecretValue{&p}
+}
 
 // Reveal is the value itself, not a copy.
 func (v SecretValue) Reveal() []byte {
 	if v.bytes == nil {
 		return nil
 	}
-	return *v.bytes
+	return **v.bytes
 }
 
 // Clear overwrites the value.
