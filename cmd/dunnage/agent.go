@@ -25,6 +25,7 @@ import (
 	"dunnage/netns"
 	"dunnage/orchestrator"
 	"dunnage/orchestrator/health"
+	"dunnage/secrets"
 	"dunnage/store"
 )
 
@@ -189,6 +190,9 @@ func runAgent(ctx context.Context, o agentOptions) error {
 		return fmt.Errorf("create run directory: %w", err)
 	}
 	debug.SetGCPercent(gcPercent)
+	if err := secrets.Harden(); err != nil {
+		return err
+	}
 	alone, err := claimNetwork()
 	if err != nil {
 		return err
@@ -251,8 +255,18 @@ func newLoop(ctx context.Context, o agentOptions, st *store.Store, network *netn
 	var loop *orchestrator.Loop
 	prober := health.Network{Exec: eng.Check}
 	monitor := health.NewMonitor(ctx, prober, func() { loop.Look() })
-	loop, err := orchestrator.New(ctx, orchestrator.Config{
+	keys := secrets.Config{Source: o.keySource, Former: o.formerKeySource, RunDir: o.runDir}
+	vault, err := secrets.NewVault(keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	deliverer, err := secrets.NewDeliverer(keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	loop, err = orchestrator.New(ctx, orchestrator.Config{
 		Engine: eng, Images: eng, Volumes: eng, Network: network, Health: monitor, Store: st,
+		Vault: vault, Secrets: deliverer,
 		Clock: systemClock{}, Log: o.log, Pool: o.pool, Pool6: o.pool6,
 		AllowPrivileged: o.allowPrivileged,
 		StateDir:        o.stateDir, RemoveUnknown: o.removeUnknown,
