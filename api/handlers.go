@@ -84,6 +84,10 @@ func (s *Server) decodeDeploy(w http.ResponseWriter, r *http.Request, kind spec.
 	values := secretValues{Project: q.Project.Name, Values: b.Values}
 	if err := s.mayManage(r, kind, values); err != nil {
 		values.clear()
+		if e := new(Error); errors.As(err, &e) && e.Kind == KindForbidden {
+			e.Message = "the manifest brings values of secrets, and " + e.Message
+			e.Hint += ", or let somebody who may set them, and declare them as external"
+		}
 		return q, err
 	}
 	q.Secrets = values.values()

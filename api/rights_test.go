@@ -135,7 +135,7 @@ func TestDeployWithValues(t *testing.T) {
 	with, without := `{"project":{"name":"shop"},"secrets":{"a":"aHVudGVyMg=="}}`, `{"project":{"name":"shop"}}`
 	for pattern, noted := range map[string]string{"POST /deploy": "set shop/a by 1234", "POST /preview": "compare shop/a by 1234"} {
 		b := &noting{}
-		if status, answer := askAs(t, b, o, operator, pattern, with); status != 403 || len(b.refused) != 1 || !strings.HasPrefix(b.refused[0], noted) {
+		if status, answer := askAs(t, b, o, operator, pattern, with); status != 403 || !strings.Contains(answer, "declare them as external") || len(b.refused) != 1 || !strings.HasPrefix(b.refused[0], noted) {
 			t.Errorf("%s with values: %d %s, noted %q", pattern, status, answer, b.refused)
 		}
 		if status, answer := askAs(t, b, o, operator, pattern, without); status != 500 {

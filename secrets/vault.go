@@ -61,6 +61,8 @@ func (v *Vault) Status() spec.KeyStatus {
 	s := spec.KeyStatus{Source: v.source.String()}
 	if v.data == nil {
 		s.Locked = v.locked
+		s.Unset = v.record == nil && v.source.kind() == kindPassphrase
+		s.Passphrase = s.Unset || v.record != nil && v.record.KDF != nil
 	}
 	return s
 }

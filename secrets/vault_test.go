@@ -337,6 +337,9 @@ func TestPassphrase(t *testing.T) {
 		t.Fatal("a record without a passphrase")
 	}
 	wantLocked(t, v, "no passphrase was set yet: `dunnage unlock` sets it")
+	if k := v.Status(); !k.Passphrase || !k.Unset {
+		t.Errorf("before the first passphrase: %+v", k)
+	}
 	if _, err := v.Unlock(value("seven77")); !errors.Is(err, spec.ErrRefused) {
 		t.Errorf("short passphrase: %v", err)
 	}
@@ -478,8 +481,14 @@ func TestChangeOfSource(t *testing.T) {
 	fresh := keyFile(t)
 	v, _ = loaded(t, "file:"+fresh, record)
 	wantLocked(t, v, "`dunnage unlock` opens them with the passphrase")
+	if k := v.Status(); !k.Passphrase || k.Unset {
+		t.Errorf("locked with a former passphrase: %+v", k)
+	}
 	_, err = v.Unlock(value("correct horse"))
 	must(t, err)
+	if k := v.Status(); k.Passphrase || k.Unset {
+		t.Errorf("open: %+v", k)
+	}
 	wantValue(t, v, good, "hunter2")
 	record = rotate(t, v, spec.SecretValue{}, true)
 	if record.Source != "file" || record.KDF != nil {

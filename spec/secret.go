@@ -298,7 +298,9 @@ type SecretRequest struct {
 type KeyStatus struct {
 	Source string `json:"source"`           // "file /var/lib/dunnage/secrets.key", "passphrase"
 	Locked string `json:"locked,omitempty"` // why they can't, one line; empty = they can
-	Unset  bool   `json:"unset,omitempty"`  // there is no passphrase yet: the first unlock sets it
+
+	Passphrase bool `json:"passphrase,omitempty"` // locked, and a passphrase opens them
+	Unset      bool `json:"unset,omitempty"`      // and there is none yet: the first one that comes is it
 }
 
 // KeyRotation is a change of keys that is ready to be saved. After Key and all

@@ -41,6 +41,11 @@ func (f *Fake) LockSecrets(passphrase string) {
 	})
 }
 
+// LoseKey locks until the next Unlock finds the key file again.
+func (f *Fake) LoseKey() {
+	f.locked(func() { f.lock.why = "there is no key file" })
+}
+
 // SpoilAudit changes an entry of the audit record after the fact.
 func (f *Fake) SpoilAudit(seq int) { f.locked(func() { f.entries[seq-1].User = "mallory" }) }
 
@@ -104,7 +109,10 @@ func (f *Fake) Secrets(_ context.Context, project string) ([]spec.SecretStatus, 
 }
 
 func (f *Fake) keyStatus() spec.KeyStatus {
-	return spec.KeyStatus{Source: f.lock.source, Locked: f.lock.why, Unset: f.lock.source == "passphrase" && len(f.lock.passphrase) == 0}
+	k := spec.KeyStatus{Source: f.lock.source, Locked: f.lock.why}
+	k.Passphrase = k.Locked != "" && k.Source == "passphrase"
+	k.Unset = k.Passphrase && len(f.lock.passphrase) == 0
+	return k
 }
 
 func (f *Fake) secretStatus(id spec.SecretID) spec.SecretStatus {
@@ -217,8 +225,7 @@ func (f *Fake) Unlock(_ context.Context, passphrase spec.SecretValue, by spec.Ac
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
-	case f.lock.source != "passphrase":
-		return spec.KeyStatus{}, fmt.Errorf("the key comes from %s, not from a passphrase: %w", f.lock.source, spec.ErrRefused)
+	case f.lock.source != "passphrase": // the key is there again
 	case len(f.lock.passphrase) == 0:
 		f.lock.passphrase = bytes.Clone(passphrase.Reveal())
 	case !bytes.Equal(f.lock.passphrase, passphrase.Reveal()):

@@ -54,7 +54,7 @@ var (
 		"delete":  "`dunnage secret rm NAME` removes one",
 		"log":     "`dunnage secret audit` lists what was done",
 		"history": "`dunnage secret audit` lists what was done, `dunnage secret ls --json` the versions that are kept",
-		"unlock":  "`dunnage unlock` opens the secrets with the passphrase",
+		"unlock":  "`dunnage unlock` opens the secrets",
 	}
 )
 

@@ -130,6 +130,8 @@ func controlAgent(ts *testscript.TestScript, neg bool, args []string) {
 		f.UseSecret(secretOf(args[1]), args[2:]...)
 	case "lock":
 		f.LockSecrets(text)
+	case "losekey":
+		f.LoseKey()
 	case "spoil":
 		f.SpoilAudit(1)
 	case "rules":

@@ -11,12 +11,15 @@ import (
 	"dunnage/spec"
 )
 
+const newPassphrase = "new passphrase (nothing brings a forgotten one back)"
+
 func (p *program) unlockCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "unlock",
-		Usage: "open the secrets with the passphrase",
-		Description: "For an agent with `--key-source passphrase`, after each of its starts. The first time it sets the passphrase. " +
-			"Until then what runs goes on, and what needs a secret waits. It asks on a terminal, and reads standard input elsewhere.\n\n" +
+		Usage: "open the secrets that are locked",
+		Description: "Asks for the passphrase of an agent with `--key-source passphrase`, after each of its starts, on a terminal, and reads it from standard input elsewhere; the first time it sets it. " +
+			"Where the key comes from somewhere else, the agent looks there again: a lost key file may be back. " +
+			"While secrets are locked, what runs goes on, and what needs a secret waits.\n\n" +
 			"Example:\n   dunnage unlock",
 		Action: p.withAgent(p.unlock),
 	}
@@ -33,18 +36,17 @@ func (p *program) unlock(ctx context.Context, c *cli.Context, agent *api.Client)
 	if before.Locked == "" {
 		return p.print("the secrets aren't locked; their key is from: " + printable(before.Source) + "\n")
 	}
-	if !usesPassphrase(before) && !strings.Contains(before.Locked, "unlock") {
-		return &exitCode{code: exitError, err: fmt.Errorf("the key isn't made of a passphrase, but from: %s", before.Source), hint: before.Locked}
-	}
 	what, done := "passphrase", "unlocked\n"
 	if before.Unset {
-		what, done = "new passphrase (nothing brings a forgotten one back)", "the passphrase is set, and the secrets are unlocked\n"
+		what, done = newPassphrase, "the passphrase is set, and the secrets are unlocked\n"
 	}
-	passphrase, err := p.passphrase(ctx, what, before.Unset)
-	if err != nil {
-		return err
+	var passphrase spec.SecretValue
+	if before.Passphrase {
+		if passphrase, err = p.passphrase(ctx, what, before.Unset); err != nil {
+			return err
+		}
+		defer passphrase.Clear()
 	}
-	defer passphrase.Clear()
 	if _, err := agent.Unlock(ctx, passphrase, spec.Actor{}); err != nil {
 		return err
 	}
@@ -75,7 +77,7 @@ func (p *program) rotateKey(ctx context.Context, c *cli.Context, agent *api.Clie
 	}
 	var passphrase spec.SecretValue
 	if usesPassphrase(key) {
-		if passphrase, err = p.passphrase(ctx, "new passphrase (nothing brings a forgotten one back)", true); err != nil {
+		if passphrase, err = p.passphrase(ctx, newPassphrase, true); err != nil {
 			return err
 		}
 		defer passphrase.Clear()
