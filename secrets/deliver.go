@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -20,7 +20,7 @@ import (
 // Deliverer keeps a tmpfs for each replica at RunDir/secrets/REPLICA:
 //
 //	files/       what stands below spec.SecretDir in the container
-//	other/N      a file for another path, numbered in the order of those paths
+//	other/HASH   a file for another path, of which that is the hash
 //	env          NAME=VALUE, each ended by a NUL byte
 //	fingerprint  of the whole, while it is complete
 //
@@ -53,54 +53,41 @@ func NewDeliverer(c Config) (*Deliverer, error) {
 func (d *Deliverer) Paths(replica string, c spec.Container) spec.SecretPaths {
 	var p spec.SecretPaths
 	base := filepath.Join(d.dir, replica)
-	var others []string
-	for _, s := range c.Secrets {
-		switch {
-		case s.Target == "":
-		case below(s.Target) != "":
+	at := func(target string) {
+		if spec.InSecretDir(path.Clean(target)) {
 			p.Dir = filepath.Join(base, filesDir)
-		default:
-			others = append(others, s.Target)
+			return
+		}
+		if p.Files == nil {
+			p.Files = map[string]string{}
+		}
+		p.Files[target] = filepath.Join(base, place(target))
+	}
+	for _, s := range c.Secrets {
+		if s.Target != "" {
+			at(s.Target)
 		}
 		if s.Env != "" {
 			p.Env = filepath.Join(base, envFile)
 		}
 	}
 	for _, f := range c.Files {
-		switch {
-		case !f.Template:
-		case below(f.Target) != "":
-			p.Dir = filepath.Join(base, filesDir)
-		default:
-			others = append(others, f.Target)
+		if f.Template {
+			at(f.Target)
 		}
-	}
-	for target, name := range numbered(others) {
-		if p.Files == nil {
-			p.Files = map[string]string{}
-		}
-		p.Files[target] = filepath.Join(base, name)
 	}
 	return p
 }
 
-// below is the part of target after spec.SecretDir, empty if it stands elsewhere.
-func below(target string) string {
-	rest, ok := strings.CutPrefix(path.Clean(target), spec.SecretDir+"/")
-	if !ok {
-		return ""
+// place is where the file for a target stands on the tmpfs. It hangs on no other
+// target: one that is left out must not give its place to another's value.
+func place(target string) string {
+	target = path.Clean(target)
+	if spec.InSecretDir(target) {
+		return filepath.Join(filesDir, strings.TrimPrefix(target, spec.SecretDir))
 	}
-	return rest
-}
-
-// numbered gives each target its file, of which a container's path can't be the name.
-func numbered(targets []string) map[string]string {
-	slices.Sort(targets)
-	names := map[string]string{}
-	for i, t := range slices.Compact(targets) {
-		names[t] = filepath.Join(otherDir, strconv.Itoa(i))
-	}
-	return names
+	sum := sha256.Sum256([]byte(target))
+	return filepath.Join(otherDir, hex.EncodeToString(sum[:8]))
 }
 
 // placed is a file of a delivery and where it goes on the tmpfs.
@@ -109,29 +96,16 @@ type placed struct {
 	spec.DeliveredFile
 }
 
-// place finds the place of each file, the variables' among them.
-func place(d spec.Delivery) ([]placed, error) {
-	var others []string
+// files finds the place of each file, the variables' last. That is there even
+// without any, since a container's mounts don't know which secrets are absent.
+func files(d spec.Delivery) ([]placed, error) {
+	var all []placed
 	for _, f := range d.Files {
 		if !path.IsAbs(f.Target) {
 			return nil, fmt.Errorf("%q isn't an absolute path: %w", f.Target, spec.ErrRefused)
 		}
-		if below(f.Target) == "" {
-			others = append(others, f.Target)
-		}
-	}
-	names := numbered(others)
-	var all []placed
-	for _, f := range d.Files {
-		name := names[f.Target]
-		if rest := below(f.Target); rest != "" {
-			name = filepath.Join(filesDir, rest)
-		}
 		f.Mode = cmp.Or(f.Mode&0o777, 0o400)
-		all = append(all, placed{name, f})
-	}
-	if len(d.Env) == 0 {
-		return all, nil
+		all = append(all, placed{place(f.Target), f})
 	}
 	env, err := environ(d)
 	return append(all, placed{envFile, env}), err
@@ -174,13 +148,11 @@ func (d *Deliverer) Deliver(ctx context.Context, want spec.Delivery, swapped fun
 }
 
 func (d *Deliverer) deliver(want spec.Delivery, swapped func() error) error {
-	files, err := place(want)
+	files, err := files(want)
 	if err != nil {
 		return err
 	}
-	if len(want.Env) > 0 {
-		defer files[len(files)-1].Value.Clear() // the copy that environ made
-	}
+	defer files[len(files)-1].Value.Clear() // the copy that environ made
 	dir := filepath.Join(d.dir, want.Replica)
 	err = ensureMounted(dir)
 	d.lookAgain()

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -108,7 +109,7 @@ func TestPaths(t *testing.T) {
 	})
 	const base = "/run/dunnage/secrets/r/"
 	if p.Dir != base+"files" || p.Env != base+"env" ||
-		!maps.Equal(p.Files, map[string]string{"/etc/app.conf": base + "other/0", "/run/secretsauce": base + "other/1"}) {
+		!maps.Equal(p.Files, map[string]string{"/etc/app.conf": base + "other/8670dcb679766bcc", "/run/secretsauce": base + "other/0d4a4aba0a728fc6"}) {
 		t.Errorf("%+v", p)
 	}
 	p = d.Paths("r", spec.Container{Files: []spec.File{{Target: "/run/secrets/t", Template: true}}})
@@ -139,8 +140,8 @@ drwxr-xr-x 0:0 files/tls
 -r--r----- 5:6 files/tls/key.pem "line\n\x00line"
 -r-------- 0:0 fingerprint "f1"
 drwxr-xr-x 0:0 other
--r-------- 1000:1001 other/0 "password=hunter2"
--r-------- 0:0 other/1 "x"
+-r-------- 0:0 other/37c2badf54a19caa "x"
+-r-------- 1000:1001 other/8670dcb679766bcc "password=hunter2"
 `
 	if got := tree(t, base); got != exact {
 		t.Errorf("delivered\n%s\nwant\n%s", got, exact)
@@ -163,6 +164,7 @@ drwxr-xr-x 0:0 other
 		spec.DeliveredFile{Target: "/run/secrets/tls/key.pem", Value: value("line\n\x00line"), UID: 5, GID: 6, Mode: 0o440})
 	deliver(t, d, want)
 	const less = `drwx------ 0:0 .
+-r-------- 33:34 env ""
 drwxr-xr-x 0:0 files
 -r-------- 1000:1001 files/db "correct horse"
 drwxr-xr-x 0:0 files/tls
@@ -184,8 +186,46 @@ drwxr-xr-x 0:0 files/tls
 		t.Error(got)
 	}
 	deliver(t, d, delivery("f5"))
-	if got := tree(t, base); got != "drwx------ 0:0 .\n-r-------- 0:0 fingerprint \"f5\"\n" {
+	if got := tree(t, base); got != "drwx------ 0:0 .\n-r-------- 33:34 env \"\"\ndrwxr-xr-x 0:0 files\n-r-------- 0:0 fingerprint \"f5\"\n" {
 		t.Error(got)
+	}
+}
+
+// What Deliver writes stands where Paths says, and where it said it when others
+// of the container's secrets are absent.
+func TestDeliverWherePathsSays(t *testing.T) {
+	d := newDeliverer(t)
+	targets := []string{"/etc/a", "/etc/b", "/run/secrets/../c", "/run/secrets/d"}
+	c := spec.Container{Secrets: []spec.Secret{{Name: "e", Env: "E"}}}
+	for _, target := range targets {
+		c.Secrets = append(c.Secrets, spec.Secret{Name: path.Base(target), Target: target})
+	}
+	for left := range targets {
+		want := delivery(fmt.Sprint("f", left))
+		for _, target := range slices.Delete(slices.Clone(targets), left, left+1) {
+			want.Files = append(want.Files, file(target, "value of "+target))
+		}
+		deliver(t, d, want)
+		p := d.Paths(want.Replica, c)
+		p.Files["/run/secrets/d"] = filepath.Join(p.Dir, "d")
+		if len(p.Files) != len(targets) {
+			t.Errorf("paths %+v", p)
+		}
+		for target, where := range p.Files {
+			b, err := os.ReadFile(where)
+			if target == targets[left] {
+				if !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("%s is absent, and there is %q, %v", target, b, err)
+				}
+			} else if string(b) != "value of "+target {
+				t.Errorf("%s has %q, %v", target, b, err)
+			}
+		}
+		for _, source := range []string{p.Dir, p.Env} {
+			if _, err := os.Stat(source); err != nil {
+				t.Errorf("a mount's source: %v", err)
+			}
+		}
 	}
 }
 
@@ -390,7 +430,7 @@ func TestDeliverRefuses(t *testing.T) {
 	}
 	must(t, d.Deliver(t.Context(), delivery("f1", file("/run/secrets/../../../../../etc/x", "elsewhere")), nil))
 	got := tree(t, filepath.Join(d.dir, "shop-web-0a1b2c3d-1"))
-	if !strings.Contains(got, `other/0 "elsewhere"`) {
+	if !strings.Contains(got, `other/4074fa014f8d9a3a "elsewhere"`) {
 		t.Error(got)
 	}
 	var large []spec.DeliveredFile

@@ -38,7 +38,7 @@ func (w *writer) noted() string {
 
 // equal writes what isn't there as it should be, then removes the rest.
 func (w *writer) equal(files []placed) error {
-	dirs := []string{"."}
+	dirs := []string{".", filesDir}
 	for _, f := range files {
 		for dir := path.Dir(f.name); dir != "."; dir = path.Dir(dir) {
 			dirs = append(dirs, dir)
