@@ -15,11 +15,16 @@ import (
 	"dunnage/engine/inside"
 )
 
+// What becomes another program does so on the main thread: with any other, the
+// kernel shows the process as a zombie for a moment.
+func init() { runtime.LockOSThread() }
+
 func main() {
 	runtime.GOMAXPROCS(1)  // it waits nearly always: threads count against the container's limit
 	debug.SetGCPercent(20) // so does memory
 	switch args := os.Args[1:]; {
 	case len(args) >= 2 && args[0] == "init":
+		runtime.UnlockOSThread() // it stays what it is, and a thread that does nothing else is one more
 		os.Exit(inside.Init(args[1:]))
 	case len(args) >= 3 && args[0] == "env":
 		os.Exit(inside.AddEnv(args[1], args[2:]))
