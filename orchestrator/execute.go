@@ -221,12 +221,16 @@ func (l *Loop) update(id string, change func(*spec.ReplicaRecord), audit ...spec
 // start records the run before it begins: if the host goes down in between,
 // the next boot knows that there may have been one.
 func (l *Loop) start(ctx context.Context, a plan.Start) error {
+	reads := l.reads(a.Key)
+	if locked := l.cfg.Vault.Status().Locked; locked != "" && len(reads) > 0 {
+		return fmt.Errorf("start %s: %s: %w", a.Key.ID, locked, spec.ErrUnavailable) // no run of it begins
+	}
 	err := l.update(a.Key.ID, func(r *spec.ReplicaRecord) {
 		r.Running, r.Requested, r.Unwell = true, false, false
 		if a.Restart {
 			r.Restarts++
 		}
-	}, l.reads(a.Key)...)
+	}, reads...)
 	if err != nil {
 		return err
 	}

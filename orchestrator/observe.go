@@ -234,6 +234,9 @@ func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	if why := l.holding(); why != "" {
 		problems = append([]string{why}, problems...)
 	}
+	if locked := l.cfg.Vault.Status().Locked; locked != "" && l.state.hasSecrets() {
+		problems = append([]string{locked}, problems...)
+	}
 	l.status.Store(&spec.Status{At: o.Now, Started: l.began, Projects: p.Status, Problems: problems})
 	if !l.hasLooked() {
 		close(l.looked)
