@@ -184,8 +184,8 @@ func (p *program) printChanges(changes []spec.SecretChange) error {
 		if err := p.print(printable(line) + "\n"); err != nil {
 			return err
 		}
-		if len(s.Later) > 0 {
-			p.note(strings.Join(s.Later, ", ") + " gets it after the change or the pause that it is in")
+		for _, project := range s.Later {
+			p.note(project + " gets it after the change that is at work on it, or its pause")
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -173,6 +174,19 @@ func TestKeySources(t *testing.T) {
 		if err := app.Run(append([]string{"agent"}, strings.Fields(args)...)); err != nil || got != want {
 			t.Errorf("%s: %q, %v, want %q", args, got, err, want)
 		}
+	}
+}
+
+// TestLater: a project that is busy is named, with what it waits for.
+func TestLater(t *testing.T) {
+	var out, said bytes.Buffer
+	p := &program{stdout: &out, stderr: &said}
+	s := spec.SecretChange{SecretStatus: spec.SecretStatus{SecretID: spec.SecretID{Project: "shop", Name: "a"}, Version: 4, UsedBy: []string{"shop/web"}}, Later: []string{"shop"}}
+	if err := p.printChanges([]spec.SecretChange{s}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out.String()+said.String(), "shop/a  version 4  used by shop/web\nnote: shop gets it after the change that is at work on it, or its pause\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 
