@@ -164,9 +164,10 @@ func (l *Loop) sealNext(rec *spec.SecretRecord, value spec.SecretValue) (v spec.
 	}
 	if now, ok := l.state.version(rec.SecretID, 0); ok {
 		same, err := l.hasValue(now, value)
-		if err != nil || same {
+		if same || errors.Is(err, spec.ErrUnavailable) {
 			return now, same, err
 		}
+		// One that can't be opened any more is replaced: there is no other way out.
 	}
 	v = spec.SecretVersion{SecretID: rec.SecretID, Version: rec.Next, Nonce: l.cfg.Nonce(), Created: l.cfg.Clock.Now(), Before: rec.Current}
 	if v.Sealed, err = l.cfg.Vault.Seal(v, value); err != nil {

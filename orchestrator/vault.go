@@ -351,7 +351,7 @@ func (l *Loop) Unlock(_ context.Context, passphrase spec.SecretValue, by spec.Ac
 			return l.refuse(entry, err)
 		}
 		if err := l.saveAudited(spec.Commit{Key: key}, entry); err != nil {
-			return err
+			return errors.Join(err, l.asSaved())
 		}
 		return l.compact()
 	})
@@ -384,7 +384,7 @@ func (l *Loop) RotateKey(_ context.Context, passphrase spec.SecretValue, full bo
 			return l.refuse(entry, errors.Join(err, rotation.Abandon()))
 		}
 		if err := l.saveAudited(c, entry); err != nil {
-			return errors.Join(err, rotation.Abandon())
+			return errors.Join(err, rotation.Abandon(), l.asSaved())
 		}
 		if err := rotation.Finish(); err != nil {
 			return err
@@ -392,6 +392,19 @@ func (l *Loop) RotateKey(_ context.Context, passphrase spec.SecretValue, full bo
 		return l.compact()
 	})
 	return l.cfg.Vault.Status(), err
+}
+
+// asSaved opens the vault anew by what the store has, after it said that it
+// couldn't save keys: those that aren't there must seal nothing, and a store
+// that fails late may have saved them all the same.
+func (l *Loop) asSaved() error {
+	st, err := l.cfg.Store.Load()
+	if err != nil {
+		return err
+	}
+	l.state.key = st.Key
+	_, err = l.cfg.Vault.Load(st.Key)
+	return err
 }
 
 func (l *Loop) reseal(c *spec.Commit, r spec.KeyRotation) error {
