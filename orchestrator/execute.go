@@ -226,10 +226,10 @@ func (l *Loop) start(ctx context.Context, a plan.Start) error {
 		return fmt.Errorf("start %s: %s: %w", a.Key.ID, locked, spec.ErrUnavailable) // no run of it begins
 	}
 	err := l.update(a.Key.ID, func(r *spec.ReplicaRecord) {
-		r.Running, r.Requested, r.Unwell = true, false, false
-		if a.Restart {
+		if a.Restart && !r.Requested { // who stopped it and starts it again knows
 			r.Restarts++
 		}
+		r.Running, r.Requested, r.Unwell = true, false, false
 	}, reads...)
 	if err != nil {
 		return err

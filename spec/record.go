@@ -65,7 +65,7 @@ type ReplicaRecord struct {
 	StopGrace Duration          `json:"stop_grace_period"`
 	Restart   RestartPolicy     `json:"restart"`
 	Probes    []Probe           `json:"probes"`
-	Restarts  int               `json:"restarts,omitempty"`  // starts after the first; never goes back
+	Restarts  int               `json:"restarts,omitempty"`  // starts after the first that nobody asked for; never goes back
 	Failures  int               `json:"failures,omitempty"`  // consecutive short runs
 	Exit      *Exit             `json:"exit,omitempty"`      // the last one
 	Requested bool              `json:"requested,omitempty"` // the stop signal of this run was ours

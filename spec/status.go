@@ -73,9 +73,9 @@ type ReplicaStatus struct {
 	Health     Health            `json:"health"`
 	Pid        int               `json:"pid"`
 	Addresses  []netip.Addr      `json:"addresses"`
-	Ports      []Port            `json:"ports"`  // published, while the kernel routes them here
-	Routed     bool              `json:"routed"` // named by the kernel's rules
-	Restarts   int               `json:"restarts"`
+	Ports      []Port            `json:"ports"`    // published, while the kernel routes them here
+	Routed     bool              `json:"routed"`   // named by the kernel's rules
+	Restarts   int               `json:"restarts"` // that nobody asked for; never goes back
 	Started    time.Time         `json:"started,omitzero"`
 	ExitCode   *int              `json:"exit_code,omitempty"` // of the last exit
 	RetryAt    time.Time         `json:"retry_at,omitzero"`
