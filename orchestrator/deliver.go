@@ -73,6 +73,11 @@ func (l *Loop) deliver(ctx context.Context, key spec.ReplicaKey, swapped func() 
 	}
 	d := spec.Delivery{Replica: key.ID, Fingerprint: r.SecretsFingerprint(s), UID: uid, GID: gid}
 	fill(&d, s.Container, values)
+	defer func() { // configs have values in them, too
+		for _, f := range d.Files {
+			f.Value.Clear()
+		}
+	}()
 	if err := l.cfg.Secrets.Deliver(ctx, d, swapped); err != nil {
 		return fmt.Errorf("deliver secrets: %w", err)
 	}
