@@ -213,7 +213,7 @@ func TestRotateWithoutNewKey(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("CREDENTIALS_DIRECTORY", dir)
 	must(t, os.WriteFile(filepath.Join(dir, "dunnage.key"), []byte(strings.Repeat("01", 32)), 0o400))
-	v, record := opened(t, "credential", nil)
+	v, _ := opened(t, "credential", nil)
 	refused := func(want string) {
 		t.Helper()
 		if _, err := v.Rotate(spec.SecretValue{}, false); !errors.Is(err, spec.ErrRefused) || !strings.Contains(err.Error(), want) {
@@ -222,9 +222,9 @@ func TestRotateWithoutNewKey(t *testing.T) {
 	}
 	refused("no new key: let the unit load one as credential dunnage.key.new")
 	must(t, os.WriteFile(filepath.Join(dir, "dunnage.key.new"), []byte(strings.Repeat("02", 32)), 0o400))
-	record = rotate(t, v, spec.SecretValue{}, false)
+	record := rotate(t, v, spec.SecretValue{}, false)
 	refused("credential dunnage.key.new is the key in use") // and not back to the old one
-	v, _ = opened(t, "credential", record)
+	opened(t, "credential", record)
 
 	v, _ = opened(t, "command:/bin/cat "+filepath.Join(dir, "dunnage.key"), nil)
 	refused("prints the key in use")
