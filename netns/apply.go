@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -113,7 +114,7 @@ func (n *Network) removeOther(ctx context.Context) error {
 
 // Routed parses the nat rules back.
 func (n *Network) Routed(ctx context.Context, r spec.Routing) (named []netip.Addr, equal bool, err error) {
-	want4, want6, err := rules.Render(r, n.rules())
+	want4, want6, err := n.rendered.render(r, n.rules())
 	if err != nil {
 		return nil, false, fmt.Errorf("render rules: %w", err)
 	}
@@ -127,6 +128,26 @@ func (n *Network) Routed(ctx context.Context, r spec.Routing) (named []netip.Add
 	}
 	named = slices.Concat(rules.Named(have4, n.rules()), rules.Named(have6, n.rules()))
 	return named, hostOK && rules.Equal(want4, have4) && rules.Equal(want6, have6), nil
+}
+
+// rendered keeps the rules of the routing that every look asks about.
+type rendered struct {
+	mu      sync.Mutex
+	routing spec.Routing
+	v4, v6  rules.Document
+}
+
+// render is rules.Render. What it returns isn't to be changed.
+func (m *rendered) render(r spec.Routing, c rules.Config) (v4, v6 rules.Document, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.v4 != nil && r.Equal(m.routing) {
+		return m.v4, m.v6, nil
+	}
+	if v4, v6, err = rules.Render(r, c); err == nil {
+		m.routing, m.v4, m.v6 = r, v4, v6
+	}
+	return v4, v6, err
 }
 
 // RuleSet returns the rules of r rendered and as the kernel has them.

@@ -91,7 +91,7 @@ func (n *Network) whole(p present, replica string) (bool, error) {
 	if link == nil || link.Flags&net.FlagUp == 0 {
 		return false, nil
 	}
-	if now, err := routeLocalnet(link.Name).read(); err != nil || now != "1" {
+	if now, err := n.settings.read(routeLocalnet(link.Name)); err != nil || now != "1" {
 		return false, nil // no answers to 127.0.0.1: a sysctl.d file with a pattern does that
 	}
 	mac := hardwareAddr(replica, "replica")

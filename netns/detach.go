@@ -43,6 +43,7 @@ func (n *Network) detach(ctx context.Context, replica string) error {
 		return err
 	}
 	n.addresses.Forget(n.addressesPath(replica))
+	n.settings.forget(routeLocalnet(hostLink(replica)))
 	if err := os.RemoveAll(n.dir(replica)); err != nil {
 		return fmt.Errorf("remove host files: %w", err)
 	}

@@ -46,6 +46,8 @@ type Network struct {
 	replicas keyed.Mutex
 
 	addresses reread.Cache[[]netip.Addr] // of replicas, by file
+	settings  held                       // of their links
+	rendered  rendered
 	seen      seen
 
 	conntrack  netfilter
