@@ -150,8 +150,12 @@ func (l *Loop) change(op *operation, project string, prev *spec.Release, r spec.
 	case "stop", "start":
 		return l.setStopped(op, *prev, r.Services, r.Kind == "stop")
 	case "down":
-		if prev == nil { // a deploy that hadn't come further than its images
+		l.retry(project)
+		if _, known := l.state.project(project); !known { // a deploy that hadn't come further than its images
 			l.end(op, spec.OperationDone, "", nil)
+			return nil
+		}
+		if prev == nil { // it is on its way down, if anything is left
 			return nil
 		}
 		return l.down(op, project, *prev, r.Volumes)
@@ -329,6 +333,11 @@ func (l *Loop) setStopped(op *operation, prev spec.Release, services []string, s
 	}
 	slices.Sort(set)
 	rec.Stopped = slices.Compact(set)
+	if l.retry(op.Project); !stopped {
+		if err := l.pardon(op.Project, services...); err != nil {
+			return err
+		}
+	}
 	return l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}})
 }
 

@@ -2,7 +2,9 @@ package orchestrator
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"dunnage/spec"
 )
@@ -59,14 +61,15 @@ func hasCanary(r spec.Release) bool {
 
 // pardon lets the project's replicas begin anew: a new release may cure what
 // they failed of, and a resumed one is to get all its tries again. Those that
-// had been given up start once more; jobs that are done stay done.
-func (l *Loop) pardon(project string) error {
+// had been given up start once more; jobs that are done stay done. No services
+// means all.
+func (l *Loop) pardon(project string, services ...string) error {
+	l.retry(project)
 	var c spec.Commit
 	for _, r := range l.state.replicaRecords() {
-		if r.Project != project {
+		if r.Project != project || len(services) > 0 && !slices.Contains(services, r.Service) {
 			continue
 		}
-		delete(l.failures, r.ID)
 		failed := r.Exit != nil && r.Exit.Code != 0 && !r.Running && !r.Requested
 		if r.Failures == 0 && !failed {
 			continue
@@ -81,4 +84,11 @@ func (l *Loop) pardon(project string) error {
 		return nil
 	}
 	return l.state.save(c)
+}
+
+// retry lets what failed to be done to the project's replicas be tried again at
+// once: who asks for a change may have put right what it failed of. Not all of
+// them have a record.
+func (l *Loop) retry(project string) {
+	maps.DeleteFunc(l.failures, func(id string, _ failure) bool { return strings.HasPrefix(id, project+"-") })
 }

@@ -54,3 +54,36 @@ func TestStopAndStartIsNoRestart(t *testing.T) {
 	s.w.Damage(1, 0)
 	restarts(2, "another death")
 }
+
+// What failed again and again is tried at once when somebody asks for it again,
+// for he may have put right what it failed of.
+func TestChangeClearsBackoff(t *testing.T) {
+	for _, kind := range []string{"down", "start"} {
+		t.Run(kind, func(t *testing.T) {
+			s := newScenario(1, world.Truth)
+			defer func() { s.stop() }()
+			ask(t, s, valid("shop", "slow"))
+			change := func(kind string, patience time.Duration) spec.Operation {
+				op, err := request(s, "shop", spec.ChangeRequest{Kind: kind})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return pass(t, s, op.ID, patience)
+			}
+			if kind == "start" {
+				change("stop", time.Minute)
+			}
+			change(kind, 0)
+			if kind == "down" { // as far as its signal
+				s.loop.Step(t.Context())
+				s.loop.Step(t.Context())
+			}
+			s.w.Restart(0, false, 1) // every call fails, as on a full disk
+			s.live(2*time.Minute, time.Second)
+			s.w.Restart(0, false, 0)
+			if op := change(kind, 3*time.Second); op.State != spec.OperationDone {
+				t.Errorf("%+v\n%s", op, s.w)
+			}
+		})
+	}
+}
