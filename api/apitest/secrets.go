@@ -36,8 +36,8 @@ func (f *Fake) UseSecret(id spec.SecretID, services ...string) {
 // one until the first is set.
 func (f *Fake) LockSecrets(passphrase string) {
 	f.locked(func() {
-		f.lock = lock{source: "passphrase", passphrase: []byte(passphrase), why: "nobody has entered the passphrase: run `dunnage unlock`"}
-		f.problems = []string{"secrets are locked: " + f.lock.why}
+		f.lock = lock{source: "passphrase", passphrase: []byte(passphrase), why: "secrets are locked: nobody has entered the passphrase: run `dunnage unlock`"}
+		f.problems = []string{f.lock.why}
 	})
 }
 
@@ -90,7 +90,7 @@ func (f *Fake) known(id spec.SecretID) (*secret, error) {
 
 func (f *Fake) open() error {
 	if f.lock.why != "" {
-		return fmt.Errorf("secrets are locked: %s: %w", f.lock.why, spec.ErrUnavailable)
+		return fmt.Errorf("%s: %w", f.lock.why, spec.ErrUnavailable)
 	}
 	return nil
 }

@@ -138,3 +138,11 @@ func (p *program) print(text string) error {
 	}
 	return nil
 }
+
+// counted is "1 replica", "2 replicas".
+func counted(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}
