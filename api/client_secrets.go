@@ -22,7 +22,7 @@ func (c *Client) Secrets(ctx context.Context, project string) ([]spec.SecretStat
 
 // SetSecrets implements Backend. Who asks is told by the kernel, not by r.
 func (c *Client) SetSecrets(ctx context.Context, r spec.SecretRequest) (v []spec.SecretChange, err error) {
-	err = c.post(ctx, "/secrets/set", secretValues{Project: r.Project, Values: revealed(r.Values)}, &v)
+	err = c.post(ctx, "/secrets/set", secretValues{Project: r.Project, Values: revealed(r.Values), Keep: r.Keep}, &v)
 	return v, err
 }
 

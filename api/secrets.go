@@ -138,7 +138,7 @@ func (s *Server) setSecrets(ctx context.Context, b secretValues, by spec.Actor) 
 	if len(b.Values) == 0 {
 		return nil, invalid("values is missing")
 	}
-	v, err := s.backend.SetSecrets(ctx, spec.SecretRequest{Project: b.Project, Values: b.values(), By: by})
+	v, err := s.backend.SetSecrets(ctx, spec.SecretRequest{Project: b.Project, Values: b.values(), Keep: b.Keep, By: by})
 	return list(v), err
 }
 
@@ -173,6 +173,7 @@ type (
 	secretValues struct {
 		Project string            `json:"project,omitempty"`
 		Values  map[string][]byte `json:"values"`
+		Keep    int               `json:"keep,omitempty"`
 	}
 	namedSecret struct {
 		spec.SecretID

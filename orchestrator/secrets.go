@@ -117,6 +117,7 @@ func (l *Loop) pinSecrets(c *candidate, values map[string]spec.SecretValue, by s
 		}
 	}
 	c.release = pinned(c.release, pins)
+	c.bears.audit = append(c.bears.audit, l.expire(&c.bears.commit)...)
 	c.current = pins
 	return refused(errs)
 }

@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -144,7 +145,7 @@ func (l *Loop) SetSecrets(ctx context.Context, r spec.SecretRequest) ([]spec.Sec
 	err := l.withVault(func() error {
 		for _, name := range names {
 			id := spec.SecretID{Project: r.Project, Name: name}
-			v, unchanged, err := l.set(&c, id, r.Values[name])
+			v, unchanged, err := l.set(&c, id, r.Values[name], r.Keep)
 			if err != nil {
 				return l.refuse(entry(id), err)
 			}
@@ -164,7 +165,7 @@ func (l *Loop) SetSecrets(ctx context.Context, r spec.SecretRequest) ([]spec.Sec
 	return l.spread(ctx, changes)
 }
 
-func (l *Loop) set(c *spec.Commit, id spec.SecretID, value spec.SecretValue) (v spec.SecretVersion, unchanged bool, err error) {
+func (l *Loop) set(c *spec.Commit, id spec.SecretID, value spec.SecretValue, keep int) (v spec.SecretVersion, unchanged bool, err error) {
 	rec, ok := l.state.secret(id)
 	switch {
 	case !ok:
@@ -172,13 +173,19 @@ func (l *Loop) set(c *spec.Commit, id spec.SecretID, value spec.SecretValue) (v 
 	case rec.Origin == spec.OriginManifest && len(l.secretUsers(id)) > 0:
 		return v, false, fmt.Errorf("secret %s: its value comes with the manifest of project %s: change it there and deploy, or declare it as external: %w", id, id.Project, spec.ErrRefused)
 	}
-	v, unchanged, err = l.sealNext(&rec, value)
-	if err != nil || unchanged {
-		return v, unchanged, err
+	if keep < 0 || keep > spec.MaxKeep {
+		return v, false, fmt.Errorf("secret %s: keep %d versions: 1 to %d can be kept: %w", id, keep, spec.MaxKeep, spec.ErrRefused)
 	}
-	rec.Origin = spec.OriginSet
-	c.Secrets, c.Versions = append(c.Secrets, rec), append(c.Versions, v)
-	return v, false, nil
+	v, unchanged, err = l.sealNext(&rec, value)
+	if err != nil {
+		return v, false, err
+	}
+	rec.Origin, rec.Keep = spec.OriginSet, cmp.Or(keep, rec.Keep)
+	c.Secrets = append(c.Secrets, rec)
+	if !unchanged {
+		c.Versions = append(c.Versions, v)
+	}
+	return v, unchanged, nil
 }
 
 // withVault runs f while nothing else changes secrets or keys.
@@ -196,13 +203,25 @@ func (l *Loop) withVault(f func() error) error {
 func (l *Loop) expire(c *spec.Commit) []spec.AuditEntry {
 	var audit []spec.AuditEntry
 	used := l.state.pinned()
-	for _, v := range c.Versions {
-		versions := append(l.state.secretVersions(v.SecretID), v)
-		for _, old := range versions[:max(0, len(versions)-spec.KeptVersions)] {
-			if !used[old.Pin()] && old.Version != v.Before { // a rollback takes the one before
-				c.DropVersions = append(c.DropVersions, old.Pin())
-				audit = append(audit, spec.AuditEntry{Kind: spec.AuditExpire, Secret: v.SecretID.String(), Version: old.Version})
+	for _, rec := range c.Secrets {
+		versions := l.state.secretVersions(rec.SecretID)
+		for _, v := range c.Versions {
+			if v.SecretID == rec.SecretID {
+				versions = append(versions, v)
 			}
+		}
+		var before int // what a rollback takes
+		for _, v := range versions {
+			if v.Version == rec.Current {
+				before = v.Before
+			}
+		}
+		for _, old := range versions[:max(0, len(versions)-cmp.Or(rec.Keep, spec.KeptVersions))] {
+			if used[old.Pin()] || old.Version == rec.Current || old.Version == before {
+				continue
+			}
+			c.DropVersions = append(c.DropVersions, old.Pin())
+			audit = append(audit, spec.AuditEntry{Kind: spec.AuditExpire, Secret: rec.SecretID.String(), Version: old.Version})
 		}
 	}
 	return audit
@@ -210,15 +229,18 @@ func (l *Loop) expire(c *spec.Commit) []spec.AuditEntry {
 
 // spread brings current versions to who uses them and completes the answer.
 func (l *Loop) spread(ctx context.Context, changes []spec.SecretChange) ([]spec.SecretChange, error) {
-	var begun []spec.Operation
-	used := false
-	for i := range changes {
-		changes[i].SecretStatus = l.secretStatus(changes[i].SecretID)
-		used = used || len(changes[i].UsedBy) > 0
+	tell := func() (used bool) {
+		for i := range changes {
+			id := changes[i].SecretID
+			changes[i].SecretStatus = l.secretStatus(id)
+			used = used || len(changes[i].UsedBy) > 0 || len(l.behind(id)) > 0 // one that was absent so far has no users yet
+		}
+		return used
 	}
-	if !used {
+	if !tell() {
 		return changes, nil
 	}
+	var begun []spec.Operation
 	err := l.do(ctx, func() error {
 		begun = l.renew()
 		return nil
@@ -227,6 +249,7 @@ func (l *Loop) spread(ctx context.Context, changes []spec.SecretChange) ([]spec.
 		return changes, err
 	}
 	l.Look()
+	tell()
 	for i, c := range changes {
 		for _, project := range l.behind(c.SecretID) {
 			changes[i].Later = append(changes[i].Later, project)

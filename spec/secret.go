@@ -14,6 +14,7 @@ import (
 const (
 	MaxSecret    = 512 << 10 // bytes of a value, as Docker and podman have it, about
 	KeptVersions = 3         // versions of a secret that stay, beside those in use
+	MaxKeep      = 100       // as many as may be asked for instead
 	KeptAudit    = 100_000   // entries of the audit record that stay
 )
 
@@ -120,8 +121,9 @@ const (
 type SecretRecord struct {
 	SecretID
 	Origin  SecretOrigin `json:"origin,omitempty"`
-	Current int          `json:"current"` // the version that a deploy takes
-	Next    int          `json:"next"`    // number of the next version; never goes back
+	Current int          `json:"current"`        // the version that a deploy takes
+	Next    int          `json:"next"`           // number of the next version; never goes back
+	Keep    int          `json:"keep,omitempty"` // versions that stay; 0 = KeptVersions
 }
 
 // SecretVersion is one sealed value.
@@ -291,6 +293,7 @@ type Actor struct {
 type SecretRequest struct {
 	Project string // empty = of the host
 	Values  map[string]SecretValue
+	Keep    int // versions that stay from now on, 1 to MaxKeep; 0 = as many as so far
 	By      Actor
 }
 

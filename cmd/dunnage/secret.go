@@ -42,6 +42,7 @@ func (p *program) secretSetCommand() *cli.Command {
 		Flags: changeFlags(
 			&cli.StringFlag{Name: "from-file", Usage: "the value is every byte of `PATH`"},
 			&cli.StringFlag{Name: "from-env-file", Usage: "set many: each KEY=VALUE line of `PATH` is a secret of that name. A value in quotes is what stands between them, and nothing else in it is read as anything"},
+			&cli.IntFlag{Name: "keep", Usage: fmt.Sprintf("keep the last `N` versions from now on (default: as before, at first %d); those in use stay anyway", spec.KeptVersions)},
 			&cli.IntFlag{Name: "generate", Usage: "make a value of `N` random letters and digits, of 5.95 bits each; 22 and more can't be guessed"},
 		),
 		Action: p.withAgent(p.secretSet),
@@ -49,10 +50,14 @@ func (p *program) secretSetCommand() *cli.Command {
 }
 
 func (p *program) secretSet(ctx context.Context, c *cli.Context, agent *api.Client) error {
+	if n := c.Int("keep"); c.IsSet("keep") && (n < 1 || n > spec.MaxKeep) {
+		return &usageError{message: fmt.Sprintf("--keep %d: 1 to %d versions can be kept", n, spec.MaxKeep)}
+	}
 	r, err := p.setRequest(ctx, c)
 	if err != nil {
 		return err
 	}
+	r.Keep = c.Int("keep")
 	defer func() {
 		for _, v := range r.Values {
 			v.Clear()
