@@ -137,6 +137,12 @@ type result struct {
 // run runs a verb in a folder without a manifest.
 func (h *host) run(env []string, args ...string) result {
 	h.t.Helper()
+	return h.runIn("", env, args...)
+}
+
+// runIn is run with something on standard input.
+func (h *host) runIn(stdin string, env []string, args ...string) result {
+	h.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, h.agent.Program, args...)
@@ -144,6 +150,9 @@ func (h *host) run(env []string, args ...string) result {
 	cmd.Env = append(append(os.Environ(), "DUNNAGE_HOST="+h.agent.URL()), env...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
+	if stdin != "" {
+		cmd.Stdin = strings.NewReader(stdin)
+	}
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

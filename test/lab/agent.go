@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -14,6 +15,8 @@ type Agent struct {
 	Lab     *Lab
 	Program string   // path of bin/dunnage
 	Flags   []string // beside those that Start gives
+	Env     []string // KEY=VALUE pairs, beside those of this process
+	Through []string // a command that becomes the agent, which is given as its arguments; none = it is started itself
 }
 
 // The pools of a lab's agent; agents in different namespaces may share them.
@@ -35,15 +38,15 @@ func (a Agent) Start(ctx context.Context) error {
 	if _, err := os.Stat(a.Program); err != nil {
 		return fmt.Errorf("no %s: run make build: %w", a.Program, err)
 	}
-	args := append([]string{a.Program, "agent",
+	args := append(slices.Clone(a.Through), append([]string{a.Program, "agent",
 		"--state-dir", a.Lab.Path("state"),
 		"--run-dir", a.RunDir(),
 		"--socket", a.socket(),
 		"--containerd", "managed",
 		"--namespace", a.Lab.Name,
 		"--pool", Pool.String(),
-		"--pool6", Pool6.String()}, a.Flags...)
-	err := a.Lab.Start("agent", nil, args...)
+		"--pool6", Pool6.String()}, a.Flags...)...)
+	err := a.Lab.Start("agent", a.Env, args...)
 	if err != nil {
 		return err
 	}

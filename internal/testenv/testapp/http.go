@@ -16,7 +16,6 @@ import (
 func serveHTTP(port int) error {
 	mux := http.NewServeMux()
 	quit := make(chan os.Signal, 1)
-	signal.Notify(quit, syscall.SIGTERM)
 	mux.HandleFunc("GET /", answer)
 	mux.HandleFunc("GET /id", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, hostname()) })
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, os.Getenv("VERSION")) })
@@ -24,6 +23,13 @@ func serveHTTP(port int) error {
 	mux.HandleFunc("GET /slow", slow)
 	mux.HandleFunc("GET /health", health)
 	mux.HandleFunc("POST /quit", func(http.ResponseWriter, *http.Request) { quit <- syscall.SIGTERM })
+	return listenHTTP(port, mux, quit)
+}
+
+// listenHTTP answers until SIGTERM, or a signal on quit, and finishes the
+// requests in hand.
+func listenHTTP(port int, mux http.Handler, quit chan os.Signal) error {
+	signal.Notify(quit, syscall.SIGTERM)
 	s := &http.Server{Addr: fmt.Sprintf(":%d", port), Handler: mux, ReadHeaderTimeout: time.Minute}
 	l, err := net.Listen("tcp", s.Addr)
 	if err != nil {

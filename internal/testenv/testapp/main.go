@@ -23,6 +23,7 @@ import (
 // commands by name; each gets the arguments after it.
 var commands = map[string]func(args []string) error{
 	"serve":    serve,    // serve [http-port [tcp-port [udp-port]]]: web server and echo servers
+	"keep":     keep,     // keep FILE [PORT]: a web server that shows what FILE has, and reads it again at SIGHUP
 	"sicken":   sicken,   // sicken AFTER: serve, but unhealthy after a duration
 	"exit":     exit,     // exit CODE [AFTER]: end with a code after a duration
 	"sleep":    sleep,    // sleep DURATION: ends at SIGTERM, SIGQUIT or SIGUSR1 with 128 + signal
