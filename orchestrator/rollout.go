@@ -13,7 +13,7 @@ import (
 const pausedByHand = "on request"
 
 // steer holds a rollout, lets it go on, or ends the trial of its canary. A
-// pause is done at once; the others follow the rollout to its end.
+// pause is done with the next look; the others follow the rollout to its end.
 func (l *Loop) steer(op *operation, kind string) error {
 	rec, _ := l.state.project(op.Project)
 	if rec.Desired == rec.Good {
@@ -44,8 +44,7 @@ func (l *Loop) steer(op *operation, kind string) error {
 	}
 	l.events.add(spec.Event{Kind: spec.EventRelease, Project: op.Project, Operation: op.ID, Message: fmt.Sprintf("%s of release %d", kind, rec.Desired)})
 	if kind == "pause" {
-		l.end(op, spec.OperationDone, "", nil)
-		return nil
+		return nil // the next look ends it, and shows it
 	}
 	var good *spec.Release
 	if r, ok := l.state.release(op.Project, rec.Good); ok {

@@ -144,6 +144,8 @@ func (l *Loop) settleOperation(op *operation, p plan.Plan, o plan.Observed) {
 		late = !o.Now.Before(op.arrived.Add(restPatience))
 	}
 	switch {
+	case op.Kind == "pause":
+		l.end(op, spec.OperationDone, "", nil) // who asked for it sees it in the status now
 	case op.Kind == "down":
 		if !slices.ContainsFunc(o.Replicas, func(r plan.Replica) bool { return r.Project == op.Project }) {
 			l.endDown(op)

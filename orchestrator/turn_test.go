@@ -309,10 +309,16 @@ func TestTakeOverMeansBack(t *testing.T) {
 	}
 	pass(t, s, first.ID, 6*time.Second)
 	s.answer(func(ctx context.Context) {
-		_, err = s.loop.Change(ctx, "shop", spec.ChangeRequest{Kind: "pause"})
+		first, err = s.loop.Change(ctx, "shop", spec.ChangeRequest{Kind: "pause"})
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if op := pass(t, s, first.ID, time.Second); op.State != spec.OperationDone {
+		t.Errorf("the pause: %+v", op)
+	}
+	if st, _ := s.loop.Status(t.Context()); st.Projects[0].Paused == "" {
+		t.Error("the pause has ended before the status shows it")
 	}
 	if web := status(t, s, "web"); web.Ready == 4 || web.Ready == 0 {
 		t.Fatalf("the rollout isn't half way: %+v", web)
