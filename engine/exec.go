@@ -95,7 +95,11 @@ func (e *Engine) execProcess(ctx context.Context, c client.Container, r spec.Exe
 		p.Capabilities = processCaps(p.Capabilities.Bounding, p.User.UID)
 	}
 	if hasSecretEnv(s) && readsFileOf(p, owner) {
-		p.Args = withSecretEnv(p.Args)
+		if id == proberID { // gives them to what it runs
+			p.Args = append(p.Args, envTarget)
+		} else {
+			p.Args = withSecretEnv(p.Args)
+		}
 	}
 	return p, nil
 }

@@ -333,7 +333,9 @@ func TestSecretEnvInCommands(t *testing.T) {
 		if out := b.passes(r.ID, 0, "/testapp", "env"); !strings.Contains(out, "PASSWORD="+canary) {
 			t.Errorf("a check has %s", out)
 		}
-		b.oneProber(r.ID)
+		if environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", b.oneProber(r.ID))); err != nil || strings.Contains(string(environ), canary) {
+			t.Errorf("the prober, which lives on, has %q, %v", environ, err)
+		}
 		if code, _, errs := b.exec(r.ID, "", "nothing"); code != 127 || errs != "dunnage-init: no program nothing in the PATH of the container\n" {
 			t.Errorf("code %d %s", code, errs)
 		}

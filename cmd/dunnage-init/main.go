@@ -4,7 +4,7 @@
 //	dunnage-init init PROGRAM [ARGUMENT...]      the first process: runs the program, reaps zombies
 //	dunnage-init env FILE PROGRAM [ARGUMENT...]  becomes the program, with the variables of the file in its environment
 //	dunnage-init stdin PROGRAM [ARGUMENT...]     becomes the program, with a standard input that doesn't end
-//	dunnage-init probe VERSION                   runs health checks that come through standard input
+//	dunnage-init probe VERSION [FILE]            runs health checks that come through standard input, with the variables of the file
 package main
 
 import (
@@ -30,12 +30,12 @@ func main() {
 		os.Exit(inside.AddEnv(args[1], args[2:]))
 	case len(args) >= 2 && args[0] == "stdin":
 		os.Exit(inside.HoldInput(args[1:]))
-	case len(args) == 2 && args[0] == "probe" && args[1] == inside.Version:
-		if err := inside.Serve(os.Stdin, os.Stdout); err != nil {
+	case (len(args) == 2 || len(args) == 3) && args[0] == "probe" && args[1] == inside.Version:
+		if err := inside.Serve(os.Stdin, os.Stdout, append(args, "")[2]); err != nil {
 			fail(err.Error())
 		}
 	default:
-		fail("the engine runs this as `init PROGRAM...`, `env FILE PROGRAM...`, `stdin PROGRAM...` or `probe " + inside.Version + "`")
+		fail("the engine runs this as `init PROGRAM...`, `env FILE PROGRAM...`, `stdin PROGRAM...` or `probe " + inside.Version + " [FILE]`")
 	}
 }
 

@@ -26,11 +26,23 @@ func AddEnv(file string, argv []string) int {
 	if err != nil {
 		return refuse(argv[0], err)
 	}
-	env, err := withVariables(os.Environ(), file)
+	env, err := environ(file)
 	if err != nil {
-		return complain(errors.New("read the secret variables: " + err.Error()))
+		return complain(err)
 	}
 	return refuse(argv[0], syscall.Exec(path, argv, env))
+}
+
+// environ is this process's environment with the variables of a file, or of none.
+func environ(file string) ([]string, error) {
+	if file == "" {
+		return os.Environ(), nil
+	}
+	env, err := withVariables(os.Environ(), file)
+	if err != nil {
+		return nil, errors.New("read the secret variables: " + err.Error())
+	}
+	return env, nil
 }
 
 // withVariables adds those of the file, entries NAME=VALUE that each end with

@@ -24,7 +24,10 @@ const (
 // comes or nothing was asked for a while. When a command has ended, nothing that
 // it started lives on. It must be called by the main goroutine of a process that
 // has no other children.
-func Serve(in io.Reader, out io.Writer) error {
+//
+// The secret variables of a file, unless its name is empty, are given to the commands:
+// they never are in the environment of this process, which lives as long as the container.
+func Serve(in io.Reader, out io.Writer, variables string) error {
 	// The kernel kills children with the thread that forked them, not with the
 	// process: the main thread is the one that lives as long.
 	runtime.LockOSThread()
@@ -52,7 +55,7 @@ func Serve(in io.Reader, out io.Writer) error {
 		case <-timer.C:
 			return nil
 		case r := <-requests:
-			answer, clean := run(ctx, r)
+			answer, clean := run(ctx, r, variables)
 			if err := WriteAnswer(out, answer); err != nil || !clean {
 				return err
 			}
@@ -64,7 +67,11 @@ func Serve(in io.Reader, out io.Writer) error {
 // run runs one command. What it can't be rid of, because it belongs to another
 // user by now, makes it report false: the next command needs a process without
 // such children.
-func run(ctx context.Context, r Request) (a Answer, clean bool) {
+func run(ctx context.Context, r Request, variables string) (a Answer, clean bool) {
+	env, err := environ(variables)
+	if err != nil {
+		return cannotRun(err), true
+	}
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return cannotRun(err), true
@@ -75,7 +82,7 @@ func run(ctx context.Context, r Request) (a Answer, clean bool) {
 	}
 	read, write := os.NewFile(uintptr(fds[0]), "output"), os.NewFile(uintptr(fds[1]), "output")
 	defer read.Close()
-	pid, err := start(r.Command, uintptr(fds[1]))
+	pid, err := start(r.Command, env, uintptr(fds[1]))
 	_ = write.Close()
 	if err != nil {
 		return cannotRun(err), true
@@ -96,7 +103,7 @@ func run(ctx context.Context, r Request) (a Answer, clean bool) {
 
 // start runs the command in a session of its own, without input, and with one
 // pipe for both outputs.
-func start(argv []string, output uintptr) (int, error) {
+func start(argv, env []string, output uintptr) (int, error) {
 	path, err := LookPath(argv[0])
 	if err != nil {
 		return 0, err
@@ -107,7 +114,7 @@ func start(argv []string, output uintptr) (int, error) {
 	}
 	defer null.Close()
 	return syscall.ForkExec(path, argv, &syscall.ProcAttr{
-		Env:   os.Environ(),
+		Env:   env,
 		Files: []uintptr{null.Fd(), output, output},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
 	})
