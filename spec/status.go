@@ -66,7 +66,7 @@ type ReplicaStatus struct {
 	Replica    string            `json:"replica"` // ReplicaKey.ID
 	Number     int               `json:"number"`
 	Generation string            `json:"generation"`
-	Release    int               `json:"release"` // the newest release that wants this generation, 0 = none kept
+	Release    int               `json:"release"` // the newest release that wants this generation and has converged, else the one that it was made for
 	Image      string            `json:"image"`
 	Labels     map[string]string `json:"labels,omitempty"` // of the container
 	State      ReplicaState      `json:"state"`

@@ -87,7 +87,7 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 	}
 	for _, r := range v.current {
 		st := replicaStatus(r, true, o)
-		st.Release, st.Labels = v.project.Release.Number, v.Container.Labels
+		st.Release, st.Labels = v.shownRelease(r, v.project.Release.Number), v.Container.Labels
 		if r.Named {
 			st.Ports = v.Ports
 		}
@@ -101,7 +101,7 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 		st := replicaStatus(r, v.kept(r, backends), o)
 		if r.Generation == v.goodGen {
 			good, _ := v.project.Good.Project.Service(v.Name)
-			st.Labels = good.Container.Labels
+			st.Release, st.Labels = v.shownRelease(r, st.Release), good.Container.Labels
 		}
 		if r.Named {
 			st.Ports = v.Ports
@@ -109,6 +109,15 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 		s.Replicas = append(s.Replicas, st)
 	}
 	return s
+}
+
+// shownRelease is the release that people see with a replica. One that the
+// release to go back to wants shows that, until the desired one has converged.
+func (v *view) shownRelease(r *Replica, otherwise int) int {
+	if good := v.project.Good; good != nil && r.Generation == v.goodGen && r.Record.Release <= good.Number {
+		return good.Number
+	}
+	return otherwise
 }
 
 // why says what keeps the service from being converged, in one line.

@@ -56,3 +56,38 @@ func TestStatusOfACrashLoop(t *testing.T) {
 		}
 	}
 }
+
+// Until a release has converged, replicas of the one before show that one.
+func TestStatusShowsTheReleaseThatConverged(t *testing.T) {
+	of := func(release int) func(*plan.Replica) { return func(r *plan.Replica) { r.Record.Release = release } }
+	s := rollout{}.scene()
+	for name, tc := range map[string]struct {
+		replica plan.Replica
+		want    int
+	}{
+		"made for the one that converged":         {replica("old", 1, s, named, of(1)), 5},
+		"made later, of the same content":         {replica("old", 1, s, named, of(4)), 5},
+		"made for the new one":                    {replica("new", 1, s, of(6)), 6},
+		"left behind by one that never converged": {replica("other", 1, s, of(3)), 3},
+	} {
+		good, next := release(5, "old", s), release(6, "new", s)
+		project := plan.Project{Record: spec.ProjectRecord{Name: "p", Desired: 6, Good: 5}, Release: next, Good: &good}
+		p := plan.Make(plan.Desired{Projects: []plan.Project{project}}, plan.Observed{Now: noon, Replicas: []plan.Replica{tc.replica}})
+		if got := p.Status[0].Services[0].Replicas[0].Release; got != tc.want {
+			t.Errorf("%s: %d, want %d", name, got, tc.want)
+		}
+	}
+	// What the new release leaves as it is.
+	good, next := release(5, "old", s), release(6, "old", s)
+	project := plan.Project{Record: spec.ProjectRecord{Name: "p", Desired: 6, Good: 5}, Release: next, Good: &good}
+	for _, converged := range []bool{false, true} {
+		want := 5
+		if converged {
+			project.Record.Good, project.Good, want = 6, &next, 6
+		}
+		p := plan.Make(plan.Desired{Projects: []plan.Project{project}}, plan.Observed{Now: noon, Replicas: []plan.Replica{replica("old", 1, s, named, of(1))}})
+		if got := p.Status[0].Services[0].Replicas[0].Release; got != want {
+			t.Errorf("unchanged, converged %v: %d, want %d", converged, got, want)
+		}
+	}
+}
