@@ -128,7 +128,7 @@ func (h *host) holders(dir, text string) (found []string) {
 			return err
 		}
 		b, err := os.ReadFile(path)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.EINVAL) { // namespaces look like files
 			return err
 		}
 		if strings.Contains(string(b), text) {
