@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -14,7 +15,7 @@ import (
 // else is desired now.
 func (l *Loop) settle(p plan.Plan, o plan.Observed) (changed bool) {
 	for _, r := range p.Rollout {
-		changed = l.settleRollout(r) || changed
+		changed = l.settleRollout(r, p.Status) || changed
 	}
 	for _, op := range l.ops.rolling() {
 		l.settleOperation(op, p, o)
@@ -22,7 +23,7 @@ func (l *Loop) settle(p plan.Plan, o plan.Observed) (changed bool) {
 	return changed
 }
 
-func (l *Loop) settleRollout(r plan.Rollout) (changed bool) {
+func (l *Loop) settleRollout(r plan.Rollout, now []spec.ProjectStatus) (changed bool) {
 	rec, ok := l.state.project(r.Project)
 	if !ok || rec.Desired == rec.Good {
 		return false
@@ -67,8 +68,22 @@ func (l *Loop) settleRollout(r plan.Rollout) (changed bool) {
 		l.trouble(err) // the next look finds the same verdict
 		return false
 	}
+	if r.Converged {
+		l.tellTolerated(r.Project, now)
+	}
 	l.Look()
 	return rec.Desired != desired
+}
+
+// tellTolerated tells of the failures that a release has converged with.
+func (l *Loop) tellTolerated(project string, now []spec.ProjectStatus) {
+	for _, p := range now {
+		for _, s := range p.Services {
+			if p.Name == project && s.Tolerated != "" {
+				l.events.add(spec.Event{Kind: spec.EventProblem, Project: project, Service: s.Name, Message: s.Name + ": " + s.Tolerated})
+			}
+		}
+	}
 }
 
 // without is a copy of numbers that lacks n.
@@ -250,7 +265,7 @@ func (l *Loop) outcomes(op *operation) []spec.ServiceOutcome {
 			continue
 		}
 		for _, s := range p.Services {
-			o := spec.ServiceOutcome{Name: s.Name, Change: spec.ChangeNone, Ready: s.Ready, Wanted: s.Wanted, Ports: s.Ports, Detail: s.Waiting}
+			o := spec.ServiceOutcome{Name: s.Name, Change: spec.ChangeNone, Ready: s.Ready, Wanted: s.Wanted, Ports: s.Ports, Detail: cmp.Or(s.Waiting, s.Tolerated)}
 			for _, c := range op.Services {
 				if c.Name == s.Name {
 					o.Change, o.Duration = c.Change, c.Duration

@@ -35,7 +35,8 @@ type ServiceStatus struct {
 	Trial      int             `json:"trial,omitempty"` // replicas on trial as a canary beside all the old ones
 	Stopped    bool            `json:"stopped,omitempty"`
 	Orphan     bool            `json:"orphan,omitempty"`
-	Waiting    string          `json:"waiting,omitempty"` // why it isn't converged, in one line; empty = converged
+	Waiting    string          `json:"waiting,omitempty"`   // why it isn't converged, in one line; empty = converged
+	Tolerated  string          `json:"tolerated,omitempty"` // which failures its policy leaves behind, in one line
 	Ports      []Port          `json:"ports,omitempty"`
 	Replicas   []ReplicaStatus `json:"replicas"`
 }
@@ -183,7 +184,7 @@ type ServiceOutcome struct {
 	Wanted   int      `json:"wanted"`
 	Duration Duration `json:"duration"` // until converged
 	Ports    []Port   `json:"ports,omitempty"`
-	Detail   string   `json:"detail,omitempty"` // why not converged
+	Detail   string   `json:"detail,omitempty"` // why not converged, or which failures are tolerated
 }
 
 // Change is what a release does to a service.

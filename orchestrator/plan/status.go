@@ -79,7 +79,7 @@ func leftovers(out []spec.ProjectStatus, o Observed) []spec.ProjectStatus {
 func (v *view) status(o Observed) spec.ServiceStatus {
 	s := spec.ServiceStatus{
 		Name: v.Name, Generation: v.gen, Wanted: v.Replicas, Ready: v.ready(),
-		Stopped: v.stopped, Orphan: v.Orphan, Ports: v.Ports, Waiting: v.why(),
+		Stopped: v.stopped, Orphan: v.Orphan, Ports: v.Ports, Waiting: v.why(), Tolerated: v.leftBehind(),
 		Replicas: []spec.ReplicaStatus{},
 	}
 	if v.update.canary {
@@ -109,6 +109,19 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 		s.Replicas = append(s.Replicas, st)
 	}
 	return s
+}
+
+// leftBehind says which failures the service has and may have; empty = none.
+func (v *view) leftBehind() string {
+	failures := v.failures()
+	if v.stopped || len(failures) == 0 || v.ready() >= v.Replicas || !v.enough() {
+		return ""
+	}
+	by := fmt.Sprintf("max_failure_ratio %g", v.policy().MaxFailureRatio)
+	if v.policy().OnFailure == spec.FailureContinue {
+		by = "failure_action continue"
+	}
+	return fmt.Sprintf("%d of %d failed, tolerated by %s: %s", len(failures), v.Replicas, by, failures[0].cause)
 }
 
 // shownRelease is the release that people see with a replica. One that the
