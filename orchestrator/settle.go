@@ -274,6 +274,9 @@ func (l *Loop) outcomes(op *operation) []spec.ServiceOutcome {
 			if o.Change == spec.ChangeRemove && s.Orphan {
 				o.Ready, o.Wanted, o.Ports, o.Detail = 0, 0, nil, "goes when the release has converged"
 			}
+			if op.State == spec.OperationReturning && o.Change != spec.ChangeNone && o.Change != spec.ChangeOrphan {
+				o.Change, o.Duration = spec.ChangeBack, 0 // what it was to become is gone
+			}
 			if s.Stopped {
 				o.Ports = nil
 				if o.Change != spec.ChangeStop {

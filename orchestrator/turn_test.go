@@ -130,6 +130,9 @@ func TestRolledBackMeansBack(t *testing.T) {
 	if op.State != spec.OperationRolledBack || !strings.HasSuffix(op.Cause, "release 1 is back") || s.w.Served("shop", "web") != 1 {
 		t.Errorf("%d served; %+v", s.w.Served("shop", "web"), op)
 	}
+	if web := op.Services[0]; web.Change != spec.ChangeBack || web.Ready != 1 || web.Duration != 0 {
+		t.Errorf("what is now: %+v", web)
+	}
 }
 
 // A deploy that changes nothing isn't a success while nothing is ready.

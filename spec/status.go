@@ -201,6 +201,7 @@ const (
 	ChangeOrphan  Change = "orphan" // not in the manifest, kept
 	ChangeStop    Change = "stop"
 	ChangeStart   Change = "start"
+	ChangeBack    Change = "back" // to what the earlier release has, after a rollback
 )
 
 // DeployRequest asks for a project as a manifest declares it.
