@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,27 @@ func previews(prev *spec.Release, c candidate) []spec.ServicePreview {
 			}
 		}
 		out = append(out, p)
+	}
+	return sharingReasons(out, c.release.Project)
+}
+
+// sharingReasons adds to services that are replaced for nothing of their own
+// with whom they share the network, and so are replaced.
+func sharingReasons(all []spec.ServicePreview, p spec.Project) []spec.ServicePreview {
+	owner := func(name string) string {
+		s, _ := p.Service(name)
+		return cmp.Or(s.Container.Joins, name)
+	}
+	out := slices.Clone(all)
+	for i, s := range out {
+		if s.Change != spec.ChangeReplace || len(s.Changed) > 0 {
+			continue
+		}
+		for _, o := range all {
+			if o.Change == spec.ChangeReplace && len(o.Changed) > 0 && owner(o.Name) == owner(s.Name) {
+				out[i].Changed = append(out[i].Changed, "network shared with "+o.Name)
+			}
+		}
 	}
 	return out
 }

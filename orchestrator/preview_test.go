@@ -1,0 +1,53 @@
+package orchestrator
+
+import (
+	"context"
+	"slices"
+	"testing"
+
+	"dunnage/orchestrator/world"
+	"dunnage/spec"
+)
+
+// preview asks what a deploy of p would do.
+func preview(t *testing.T, s *scenario, p spec.Project) (out spec.Preview) {
+	t.Helper()
+	var err error
+	s.answer(func(ctx context.Context) { out, err = s.loop.Preview(ctx, spec.DeployRequest{Project: p}) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// What is replaced only with those it shares a network with says so.
+func TestPreviewOfASharedNetwork(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "fast")
+	web := p.Services[0]
+	for _, name := range []string{"web-proxy", "web-shell"} {
+		beside := web
+		beside.Name, beside.Ports = name, nil
+		beside.Container.Networks, beside.Container.Network, beside.Container.Joins = nil, spec.NetworkService, "web"
+		beside.DependsOn = []spec.Dependency{{Service: "web", Condition: spec.DependStarted}}
+		p.Services = append(p.Services, beside)
+	}
+	if op := ask(t, s, p); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	for changed, want := range map[int][][]string{
+		0: {{"container.environment"}, {"network shared with web"}, {"network shared with web"}},
+		1: {{"network shared with web-proxy"}, {"container.environment"}, {"network shared with web-proxy"}},
+	} {
+		next := p
+		next.Services = slices.Clone(p.Services)
+		next.Services[changed].Container.Environment = []string{"V=2"}
+		for i, got := range preview(t, s, next).Services {
+			j := slices.IndexFunc(p.Services, func(s spec.Service) bool { return s.Name == got.Name })
+			if got.Change != spec.ChangeReplace || !slices.Equal(got.Changed, want[j]) {
+				t.Errorf("%d of %d changed: %+v, want %q", i, changed, got, want[j])
+			}
+		}
+	}
+}
