@@ -65,11 +65,11 @@ func (s fileSource) find(fits func(*key) bool) (*key, error) {
 	}
 	switch {
 	case errors.Is(missing, fs.ErrNotExist):
-		return nil, fmt.Errorf("the key file %s is missing: restore it from its copy, then restart the agent; without it no secret of this store can be opened, and each has to be set anew", s.path)
+		return nil, fmt.Errorf("the key file %s is missing: restore it from its copy, then `dunnage unlock`; without it no secret of this store can be opened, and each has to be set anew", s.path)
 	case missing != nil:
 		return nil, missing
 	}
-	return nil, fmt.Errorf("the key in %s %w: restore the right one from its copy, then restart the agent", s.path, errOther)
+	return nil, fmt.Errorf("the key in %s %w: restore the right one from its copy, then `dunnage unlock`", s.path, errOther)
 }
 
 // next takes a key that an abandoned rotation left, or that somebody put in the
@@ -121,7 +121,7 @@ func resolve(path string) (string, error) {
 		return "", fmt.Errorf("key file %s: %w", path, err)
 	}
 	if _, err := os.Lstat(path); err == nil {
-		return "", fmt.Errorf("the key file %s is a link to nothing: restore what it names, or mount it, then restart the agent", path)
+		return "", fmt.Errorf("the key file %s is a link to nothing: restore what it names, or mount it, then `dunnage unlock`", path)
 	}
 	return path, nil
 }
