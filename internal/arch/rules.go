@@ -80,7 +80,7 @@ var project = rules{
 		"github.com/rogpeppe/go-internal": {"cmd/dunnage"}, // diff of `net rules`
 		"github.com/sirupsen/logrus":      {"manifest"},    // compose-go warns through it
 		"github.com/vbauerster/mpb":       {"cmd/dunnage"},
-		"golang.org/x/crypto":             {"secrets"},     // Argon2id
+		"golang.org/x/crypto":             {"secrets"}, // Argon2id
 		"golang.org/x/term":               {"cmd/dunnage"},
 
 		// Thin and everywhere: system calls and errgroup.
