@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -164,8 +165,29 @@ func (l *Loop) Preview(ctx context.Context, r spec.DeployRequest) (spec.Preview,
 		out.Services = previews(prev, c)
 		if prev != nil {
 			out.From = prev.Number
+			l.previewPaused(&out, c)
 		}
 		return nil
 	})
 	return out, err
+}
+
+// previewPaused says what a deploy does beside what differs from the present
+// release, if the rollout of that is paused: it begins another one.
+func (l *Loop) previewPaused(out *spec.Preview, c candidate) {
+	rec, _ := l.state.project(out.Project)
+	if out.Paused = rec.Paused; rec.Paused == "" {
+		return
+	}
+	text := fmt.Sprintf("release %d is paused (%s): a deploy ends the pause and begins the rollout of release %d", rec.Desired, rec.Paused, rec.Next)
+	if good, ok := l.state.release(out.Project, rec.Good); ok {
+		var moves []string
+		for _, s := range compare(&good, c.release) {
+			if s.Change != spec.ChangeNone && s.Change != spec.ChangeOrphan {
+				moves = append(moves, fmt.Sprintf("%s %s", s.Change, s.Name))
+			}
+		}
+		text += fmt.Sprintf(", which against release %d is to %s", rec.Good, cmp.Or(strings.Join(moves, ", "), "change nothing"))
+	}
+	out.Notes = append(out.Notes, text+fmt.Sprintf("; `dunnage rollout resume -p %s` goes on with release %d", out.Project, rec.Desired))
 }

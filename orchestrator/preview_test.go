@@ -2,8 +2,10 @@ package orchestrator
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"dunnage/orchestrator/world"
 	"dunnage/spec"
@@ -48,6 +50,34 @@ func TestPreviewOfASharedNetwork(t *testing.T) {
 			if got.Change != spec.ChangeReplace || !slices.Equal(got.Changed, want[j]) {
 				t.Errorf("%d of %d changed: %+v, want %q", i, changed, got, want[j])
 			}
+		}
+	}
+}
+
+// While a rollout is paused, a deploy of the same manifest isn't nothing.
+func TestPreviewOfAPausedRollout(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	if op := ask(t, s, valid("shop", "fast")); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	op, err := take(t, s, valid("shop", "slow"), spec.Turn{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass(t, s, op.ID, 500*time.Millisecond)
+	if got := preview(t, s, valid("shop", "slow")); got.Paused != "" || len(got.Notes) > 0 {
+		t.Errorf("while it rolls: %+v", got)
+	}
+	if _, err := request(s, "shop", spec.ChangeRequest{Kind: "pause"}); err != nil {
+		t.Fatal(err)
+	}
+	const note = "release 2 is paused (on request): a deploy ends the pause and begins the rollout of release 3, " +
+		"which against release 1 is to %s; `dunnage rollout resume -p shop` goes on with release 2"
+	for image, does := range map[string]string{"slow": "replace web", "fast": "change nothing"} {
+		got := preview(t, s, valid("shop", image))
+		if want := fmt.Sprintf(note, does); got.Paused != pausedByHand || !slices.Equal(got.Notes, []string{want}) {
+			t.Errorf("%s: %+v, want %q", image, got, want)
 		}
 	}
 }

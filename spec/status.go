@@ -235,7 +235,8 @@ type ChangeRequest struct {
 // Preview is what a deploy would do.
 type Preview struct {
 	Project  string           `json:"project"`
-	From     int              `json:"from,omitempty"` // the present release
+	From     int              `json:"from,omitempty"`   // the present release
+	Paused   string           `json:"paused,omitempty"` // why its rollout stands still, which a deploy ends; empty = it doesn't
 	Services []ServicePreview `json:"services"`
 	Pull     []string         `json:"pull,omitempty"`  // images that aren't present
 	Notes    []string         `json:"notes,omitempty"` // defaults that differ from Compose, orphans ...

@@ -72,7 +72,7 @@ func (p *program) printPreview(v spec.Preview) error {
 	for _, n := range v.Notes {
 		fmt.Fprintf(&b, "note: %s\n", printable(n))
 	}
-	if !moves {
+	if !moves && v.Paused == "" {
 		b.WriteString("nothing to do\n")
 	}
 	return p.print(b.String())
