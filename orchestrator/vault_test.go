@@ -1,8 +1,10 @@
 package orchestrator
 
 import (
+	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"dunnage/orchestrator/world"
 	"dunnage/spec"
@@ -68,5 +70,33 @@ func TestKeysAreAsSaved(t *testing.T) {
 	}
 	if vault.loaded == nil || !vault.loaded.Compact {
 		t.Errorf("opened by %+v, which isn't what the store has", vault.loaded)
+	}
+}
+
+// A secret that may be absent, and was, comes to who may use it as any new
+// version does: whoever set it is told.
+func TestSetOfAnAbsentSecretIsFollowed(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := spec.Project{
+		Name: "p", Networks: []spec.Network{{Name: "default"}},
+		Secrets: []spec.SecretDeclaration{{Name: "key", Store: "key", Optional: true}},
+		Services: []spec.Service{{
+			Name: "web", Replicas: 1, Update: spec.UpdatePolicy{Order: spec.StartFirst}, Restart: spec.RestartPolicy{Mode: spec.RestartAlways},
+			Container: spec.Container{
+				Image: "fast", Networks: []spec.Attachment{{Name: "default"}}, Probes: []spec.Probe{{Kind: spec.ProbeRunning}},
+				Secrets: []spec.Secret{{Name: "key", Target: spec.SecretDir + "/key", Mode: 0o400}},
+			},
+		}},
+	}
+	s.deploy(p)
+	s.live(5*time.Second, time.Second)
+	var changes []spec.SecretChange
+	var err error
+	s.answer(func(ctx context.Context) {
+		changes, err = s.loop.SetSecrets(ctx, spec.SecretRequest{Values: map[string]spec.SecretValue{"key": spec.NewSecretValue([]byte("v"))}})
+	})
+	if err != nil || len(changes) != 1 || len(changes[0].Operations) != 1 || len(changes[0].UsedBy) != 1 || len(changes[0].Later) != 0 {
+		t.Fatalf("%+v, %v", changes, err)
 	}
 }
