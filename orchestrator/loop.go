@@ -14,7 +14,7 @@ import (
 	"dunnage/spec"
 )
 
-// Config is what a Loop works with. Every field but the last three is required.
+// Config is what a Loop works with. Every field but the last four is required.
 type Config struct {
 	Engine  Engine
 	Images  Images
@@ -37,6 +37,8 @@ type Config struct {
 
 	RemoveUnknown   bool // remove replicas of projects that the store doesn't know
 	AllowPrivileged bool // services may own the host: privileged, pid: host, ipc: host
+
+	Notice string // something to be told with the problems for as long as the loop runs
 }
 
 // Times of the loop.
@@ -127,6 +129,10 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 			draining: map[string]time.Time{}, stopping: map[string]time.Time{}, names: map[string]string{}, routed: map[string]time.Time{},
 			failures: map[string]failure{}, shown: map[string]spec.ReplicaState{}, pulling: map[string]bool{}, purge: map[string][]spec.Volume{},
 		},
+	}
+	if cfg.Notice != "" {
+		cfg.Log.Warn("notice", "problem", cfg.Notice)
+		l.events.add(spec.Event{Kind: spec.EventProblem, Message: cfg.Notice})
 	}
 	l.status.Store(&spec.Status{At: l.began, Started: l.began})
 	l.routing.Store(&spec.Routing{})

@@ -231,6 +231,9 @@ func (l *Loop) count(ctx context.Context, rs []plan.Replica) error {
 func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	l.routing.Store(&p.Routing)
 	problems := l.foreign
+	if l.cfg.Notice != "" {
+		problems = append([]string{l.cfg.Notice}, problems...)
+	}
 	if why := l.holding(); why != "" {
 		problems = append([]string{why}, problems...)
 	}

@@ -264,12 +264,17 @@ func newLoop(ctx context.Context, o agentOptions, st *store.Store, network *netn
 	if err != nil {
 		return nil, nil, err
 	}
+	headed := withHead(st, o.runDir, o.log)
+	replaced, err := headed.replaced()
+	if err != nil {
+		return nil, nil, err
+	}
 	loop, err = orchestrator.New(ctx, orchestrator.Config{
-		Engine: eng, Images: eng, Volumes: eng, Network: network, Health: monitor, Store: st,
+		Engine: eng, Images: eng, Volumes: eng, Network: network, Health: monitor, Store: headed,
 		Vault: vault, Secrets: deliverer,
 		Clock: systemClock{}, Log: o.log, Pool: o.pool, Pool6: o.pool6,
 		AllowPrivileged: o.allowPrivileged,
-		StateDir:        o.stateDir, RemoveUnknown: o.removeUnknown,
+		StateDir:        o.stateDir, RemoveUnknown: o.removeUnknown, Notice: replaced,
 	})
 	return loop, monitor, err
 }
