@@ -146,9 +146,6 @@ func (s *state) desired() plan.Desired {
 	var d plan.Desired
 	for _, name := range slices.Sorted(maps.Keys(s.projects)) {
 		p := s.projects[name]
-		if p.Down {
-			continue
-		}
 		project := plan.Project{Record: p}
 		for _, r := range s.releases[name] {
 			if r.Number == p.Desired {
@@ -158,7 +155,12 @@ func (s *state) desired() plan.Desired {
 				project.Good = &r
 			}
 		}
-		d.Projects = append(d.Projects, project.KeepLeaving())
+		switch {
+		case !p.Down:
+			d.Projects = append(d.Projects, project.KeepLeaving())
+		case slices.ContainsFunc(slices.Collect(maps.Values(s.replicas)), func(r spec.ReplicaRecord) bool { return r.Project == name }):
+			d.Down = append(d.Down, project)
+		}
 	}
 	return d
 }

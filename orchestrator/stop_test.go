@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -85,5 +86,39 @@ func TestChangeClearsBackoff(t *testing.T) {
 				t.Errorf("%+v\n%s", op, s.w)
 			}
 		})
+	}
+}
+
+// What depends on others stops before them, whole or in part.
+func TestDependentsStopFirst(t *testing.T) {
+	for kind, services := range map[string][]string{"down": nil, "stop": {"db", "web"}} {
+		for image, last := range map[string]string{"slow": "exits with 0", "stubborn": "exits with 137"} {
+			t.Run(kind+" "+image, func(t *testing.T) {
+				s := newScenario(1, world.Truth)
+				defer func() { s.stop() }()
+				p := valid("shop", image)
+				p.Services[0].Container.StopGrace = spec.Duration(2 * time.Second)
+				db := p.Services[0]
+				db.Name, db.Ports = "db", nil
+				p.Services[0].DependsOn = []spec.Dependency{{Service: "db", Condition: spec.DependStarted}}
+				p.Services[0].Replicas = 2
+				p.Services = []spec.Service{db, p.Services[0]}
+				if op := ask(t, s, p); op.State != spec.OperationDone {
+					t.Fatalf("%+v", op)
+				}
+				op, err := request(s, "shop", spec.ChangeRequest{Kind: kind, Services: services})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if op = pass(t, s, op.ID, time.Minute); op.State != spec.OperationDone || op.Ended.Sub(op.Started) > 10*time.Second {
+					t.Errorf("%+v", op)
+				}
+				log := s.w.String()
+				before, after, stopped := strings.Cut(log, "signal shop-db-")
+				if !stopped || strings.Count(before, last) != 2 || strings.Count(after, last) != 1 {
+					t.Errorf("db isn't stopped after both of web: %s", log)
+				}
+			})
+		}
 	}
 }

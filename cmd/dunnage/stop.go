@@ -7,7 +7,7 @@ func (p *program) stopCommand() *cli.Command {
 		Name:      "stop",
 		Usage:     "stop services, keeping them deployed",
 		ArgsUsage: "[SERVICE...]",
-		Description: "Takes the services (all without arguments) out of the rules and stops their replicas. They stay stopped over a restart of the agent or the host.\n\n" +
+		Description: "Takes the services (all without arguments) out of the rules and stops their replicas, each service before those that it depends on. They stay stopped over a restart of the agent or the host.\n\n" +
 			"Example:\n   dunnage stop worker",
 		Flags:  changeFlags(),
 		Action: p.changeAction(ofServices),

@@ -8,10 +8,13 @@ import (
 	"dunnage/spec"
 )
 
-// Desired is what should be true, sorted by project name. A project that was
-// taken down isn't in it.
+// Desired is what should be true, sorted by project name.
 type Desired struct {
 	Projects []Project
+
+	// Down are projects that were taken down and of which something is left,
+	// with the release that ran last: it says in which order they stop.
+	Down []Project
 }
 
 // Project returns the project called name.

@@ -296,6 +296,8 @@ func (b *builder) stop(r *Replica, unwell bool) {
 		b.escalate(r)
 	case b.drainsWithOwner(r):
 		// What it still answers are connections of who it joins, which wakes us.
+	case drained(r, b.now) && b.dependedOn(r):
+		// Those that depend on it stop first, and wake us.
 	case drained(r, b.now):
 		b.do(Stop{r.ReplicaKey, unwell})
 	case r.DrainingSince.IsZero():
@@ -304,6 +306,37 @@ func (b *builder) stop(r *Replica, unwell bool) {
 		b.wakeAt(r.DrainingSince.Add(r.Record.Drain.Std()))
 		b.wakeAt(b.now.Add(pollDrain))
 	}
+}
+
+// dependedOn reports whether a process may still run of a service that depends
+// on the replica's and is to stop with it: as it is started last, it is stopped
+// first. One whose shim is gone isn't waited for.
+func (b *builder) dependedOn(r *Replica) bool {
+	p, stops := b.stoppingWith(r)
+	for _, s := range p.Release.Project.Services {
+		if !stops(s.Name) || !slices.ContainsFunc(s.DependsOn, func(d spec.Dependency) bool { return d.Service == r.Service }) {
+			continue
+		}
+		if slices.ContainsFunc(b.observed.Replicas, func(o Replica) bool {
+			return o.Project == r.Project && o.Service == s.Name && o.Alive() && o.Phase != spec.PhaseLost
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
+// stoppingWith is the replica's project, and which of its services are to stop
+// if the replica's is: all of one that is down, else those stopped on request.
+func (b *builder) stoppingWith(r *Replica) (Project, func(service string) bool) {
+	if i := slices.IndexFunc(b.desired.Down, func(p Project) bool { return p.Record.Name == r.Project }); i >= 0 {
+		return b.desired.Down[i], func(string) bool { return true }
+	}
+	p, _ := b.desired.Project(r.Project)
+	if !slices.Contains(p.Record.Stopped, r.Service) {
+		return Project{}, nil
+	}
+	return p, func(service string) bool { return slices.Contains(p.Record.Stopped, service) }
 }
 
 // drained reports whether the connections of a replica that no rule names are
