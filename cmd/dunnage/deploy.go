@@ -22,7 +22,7 @@ func (p *program) deployCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "don't wait for the outcome"},
 			&cli.BoolFlag{Name: "force", Usage: "replace the replicas even of services that didn't change"},
-			&cli.BoolFlag{Name: "remove-orphans", Usage: "remove services that are no longer in the manifest"},
+			&cli.BoolFlag{Name: "remove-orphans", Usage: "remove services that are no longer in the manifest, once the release has converged"},
 			waitFlag(), takeOverFlag(),
 			jsonFlag(),
 		},
