@@ -21,7 +21,7 @@ func (p *program) historyCommand() *cli.Command {
 		Description: "Lists the kept releases, newest first; * marks the desired one. " +
 			"STATE is current, rolling (not converged yet), ran (later replaced), failed, left (somebody rolled back from it), or - (replaced before it converged). " +
 			"Why a release failed stands below it on a terminal, and on standard error where the output goes elsewhere. " +
-			"A narrow terminal shows images without registry and digest. JSON has everything.\n\n" +
+			"A narrow terminal shows images without registry and digest, and cuts them before it leaves out REASON and AGE. JSON has everything.\n\n" +
 			"Example:\n   dunnage history -p shop",
 		Flags:  []cli.Flag{jsonFlag()},
 		Action: p.withAgent(p.history),
@@ -69,7 +69,7 @@ func (p *program) history(ctx context.Context, c *cli.Context, agent *api.Client
 }
 
 func (p *program) historyTable(releases []spec.Release, desired int, image func(spec.PinnedImage) string) table {
-	t := table{columns: []column{{name: "RELEASE"}, {name: "STATE"}, {name: "AGE", drop: 1}, {name: "REASON", drop: 2}, {name: "IMAGES"}}}
+	t := table{columns: []column{{name: "RELEASE"}, {name: "STATE"}, {name: "AGE", drop: 1}, {name: "REASON", drop: 2}, {name: "IMAGES", cut: len("web=example")}}}
 	for _, r := range releases {
 		mark := ""
 		if r.Number == desired {

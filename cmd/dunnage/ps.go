@@ -23,7 +23,7 @@ func (p *program) psCommand() *cli.Command {
 			"PORTS are shown while the kernel's rules send them to the replica.\n\n" +
 			"What is wrong with a replica stands below it on a terminal, and on standard error where the output goes elsewhere: " +
 			"there it is one line a replica, with all columns. " +
-			"A narrow terminal shows replicas without their generation, then leaves out RESTARTS, AGE, RELEASE, PORTS, SERVICE, HEALTH and PROJECT, in this order; " +
+			"A narrow terminal shows replicas without their generation and ports without what goes without saying, then leaves out SERVICE, PORTS, RELEASE, HEALTH, AGE, RESTARTS and PROJECT, in this order; " +
 			"`--json` has everything.\n\n" +
 			"Example:\n   dunnage ps -p shop web",
 		Flags: []cli.Flag{
@@ -65,9 +65,9 @@ func (p *program) ps(ctx context.Context, c *cli.Context, agent *api.Client) err
 	case c.Bool("quiet"):
 		return p.printNames(replicas)
 	}
-	t := p.replicaTable(replicas, name == "", func(r spec.ReplicaStatus) string { return r.Replica })
+	t := p.replicaTable(replicas, name == "", inFull)
 	if p.terminal.width > 0 && t.fullWidth() > p.terminal.width {
-		t = p.replicaTable(replicas, name == "", func(r spec.ReplicaStatus) string { return spec.ShortReplica(r.Service, r.Replica) })
+		t = p.replicaTable(replicas, name == "", inShort)
 	}
 	if err := p.write(t); err != nil {
 		return err
@@ -111,19 +111,30 @@ func (p *program) printNames(replicas []spec.ReplicaStatus) error {
 	return nil
 }
 
-func (p *program) replicaTable(replicas []spec.ReplicaStatus, withProject bool, called func(spec.ReplicaStatus) string) table {
+// inFull and inShort are a replica's name and ports for a wide terminal and a
+// narrow one.
+func inFull(r spec.ReplicaStatus) (name, open string) { return r.Replica, ports(r.Ports) }
+
+func inShort(r spec.ReplicaStatus) (name, open string) {
+	return spec.ShortReplica(r.Service, r.Replica), shortPorts(r.Ports)
+}
+
+func (p *program) replicaTable(replicas []spec.ReplicaStatus, withProject bool, written func(spec.ReplicaStatus) (name, open string)) table {
+	// What is dropped first, the name has, or the manifest; what is dropped last
+	// says how the replica fares.
 	t := table{columns: []column{
-		{name: "SERVICE", drop: 3}, {name: "REPLICA"}, {name: "RELEASE", drop: 5}, {name: "STATE"}, {name: "HEALTH", drop: 2},
-		{name: "RESTARTS", drop: 7}, {name: "AGE", drop: 6}, {name: "PORTS", drop: 4},
+		{name: "SERVICE", drop: 7}, {name: "REPLICA"}, {name: "RELEASE", drop: 5}, {name: "STATE"}, {name: "HEALTH", drop: 4},
+		{name: "RESTARTS", drop: 2}, {name: "AGE", drop: 3}, {name: "PORTS", drop: 6},
 	}}
 	for _, r := range replicas {
 		below := ""
 		if p.terminal.stdout {
 			below = p.replicaDetail(r)
 		}
+		name, open := written(r)
 		t.rows = append(t.rows, row{
-			cells: []string{printable(r.Service), printable(called(r)), fmt.Sprint(r.Release), string(r.State), string(r.Health),
-				fmt.Sprint(r.Restarts), age(p.now(), r.Started), ports(r.Ports)},
+			cells: []string{printable(r.Service), printable(name), fmt.Sprint(r.Release), string(r.State), string(r.Health),
+				fmt.Sprint(r.Restarts), age(p.now(), r.Started), open},
 			colours: map[int]int{3: stateColours[r.State]},
 			below:   below,
 		})

@@ -16,6 +16,7 @@ type table struct {
 type column struct {
 	name string
 	drop int // on a narrow terminal the column with the highest number goes first; 0 = stays
+	cut  int // of the last column: the ends of its cells go before others, down to this width; 0 = after them
 }
 
 type row struct {
@@ -34,7 +35,7 @@ func (p *program) write(t table) error {
 	for i := range shown {
 		shown[i] = i
 	}
-	for p.terminal.width > 0 && t.width(shown) > p.terminal.width {
+	for p.terminal.width > 0 && t.narrowest(shown) > p.terminal.width {
 		i := t.mostDispensable(shown)
 		if i < 0 {
 			break
@@ -105,6 +106,15 @@ func (t table) width(shown []int) (sum int) {
 		sum += t.columnWidth(i) + gap
 	}
 	return sum - gap
+}
+
+// narrowest is the width with the shown columns when the last one is cut.
+func (t table) narrowest(shown []int) int {
+	last := shown[len(shown)-1]
+	if cut := t.columns[last].cut; cut > 0 {
+		return t.width(shown) - max(t.columnWidth(last)-cut, 0)
+	}
+	return t.width(shown)
 }
 
 // fullWidth is the width with all columns.

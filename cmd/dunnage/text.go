@@ -113,6 +113,16 @@ func port(p spec.Port) string {
 	return fmt.Sprintf("%s->%d/%s", net.JoinHostPort(host, published), p.Target, p.Protocol)
 }
 
+// shortPorts is ports without the address and protocol that most have:
+// 8080->80, 127.0.0.1:53->53/udp.
+func shortPorts(list []spec.Port) string {
+	words := make([]string, len(list))
+	for i, p := range list {
+		words[i] = strings.TrimSuffix(strings.TrimPrefix(port(p), "0.0.0.0:"), "/tcp")
+	}
+	return strings.Join(words, ", ")
+}
+
 // printJSON writes v to stdout, indented.
 func (p *program) printJSON(v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")

@@ -36,6 +36,16 @@ func TestPorts(t *testing.T) {
 	}
 }
 
+func TestShortPorts(t *testing.T) {
+	got := shortPorts([]spec.Port{
+		{Published: 8080, Target: 80, Protocol: spec.TCP},
+		{HostIP: netip.MustParseAddr("127.0.0.1"), Published: 53, Target: 53, Protocol: spec.UDP},
+	})
+	if want := "8080->80, 127.0.0.1:53->53/udp"; got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+}
+
 func TestPrintable(t *testing.T) {
 	if got := printable("a\x1b[31mb\nc\rd\x00\u202e\xff"); got != "a?[31mb c d???" {
 		t.Errorf("%q", got)
