@@ -38,6 +38,7 @@ type Result struct {
 	Warnings []string                    // what is probably a mistake: unset variables, unused networks ...; one line each
 	Files    []string                    // absolute paths in the order of merging, then those included and extended; "-" for standard input
 	Inactive []string                    // services whose profiles aren't active, sorted
+	Profiles []string                    // that services have, sorted
 }
 
 // Load reads, checks and merges the manifest. A problem in a file is an *Error;
@@ -70,7 +71,7 @@ func load(ctx context.Context, o Options, q *warnings) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	res := Result{Project: p, Secrets: secrets, Notes: r.notes, Warnings: r.warnings, Inactive: l.inactive}
+	res := Result{Project: p, Secrets: secrets, Notes: r.notes, Warnings: r.warnings, Inactive: l.inactive, Profiles: l.known}
 	for _, s := range sources {
 		res.Files = append(res.Files, s.path)
 	}
@@ -96,6 +97,7 @@ type loading struct {
 	also       []string            // their paths
 	ports      int                 // published so far
 	inactive   []string            // services whose profiles aren't active
+	known      []string            // profiles that services have
 }
 
 func (l *loading) run(ctx context.Context, sources []source) (spec.Project, map[string]spec.SecretValue, error) {

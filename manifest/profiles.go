@@ -33,7 +33,8 @@ func (c *converter) checkProfiles(enabled int) {
 			}
 		}
 	}
-	names := strings.Join(slices.Sorted(maps.Keys(known)), ", ")
+	c.known = slices.Sorted(maps.Keys(known))
+	names := strings.Join(c.known, ", ")
 	for _, p := range c.profiles() {
 		switch {
 		case p == "*", known[p]:

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"dunnage/api"
+	"dunnage/manifest"
 	"dunnage/spec"
 )
 
@@ -47,7 +51,7 @@ func (p *program) candidates(c *cli.Context, before []string, last string) []str
 	a := &arranger{app: c.App, verbs: c.App.Commands}
 	for len(before) > 0 {
 		if f := a.pending(before); f != nil {
-			return p.values(c, a, f)
+			return p.values(c, a, f, last)
 		}
 		rest, err := a.next(before)
 		if err != nil {
@@ -90,15 +94,41 @@ func (a *arranger) flagNames() (names []string) {
 	return append(names, "--help")
 }
 
-// values completes a flag's value: projects are known, the rest are files.
-func (p *program) values(c *cli.Context, a *arranger, f cli.Flag) (names []string) {
-	if f.Names()[0] != "project-name" {
-		return nil
-	}
-	for _, pr := range p.completionStatus(c, a).Projects {
-		names = append(names, pr.Name)
+// values completes a flag's value: projects, filters and profiles are known,
+// the rest are files.
+func (p *program) values(c *cli.Context, a *arranger, f cli.Flag, last string) (names []string) {
+	switch f.Names()[0] {
+	case "project-name":
+		for _, pr := range p.completionStatus(c, a).Projects {
+			names = append(names, pr.Name)
+		}
+	case "profile":
+		names = p.completionManifest(c, a).Profiles
+	case "filter":
+		return p.filterValues(c, a, last)
 	}
 	return names
+}
+
+// filterValues completes KEY and then VALUE of ps --filter KEY=VALUE.
+func (p *program) filterValues(c *cli.Context, a *arranger, last string) (words []string) {
+	key, _, has := strings.Cut(last, "=")
+	if !has {
+		return []string{"health=", "label=", "project=", "service=", "state="}
+	}
+	values := closed[key]
+	switch key {
+	case "project":
+		for _, pr := range p.completionStatus(c, a).Projects {
+			values = append(values, pr.Name)
+		}
+	case "service":
+		values = p.serviceNames(c, a)
+	}
+	for _, v := range values {
+		words = append(words, key+"="+v)
+	}
+	return words
 }
 
 // arguments completes what stands after the verb.
@@ -106,38 +136,106 @@ func (p *program) arguments(c *cli.Context, a *arranger) (names []string) {
 	if a.path[0].Name == "secret" {
 		return p.secretNames(c, a)
 	}
-	suffix := ""
 	switch a.leaf().Name {
 	case "scale":
-		suffix = "="
-	case "logs", "ps", "stop", "start", "restart":
-	case "exec":
-		if len(a.positional) > 0 {
-			return nil
+		for _, name := range p.serviceNames(c, a) {
+			names = append(names, name+"=")
 		}
-	default:
-		return nil
+	case "logs", "ps", "stop", "start", "restart":
+		names = p.serviceNames(c, a)
+	case "exec":
+		if len(a.positional) == 0 {
+			names = p.serviceNames(c, a)
+		}
+	case "rollback":
+		if len(a.positional) == 0 {
+			names = p.releaseNumbers(c, a)
+		}
+	case "rm": // of image
+		names = p.imageNames(c, a)
 	}
+	return names
+}
+
+// serviceNames lists the services of the project that is named, else of all.
+func (p *program) serviceNames(c *cli.Context, a *arranger) (names []string) {
 	name := a.globalValue("project-name")
 	for _, pr := range p.completionStatus(c, a).Projects {
 		if name != "" && pr.Name != name {
 			continue
 		}
 		for _, s := range pr.Services {
-			names = append(names, s.Name+suffix)
+			names = append(names, s.Name)
 		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
 
-func (a *arranger) globalValue(flag string) string {
-	for _, w := range a.global {
-		if v, ok := strings.CutPrefix(w, "--"+flag+"="); ok {
-			return v
+// releaseNumbers lists the releases that the project could go back to, the
+// newest first.
+func (p *program) releaseNumbers(c *cli.Context, a *arranger) (numbers []string) {
+	project := cmp.Or(a.globalValue("project-name"), p.getenv("COMPOSE_PROJECT_NAME"))
+	if project == "" {
+		project = p.completionManifest(c, a).Project.Name
+	}
+	p.askForCompletion(c, a, func(ctx context.Context, agent *api.Client) error {
+		releases, err := agent.Releases(ctx, project)
+		for _, r := range releases {
+			if r.State != spec.ReleaseCurrent {
+				numbers = append(numbers, strconv.Itoa(r.Number))
+			}
 		}
+		return err
+	})
+	return numbers
+}
+
+// imageNames lists the stored images that aren't named yet.
+func (p *program) imageNames(c *cli.Context, a *arranger) (names []string) {
+	p.askForCompletion(c, a, func(ctx context.Context, agent *api.Client) error {
+		images, err := agent.Images(ctx)
+		for _, i := range images {
+			if !slices.Contains(a.positional, i.Ref) {
+				names = append(names, i.Ref)
+			}
+		}
+		return err
+	})
+	return names
+}
+
+// completionManifest reads the manifest that the words name, with all of its
+// profiles; zero where there is none or something is wrong with it.
+func (p *program) completionManifest(c *cli.Context, a *arranger) manifest.Result {
+	o := manifest.Options{
+		Files: a.globalValues("file"), Stdin: strings.NewReader(""), WorkingDir: p.dir, EnvFiles: a.globalValues("env-file"),
+		Profiles: []string{"*"}, Environment: p.environ,
+	}
+	if dir := a.globalValue("project-directory"); dir != "" {
+		o.ProjectDir = filepath.Clean(p.absolute(dir))
+	}
+	r, err := manifest.Load(c.Context, o)
+	if err != nil {
+		return manifest.Result{} // a Tab has nowhere to say why
+	}
+	return r
+}
+
+func (a *arranger) globalValue(flag string) string {
+	if values := a.globalValues(flag); len(values) > 0 {
+		return values[0]
 	}
 	return ""
+}
+
+func (a *arranger) globalValues(flag string) (values []string) {
+	for _, w := range a.global {
+		if v, ok := strings.CutPrefix(w, "--"+flag+"="); ok {
+			values = append(values, v)
+		}
+	}
+	return values
 }
 
 // secretNames completes what stands after a verb of secrets.
