@@ -72,12 +72,12 @@ func (f filters) apply(st *spec.Status) {
 	}
 }
 
-// filteredServices lists the services that filters ask for.
-func filteredServices(texts []string) (services []string) {
+// filteredBy lists what filters ask for under the key.
+func filteredBy(key string, texts []string) (names []string) {
 	for _, text := range texts {
-		if name, ok := strings.CutPrefix(text, "service="); ok {
-			services = append(services, name)
+		if name, ok := strings.CutPrefix(text, key+"="); ok {
+			names = append(names, name)
 		}
 	}
-	return services
+	return names
 }

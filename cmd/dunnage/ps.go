@@ -54,8 +54,15 @@ func (p *program) ps(ctx context.Context, c *cli.Context, agent *api.Client) err
 	for _, problem := range st.Problems {
 		p.warn("%s", problem)
 	}
-	if err := p.checkNames(ctx, c, agent, st, name, filteredServices(c.StringSlice("filter"))); err != nil {
+	if err := p.checkNames(ctx, c, agent, st, name, filteredBy("service", c.StringSlice("filter"))); err != nil {
 		return err
+	}
+	for _, project := range filteredBy("project", c.StringSlice("filter")) {
+		if _, found := deployed(st, project); !found {
+			if _, err := agent.Releases(ctx, project); err != nil { // one that is down is known
+				return err
+			}
+		}
 	}
 	wanted.apply(&st)
 	replicas := selectReplicas(st, name, c.Args().Slice())
