@@ -2,10 +2,12 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -80,6 +82,10 @@ func TestStack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if r := h.run(nil, "deploy", "-f", manifest); r.code != 1 || !strings.Contains(r.stderr, "dunnage secret set db-password") {
+		t.Fatalf("deploy without the password: %+v", r)
+	}
+	h.mustSet("db-password", "first-password")
 	h.must("deploy", "-f", manifest)
 	before := h.ready(5)
 	first, version, err := h.visit()
@@ -108,6 +114,7 @@ func TestStack(t *testing.T) {
 		t.Errorf("after the rollback: row %d after %d, version %q, %v", last, first, version, err)
 	}
 	h.onlyServiceChanged(before, h.ready(5), "app")
+	h.newPassword(before)
 
 	h.must("restart", "-p", "stack")
 	h.ready(5)
@@ -122,6 +129,59 @@ func TestStack(t *testing.T) {
 	if n, _, err := h.visit(); err != nil || n <= again {
 		t.Errorf("after down and back: row %d after %d, %v", n, again, err)
 	}
+}
+
+// newPassword changes the password of the database under load: the app is
+// replaced, the database goes on.
+func (h *host) newPassword(before []spec.ReplicaStatus) {
+	h.t.Helper()
+	rep := h.under(8081, load.Config{Rate: 100, KeepAlive: 5}, func() {
+		h.mustSet("db-password", "it's another")
+		if _, _, err := h.visit(); err != nil {
+			h.t.Error(err)
+		}
+	})
+	after := h.ready(5)
+	h.onlyServiceChanged(before, after, "app")
+	for _, r := range after {
+		if r.Service != "app" && r.Service != "postgres" {
+			continue
+		}
+		if got := h.inside(r, "/run/secrets/db-password"); got != "it's another" {
+			h.t.Errorf("%s has %q", r.Replica, got)
+		}
+	}
+	for _, password := range []string{"first-password", "it's another"} {
+		if found := h.holders(h.lab.Path("run/secrets"), password); (len(found) > 0) != (password != "first-password") {
+			h.t.Errorf("%s stands in %v", password, found)
+		}
+		// The password counts over the network; the old one doesn't any more.
+		_, err := h.psql(after, password)
+		if (err == nil) != (password != "first-password") {
+			h.t.Errorf("with %s the database says %v", password, err)
+		}
+		for _, dir := range []string{"state/volumes", "state/logs"} {
+			if found := h.holders(h.lab.Path(dir), password); len(found) > 0 {
+				h.t.Errorf("%s stands in %v", password, found)
+			}
+		}
+	}
+	h.t.Logf("%s", rep)
+}
+
+// psql asks the database over the network, from within its container.
+func (h *host) psql(rs []spec.ReplicaStatus, password string) (string, error) {
+	h.t.Helper()
+	for _, r := range rs {
+		if r.Service == "postgres" {
+			out := h.run(nil, "exec", "-e", "PGPASSWORD="+password, r.Replica, "psql", "-h", r.Addresses[0].String(), "-U", "app", "-d", "app", "-tAc", "SELECT 1")
+			if out.code != 0 {
+				return "", errors.New(out.stderr)
+			}
+			return out.stdout, nil
+		}
+	}
+	return "", errors.New("no database")
 }
 
 func (h *host) startedInOrder(services ...string) {

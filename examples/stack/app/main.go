@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -27,8 +28,15 @@ import (
 // version is set by the linker: an image is one version.
 var version = "dev"
 
-// queryLimit is for one visit; a client would have gone away after that.
-const queryLimit = 5 * time.Second
+const (
+	// queryLimit is for one visit; a client would have gone away after that.
+	queryLimit = 5 * time.Second
+	// startLimit is for the database to take a new password over.
+	startLimit = 15 * time.Second
+	// sessions are opened at the start, all of them: a database whose password
+	// has changed since goes on serving those, and lets no other one in.
+	sessions = 4
+)
 
 func main() {
 	listen := flag.String("listen", ":80", "address to listen on")
@@ -67,9 +75,9 @@ func serve(listen string) error {
 	if err != nil {
 		return fmt.Errorf("read host name: %w", err)
 	}
-	pool, err := pgxpool.New(context.Background(), os.Getenv("DATABASE_URL"))
+	pool, err := openPool()
 	if err != nil {
-		return fmt.Errorf("read DATABASE_URL: %w", err)
+		return err
 	}
 	defer pool.Close()
 	a := &app{name: name, redis: os.Getenv("REDIS_ADDR"), rows: pool}
@@ -82,6 +90,50 @@ func serve(listen string) error {
 	}
 	log.Printf("app %s on %s", version, l.Addr())
 	return lameduck.Serve(l, a.handler(), 15*time.Second)
+}
+
+// openPool opens the sessions of $DATABASE_URL with the password that stands in
+// $DATABASE_PASSWORD_FILE.
+func openPool() (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(os.Getenv("DATABASE_URL"))
+	if err != nil {
+		return nil, fmt.Errorf("read DATABASE_URL: %w", err)
+	}
+	if path := os.Getenv("DATABASE_PASSWORD_FILE"); path != "" {
+		password, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("read DATABASE_PASSWORD_FILE: %w", err)
+		}
+		config.ConnConfig.Password = strings.TrimSuffix(string(password), "\n")
+	}
+	config.MinConns, config.MaxConns = sessions, sessions
+	pool, err := pgxpool.NewWithConfig(context.Background(), config)
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	for until := time.Now().Add(startLimit); ; time.Sleep(100 * time.Millisecond) {
+		if err = openAll(pool); err == nil {
+			return pool, nil
+		}
+		if time.Now().After(until) {
+			pool.Close()
+			return nil, fmt.Errorf("open the database: %w", err)
+		}
+	}
+}
+
+// openAll takes all sessions at once, so that each is open.
+func openAll(pool *pgxpool.Pool) error {
+	ctx, cancel := context.WithTimeout(context.Background(), queryLimit)
+	defer cancel()
+	for range sessions {
+		c, err := pool.Acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer c.Release()
+	}
+	return nil
 }
 
 type app struct {
