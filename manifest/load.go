@@ -101,8 +101,12 @@ type loading struct {
 }
 
 func (l *loading) run(ctx context.Context, sources []source) (spec.Project, map[string]spec.SecretValue, error) {
+	broken := false // a file isn't YAML
 	for _, s := range sources {
-		l.layers = append(l.layers, parse(s, l.report)...)
+		before := len(l.report.errs)
+		layers := parse(s, l.report)
+		broken = broken || len(layers) == 0 && len(l.report.errs) > before
+		l.layers = append(l.layers, layers...)
 	}
 	if l.report.ended {
 		return spec.Project{}, nil, l.report.err()
@@ -116,7 +120,7 @@ func (l *loading) run(ctx context.Context, sources []source) (spec.Project, map[
 	l.nameProject()
 	l.env["COMPOSE_PROJECT_NAME"] = l.name
 	l.walk()
-	if l.report.ended {
+	if l.report.ended || broken { // what the others lack may stand in the broken one
 		return spec.Project{}, nil, l.report.err()
 	}
 	if !l.declaresServices() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -146,8 +147,28 @@ func addSyntaxError(r *report, file string, data []byte, err error) {
 		r.add(place{file, line, 1}, "", refuse("Indent with spaces", "the line is indented with a tab, which YAML forbids"))
 		return
 	}
+	if name := bareVariable(data, at); name != "" {
+		r.add(at, "", refuse("Write the value in quotes", "not valid YAML: within { } or [ ], the braces of ${%s} are read as YAML's own", name))
+		return
+	}
 	r.add(at, "", refuse("Correct the YAML", "not valid YAML: %s", msg))
 }
+
+// bareVariable is the name of the variable ${NAME...} at whose opening brace the
+// parser stopped, as it does within a flow mapping or list; "" = there is none.
+func bareVariable(data []byte, at place) string {
+	lines := bytes.Split(data, []byte("\n"))
+	if at.line > len(lines) {
+		return ""
+	}
+	line := lines[at.line-1]
+	if at.column < 2 || at.column > len(line) || string(line[at.column-2:at.column]) != "${" {
+		return ""
+	}
+	return string(variableName.Find(line[at.column:]))
+}
+
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*`)
 
 // tabIndent finds the line with a tab in its indentation that made the parser
 // stop at or shortly after line.
