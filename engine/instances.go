@@ -28,6 +28,9 @@ func (e *Engine) Instances(ctx context.Context) ([]spec.Instance, error) {
 	return out, nil
 }
 
+// Runs reports whether the kernel knows a process of the container.
+func (e *Engine) Runs(id string) bool { return len(e.cgroup.pids(id)) > 0 }
+
 // instance joins what containerd says with what the kernel and the start
 // record say.
 func (e *Engine) instance(c containers.Container, t *task.Process) spec.Instance {

@@ -53,8 +53,8 @@ func (l *Loop) look(ctx context.Context) (look, error) {
 	wg.Go(func() { s.attached, s.whole, att = l.cfg.Network.Attached(ctx) })
 	wg.Go(func() { s.delivered, del = l.cfg.Secrets.Delivered() })
 	wg.Wait()
-	if engine != nil && net == nil && !s.equal {
-		l.keepRules(ctx)
+	if engine != nil && net == nil {
+		l.serveBlind(ctx, s.equal)
 	}
 	switch {
 	case engine != nil:
@@ -67,19 +67,6 @@ func (l *Loop) look(ctx context.Context) (look, error) {
 		return s, fmt.Errorf("list delivered secrets: %w", del)
 	}
 	return s, nil
-}
-
-// keepRules repairs the rules while nobody can say how the containers are: as
-// they were meant last, they serve those that live.
-func (l *Loop) keepRules(ctx context.Context) {
-	if !l.hasLooked() || l.holding() != "" {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout) // the look's own time may be up
-	defer cancel()
-	if err := l.cfg.Network.Apply(ctx, l.applied); err != nil {
-		l.cfg.Log.Error("repair the rules", "error", err)
-	}
 }
 
 // merge joins what engine, network, store and memory know of each replica.

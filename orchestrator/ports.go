@@ -15,6 +15,10 @@ type Engine interface {
 	// Instances lists every container that dunnage owns, sorted by ID.
 	Instances(ctx context.Context) ([]spec.Instance, error)
 
+	// Runs reports whether the kernel knows a process of the container. It asks
+	// nobody else, so that it answers at once.
+	Runs(id string) bool
+
 	// Create makes the container and its writable layer, without a process.
 	// An existing one is left as it is. A missing image is an error that
 	// wraps spec.ErrNotFound.

@@ -19,6 +19,9 @@ func (w *World) Instances(context.Context) ([]spec.Instance, error) {
 	if w.dead {
 		return nil, ErrCrashed
 	}
+	if w.Hung {
+		return nil, spec.ErrUnavailable
+	}
 	var out []spec.Instance
 	for _, id := range slices.Sorted(maps.Keys(w.containers)) {
 		c := w.containers[id]
@@ -35,6 +38,14 @@ func (w *World) Instances(context.Context) ([]spec.Instance, error) {
 		out = append(out, i)
 	}
 	return out, nil
+}
+
+// Runs reports whether the container has a process.
+func (w *World) Runs(id string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := w.containers[id]
+	return c != nil && c.phase == spec.PhaseRunning
 }
 
 // Create makes a container.

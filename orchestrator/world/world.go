@@ -56,6 +56,8 @@ type World struct {
 	mu  sync.Mutex
 	now time.Time
 	Lie Lie
+	// Hung is whether the engine doesn't say how the containers are.
+	Hung bool
 	// Healthchecks are the images' own probes, by digest. Set before Run.
 	Healthchecks map[string]spec.Probe
 

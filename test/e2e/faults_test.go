@@ -399,11 +399,12 @@ func TestDamageIsRepaired(t *testing.T) {
 	}
 }
 
-// While containerd hangs, the rules are kept all the same.
+// While containerd hangs, the rules are kept all the same, but for a replica
+// that dies meanwhile.
 func TestRulesAreKeptWithoutContainerd(t *testing.T) {
 	h := newHost(t)
 	h.mustDeploy(hello("v1", 2, "    restart: always\n"))
-	h.ready(2)
+	before := h.ready(2)
 	containerd := h.findProcess(func(argv []string) bool {
 		return filepath.Base(argv[0]) == "containerd" && strings.Contains(strings.Join(argv, " "), h.lab.Dir)
 	})
@@ -428,6 +429,22 @@ func TestRulesAreKeptWithoutContainerd(t *testing.T) {
 		return err
 	})
 	h.rulesEqual()
+	h.killPid(before[0].Pid)
+	h.eventually(30*time.Second, "the dead one is shown", func() error {
+		if r := h.run(nil, "ps"); !strings.Contains(r.stderr, "its process is gone, and containerd doesn't answer") {
+			return errors.New(r.stdout + r.stderr)
+		}
+		return nil
+	})
+	for range 20 {
+		if _, err := h.get(8080, "/"); err != nil {
+			t.Errorf("connections go to the dead: %v", err)
+		}
+	}
+	if err := syscall.Kill(containerd, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	h.ready(2)
 }
 
 func TestAgentRefusesToStart(t *testing.T) {

@@ -1,0 +1,61 @@
+package orchestrator
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"dunnage/orchestrator/world"
+	"dunnage/spec"
+)
+
+// While the engine doesn't answer, a replica whose process is gone is shown as
+// that and takes no connections that another one can take.
+func TestTheDeadWhileTheEngineHangs(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "fast")
+	p.Services[0].Replicas = 2
+	if op := ask(t, s, p); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	backends := func() int { return len(s.loop.applied.Services[0].Backends) }
+	look := func() {
+		s.w.Advance(time.Second)
+		s.loop.Step(t.Context())
+	}
+	s.w.Hung = true
+	if look(); backends() != 2 || status(t, s, "web").Ready != 2 {
+		t.Errorf("nothing has happened to %+v", status(t, s, "web"))
+	}
+	s.w.Damage(1, 0)
+	look()
+	web := status(t, s, "web")
+	if dead := web.Replicas[0]; backends() != 1 || s.w.Served("shop", "web") != 1 || dead.State != spec.StateUnhealthy || dead.Detail != vanished || web.Ready != 1 || web.Waiting == "" {
+		t.Errorf("one is dead: %d backends, %+v", backends(), web)
+	}
+	s.w.CheckRoutes()
+	s.w.Damage(0, 0) // the rules are flushed
+	if look(); backends() != 1 || s.w.Served("shop", "web") != 1 {
+		t.Errorf("rules flushed: %d backends, %s", backends(), s.w)
+	}
+	s.w.Damage(1, 1)
+	if look(); backends() != 1 || status(t, s, "web").Ready != 0 {
+		t.Errorf("the last one is dead too: %d backends, %+v", backends(), status(t, s, "web"))
+	}
+	events, _ := s.loop.events.after(0)
+	told := 0
+	for _, e := range events {
+		if strings.HasSuffix(e.Message, vanished) {
+			told++
+		}
+	}
+	if told != 2 || len(s.w.Violations) > 0 {
+		t.Errorf("told %d times; %v", told, s.w.Violations)
+	}
+	s.w.Hung = false
+	s.live(10*time.Second, time.Second)
+	if web := status(t, s, "web"); web.Ready != 2 || s.w.Served("shop", "web") != 2 || web.Waiting != "" {
+		t.Errorf("it answers again: %+v", web)
+	}
+}
