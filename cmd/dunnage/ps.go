@@ -188,7 +188,15 @@ func (p *program) tellProblems(st spec.Status, project string, asked []string) {
 		if pr.Busy != "" {
 			fmt.Fprintf(p.stderr, "%s: %s\n", pr.Name, p.fit(printable(pr.Busy)))
 		}
+		if pr.Paused != "" { // even where no service has anything to wait with
+			for _, line := range standstills(pr) {
+				fmt.Fprintln(p.stderr, printable(line))
+			}
+		}
 		for _, s := range pr.Services {
+			if s.Waiting == "paused: "+pr.Paused {
+				s.Waiting = ""
+			}
 			replicas := selectReplicas(st, pr.Name, asked)
 			replicas = slices.DeleteFunc(replicas, func(r spec.ReplicaStatus) bool { return r.Service != s.Name })
 			if len(asked) > 0 && len(replicas) == 0 && !slices.Contains(asked, s.Name) {

@@ -110,6 +110,18 @@ func TestWaitingFitsTheTerminal(t *testing.T) {
 	}
 }
 
+// TestPausedIsSaidOnce: of the project, with the way on.
+func TestPausedIsSaidOnce(t *testing.T) {
+	for _, waiting := range []string{"", "paused: on request"} {
+		st := spec.Status{Projects: []spec.ProjectStatus{{Name: "shop", Paused: "on request", Services: []spec.ServiceStatus{{Name: "web", Waiting: waiting}}}}}
+		var out bytes.Buffer
+		p := program{stderr: &out}
+		if p.tellProblems(st, "shop", nil); out.String() != "shop: paused (on request): `dunnage rollout resume -p shop` goes on\n" {
+			t.Errorf("waiting %q: %q", waiting, out.String())
+		}
+	}
+}
+
 // TestProblemsOnce: what keeps a service waiting is often what is wrong with a
 // replica, which the table shows on a terminal.
 func TestProblemsOnce(t *testing.T) {
