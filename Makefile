@@ -99,6 +99,9 @@ build/bin/dunnage-demo: $(GO_FILES) | go
 build/bin/dunnage-bench: $(GO_FILES) | go
 	CGO_ENABLED=0 go build -o $@ ./test/bench
 
+build/bin/dunnage-leakscan: $(GO_FILES) | go
+	CGO_ENABLED=0 go build -o $@ ./test/leak/dunnage-leakscan
+
 .PHONY: images
 images: go build/bin/dunnage-images ## Build the images of examples/hello into build/images.
 	build/bin/dunnage-images hello
@@ -121,6 +124,10 @@ ifeq ($(BENCH_PEERS),1)
 	@$(MAKE) --no-print-directory debs-peers
 endif
 	build/bin/dunnage-bench
+
+.PHONY: leakscan
+leakscan: root go debs-test debs-peers build build/bin/dunnage-leakscan ## Look for secrets where they don't belong, beside Docker and podman; writes the table of docs/secrets.md.
+	build/bin/dunnage-leakscan
 
 # --- what the targets need --------------------------------------------------
 
