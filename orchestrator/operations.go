@@ -17,6 +17,7 @@ const keptOperations = 256
 type operation struct {
 	spec.Operation // changed through operations.change only
 
+	number   int                // of its beginning
 	cancel   context.CancelFunc // of its work before the release is installed
 	patience time.Time          // when to stop waiting for what was there before it; zero = never
 	arrived  time.Time          // when its release was first seen to have converged
@@ -46,7 +47,7 @@ func (o *operations) begin(project, kind, owner string, state spec.OperationStat
 func (o *operations) add(project, kind, owner string, state spec.OperationState) *operation {
 	o.next++
 	now := o.clock.Now()
-	op := &operation{cancel: func() {}, Operation: spec.Operation{
+	op := &operation{number: o.next, cancel: func() {}, Operation: spec.Operation{
 		ID:      fmt.Sprintf("%s-%s-%d", now.UTC().Format("20060102T150405"), project, o.next),
 		Project: project, Kind: kind, Owner: owner, State: state, Started: now,
 	}}
@@ -184,6 +185,26 @@ func (o *operations) find(id string) (spec.Operation, bool) {
 		}
 	}
 	return spec.Operation{}, false
+}
+
+// last is the number of the operation that began last.
+func (o *operations) last() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.next
+}
+
+// since lists the operations of a kind that began after the one of that number.
+func (o *operations) since(number int, kind string) []spec.Operation {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var out []spec.Operation
+	for _, op := range o.all {
+		if op.number > number && op.Kind == kind {
+			out = append(out, op.Operation)
+		}
+	}
+	return out
 }
 
 // running lists the operations at work, by project.

@@ -22,6 +22,7 @@ func (l *Loop) SetSecrets(ctx context.Context, r spec.SecretRequest) ([]spec.Sec
 		c       spec.Commit
 		audit   []spec.AuditEntry
 		changes []spec.SecretChange
+		since   = l.ops.last()
 	)
 	err := l.withVault(func() error {
 		for _, name := range names {
@@ -43,7 +44,7 @@ func (l *Loop) SetSecrets(ctx context.Context, r spec.SecretRequest) ([]spec.Sec
 	if err != nil {
 		return nil, err
 	}
-	return l.spread(ctx, changes)
+	return l.spread(ctx, since, changes)
 }
 
 func (l *Loop) set(c *spec.Commit, id spec.SecretID, value spec.SecretValue, keep int) (v spec.SecretVersion, unchanged bool, err error) {
@@ -98,8 +99,10 @@ func (l *Loop) expire(c *spec.Commit) []spec.AuditEntry {
 	return audit
 }
 
-// spread brings current versions to who uses them and completes the answer.
-func (l *Loop) spread(ctx context.Context, changes []spec.SecretChange) ([]spec.SecretChange, error) {
+// spread brings current versions to who uses them and completes the answer: with
+// the operations that began after the one numbered since, before the versions were
+// saved. The loop may have seen them first, and begun.
+func (l *Loop) spread(ctx context.Context, since int, changes []spec.SecretChange) ([]spec.SecretChange, error) {
 	tell := func() (used bool) {
 		for i := range changes {
 			id := changes[i].SecretID
@@ -111,9 +114,8 @@ func (l *Loop) spread(ctx context.Context, changes []spec.SecretChange) ([]spec.
 	if !tell() {
 		return changes, nil
 	}
-	var begun []spec.Operation
 	err := l.do(ctx, func() error {
-		begun = l.renew()
+		l.renew()
 		return nil
 	})
 	if err != nil {
@@ -123,7 +125,7 @@ func (l *Loop) spread(ctx context.Context, changes []spec.SecretChange) ([]spec.
 	tell()
 	for i, c := range changes {
 		changes[i].Later = append(changes[i].Later, l.behind(c.SecretID)...)
-		for _, op := range begun {
+		for _, op := range l.ops.since(since, renewal) {
 			if slices.ContainsFunc(c.UsedBy, func(u string) bool { return strings.HasPrefix(u, op.Project+"/") }) {
 				changes[i].Operations = append(changes[i].Operations, op)
 			}
@@ -154,6 +156,7 @@ func (l *Loop) behind(id spec.SecretID) []string {
 // current again, and brings it to who uses it.
 func (l *Loop) RollbackSecret(ctx context.Context, id spec.SecretID, by spec.Actor) (spec.SecretChange, error) {
 	entry := spec.AuditEntry{Kind: spec.AuditRollback, Secret: id.String(), UID: by.UID, User: by.User}
+	since := l.ops.last()
 	err := l.withVault(func() error {
 		rec, ok := l.state.secret(id)
 		if !ok {
@@ -173,7 +176,7 @@ func (l *Loop) RollbackSecret(ctx context.Context, id spec.SecretID, by spec.Act
 	if err != nil {
 		return spec.SecretChange{}, err
 	}
-	changes, err := l.spread(ctx, []spec.SecretChange{{SecretStatus: spec.SecretStatus{SecretID: id}}})
+	changes, err := l.spread(ctx, since, []spec.SecretChange{{SecretStatus: spec.SecretStatus{SecretID: id}}})
 	return changes[0], err
 }
 

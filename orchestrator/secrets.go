@@ -209,6 +209,9 @@ func (l *Loop) lostPins(r spec.Release) error {
 	return refused(errs)
 }
 
+// renewal is the kind of operations that bring new versions of secrets.
+const renewal = "secret"
+
 // renew begins an operation for each project that has yet to get the current
 // versions of its secrets, and returns them. One that is busy or stands still
 // gets them after. It runs on the loop's goroutine.
@@ -237,7 +240,7 @@ func (l *Loop) renew() []spec.Operation {
 		}
 		next := pinned(*prev, fresh)
 		next.Reason = "secret " + strings.Join(words, ", ")
-		op := l.ops.begin(name, "secret", "", spec.OperationRolling)
+		op := l.ops.begin(name, renewal, "", spec.OperationRolling)
 		l.ops.change(op, func(o *operation) { o.Services = compare(prev, next) })
 		if err := l.roll(op, candidate{release: next, current: current}, nil); err != nil {
 			l.end(op, spec.OperationFailed, plain(err), nil)

@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"runtime"
 	"testing"
 	"time"
 
@@ -73,9 +74,9 @@ func TestKeysAreAsSaved(t *testing.T) {
 	}
 }
 
-// A secret that may be absent, and was, comes to who may use it as any new
-// version does: whoever set it is told.
-func TestSetOfAnAbsentSecretIsFollowed(t *testing.T) {
+// Whoever sets a secret is told what brings it to who uses it: also one that
+// may be absent, and was, and where the loop has seen the new version first.
+func TestSetIsFollowed(t *testing.T) {
 	s := newScenario(1, world.Truth)
 	defer func() { s.stop() }()
 	p := spec.Project{
@@ -91,12 +92,26 @@ func TestSetOfAnAbsentSecretIsFollowed(t *testing.T) {
 	}
 	s.deploy(p)
 	s.live(5*time.Second, time.Second)
-	var changes []spec.SecretChange
-	var err error
-	s.answer(func(ctx context.Context) {
-		changes, err = s.loop.SetSecrets(ctx, spec.SecretRequest{Values: map[string]spec.SecretValue{"key": spec.NewSecretValue([]byte("v"))}})
-	})
-	if err != nil || len(changes) != 1 || len(changes[0].Operations) != 1 || len(changes[0].UsedBy) != 1 || len(changes[0].Later) != 0 {
-		t.Fatalf("%+v, %v", changes, err)
+	set := func(value string, meanwhile func()) {
+		t.Helper()
+		var changes []spec.SecretChange
+		var err error
+		before, _ := s.loop.state.secret(spec.SecretID{Name: "key"})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			changes, err = s.loop.SetSecrets(s.loop.ctx, spec.SecretRequest{Values: map[string]spec.SecretValue{"key": spec.NewSecretValue([]byte(value))}})
+		}()
+		for now := before; now.Current == before.Current; now, _ = s.loop.state.secret(spec.SecretID{Name: "key"}) {
+			runtime.Gosched()
+		}
+		meanwhile() // it waits for the loop, having saved
+		s.answer(func(context.Context) { <-done })
+		if err != nil || len(changes) != 1 || len(changes[0].Operations) != 1 || len(changes[0].UsedBy) != 1 || len(changes[0].Later) != 0 {
+			t.Fatalf("%s: %+v, %v", value, changes, err)
+		}
 	}
+	set("first", func() {})
+	s.live(5*time.Second, time.Second)
+	set("the loop sees it first", func() { s.loop.Step(s.loop.ctx) })
 }
