@@ -73,7 +73,7 @@ type crash struct {
 	name, next string // what was being set; empty = nothing
 }
 
-const crashes = 40 // of each change
+const crashes = 30 // of each change
 
 func (c *crash) rounds(h *host, do func(context.Context) error) {
 	h.t.Helper()
