@@ -81,14 +81,14 @@ func (c *crash) rounds(h *host, do func(context.Context) error) {
 	if err := do(h.t.Context()); err != nil {
 		h.t.Fatal(err)
 	}
-	took := time.Since(began) // of one that is let be
+	took := time.Since(began) // of one that is let be; the first after a start takes longer
 	c.settled(h, nil)
 	cut := 0
 	for range crashes {
 		c.name = ""
 		done := make(chan error, 1)
 		go func() { done <- do(h.t.Context()) }()
-		time.Sleep(time.Duration(c.rng.Int64N(int64(took * 5 / 4)))) // the moment of death is the test's input
+		time.Sleep(time.Duration(c.rng.Int64N(int64(took*3)))) // the moment of death is the test's input
 		killAgent(h)
 		err := <-done
 		if err != nil {
