@@ -88,7 +88,7 @@ func (c *crash) rounds(h *host, do func(context.Context) error) {
 		c.name = ""
 		done := make(chan error, 1)
 		go func() { done <- do(h.t.Context()) }()
-		time.Sleep(time.Duration(c.rng.Int64N(int64(took*3)))) // the moment of death is the test's input
+		time.Sleep(time.Duration(c.rng.Int64N(int64(took * 3)))) // the moment of death is the test's input
 		killAgent(h)
 		err := <-done
 		if err != nil {
