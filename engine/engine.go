@@ -142,6 +142,7 @@ func (c Config) prepare() error {
 		}
 	}
 	fifos := filepath.Join(c.RunDir, "fifo")
+	releasePipes(fifos)
 	if err := os.RemoveAll(fifos); err != nil { // left by an agent that was killed in an exec
 		return fmt.Errorf("clear old exec pipes: %w", err)
 	}
