@@ -543,31 +543,11 @@ func (d *Dunnage) agent(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		before := d.procs.pids(proberArgs)
 		if err := d.Agent.Start(ctx); err != nil {
-			return err
-		}
-		if err := d.probing(ctx, before); err != nil {
 			return err
 		}
 	}
 	return d.delivered(ctx)
-}
-
-// proberArgs is what the command line of those begins with that run health checks.
-const proberArgs = "/.dunnage-init\x00probe"
-
-// probing waits until the agent has started probers of its own, one for each service
-// with a health check. One that ends earlier leaves shims that wait for it for a while.
-func (d *Dunnage) probing(ctx context.Context, before []int) error {
-	return lab.Await(ctx, time.Minute, func() error {
-		now := d.procs.pids(proberArgs)
-		left := slices.DeleteFunc(slices.Clone(now), func(pid int) bool { return !slices.Contains(before, pid) })
-		if len(left) > 0 || len(now) != 3 {
-			return fmt.Errorf("probers %v, of the agent before %v", now, before)
-		}
-		return nil
-	})
 }
 
 func (d *Dunnage) keys(ctx context.Context) error {

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
@@ -74,19 +73,6 @@ func (p *Processes) Saw(program string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.seen[program]
-}
-
-// pids lists the processes whose command line begins so, as the last look had them.
-func (p *Processes) pids(args string) []int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var out []int
-	for pid, k := range p.known {
-		if strings.HasPrefix(k.args, args) {
-			out = append(out, pid)
-		}
-	}
-	return out
 }
 
 // start starts the command of one who asks: it may have values in its environment,
