@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -84,6 +85,7 @@ func (p *Processes) start(cmd *exec.Cmd) error {
 		return err
 	}
 	p.askers[cmd.Process.Pid] = true
+	p.findings.Text(Given, fmt.Sprintf("%.80q", cmd.Args), []byte(strings.Join(cmd.Args, "\x00"))) // it may end before the next look
 	return nil
 }
 
