@@ -11,7 +11,8 @@ import (
 
 // hold decides whether the loop may act. What a crash leaves belongs to a
 // project that the store knows, since projects are stored first and never
-// forgotten; what belongs to none says that this is the wrong store.
+// forgotten, and a container has a record, which is made before it and dropped
+// after it; what has none says that this is the wrong store.
 func (l *Loop) hold(o plan.Observed) {
 	text := ""
 	if ids := l.strangers(o); len(ids) > 0 && !l.cfg.RemoveUnknown {
@@ -29,7 +30,8 @@ func (l *Loop) hold(o plan.Observed) {
 	l.events.add(spec.Event{Kind: spec.EventProblem, Message: text})
 }
 
-// strangers lists the replicas of projects that the store has never known.
+// strangers lists the replicas of projects that the store has never known, and
+// the containers that it has no record of.
 func (l *Loop) strangers(o plan.Observed) []string {
 	known := l.state.projectNames()
 	var ids []string
@@ -40,7 +42,7 @@ func (l *Loop) strangers(o plan.Observed) []string {
 			}
 			return r.Project == project
 		}
-		if !slices.ContainsFunc(known, ours) {
+		if r.Exists && !r.Recorded || !slices.ContainsFunc(known, ours) {
 			ids = append(ids, r.ID)
 		}
 	}
@@ -48,7 +50,7 @@ func (l *Loop) strangers(o plan.Observed) []string {
 }
 
 func (l *Loop) describeStrangers(ids []string) string {
-	why := "it lacks their projects"
+	why := "it is another one, or older than they are"
 	if len(l.state.projectNames()) == 0 {
 		why = "it is new"
 	}

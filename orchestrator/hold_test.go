@@ -25,6 +25,29 @@ func two(t *testing.T) *scenario {
 	return s
 }
 
+// A copy of the store from before the last release knows the project, and not
+// what runs of it: that serves on until somebody decides.
+func TestOldCopyOfTheStoreHolds(t *testing.T) {
+	s := two(t)
+	before := s.w.Running()
+	i := slices.IndexFunc(before, func(id string) bool { return strings.HasPrefix(id, "shop-") })
+	s.w.LoseRecords(before[i])
+	s.start(0)
+	s.live(time.Minute, time.Second)
+	if after := s.w.Running(); !slices.Equal(before, after) || s.w.Served("shop", "web") != 1 {
+		t.Fatalf("what ran was touched: %v, then %v\n%s", before, after, s.w)
+	}
+	if err := s.loop.mayChange(); err == nil || !strings.Contains(err.Error(), "doesn't know 1 replica that it finds on this host ("+before[i]+"): it is another one, or older than they are") {
+		t.Errorf("changes: %v", err)
+	}
+	s.removeUnknown = true
+	s.start(0)
+	s.live(time.Minute, time.Second)
+	if s.loop.mayChange() != nil || s.w.Served("shop", "web") != 1 {
+		t.Errorf("with --remove-unknown shop isn't as its release has it: %v", s.loop.mayChange())
+	}
+}
+
 // An agent that got a new store, or an older one, must not take what it doesn't
 // know for leftovers.
 func TestLostStoreRemovesNothing(t *testing.T) {

@@ -323,6 +323,14 @@ func (w *World) LoseStore(but ...string) {
 	w.state.loseSecrets(lost)
 }
 
+// LoseRecords leaves the next agent a store of the time before these replicas.
+func (w *World) LoseRecords(ids ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.note("damage: the store has no record of %v", ids)
+	maps.DeleteFunc(w.state.replicas, func(id string, _ spec.ReplicaRecord) bool { return slices.Contains(ids, id) })
+}
+
 // Restart gives the world a fresh agent that dies at the given call (0 =
 // never), before or after the call's effect, and whose calls fail every so
 // often (0 = never).
