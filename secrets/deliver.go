@@ -163,7 +163,7 @@ func (d *Deliverer) deliver(want spec.Delivery, swapped func() error) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer root.Close() //nolint:errcheck // nothing is written through it
 	w := &writer{root: root, before: func() error { return d.note(root, want.Replica, "") }}
 	if w.noted() != want.Fingerprint {
 		if err := w.change(); err != nil {
