@@ -92,6 +92,7 @@ type memory struct {
 	routed   map[string]time.Time // replica -> a rule was first seen to name its present process
 	names    map[string]string    // replica -> fingerprint of its hosts file
 	failures map[string]failure   // replica -> failed actions on it
+	renewing map[string]time.Time // project -> when to try again to bring it new versions of secrets
 	shown    map[string]spec.ReplicaState
 	pulling  map[string]bool          // image -> a repair pull runs
 	purge    map[string][]spec.Volume // project -> volumes to remove when it is down
@@ -127,7 +128,7 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 		ops:      newOperations(cfg.Clock),
 		memory: memory{
 			draining: map[string]time.Time{}, stopping: map[string]time.Time{}, names: map[string]string{}, routed: map[string]time.Time{},
-			failures: map[string]failure{}, shown: map[string]spec.ReplicaState{}, pulling: map[string]bool{}, purge: map[string][]spec.Volume{},
+			failures: map[string]failure{}, renewing: map[string]time.Time{}, shown: map[string]spec.ReplicaState{}, pulling: map[string]bool{}, purge: map[string][]spec.Volume{},
 		},
 	}
 	if cfg.Notice != "" {
@@ -196,7 +197,7 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 	if l.settle(p, observed) {
 		return 0 // the plan is for what was desired before
 	}
-	if len(l.renew()) > 0 {
+	if l.renew() {
 		return 0
 	}
 	l.failed = false

@@ -108,6 +108,19 @@ func (o *operations) await(ctx context.Context, op *operation) error {
 	}
 }
 
+// turns lists the waiting operations of a kind whose turn it is.
+func (o *operations) turns(kind string) []*operation {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var out []*operation
+	for _, op := range o.all {
+		if op.Kind == kind && op.State == spec.OperationWaiting && o.holder(op.Project, op) == nil {
+			out = append(out, op)
+		}
+	}
+	return out
+}
+
 // busy reports whether an operation is at work on the project.
 func (o *operations) busy(project string) bool {
 	o.mu.Lock()

@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -101,7 +102,8 @@ func (l *Loop) expire(c *spec.Commit) []spec.AuditEntry {
 
 // spread brings current versions to who uses them and completes the answer: with
 // the operations that began after the one numbered since, before the versions were
-// saved. The loop may have seen them first, and begun.
+// saved. The loop may have seen them first, and begun. Where something else is at
+// work on the project, an operation waits for its end.
 func (l *Loop) spread(ctx context.Context, since int, changes []spec.SecretChange) ([]spec.SecretChange, error) {
 	tell := func() (used bool) {
 		for i := range changes {
@@ -116,6 +118,13 @@ func (l *Loop) spread(ctx context.Context, since int, changes []spec.SecretChang
 	}
 	err := l.do(ctx, func() error {
 		l.renew()
+		for _, project := range l.projectsBehind(changes) {
+			if l.ops.busy(project) && l.recordOf(project).Paused == "" {
+				if _, err := l.ops.take(project, renewal, spec.Turn{Wait: true}, spec.OperationRolling); err != nil {
+					return err
+				}
+			}
+		}
 		return nil
 	})
 	if err != nil {
@@ -124,14 +133,28 @@ func (l *Loop) spread(ctx context.Context, since int, changes []spec.SecretChang
 	l.Look()
 	tell()
 	for i, c := range changes {
-		changes[i].Later = append(changes[i].Later, l.behind(c.SecretID)...)
 		for _, op := range l.ops.since(since, renewal) {
 			if slices.ContainsFunc(c.UsedBy, func(u string) bool { return strings.HasPrefix(u, op.Project+"/") }) {
 				changes[i].Operations = append(changes[i].Operations, op)
 			}
 		}
+		for _, project := range l.behind(c.SecretID) {
+			if !slices.ContainsFunc(changes[i].Operations, func(op spec.Operation) bool { return op.Project == project }) {
+				changes[i].Later = append(changes[i].Later, project)
+			}
+		}
 	}
 	return changes, nil
+}
+
+// projectsBehind lists the projects that have yet to get one of the current versions.
+func (l *Loop) projectsBehind(changes []spec.SecretChange) []string {
+	var out []string
+	for _, c := range changes {
+		out = append(out, l.behind(c.SecretID)...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // behind lists the projects that have yet to get the secret's current version.
@@ -161,6 +184,9 @@ func (l *Loop) RollbackSecret(ctx context.Context, id spec.SecretID, by spec.Act
 		rec, ok := l.state.secret(id)
 		if !ok {
 			return l.refuse(entry, l.noSecret(id))
+		}
+		if locked := l.cfg.Vault.Status().Locked; locked != "" { // nobody could be given it
+			return l.refuse(entry, errors.Join(errors.New(locked), spec.ErrUnavailable))
 		}
 		if rec.Origin == spec.OriginManifest {
 			return l.refuse(entry, fmt.Errorf("secret %s: its value comes with the manifest of project %s: `dunnage rollback -p %s` brings an earlier one back: %w", id, id.Project, id.Project, spec.ErrRefused))

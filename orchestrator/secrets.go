@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"dunnage/spec"
 )
@@ -212,40 +213,103 @@ func (l *Loop) lostPins(r spec.Release) error {
 // renewal is the kind of operations that bring new versions of secrets.
 const renewal = "secret"
 
-// renew begins an operation for each project that has yet to get the current
-// versions of its secrets, and returns them. One that is busy or stands still
-// gets them after. It runs on the loop's goroutine.
-func (l *Loop) renew() []spec.Operation {
-	if !l.state.hasSecrets() || l.cfg.Vault.Status().Locked != "" {
-		return nil
+// renewRetry is how long a project whose new versions couldn't be brought in, for
+// want of space on the disk, say, waits for the next try.
+const renewRetry = 10 * time.Second
+
+// renew brings the current versions to each project that has yet to get them, by
+// an operation that waits for that or by a new one, and reports whether another
+// release is desired now. A project that is busy or stands still gets them after.
+// It runs on the loop's goroutine.
+func (l *Loop) renew() (changed bool) {
+	for _, op := range l.ops.turns(renewal) {
+		changed = l.renewFor(op) || changed
 	}
-	var begun []spec.Operation
+	if !l.state.hasSecrets() || l.cfg.Vault.Status().Locked != "" {
+		return changed
+	}
+	now := l.cfg.Clock.Now()
 	for _, name := range l.state.projectNames() {
-		rec, _ := l.state.project(name)
-		prev := l.present(name)
-		if prev == nil || len(prev.Project.Secrets) == 0 || rec.Paused != "" || l.ops.busy(name) {
+		prev, rec := l.present(name), l.recordOf(name)
+		if prev == nil || rec.Paused != "" || now.Before(l.renewing[name]) || l.ops.busy(name) {
 			continue
 		}
-		var words []string
-		fresh := spec.SecretPins{} // others may be where a rollback has left them
-		current := l.state.currentPins(prev.Project)
-		for _, name := range slices.Sorted(maps.Keys(current)) {
-			if p := current[name]; rec.Secrets[name] != p {
-				fresh[name] = p
-				words = append(words, fmt.Sprintf("%s version %d", p.Name, p.Version))
+		if next, ok := l.renewed(*prev, rec); ok {
+			changed = l.bringIn(l.ops.begin(name, renewal, "", spec.OperationRolling), *prev, next) || changed
+		}
+	}
+	return changed
+}
+
+func (l *Loop) recordOf(project string) spec.ProjectRecord {
+	rec, _ := l.state.project(project)
+	return rec
+}
+
+// renewed is the release with the versions that nobody has decided about yet.
+// Others may be where a rollback has left them.
+func (l *Loop) renewed(prev spec.Release, rec spec.ProjectRecord) (candidate, bool) {
+	if len(prev.Project.Secrets) == 0 {
+		return candidate{}, false
+	}
+	var words []string
+	fresh := spec.SecretPins{}
+	current := l.state.currentPins(prev.Project)
+	for _, name := range slices.Sorted(maps.Keys(current)) {
+		if p := current[name]; rec.Secrets[name] != p {
+			fresh[name] = p
+			words = append(words, fmt.Sprintf("%s version %d", p.SecretID, p.Version))
+		}
+	}
+	next := pinned(prev, fresh)
+	next.Reason = "secret " + strings.Join(words, ", ")
+	return candidate{release: next, current: current}, len(words) > 0
+}
+
+// bringIn reports whether the release is desired now.
+func (l *Loop) bringIn(op *operation, prev spec.Release, next candidate) bool {
+	l.ops.change(op, func(o *operation) { o.State, o.Services = spec.OperationRolling, compare(&prev, next.release) })
+	err := l.roll(op, next, nil)
+	if err != nil {
+		l.renewing[op.Project] = l.cfg.Clock.Now().Add(renewRetry)
+		l.end(op, spec.OperationFailed, plain(err)+"; the new versions are kept, and the agent tries again", nil)
+	}
+	return err == nil
+}
+
+// renewFor is for an operation that waited until what was at work on the project
+// had ended. That may have brought the versions too, or tried.
+func (l *Loop) renewFor(op *operation) (changed bool) {
+	prev, rec := l.present(op.Project), l.recordOf(op.Project)
+	switch {
+	case prev == nil:
+		l.end(op, spec.OperationUnchanged, "the project is down: a deploy takes the current versions", nil)
+		return false
+	case rec.Paused != "":
+		l.end(op, spec.OperationPaused, "the project gets the current versions when its rollout goes on", nil)
+		return false
+	}
+	if next, ok := l.renewed(*prev, rec); ok {
+		return l.bringIn(op, *prev, next)
+	}
+	if behind := outdatedPins(*prev, l.state.currentPins(prev.Project)); len(behind) > 0 {
+		l.end(op, spec.OperationFailed, "the current versions were tried, and the release that runs has "+strings.Join(behind, ", "), nil)
+	} else {
+		l.rest(op, rec.Desired)
+	}
+	return false
+}
+
+// outdatedPins lists the versions of a release that aren't the current ones.
+func outdatedPins(r spec.Release, current spec.SecretPins) []string {
+	var out []string
+	for _, s := range r.Project.Services {
+		for _, name := range s.Container.SecretNames() {
+			if p, now := r.Secrets[s.Name][name], current[name]; p != now && p.Version > 0 {
+				out = append(out, fmt.Sprintf("version %d of %s", p.Version, p.SecretID))
 			}
 		}
-		if len(words) == 0 {
-			continue
-		}
-		next := pinned(*prev, fresh)
-		next.Reason = "secret " + strings.Join(words, ", ")
-		op := l.ops.begin(name, renewal, "", spec.OperationRolling)
-		l.ops.change(op, func(o *operation) { o.Services = compare(prev, next) })
-		if err := l.roll(op, candidate{release: next, current: current}, nil); err != nil {
-			l.end(op, spec.OperationFailed, plain(err), nil)
-		}
-		begun = append(begun, l.ops.copyOf(op))
 	}
-	return begun
+	slices.Sort(out)
+	return slices.Compact(out)
 }

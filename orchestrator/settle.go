@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -50,7 +51,7 @@ func (l *Loop) settleRollout(r plan.Rollout, now []spec.ProjectStatus) (changed 
 		rec.Stopped, rec.Held = rec.Held, nil
 		rec.Since, rec.Backward = l.cfg.Clock.Now(), true
 		if good, ok := l.state.release(rec.Name, rec.Good); ok {
-			rec.Secrets = l.state.currentPins(good.Project)
+			rec.Secrets = l.decided(rec.Secrets, good.Project)
 		}
 	default:
 		why := "there is no earlier release to go back to, so"
@@ -84,6 +85,14 @@ func (l *Loop) tellTolerated(project string, now []spec.ProjectStatus) {
 			}
 		}
 	}
+}
+
+// decided adds to the versions that a failed release was to bring those of what
+// only the earlier one declares. A version that came since isn't decided about.
+func (l *Loop) decided(tried spec.SecretPins, back spec.Project) spec.SecretPins {
+	out := l.state.currentPins(back)
+	maps.Copy(out, tried)
+	return out
 }
 
 // without is a copy of numbers that lacks n.
