@@ -123,6 +123,13 @@ func (l *Loop) redeliver(ctx context.Context, a plan.Deliver) error {
 		return err
 	}
 	return l.deliver(ctx, a.Key, func() error {
+		sees, err := l.cfg.Secrets.Reaches(a.Key.ID, a.Pid)
+		if err != nil {
+			return err
+		}
+		if !sees {
+			return fmt.Errorf("the tmpfs that its container was started with is gone, so no new version reaches it; `dunnage restart -p %s %s` starts it with another", a.Key.Project, a.Key.Service)
+		}
 		if a.Signal == "" {
 			return nil
 		}

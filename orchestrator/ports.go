@@ -186,6 +186,9 @@ type Deliverer interface {
 	// Delivered lists the replicas that have a tmpfs, with the fingerprint of
 	// what is complete there.
 	Delivered() (map[string]string, error)
+	// Reaches reports whether the process sees what Deliver writes: not so when
+	// the tmpfs that its container was started with has been unmounted.
+	Reaches(replica string, pid int) (bool, error)
 	// Withdraw removes a replica's tmpfs.
 	Withdraw(ctx context.Context, replica string) error
 }

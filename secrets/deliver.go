@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"dunnage/internal/keyed"
 	"dunnage/spec"
 )
@@ -182,6 +184,23 @@ func (d *Deliverer) deliver(want spec.Delivery, swapped func() error) error {
 		}
 	}
 	return d.note(root, want.Replica, want.Fingerprint)
+}
+
+// Reaches compares the file system at spec.SecretDir, as the process sees it, with
+// the replica's.
+func (d *Deliverer) Reaches(replica string, pid int) (bool, error) {
+	return d.reaches(replica, fmt.Sprintf("/proc/%d/root", pid))
+}
+
+func (d *Deliverer) reaches(replica, root string) (bool, error) {
+	var theirs, ours unix.Stat_t
+	if err := unix.Stat(filepath.Join(d.dir, replica, filesDir), &ours); err != nil {
+		return false, fmt.Errorf("look at the secrets of %s: %w", replica, err)
+	}
+	if err := unix.Stat(filepath.Join(root, spec.SecretDir), &theirs); err != nil {
+		return false, fmt.Errorf("look at the secrets that %s sees: %w", replica, err)
+	}
+	return ours.Dev == theirs.Dev && ours.Ino == theirs.Ino, nil
 }
 
 // Withdraw removes the replica's tmpfs.

@@ -374,6 +374,48 @@ func TestLostTmpfsAndWithdraw(t *testing.T) {
 	wantDelivered(t, d, map[string]string{})
 }
 
+// What others mount over a replica's tmpfs gets no value, and goes with it.
+func TestMountsOfOthers(t *testing.T) {
+	d := newDeliverer(t)
+	want := delivery("f1", file("/run/secrets/db", "hunter2"))
+	base := filepath.Join(d.dir, want.Replica)
+	deliver(t, d, want)
+	must(t, unix.Mount("proc", base, "proc", 0, "")) // whatever isn't a tmpfs
+	err := d.Deliver(t.Context(), delivery("f2", file("/run/secrets/db", "hunter3")), nil)
+	if err == nil || !strings.Contains(err.Error(), base+" isn't a tmpfs, and may be a disk: unmount it") {
+		t.Errorf("delivered onto a foreign mount: %v", err)
+	}
+	other := t.TempDir()
+	must(t, unix.Mount(other, base, "", unix.MS_BIND, "")) // of the device that the directory is on
+	must(t, d.Withdraw(t.Context(), want.Replica))
+	if _, err := os.Lstat(base); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the directory is there: %v", err)
+	}
+}
+
+// A process whose container has a tmpfs that is gone from the host sees nothing of
+// what is delivered since.
+func TestReaches(t *testing.T) {
+	d := newDeliverer(t)
+	want := delivery("f1", file("/run/secrets/db", "hunter2"))
+	base := filepath.Join(d.dir, want.Replica)
+	deliver(t, d, want)
+	root := t.TempDir() // what a process has as its root
+	must(t, os.MkdirAll(filepath.Join(root, spec.SecretDir), 0o755))
+	must(t, unix.Mount(filepath.Join(base, "files"), filepath.Join(root, spec.SecretDir), "", unix.MS_BIND, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(filepath.Join(root, spec.SecretDir), unix.MNT_DETACH)) })
+	reaches := func(want bool) {
+		t.Helper()
+		if got, err := d.reaches("shop-web-0a1b2c3d-1", root); err != nil || got != want {
+			t.Errorf("reaches: %v, %v, want %v", got, err, want)
+		}
+	}
+	reaches(true)
+	must(t, unix.Unmount(base, unix.MNT_DETACH))
+	deliver(t, d, want)
+	reaches(false)
+}
+
 // Twenty secrets at once, to two replicas from many sides.
 func TestDeliverManySecrets(t *testing.T) {
 	d := newDeliverer(t)

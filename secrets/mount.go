@@ -28,10 +28,25 @@ func ensureMounted(dir string) error {
 		return err
 	}
 	mounted, err := isMounted(dir)
-	if err != nil || mounted {
+	if err != nil {
 		return err
 	}
+	if mounted {
+		return inMemory(dir)
+	}
 	return mount(dir)
+}
+
+// inMemory refuses what somebody else has mounted over ours.
+func inMemory(dir string) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return fmt.Errorf("look at %s: %w", dir, err)
+	}
+	if fs.Type != unix.TMPFS_MAGIC && fs.Type != unix.RAMFS_MAGIC {
+		return fmt.Errorf("what is mounted at %s isn't a tmpfs, and may be a disk: unmount it", dir)
+	}
+	return nil
 }
 
 // mount takes the first that the kernel has of what never writes values to a
@@ -70,22 +85,23 @@ func isMounted(dir string) (bool, error) {
 	return own.Dev != above.Dev, nil
 }
 
-// unmount takes away all that is mounted on the directory. Of a mount that is
-// in use the files go first.
+// unmount takes away all that is mounted on the directory, also what others have
+// mounted there. Of a tmpfs that is in use the files go first.
 func unmount(dir string) error {
 	for {
-		mounted, err := isMounted(dir)
-		switch {
-		case errors.Is(err, os.ErrNotExist):
-			return nil
-		case err != nil || !mounted:
-			return err
-		}
-		err = unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
+		err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
 		if errors.Is(err, unix.EBUSY) {
-			err = errors.Join(empty(dir), unix.Unmount(dir, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH))
+			if inMemory(dir) == nil {
+				if err := empty(dir); err != nil {
+					return fmt.Errorf("empty %s: %w", dir, err)
+				}
+			}
+			err = unix.Unmount(dir, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT): // no mount is left
+			return nil
+		case err != nil:
 			return fmt.Errorf("unmount %s: %w", dir, err)
 		}
 	}

@@ -6,6 +6,7 @@ import "dunnage/spec"
 // signal, unless that is empty.
 type Deliver struct {
 	Key    spec.ReplicaKey
+	Pid    int // of its process
 	Signal string
 }
 
@@ -22,7 +23,7 @@ func (b *builder) deliver(v *view, r *Replica) {
 		b.wakeAt(t)
 		return
 	}
-	b.do(Deliver{r.ReplicaKey, v.OnSecretChange.Signal()})
+	b.do(Deliver{r.ReplicaKey, r.Pid, v.OnSecretChange.Signal()})
 }
 
 // deliverPending: one that doesn't run gets them when it is started.

@@ -109,6 +109,9 @@ func (d Deliverer) Delivered() (map[string]string, error) {
 	return maps.Clone(d.World.delivered), nil
 }
 
+// Reaches reports whether the process sees what is delivered: always.
+func (Deliverer) Reaches(string, int) (bool, error) { return true, nil }
+
 // Withdraw forgets.
 func (d Deliverer) Withdraw(_ context.Context, replica string) error {
 	w := d.World
