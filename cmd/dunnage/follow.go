@@ -104,7 +104,7 @@ func verdict(op spec.Operation) error {
 		return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s is paused: %s", called(op), op.Project, why(op)), hint: nextStep(op)}
 	case op.State != spec.OperationFailed:
 		return nil
-	case op.Release == 0 && len(op.Services) == 0: // it never came so far as to change anything
+	case op.Release == 0 && len(op.Services) == 0 && op.Kind != "secret": // it never came so far as to change anything
 		return &exitCode{code: exitError, err: fmt.Errorf("the %s of %s failed, nothing was changed: %s", called(op), op.Project, why(op)), hint: "put it right and try again"}
 	}
 	return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s failed: %s", called(op), op.Project, why(op)), hint: nextStep(op)}
