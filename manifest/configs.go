@@ -19,9 +19,17 @@ import (
 )
 
 var (
-	kindID    = kind{shape: textOrInt, check: within("the number", 0, 1<<31-1), what: "a number"}
+	kindID    = kind{shape: textOrInt, check: checkID, what: "a number"}
 	kindOctal = kind{shape: textOrInt, check: checkOctal, what: "a file mode, such as 0440"}
 )
+
+// checkID wants a number: the names of users are the image's.
+func checkID(v string) error {
+	if within("", 0, 1<<31-1)(v) != nil {
+		return refuse("Write the number that the image's /etc/passwd or /etc/group has for the name", "%q isn't a whole number from 0 to %d", clip(v), 1<<31-1)
+	}
+	return nil
+}
 
 const (
 	// maxConfig is about Docker's bound (1000 KiB): a config is kept in every
@@ -156,9 +164,24 @@ func (c *converter) content(name string, cfg types.ConfigObjConfig) []byte {
 	}
 	if p != nil {
 		c.failAt(p, "configs", name)
+	} else {
+		c.checkPlaces(name, cfg, data)
 	}
 	c.contents[name] = data
 	return data
+}
+
+// checkPlaces refuses what was meant as a place for a secret and would be
+// delivered as it stands.
+func (c *converter) checkPlaces(name string, cfg types.ConfigObjConfig, content []byte) {
+	of := "its content"
+	if cfg.File != "" {
+		of = cfg.File
+	}
+	for _, line := range spec.FaultyPlaces(content) {
+		c.failAt(refuse(`Write {{ secret "NAME" }}, with nothing else between the braces; a file with a template language of its own can be bind-mounted read-only`,
+			"line %d of %s has {{ secret in a form that isn't known", line, of), "configs", name)
+	}
 }
 
 func (c *converter) readConfig(name string, cfg types.ConfigObjConfig) ([]byte, *problem) {

@@ -66,7 +66,7 @@ var hostKeys = []key{
 
 var configKeys = []key{
 	yes("configs", kindMap, "Configs that no service uses aren't read."),
-	yes("configs.*", kindMap, "One of file, content and environment. UTF-8 text of at most 1 MiB, kept in the release, so it is no place for secrets; but where it has `{{ secret \"NAME\" }}`, the replica's file has the secret's value, and is a secret itself. NAME is one of the top level's secrets, or an external one that isn't there. Other braces are left alone."),
+	yes("configs.*", kindMap, "One of file, content and environment. UTF-8 text of at most 1 MiB, kept in the release, so it is no place for secrets; but where it has `{{ secret \"NAME\" }}`, the replica's file has the secret's value, and is a secret itself. NAME is one of the top level's secrets, or an external one that isn't there. A `{{ secret` in another form is refused, other braces are left alone."),
 	yes("configs.*.file", kindText, "Read by the caller at deploy. A change of the file is a change of the services that use it."),
 	yes("configs.*.content", kindText, ""),
 	yes("configs.*.environment", kindText, "A variable of the caller."),

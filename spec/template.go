@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"bytes"
 	"regexp"
 	"slices"
 )
@@ -8,6 +9,25 @@ import (
 // place is where a config has a secret: {{ secret "NAME" }}. Nothing else
 // between braces is looked at, since configs have templates of their own.
 var place = regexp.MustCompile(`\{\{-?\s*secret\s+"([^"]*)"\s*-?\}\}`)
+
+// nearPlace is how a place begins, and what somebody probably meant as one.
+var nearPlace = regexp.MustCompile("\\{\\{-?\\s*secret(?:[\\s\"'`]|-?\\}\\})")
+
+// FaultyPlaces are the lines, from 1, where something begins as a place for a
+// secret does and is none.
+func FaultyPlaces(content []byte) []int {
+	good := map[int]bool{} // where places begin
+	for _, at := range place.FindAllIndex(content, -1) {
+		good[at[0]] = true
+	}
+	var lines []int
+	for _, at := range nearPlace.FindAllIndex(content, -1) {
+		if !good[at[0]] {
+			lines = append(lines, 1+bytes.Count(content[:at[0]], []byte("\n")))
+		}
+	}
+	return slices.Compact(lines)
+}
 
 // TemplateNames lists the secrets that a config has places for, sorted.
 func TemplateNames(content []byte) []string {
