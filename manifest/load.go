@@ -28,6 +28,8 @@ type Options struct {
 	EnvFiles    []string  // as given with --env-file; none = .env
 	Environment []string  // KEY=VALUE of the process
 	Profiles    []string  // as given with --profile; none = COMPOSE_PROFILES
+
+	WithoutSecrets bool // a secret whose value can't be read is warned of, not refused
 }
 
 // Result is a manifest that can be deployed.

@@ -37,10 +37,19 @@ func (c *converter) readSecret(d spec.SecretDeclaration) {
 		p = tooLong
 	}
 	if p != nil {
-		c.failAt(p, "secrets", d.Name, key)
+		c.noValue(p, d.Name, key)
 		return
 	}
 	c.values[d.Name] = spec.NewSecretValue(value)
+}
+
+// noValue refuses, or only warns where nobody asks for values.
+func (c *converter) noValue(p *problem, name, key string) {
+	if !c.opts.WithoutSecrets {
+		c.failAt(p, "secrets", name, key)
+		return
+	}
+	c.report.warn("%s: secrets.%s.%s: %s; a deploy would be refused", c.where("secrets", name, key), name, key, p.reason)
 }
 
 var tooLong = refuse("Mount a larger file as a volume", "the secret's value is longer than %d KiB", spec.MaxSecret>>10)

@@ -85,3 +85,29 @@ func TestSecretsOfOrphans(t *testing.T) {
 		t.Errorf("%v, %v, %v from\n%s", err, again.Warnings, again.Project.Secrets, text)
 	}
 }
+
+// TestWithoutSecrets: who sends no values gets on without them, and is told.
+func TestWithoutSecrets(t *testing.T) {
+	text := "services: {a: {image: x, secrets: [gone, unset]}}\nsecrets:\n  gone: {file: ./nowhere}\n  unset: {environment: NOT_SET}\n"
+	path := filepath.Join(t.TempDir(), "compose.yaml")
+	if err := write([]byte(text))(path); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{WorkingDir: filepath.Dir(path)}
+	if _, err := Load(t.Context(), o); !errors.Is(err, spec.ErrRefused) {
+		t.Errorf("with values: %v, want it refused", err)
+	}
+	o.WithoutSecrets = true
+	r, err := Load(t.Context(), o)
+	if err != nil || len(r.Project.Secrets) != 2 || len(r.Secrets) != 0 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for i, want := range []string{
+		"compose.yaml:3:10: secrets.gone.file: the secret can't be read: open " + filepath.Dir(path) + "/nowhere: no such file or directory; a deploy would be refused",
+		"compose.yaml:4:11: secrets.unset.environment: the variable NOT_SET isn't set; a deploy would be refused",
+	} {
+		if i >= len(r.Warnings) || r.Warnings[i] != want {
+			t.Errorf("warnings %q, want %q", r.Warnings, want)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -12,6 +13,8 @@ type place struct {
 	file         string
 	line, column int
 }
+
+func (p place) String() string { return fmt.Sprintf("%s:%d:%d", p.file, p.line, p.column) }
 
 // tree is a YAML node without aliases and merge keys. Every node keeps the
 // place where it was written, which for an alias is the anchor.

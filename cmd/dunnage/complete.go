@@ -210,7 +210,7 @@ func (p *program) imageNames(c *cli.Context, a *arranger) (names []string) {
 func (p *program) completionManifest(c *cli.Context, a *arranger) manifest.Result {
 	o := manifest.Options{
 		Files: a.globalValues("file"), Stdin: strings.NewReader(""), WorkingDir: p.dir, EnvFiles: a.globalValues("env-file"),
-		Profiles: []string{"*"}, Environment: p.environ,
+		Profiles: []string{"*"}, Environment: p.environ, WithoutSecrets: true,
 	}
 	if dir := a.globalValue("project-directory"); dir != "" {
 		o.ProjectDir = filepath.Clean(p.absolute(dir))

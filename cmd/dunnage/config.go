@@ -26,7 +26,7 @@ func (p *program) config(c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	m, err := p.load(c)
+	m, err := p.load(c, false)
 	if err != nil {
 		return err
 	}

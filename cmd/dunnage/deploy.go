@@ -55,7 +55,7 @@ func (p *program) deployRequest(c *cli.Context) (manifest.Result, spec.DeployReq
 	if err != nil {
 		return manifest.Result{}, spec.DeployRequest{}, err
 	}
-	m, err := p.load(c)
+	m, err := p.load(c, true)
 	return m, spec.DeployRequest{Turn: t, Project: m.Project, Secrets: m.Secrets, Inactive: m.Inactive, RemoveOrphans: c.Bool("remove-orphans"), Force: c.Bool("force")}, err
 }
 

@@ -15,8 +15,9 @@ import (
 )
 
 // load reads the manifest that the global flags name. Its warnings
-// and notes are told by who wants them.
-func (p *program) load(c *cli.Context) (manifest.Result, error) {
+// and notes are told by who wants them. Who sends no secrets needs none of their
+// values.
+func (p *program) load(c *cli.Context, secrets bool) (manifest.Result, error) {
 	o := manifest.Options{
 		Files:       c.StringSlice("file"),
 		Stdin:       p.stdin,
@@ -25,6 +26,8 @@ func (p *program) load(c *cli.Context) (manifest.Result, error) {
 		EnvFiles:    c.StringSlice("env-file"),
 		Profiles:    c.StringSlice("profile"),
 		Environment: p.environ,
+
+		WithoutSecrets: !secrets,
 	}
 	if dir := c.String("project-directory"); dir != "" {
 		o.ProjectDir = filepath.Clean(p.absolute(dir))
@@ -78,7 +81,7 @@ func (p *program) findProject(c *cli.Context) (string, error) {
 	if name := p.namedProject(c); name != "" {
 		return name, nil
 	}
-	r, err := p.load(c)
+	r, err := p.load(c, false)
 	switch {
 	case err == nil:
 		return r.Project.Name, nil
