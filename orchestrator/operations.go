@@ -258,6 +258,7 @@ func (l *Loop) Operation(_ context.Context, id string) (spec.Operation, error) {
 // end closes an operation and tells of it. One that has ended stays as it is.
 func (l *Loop) end(op *operation, state spec.OperationState, cause string, services []spec.ServiceOutcome) {
 	over := false
+	cause = l.staysCurrent(op, state, cause)
 	ended := l.ops.change(op, func(o *operation) {
 		if over = o.State.Ended(); over {
 			return

@@ -22,7 +22,7 @@ func (l *Loop) Secrets(_ context.Context, project string) ([]spec.SecretStatus, 
 func (l *Loop) secretStatus(id spec.SecretID) spec.SecretStatus {
 	rec, _ := l.state.secret(id)
 	now, _ := l.state.version(id, 0)
-	s := spec.SecretStatus{SecretID: id, Origin: rec.Origin, Version: rec.Current, Created: now.Created, UsedBy: l.secretUsers(id)}
+	s := spec.SecretStatus{SecretID: id, Origin: rec.Origin, Version: rec.Current, Created: now.Created, UsedBy: l.secretUsers(id), Behind: l.runsOther(id)}
 	for _, v := range l.state.secretVersions(id) {
 		s.Versions = append(s.Versions, v.Version)
 	}

@@ -273,6 +273,13 @@ type SecretStatus struct {
 	Versions []int        `json:"versions"`          // kept, oldest first
 	Created  time.Time    `json:"created"`           // of the version
 	UsedBy   []string     `json:"used_by,omitempty"` // "project/service", sorted
+	Behind   []SecretUse  `json:"behind,omitempty"`  // projects whose desired release has another version, sorted
+}
+
+// SecretUse is the version of a secret that a project's desired release has.
+type SecretUse struct {
+	Project string `json:"project"`
+	Version int    `json:"version"`
 }
 
 // SecretChange is the answer to a change of a secret.

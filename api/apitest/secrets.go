@@ -17,6 +17,7 @@ type secret struct {
 	values  [][]byte
 	current int // version
 	users   []string
+	behind  []spec.SecretUse
 }
 
 // lock is how the fake's secrets are opened.
@@ -30,6 +31,11 @@ type lock struct {
 // later.
 func (f *Fake) UseSecret(id spec.SecretID, services ...string) {
 	f.locked(func() { f.secret(id).users = services })
+}
+
+// LeaveBehind makes a project run another version of a secret than the current one.
+func (f *Fake) LeaveBehind(id spec.SecretID, uses ...spec.SecretUse) {
+	f.locked(func() { f.secret(id).behind = uses })
 }
 
 // LockSecrets makes a passphrase the source of the key, and locks: with an empty
@@ -117,7 +123,7 @@ func (f *Fake) keyStatus() spec.KeyStatus {
 
 func (f *Fake) secretStatus(id spec.SecretID) spec.SecretStatus {
 	s := f.secrets[id]
-	st := spec.SecretStatus{SecretID: id, Version: s.current, Created: f.Now.AddDate(0, 0, -3), UsedBy: s.users}
+	st := spec.SecretStatus{SecretID: id, Version: s.current, Created: f.Now.AddDate(0, 0, -3), UsedBy: s.users, Behind: s.behind}
 	for n := max(1, len(s.values)-spec.KeptVersions+1); n <= len(s.values); n++ {
 		st.Versions = append(st.Versions, n)
 	}

@@ -49,6 +49,7 @@ func (p *program) doctor(ctx context.Context, c *cli.Context, agent *api.Client)
 	var all []finding
 	all = append(all, examineHost(status, key)...)
 	all = append(all, examineRules(rules), examineSecrets(secrets, key))
+	all = append(all, examineBehind(secrets)...)
 	all = append(all, examineServices(status)...)
 	if c.Bool("json") {
 		err = p.printJSON(all)
@@ -119,6 +120,24 @@ func examineSecrets(all []spec.SecretStatus, key spec.KeyStatus) finding {
 		f.Text = "there are none; the key is from " + key.Source
 	}
 	return f
+}
+
+// examineBehind tells of projects that run another version of a secret than the
+// current one. What a manifest brings is left out: the next deploy brings its own.
+func examineBehind(all []spec.SecretStatus) []finding {
+	var out []finding
+	for _, s := range all {
+		for _, u := range s.Behind {
+			if s.Origin == spec.OriginManifest {
+				continue
+			}
+			out = append(out, finding{
+				Check: "secrets", Text: fmt.Sprintf("project %s runs version %d of the secret %s; the current one is %d", u.Project, u.Version, s.SecretID, s.Version),
+				Next: fmt.Sprintf("`dunnage events -p %s` says why; `dunnage secret set %s` with the same value tries again, `dunnage secret rollback %s` takes version %d back", u.Project, s.SecretID, s.SecretID, s.Version),
+			})
+		}
+	}
+	return out
 }
 
 func examineServices(s spec.Status) []finding {

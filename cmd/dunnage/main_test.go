@@ -128,6 +128,10 @@ func controlAgent(ts *testscript.TestScript, neg bool, args []string) {
 		f.AddLine(spec.LogLine{At: f.Now, Service: args[1], Replica: args[2], Stream: "stdout", Partial: true, Text: []byte(strings.Join(args[3:], " "))})
 	case "use": // a secret by services
 		f.UseSecret(secretOf(args[1]), args[2:]...)
+	case "behind": // a project that runs another version of a secret
+		version, err := strconv.Atoi(args[3])
+		ts.Check(err)
+		f.LeaveBehind(secretOf(args[1]), spec.SecretUse{Project: args[2], Version: version})
 	case "lock":
 		f.LockSecrets(text)
 	case "losekey":

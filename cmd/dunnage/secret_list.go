@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -16,7 +17,7 @@ func (p *program) secretLsCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "ls",
 		Usage: "list secrets, without anything of their values",
-		Description: "A project's own secret is called PROJECT/NAME; -p lists those of one project only. AGE is the current version's.\n\n" +
+		Description: "A project's own secret is called PROJECT/NAME; -p lists those of one project only. AGE is the current version's. RUNS names the projects that have another one: the rollout of the current version failed or is yet to come, or somebody rolled back past it.\n\n" +
 			"Example:\n   dunnage secret ls",
 		Flags:  []cli.Flag{jsonFlag()},
 		Action: p.withAgent(p.secretLs),
@@ -38,10 +39,27 @@ func (p *program) secretLs(ctx context.Context, c *cli.Context, agent *api.Clien
 		return p.printJSON(secrets)
 	}
 	t := table{columns: []column{{name: "NAME"}, {name: "VERSION"}, {name: "AGE", drop: 1}, {name: "USED BY", drop: 2}}}
+	behind := slices.ContainsFunc(secrets, func(s spec.SecretStatus) bool { return len(s.Behind) > 0 })
+	if behind {
+		t.columns = append(t.columns, column{name: "RUNS"})
+	}
 	for _, s := range secrets {
-		t.rows = append(t.rows, row{cells: []string{printable(s.SecretID.String()), fmt.Sprint(s.Version), age(p.now(), s.Created), printable(strings.Join(s.UsedBy, ", "))}})
+		cells := []string{printable(s.SecretID.String()), fmt.Sprint(s.Version), age(p.now(), s.Created), printable(strings.Join(s.UsedBy, ", "))}
+		if behind {
+			cells = append(cells, printable(runs(s.Behind)))
+		}
+		t.rows = append(t.rows, row{cells: cells})
 	}
 	return p.write(t)
+}
+
+// runs says which projects have which other version: "shop runs 17".
+func runs(behind []spec.SecretUse) string {
+	var words []string
+	for _, u := range behind {
+		words = append(words, fmt.Sprintf("%s runs %d", u.Project, u.Version))
+	}
+	return strings.Join(words, ", ")
 }
 
 func (p *program) secretRmCommand() *cli.Command {
