@@ -284,6 +284,7 @@ func (l *Loop) rollback(op *operation, project string, number int) error {
 	}
 	l.ops.change(op, func(o *operation) {
 		o.Release, o.Services = number, compare(prev, target)
+		o.Warnings = append(o.Warnings, l.earlierSecrets(target)...)
 		if rec.Good == number { // it has converged already, and yet it may not be back
 			o.patience = l.cfg.Clock.Now().Add(changePatience)
 		}

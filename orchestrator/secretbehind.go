@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,6 +27,61 @@ func (l *Loop) runsOther(id spec.SecretID) []spec.SecretUse {
 		}
 		for _, p := range others(*r, spec.SecretPins{"": now.Pin()}) {
 			out = append(out, spec.SecretUse{Project: name, Version: p.Version})
+		}
+	}
+	return out
+}
+
+// bringAgain forgets that it was decided to leave projects with other versions of
+// secrets that were set to what they are: whoever does that wants it everywhere.
+// Records of projects are changed on the loop's goroutine only, so this isn't in
+// one commit with the secrets, of which nothing but how many are kept has changed.
+func (l *Loop) bringAgain(ctx context.Context, changes []spec.SecretChange) error {
+	asked := map[spec.SecretID]bool{}
+	for _, c := range changes {
+		if c.Unchanged && len(l.runsOther(c.SecretID)) > 0 {
+			asked[c.SecretID] = true
+		}
+	}
+	if len(asked) == 0 {
+		return nil
+	}
+	return l.do(ctx, func() error {
+		var c spec.Commit
+		for _, name := range l.state.projectNames() {
+			r, rec := l.present(name), l.recordOf(name)
+			if r == nil {
+				continue
+			}
+			kept := maps.Clone(rec.Secrets)
+			for key, p := range l.state.currentPins(r.Project) {
+				if asked[p.SecretID] && len(others(*r, spec.SecretPins{key: p})) > 0 {
+					delete(kept, key)
+				}
+			}
+			if len(kept) < len(rec.Secrets) {
+				rec.Secrets = kept
+				c.Projects = append(c.Projects, rec)
+			}
+		}
+		if len(c.Projects) == 0 {
+			return nil
+		}
+		return l.state.save(c)
+	})
+}
+
+// earlierSecrets says which services a release gives versions that aren't the
+// current ones.
+func (l *Loop) earlierSecrets(r spec.Release) []string {
+	var out []string
+	current := l.state.currentPins(r.Project)
+	for _, s := range r.Project.Services {
+		for _, name := range s.Container.SecretNames() {
+			p, now := r.Secrets[s.Name][name], current[name]
+			if p.Version > 0 && now.Version > 0 && p != now {
+				out = append(out, fmt.Sprintf("%s gets version %d of the secret %s; the current one is %d", s.Name, p.Version, p.SecretID, now.Version))
+			}
 		}
 	}
 	return out

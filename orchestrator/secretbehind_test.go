@@ -87,3 +87,47 @@ func TestBehindAfterAFailedRotation(t *testing.T) {
 	})
 	wantBehind(t, s)
 }
+
+// To set a secret to what it is brings it to a project that runs another version.
+func TestSetBringsTheCurrentVersionAgain(t *testing.T) {
+	own := map[string]world.Behaviour{"web": {}}
+	s := worldWithKey(t, own)
+	defer func() { s.stop() }()
+	if op := ask(t, s, withKey("web")); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	own["web"] = world.Behaviour{NeverReady: true}
+	setKey(t, s, "two")
+	own["web"] = world.Behaviour{}
+	s.live(time.Minute, time.Second)
+	wantBehind(t, s, spec.SecretUse{Project: "shop", Version: 1}) // nothing brings it by itself
+	c := setKey(t, s, "two")
+	if !c.Unchanged || len(c.Operations) != 1 || c.Operations[0].State != spec.OperationDone {
+		t.Errorf("%+v", c)
+	}
+	wantBehind(t, s)
+	if c = setKey(t, s, "two"); !c.Unchanged || len(c.Operations) != 0 {
+		t.Errorf("once it is there: %+v", c)
+	}
+}
+
+// A rollback past a rotation says which values it brings back, and isn't undone
+// by the loop.
+func TestRollbackWarnsOfEarlierSecrets(t *testing.T) {
+	s := worldWithKey(t, map[string]world.Behaviour{"web": {}, "api": {}})
+	defer func() { s.stop() }()
+	if op := ask(t, s, withKey("web", "api")); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	setKey(t, s, "two")
+	op, err := request(s, "shop", spec.ChangeRequest{Kind: "rollback"})
+	want := []string{"web gets version 1 of the secret key; the current one is 2", "api gets version 1 of the secret key; the current one is 2"}
+	if err != nil || !slices.Equal(op.Warnings, want) {
+		t.Errorf("%q, %v, want %q", op.Warnings, err, want)
+	}
+	s.live(time.Minute, time.Second)
+	wantBehind(t, s, spec.SecretUse{Project: "shop", Version: 1})
+	if op, err = request(s, "shop", spec.ChangeRequest{Kind: "rollback", Release: 2}); err != nil || len(op.Warnings) != 0 {
+		t.Errorf("forward again: %+v, %v", op, err)
+	}
+}

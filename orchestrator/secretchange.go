@@ -42,6 +42,9 @@ func (l *Loop) SetSecrets(ctx context.Context, r spec.SecretRequest) ([]spec.Sec
 		audit = append(audit, l.expire(&c)...)
 		return l.saveAudited(c, audit...)
 	})
+	if err == nil {
+		err = l.bringAgain(ctx, changes)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -151,6 +151,9 @@ func (f *Fake) SetSecrets(_ context.Context, r spec.SecretRequest) ([]spec.Secre
 		out = append(out, spec.SecretChange{SecretStatus: f.secretStatus(id), Unchanged: unchanged})
 	}
 	f.bring(out)
+	for i := range out {
+		f.secrets[out[i].SecretID].behind, out[i].Behind = nil, nil
+	}
 	return out, nil
 }
 
@@ -161,7 +164,7 @@ func (f *Fake) bring(changes []spec.SecretChange) {
 	for i, c := range changes {
 		for _, u := range c.UsedBy {
 			name, _, _ := strings.Cut(u, "/")
-			if begun[name] || c.Unchanged || f.projects[name] == nil {
+			if begun[name] || c.Unchanged && len(c.Behind) == 0 || f.projects[name] == nil {
 				continue
 			}
 			begun[name] = true

@@ -35,7 +35,7 @@ func (p *program) secretSetCommand() *cli.Command {
 		ArgsUsage: "[NAME]",
 		Description: "Reads the value from standard input, where the line end of a single line isn't a part of it; on a terminal it asks, and shows nothing. " +
 			"The value is never an argument: those stand in the shell's history, and everybody on the host sees them in ps. " +
-			"A value that is the current one already makes no version.\n\n" +
+			"A value that is the current one already makes no version; projects that run another one get it.\n\n" +
 			"Services that use the secret get it as their x-dunnage.on_secret_change says, by default with new replicas, rolled out as a deploy is. " +
 			"Interrupting this command doesn't stop that.\n\n" +
 			"Example:\n   openssl rand -hex 32 | dunnage secret set db-password",
