@@ -28,11 +28,31 @@ func previews(prev *spec.Release, c candidate) []spec.ServicePreview {
 				if ch.Change != spec.ChangeRemove && prev.Images[ch.Name].Digest != c.release.Images[ch.Name].Digest && !slices.Contains(p.Changed, "container.image") {
 					p.Changed = append(p.Changed, "image digest")
 				}
+				p.Changed = append(p.Changed, otherSecrets(prev.Secrets[ch.Name], c.release.Secrets[ch.Name])...)
 			}
 		}
 		out = append(out, p)
 	}
 	return sharingReasons(out, c.release.Project)
+}
+
+// otherSecrets lists the secrets of which a service gets another version: "secret
+// db-password 17 -> 18".
+func otherSecrets(old, next spec.SecretPins) []string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(next)) {
+		p, before := next[name], old[name]
+		switch {
+		case before == p:
+		case before.Version == 0:
+			out = append(out, fmt.Sprintf("secret %s -> %d", p.SecretID, p.Version))
+		case before.SecretID != p.SecretID:
+			out = append(out, fmt.Sprintf("secret %s %d -> %s %d", before.SecretID, before.Version, p.SecretID, p.Version))
+		default:
+			out = append(out, fmt.Sprintf("secret %s %d -> %d", p.SecretID, before.Version, p.Version))
+		}
+	}
+	return out
 }
 
 // sharingReasons adds to services that are replaced for nothing of their own

@@ -81,3 +81,44 @@ func TestPreviewOfAPausedRollout(t *testing.T) {
 		}
 	}
 }
+
+// A new version of a secret is a reason that is told: for who is replaced, for who
+// gets it while it runs, and for one that the manifest brings.
+func TestPreviewOfSecrets(t *testing.T) {
+	s := worldWithKey(t, map[string]world.Behaviour{"web": {}, "live": {}, "api": {}})
+	defer func() { s.stop() }()
+	p := withKey("api", "live", "web")
+	p.Secrets = append(p.Secrets, spec.SecretDeclaration{Name: "own", Store: "own", Origin: spec.OriginManifest})
+	p.Services[1].OnSecretChange = "SIGHUP"
+	p.Services[0].Container.Secrets = []spec.Secret{{Name: "own", Target: spec.SecretDir + "/own", Mode: 0o400}}
+	r := spec.DeployRequest{Project: p, Secrets: map[string]spec.SecretValue{"own": spec.NewSecretValue([]byte("a"))}}
+	op := s.loop.ops.begin(p.Name, "deploy", "", spec.OperationPulling)
+	s.answer(func(ctx context.Context) {
+		if err := s.loop.deploy(ctx, op, r); err != nil {
+			t.Error(err)
+		}
+	})
+	s.live(time.Minute, time.Second)
+	good := s.loop.cfg.Images
+	s.loop.cfg.Images = fullDisk{good} // no renewal comes before the deploy
+	setKey(t, s, "two")
+	s.loop.cfg.Images = good
+	r.Secrets["own"] = spec.NewSecretValue([]byte("b"))
+	var out spec.Preview
+	var err error
+	s.answer(func(ctx context.Context) { out, err = s.loop.Preview(ctx, r) })
+	want := []spec.ServicePreview{
+		{Name: "api", Change: spec.ChangeReplace, Changed: []string{"secret shop/own 1 -> 2"}},
+		{Name: "live", Change: spec.ChangeUpdate, Changed: []string{"secret key 1 -> 2"}},
+		{Name: "web", Change: spec.ChangeReplace, Changed: []string{"secret key 1 -> 2"}},
+	}
+	if err != nil || len(out.Services) != len(want) {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	for i, got := range out.Services {
+		j := slices.IndexFunc(want, func(w spec.ServicePreview) bool { return w.Name == got.Name })
+		if got.Change != want[j].Change || !slices.Equal(got.Changed, want[j].Changed) {
+			t.Errorf("%d: %+v, want %+v", i, got, want[j])
+		}
+	}
+}

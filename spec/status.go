@@ -249,7 +249,7 @@ type ServicePreview struct {
 	Order   UpdateOrder `json:"order"`
 	From    int         `json:"from"` // replicas now
 	To      int         `json:"to"`
-	Changed []string    `json:"changed,omitempty"` // JSON field names that differ, for example "container.command", or other reasons
+	Changed []string    `json:"changed,omitempty"` // JSON field names that differ, for example "container.command", or other reasons: "secret db-password 17 -> 18"
 }
 
 // ExecRequest runs a command in a running replica.
