@@ -219,7 +219,7 @@ func (l *Loop) derive(op *operation, prev spec.Release, reason string, edit func
 	if err := next.Project.Validate(); err != nil {
 		return err
 	}
-	if err := l.alloc.fit(next.Project); err != nil {
+	if err := errors.Join(l.canOpen(&prev, next), l.alloc.fit(next.Project)); err != nil {
 		return err
 	}
 	l.ops.change(op, func(o *operation) { o.Services = compare(&prev, next) })
@@ -278,7 +278,11 @@ func (l *Loop) rollback(op *operation, project string, number int) error {
 		return fmt.Errorf("release %d of project %s: %w; `dunnage history -p %s` lists the kept ones", number, project, spec.ErrNotFound, project)
 	}
 	prev := l.present(project)
-	if err := errors.Join(l.lostPins(target), l.reclaim(target)); err != nil {
+	var locked error
+	if wayOut := !rec.Down && number == rec.Good; !wayOut { // of a rollout, whose old replicas may still run: the agent may go it by itself too
+		locked = l.canOpen(prev, target)
+	}
+	if err := errors.Join(locked, l.lostPins(target), l.reclaim(target)); err != nil {
 		return err
 	}
 	networks, err := l.alloc.networks(rec, target.Project)

@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +63,42 @@ func TestLocked(t *testing.T) {
 	for _, r := range s.loop.state.replicaRecords() {
 		if r.Restarts > 1 || r.Failures > 0 {
 			t.Errorf("%s: %d restarts and %d failures, want the one restart after the boot", r.ID, r.Restarts, r.Failures)
+		}
+	}
+}
+
+// What could only fail for want of secrets is refused at once, and nothing changed.
+func TestLockedRefuses(t *testing.T) {
+	s := worldWithKey(t, map[string]world.Behaviour{"free": {}, "web": {}})
+	defer func() { s.stop() }()
+	p := withKey("free", "web")
+	p.Services[0].Container.Secrets = nil
+	p.Services[1].Replicas = 2
+	if op := ask(t, s, p); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	setKey(t, s, "two")
+	s.w.Locked = "secrets are locked"
+	before := s.loop.recordOf("shop")
+	for _, r := range []spec.ChangeRequest{
+		{Kind: "restart"}, {Kind: "restart", Services: []string{"web"}}, {Kind: "scale", Replicas: map[string]int{"web": 3}}, {Kind: "rollback"},
+	} {
+		const want = "service web uses secrets, and secrets are locked"
+		if _, err := request(s, "shop", r); !errors.Is(err, spec.ErrUnavailable) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %q", r, err, want)
+		}
+		if now := s.loop.recordOf("shop"); now.Next != before.Next || now.Desired != before.Desired {
+			t.Errorf("%+v: release %d of %d, want %d of %d", r, now.Desired, now.Next, before.Desired, before.Next)
+		}
+	}
+	for _, r := range []spec.ChangeRequest{{Kind: "scale", Replicas: map[string]int{"web": 1}}, {Kind: "restart", Services: []string{"free"}}} {
+		op, err := request(s, "shop", r)
+		if err != nil {
+			t.Fatalf("%+v: %v", r, err)
+		}
+		s.live(time.Minute, time.Second)
+		if op, err = s.loop.Operation(t.Context(), op.ID); err != nil || op.State != spec.OperationDone {
+			t.Errorf("%+v: %+v, %v", r, op, err)
 		}
 	}
 }

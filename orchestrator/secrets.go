@@ -210,6 +210,30 @@ func (l *Loop) lostPins(r spec.Release) error {
 	return refused(errs)
 }
 
+// canOpen refuses a release for which secrets have to be opened while they are locked:
+// it could only fail later.
+func (l *Loop) canOpen(prev *spec.Release, next spec.Release) error {
+	locked := l.cfg.Vault.Status().Locked
+	if locked == "" {
+		return nil
+	}
+	for _, c := range compare(prev, next) {
+		s, ok := next.Project.Service(c.Name)
+		if !ok || !slices.ContainsFunc(next.Pins(s), func(p spec.SecretPin) bool { return p.Version > 0 }) {
+			continue
+		}
+		opens := c.Change == spec.ChangeCreate || c.Change == spec.ChangeReplace
+		if prev != nil {
+			old, _ := prev.Project.Service(c.Name)
+			opens = opens || s.Replicas > old.Replicas || prev.SecretsFingerprint(old) != next.SecretsFingerprint(s)
+		}
+		if opens {
+			return fmt.Errorf("service %s uses secrets, and %s: %w", c.Name, locked, spec.ErrUnavailable)
+		}
+	}
+	return nil
+}
+
 // renewal is the kind of operations that bring new versions of secrets.
 const renewal = "secret"
 
