@@ -31,13 +31,51 @@ func (v *Vault) Rotate(passphrase spec.SecretValue, full bool) (spec.KeyRotation
 	if rotating {
 		return spec.KeyRotation{}, errRotating
 	}
+	return v.prepare(spec.SecretKey{Store: record.Store, Compact: full || record.Compact}, fitting(*record), passphrase, full)
+}
+
+// Reset prepares a first key, as if there were none yet, for a store whose key
+// is lost: what was sealed opens never again. A vault that is open, or could
+// be, is left alone. Between Finish and Abandon it is as with Rotate.
+func (v *Vault) Reset(passphrase spec.SecretValue) (spec.KeyRotation, error) {
+	v.turn.Lock()
+	defer v.turn.Unlock()
+	v.mu.RLock()
+	record, locked, rotating := v.record, v.data == nil, v.rotation != nil
+	v.mu.RUnlock()
+	switch {
+	case !locked:
+		return spec.KeyRotation{}, fmt.Errorf("the secrets aren't locked, so none is given up; `dunnage secret rotate-key` makes a new key: %w", spec.ErrRefused)
+	case rotating:
+		return spec.KeyRotation{}, errRotating
+	case record == nil:
+		return spec.KeyRotation{}, fmt.Errorf("the store has no key yet that could be lost; `dunnage unlock` makes the first one: %w", spec.ErrRefused)
+	}
+	if outer, _, err := v.outer(*record, source.find); err == nil {
+		opens := opens(*record, outer)
+		outer.free()
+		if opens {
+			return spec.KeyRotation{}, fmt.Errorf("the key is there, so no secret is given up; `dunnage unlock` opens them: %w", spec.ErrRefused)
+		}
+	}
+	if f, ok := v.source.(fileSource); ok {
+		if err := f.vacant(fitting(*record)); err != nil {
+			return spec.KeyRotation{}, fmt.Errorf("%w: %w", err, spec.ErrRefused)
+		}
+	}
+	return v.prepare(spec.SecretKey{Store: newUUID(), Compact: true}, fitting(*record), passphrase, true)
+}
+
+// prepare begins the change to the record next, by a new outer key: one that doesn't fit.
+func (v *Vault) prepare(next spec.SecretKey, fits func(*key) bool, passphrase spec.SecretValue, full bool) (spec.KeyRotation, error) {
 	r := &rotation{v: v, place: func() error { return nil }}
 	var outer *key
-	next := spec.SecretKey{Store: record.Store, Source: v.source.kind(), Compact: full || record.Compact}
-	if v.source.kind() == kindPassphrase {
+	var err error
+	next.Source = v.source.kind()
+	if next.Source == kindPassphrase {
 		outer, next.KDF, err = choosePassphrase(passphrase, v.effort)
 	} else {
-		if outer, r.place, err = v.source.next(fitting(*record)); err != nil {
+		if outer, r.place, err = v.source.next(fits); err != nil {
 			err = fmt.Errorf("%w: %w", err, spec.ErrRefused)
 		}
 	}
@@ -49,7 +87,7 @@ func (v *Vault) Rotate(passphrase spec.SecretValue, full bool) (spec.KeyRotation
 		return spec.KeyRotation{}, err
 	}
 	out := spec.KeyRotation{Key: r.record, Finish: r.finish, Abandon: r.abandon}
-	if full {
+	if full && v.Status().Locked == "" {
 		out.Reseal = r.reseal
 	}
 	return out, nil
@@ -103,7 +141,7 @@ func (r *rotation) finish() error {
 		return nil
 	}
 	r.v.rotation = nil
-	r.v.record = &r.record
+	r.v.record, r.v.from = &r.record, r.v.source
 	if r.data != nil {
 		r.v.data.free()
 		r.v.data = r.data

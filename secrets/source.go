@@ -3,6 +3,7 @@ package secrets
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +26,47 @@ type source interface {
 	next(fits func(*key) bool) (k *key, place func() error, err error)
 }
 
+// quick is a source that can be looked at in no time.
+type quick interface {
+	// peek is find, but it changes nothing.
+	peek(fits func(*key) bool) (*key, error)
+}
+
+// peekFirst is peek for a store that has no key yet; nothing is made.
+func peekFirst(s source) (*key, error) {
+	switch s := s.(type) {
+	case fileSource:
+		path, err := resolve(s.path)
+		if err != nil {
+			return nil, err
+		}
+		k, err := readKeyFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("the key file %s isn't there yet: `dunnage unlock` makes it, or says why it can't", path)
+		}
+		return k, err
+	case quick:
+		return s.peek(func(*key) bool { return true })
+	}
+	return s.first()
+}
+
+// giveUp ends what is said of a key that nobody may have any more.
+const giveUp = "; if it is lost for good, `dunnage secret reset-key` begins anew without the secrets"
+
+var errSlow = errors.New("what this source has is seen only by asking it")
+
+// peek looks at a source if that costs nothing; a passphrase is nowhere.
+func peek(s source, fits func(*key) bool) (*key, error) {
+	switch s := s.(type) {
+	case quick:
+		return s.peek(fits)
+	case passphraseSource:
+		return s.find(fits)
+	}
+	return nil, errSlow
+}
+
 // The kinds of sources, as SecretKey.Source has them.
 const (
 	kindFile       = "file"
@@ -39,13 +81,13 @@ func parseSource(text string) (source, error) {
 	case kind == kindFile && filepath.IsAbs(rest):
 		return fileSource{filepath.Clean(rest)}, nil
 	case kind == kindFile:
-		return nil, fmt.Errorf("key source %q: name the key file with an absolute path, as in file:/var/lib/dunnage/secrets.key: %w", text, spec.ErrRefused)
+		return nil, fmt.Errorf("%q: name the key file with an absolute path, as in file:/var/lib/dunnage/secrets.key: %w", text, spec.ErrRefused)
 	case kind == kindCredential:
 		if !given {
 			rest = "dunnage.key"
 		}
 		if rest == "" || rest != filepath.Base(rest) || rest == "." || rest == ".." {
-			return nil, fmt.Errorf("key source %q: name the credential as the unit does, as in credential:dunnage.key: %w", text, spec.ErrRefused)
+			return nil, fmt.Errorf("%q: name the credential as the unit does, as in credential:dunnage.key: %w", text, spec.ErrRefused)
 		}
 		return credentialSource{os.Getenv("CREDENTIALS_DIRECTORY"), rest}, nil
 	case kind == kindPassphrase && !given:
@@ -53,11 +95,11 @@ func parseSource(text string) (source, error) {
 	case kind == kindCommand:
 		argv := strings.Fields(rest)
 		if len(argv) == 0 || !filepath.IsAbs(argv[0]) {
-			return nil, fmt.Errorf("key source %q: name the program with an absolute path, as in command:/usr/local/bin/dunnage-key: %w", text, spec.ErrRefused)
+			return nil, fmt.Errorf("%q: name the program with an absolute path, as in command:/usr/local/bin/dunnage-key: %w", text, spec.ErrRefused)
 		}
 		return commandSource{argv, commandTimeout}, nil
 	}
-	return nil, fmt.Errorf("key source %q: use file:PATH, credential, credential:NAME, passphrase or command:PATH ARGUMENTS: %w", text, spec.ErrRefused)
+	return nil, fmt.Errorf("%q: use file (the key file), file:/PATH, credential, credential:NAME, passphrase or command:/PROGRAM ARGUMENTS: %w", text, spec.ErrRefused)
 }
 
 // choose takes the key that is wanted out of some and frees the others.

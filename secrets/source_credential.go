@@ -19,7 +19,9 @@ func (s credentialSource) String() string { return "credential " + s.name }
 
 func (s credentialSource) first() (*key, error) { return s.read("") }
 
-func (s credentialSource) find(fits func(*key) bool) (*key, error) {
+func (s credentialSource) find(fits func(*key) bool) (*key, error) { return s.peek(fits) }
+
+func (s credentialSource) peek(fits func(*key) bool) (*key, error) {
 	k, err := s.read("")
 	if err == nil && fits(k) {
 		return k, nil
@@ -32,7 +34,7 @@ func (s credentialSource) find(fits func(*key) bool) (*key, error) {
 		k.free()
 	}
 	if err == nil {
-		err = fmt.Errorf("the key in credential %s %w: let the unit load the right one, then restart the agent", s.name, errOther)
+		err = fmt.Errorf("the key in credential %s %w: let the unit load the right one, then restart the agent%s", s.name, errOther, giveUp)
 	}
 	return nil, err
 }

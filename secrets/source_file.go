@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -44,32 +45,63 @@ func (s fileSource) first() (*key, error) {
 // find ends what a rotation began: the new key takes its place if it fits, and
 // goes if the one in its place does.
 func (s fileSource) find(fits func(*key) bool) (*key, error) {
-	path, err := resolve(s.path)
-	if err != nil {
+	k, path, err := s.look(fits)
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	k, missing := readKeyFile(path)
-	if missing == nil && fits(k) {
+	case strings.HasSuffix(path, ".new"):
+		_ = move(strings.TrimSuffix(path, ".new")) // it opens where it is, too
+	default:
 		for _, left := range []string{".tmp", ".new", ".new.tmp"} {
 			_ = os.Remove(path + left) // it may stay, too: it is in nobody's way
 		}
-		return k, nil
+	}
+	return k, nil
+}
+
+func (s fileSource) peek(fits func(*key) bool) (*key, error) {
+	k, _, err := s.look(fits)
+	return k, err
+}
+
+// look finds the key in its place or beside it, and says where.
+func (s fileSource) look(fits func(*key) bool) (k *key, where string, err error) {
+	path, err := resolve(s.path)
+	if err != nil {
+		return nil, "", err
+	}
+	k, missing := readKeyFile(path)
+	if missing == nil && fits(k) {
+		return k, path, nil
 	}
 	k.free()
 	if k, err := readKeyFile(path + ".new"); err == nil {
 		if fits(k) {
-			_ = move(path) // it opens where it is, too
-			return k, nil
+			return k, path + ".new", nil
 		}
 		k.free()
 	}
 	switch {
 	case errors.Is(missing, fs.ErrNotExist):
-		return nil, fmt.Errorf("the key file %s is missing: restore it from its copy, then `dunnage unlock`; without it no secret of this store can be opened, and each has to be set anew", s.path)
+		return nil, "", fmt.Errorf("the key file %s is missing: restore it from its copy, then `dunnage unlock`%s", s.path, giveUp)
 	case missing != nil:
-		return nil, missing
+		return nil, "", missing
 	}
-	return nil, fmt.Errorf("the key in %s %w: restore the right one from its copy, then `dunnage unlock`", s.path, errOther)
+	return nil, "", fmt.Errorf("the key in %s %w: restore the right one from its copy, then `dunnage unlock`%s", s.path, errOther, giveUp)
+}
+
+// vacant refuses where a first key would take the place of another one.
+func (s fileSource) vacant(fits func(*key) bool) error {
+	path, err := resolve(s.path)
+	if err != nil {
+		return err
+	}
+	k, err := readKeyFile(path)
+	defer k.free()
+	if errors.Is(err, fs.ErrNotExist) || err == nil && fits(k) {
+		return nil
+	}
+	return fmt.Errorf("there is a key file %s already, which may open another store or a copy of this one: move it away (`mv %s %s.old`), then try again", path, path, path)
 }
 
 // next takes a key that an abandoned rotation left, or that somebody put in the
@@ -148,7 +180,7 @@ func readKeyFile(path string) (*key, error) {
 	}
 	k, err := keyFrom(f)
 	if err != nil {
-		return nil, fmt.Errorf("key file %s: %w: restore it from its copy", path, err)
+		return nil, fmt.Errorf("key file %s: %w: restore it from its copy%s", path, err, giveUp)
 	}
 	return k, nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +38,7 @@ type Vault struct {
 	mu       sync.RWMutex // what follows; keys may be freed only under it
 	record   *spec.SecretKey
 	data     *key      // nil = locked
+	from     source    // that opened, while it isn't locked
 	locked   string    // why
 	rotation *rotation // begun and not ended
 }
@@ -46,12 +48,15 @@ func NewVault(c Config) (*Vault, error) {
 	v := &Vault{locked: "secrets are locked: no key was asked for yet", effort: newPassphrase}
 	var err error
 	if v.source, err = parseSource(c.Source); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--key-source %w", err)
 	}
-	if c.Former != "" {
-		v.former, err = parseSource(c.Former)
+	if c.Former == "" {
+		return v, nil
 	}
-	return v, err
+	if v.former, err = parseSource(c.Former); err != nil {
+		return nil, fmt.Errorf("--former-key-source %w", err)
+	}
+	return v, nil
 }
 
 // Status says whether the vault is open, and why it isn't.
@@ -59,12 +64,84 @@ func (v *Vault) Status() spec.KeyStatus {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	s := spec.KeyStatus{Source: v.source.String()}
-	if v.data == nil {
+	if v.data != nil {
+		if from := v.from.String(); from != s.Source {
+			s.Source, s.Next = from, s.Source
+		}
+	} else {
 		s.Locked = v.locked
 		s.Unset = v.record == nil && v.source.kind() == kindPassphrase
 		s.Passphrase = s.Unset || v.record != nil && v.record.KDF != nil
 	}
 	return s
+}
+
+// Look is Status, after a look at sources that cost nothing: it finds why the
+// vault is locked now, and whether an open one's key is still where it was.
+func (v *Vault) Look() spec.KeyStatus {
+	var lost string
+	if v.turn.TryLock() { // else they are being asked already
+		lost = v.look()
+		v.turn.Unlock()
+	}
+	s := v.Status()
+	if s.Locked == "" {
+		s.Lost = lost
+	}
+	return s
+}
+
+func (v *Vault) look() (lost string) {
+	v.mu.RLock()
+	record, from, open := v.record, v.from, v.data != nil
+	v.mu.RUnlock()
+	if open {
+		if from, ok := from.(quick); ok {
+			k, err := from.peek(fitting(*record))
+			if k.free(); err != nil {
+				return stillOpen.Replace(err.Error())
+			}
+		}
+		return ""
+	}
+	if _, slow := v.source.(commandSource); slow {
+		return ""
+	}
+	if _, slow := v.former.(commandSource); slow {
+		return ""
+	}
+	if why := v.why(record); why != "" {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.data == nil {
+			v.locked = "secrets are locked: " + why
+		}
+	}
+	return ""
+}
+
+// stillOpen takes out what helps only those who are locked out.
+var stillOpen = strings.NewReplacer(giveUp, "", ", then `dunnage unlock`", "")
+
+// why says what keeps the vault locked now, "" if that is as it was.
+func (v *Vault) why(record *spec.SecretKey) string {
+	if record == nil {
+		k, err := peekFirst(v.source)
+		k.free()
+		if err != nil {
+			return err.Error()
+		}
+		return "the store has no key yet, and there is one: `dunnage unlock` takes it"
+	}
+	k, _, err := v.outer(*record, peek)
+	if err != nil {
+		return err.Error()
+	}
+	defer k.free()
+	if !opens(*record, k) {
+		return "" // the record is damaged, as was said
+	}
+	return "the key is there again: `dunnage unlock` opens them"
 }
 
 // Load opens the store's key record with what the source has, or makes the first
@@ -85,17 +162,17 @@ func (v *Vault) load(record *spec.SecretKey) (*spec.SecretKey, error) {
 		defer outer.free()
 		return v.begin(outer, nil)
 	}
-	outer, former, err := v.outer(*record)
+	outer, from, err := v.outer(*record, source.find)
 	if err != nil {
 		v.lock(record, err.Error())
 		return nil, nil
 	}
 	defer outer.free()
 	changed := *record
-	if !former && record.Source != v.source.kind() {
+	if from.kind() == v.source.kind() && record.Source != v.source.kind() {
 		changed.Source, changed.KDF = v.source.kind(), nil
 	}
-	if err := v.open(&changed, outer); err != nil {
+	if err := v.open(&changed, outer, from); err != nil {
 		v.lock(record, err.Error())
 		return nil, nil
 	}
@@ -105,26 +182,52 @@ func (v *Vault) load(record *spec.SecretKey) (*spec.SecretKey, error) {
 	return &changed, nil
 }
 
-// outer finds the outer key of the record, and says whether it was the former source that has it.
-func (v *Vault) outer(record spec.SecretKey) (k *key, former bool, err error) {
+// outer finds the outer key of the record, and says which source has it.
+func (v *Vault) outer(record spec.SecretKey, find func(source, func(*key) bool) (*key, error)) (*key, source, error) {
 	fits := fitting(record)
-	outer, err := v.source.find(fits)
+	k, err := find(v.source, fits)
 	if err == nil {
-		return outer, false, nil
+		return k, v.source, nil
 	}
+	var formerErr error
 	if v.former != nil {
-		if outer, err := v.former.find(fits); err == nil {
-			return outer, true, nil
+		if k, formerErr = find(v.former, fits); formerErr == nil {
+			return k, v.former, nil
 		}
 	}
-	if record.KDF != nil {
-		return nil, false, errors.New(askPassphrase)
+	return nil, nil, v.explain(record, err, formerErr)
+}
+
+// explain says what to do where neither source has the record's key.
+func (v *Vault) explain(record spec.SecretKey, err, formerErr error) error {
+	kind := v.source.kind()
+	switch {
+	case record.KDF != nil && kind == kindPassphrase:
+		return err
+	case record.KDF != nil:
+		return fmt.Errorf("the store's key is a passphrase, not from --key-source %s: %s; `dunnage secret rotate-key` then moves to %s, or start the agent with --key-source passphrase", kind, askPassphrase, v.source)
+	case record.Source == kind:
+		return err
+	case formerErr != nil && v.former.kind() == record.Source:
+		return fmt.Errorf("--former-key-source hasn't the store's key: %w", formerErr)
 	}
-	if record.Source != v.source.kind() {
-		return nil, false, fmt.Errorf("the store's key comes from another source (%s): start the agent with that one, or give the same key to %s; `dunnage secret rotate-key` then makes a new one there (%w)",
-			record.Source, v.source, err)
+	text := fmt.Sprintf("the store's key comes from another source (%s) than --key-source %s", record.Source, kind)
+	if formerErr != nil {
+		text += " and --former-key-source " + v.former.kind()
 	}
-	return nil, false, err
+	text += fmt.Sprintf(": start the agent with --former-key-source %s; `dunnage secret rotate-key` then moves to %s", sourceFlag(record.Source), v.source)
+	if kind == kindPassphrase {
+		return errors.New(text + giveUp)
+	}
+	return fmt.Errorf("%s, where the same key would do as well (%w)", text, err)
+}
+
+// sourceFlag is the kind as a flag takes it.
+func sourceFlag(kind string) string {
+	if kind == kindCommand {
+		return "'command:/PROGRAM ARGUMENTS'"
+	}
+	return kind
 }
 
 // fitting tells the outer key of a record from others.
@@ -146,7 +249,7 @@ func (v *Vault) begin(outer *key, kdf *spec.KDF) (*spec.SecretKey, error) {
 		data.free()
 		return nil, err
 	}
-	v.put(&record, data)
+	v.put(&record, data, v.source)
 	return &record, nil
 }
 
@@ -162,24 +265,31 @@ func sealKey(record spec.SecretKey, outer, data *key) (spec.SecretKey, error) {
 }
 
 // open takes the data key out of the record.
-func (v *Vault) open(record *spec.SecretKey, outer *key) error {
+func (v *Vault) open(record *spec.SecretKey, outer *key, from source) error {
 	b, err := unseal(outer, forDataKey, fields([]byte(record.Store)), record.Sealed)
 	var data *key
 	if err == nil {
 		data, err = newKey(b)
 	}
 	if err != nil {
-		return fmt.Errorf("the key from %s is the right one, but the store's key record is damaged (%w): bring back a backup of the store", v.source, err)
+		return fmt.Errorf("the key from %s is the right one, but the store's key record is damaged (%w): bring back a backup of the store; without one `dunnage secret reset-key` begins anew without the secrets", from, err)
 	}
-	v.put(record, data)
+	v.put(record, data, from)
 	return nil
 }
 
-func (v *Vault) put(record *spec.SecretKey, data *key) {
+// opens reports whether the outer key, which fits, opens the record.
+func opens(record spec.SecretKey, outer *key) bool {
+	b, err := unseal(outer, forDataKey, fields([]byte(record.Store)), record.Sealed)
+	clear(b)
+	return err == nil && len(b) == keySize
+}
+
+func (v *Vault) put(record *spec.SecretKey, data *key, from source) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.forget()
-	v.record, v.data = record, data
+	v.record, v.data, v.from = record, data, from
 }
 
 func (v *Vault) lock(record *spec.SecretKey, why string) {
@@ -240,9 +350,9 @@ func (v *Vault) Unlock(passphrase spec.SecretValue) (*spec.SecretKey, error) {
 	}
 	defer outer.free()
 	if !fitting(*record)(outer) {
-		return nil, fmt.Errorf("the passphrase is wrong: %w", spec.ErrRefused)
+		return nil, fmt.Errorf("the passphrase is wrong; if nobody knows it any more, `dunnage secret reset-key` begins anew without the secrets: %w", spec.ErrRefused)
 	}
-	return nil, v.open(record, outer)
+	return nil, v.open(record, outer, passphraseSource{})
 }
 
 // Seal encrypts the value of a version, bound to all that the version says of itself

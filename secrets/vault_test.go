@@ -437,12 +437,12 @@ func TestSources(t *testing.T) {
 	}
 	for _, bad := range []string{"", "file", "file:", "file:secrets.key", "credential:", "credential:../x", "credential:..", "passphrase:x", "command", "command:", "command:key", "vault:/x"} {
 		_, err := NewVault(Config{Source: bad})
-		if !errors.Is(err, spec.ErrRefused) || !strings.Contains(err.Error(), fmt.Sprintf("key source %q", bad)) {
+		if !errors.Is(err, spec.ErrRefused) || !strings.Contains(err.Error(), fmt.Sprintf("--key-source %q", bad)) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	if _, err := NewVault(Config{Source: "passphrase", Former: "nonsense"}); err == nil {
-		t.Error("a former source of nonsense")
+	if _, err := NewVault(Config{Source: "passphrase", Former: "nonsense"}); err == nil || !strings.Contains(err.Error(), `--former-key-source "nonsense": use file (`) {
+		t.Errorf("a former source of nonsense: %v", err)
 	}
 }
 
@@ -456,9 +456,20 @@ func TestChangeOfSource(t *testing.T) {
 	good := sealed(t, v, dbPassword, 1, "hunter2")
 
 	v, _ = loaded(t, "credential", record)
-	wantLocked(t, v, "the store's key comes from another source (file)", "credential dunnage.key")
+	wantLocked(t, v, "the store's key comes from another source (file) than --key-source credential", "--former-key-source file;", "credential dunnage.key")
 	v, _ = loaded(t, "passphrase", record)
-	wantLocked(t, v, "another source (file)")
+	wantLocked(t, v, "another source (file)", "--former-key-source file;")
+	if s := v.Status().Locked; strings.Contains(s, "same key") || strings.Contains(s, "unlock") {
+		t.Errorf("nonsense for a passphrase: %s", s)
+	}
+	v = newVault(t, Config{Source: "passphrase", Former: "file:" + path + ".moved"})
+	_, err := v.Load(record)
+	must(t, err)
+	wantLocked(t, v, "--former-key-source hasn't the store's key: the key file "+path+".moved is missing")
+	v = newVault(t, Config{Source: "passphrase", Former: "credential"})
+	_, err = v.Load(record)
+	must(t, err)
+	wantLocked(t, v, "another source (file) than --key-source passphrase and --former-key-source credential")
 
 	text, err := os.ReadFile(path)
 	must(t, err)
@@ -474,19 +485,25 @@ func TestChangeOfSource(t *testing.T) {
 		t.Fatalf("%+v, %v", changed, err)
 	}
 	wantValue(t, v, good, "hunter2")
+	if k := v.Status(); k.Source != "file "+path || k.Next != "passphrase" {
+		t.Errorf("opened by the former source: %+v", k)
+	}
 	record = rotate(t, v, value("correct horse"), false)
+	if k := v.Status(); k.Source != "passphrase" || k.Next != "" {
+		t.Errorf("moved: %+v", k)
+	}
 	if record.Source != "passphrase" || record.KDF == nil {
 		t.Errorf("record %+v", record)
 	}
 	fresh := keyFile(t)
 	v, _ = loaded(t, "file:"+fresh, record)
-	wantLocked(t, v, "`dunnage unlock` opens them with the passphrase")
+	wantLocked(t, v, "a passphrase, not from --key-source file: `dunnage unlock` opens them with the passphrase")
 	if k := v.Status(); !k.Passphrase || k.Unset {
 		t.Errorf("locked with a former passphrase: %+v", k)
 	}
 	_, err = v.Unlock(value("correct horse"))
 	must(t, err)
-	if k := v.Status(); k.Passphrase || k.Unset {
+	if k := v.Look(); k.Passphrase || k.Unset || k.Source != "passphrase" || k.Next != "file "+fresh || k.Lost != "" {
 		t.Errorf("open: %+v", k)
 	}
 	wantValue(t, v, good, "hunter2")

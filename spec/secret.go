@@ -306,7 +306,9 @@ type SecretRequest struct {
 
 // KeyStatus says whether secrets can be opened.
 type KeyStatus struct {
-	Source string `json:"source"`           // "file /var/lib/dunnage/secrets.key", "passphrase"
+	Source string `json:"source"`           // what opened them, or should: "file /var/lib/dunnage/secrets.key", "passphrase"
+	Next   string `json:"next,omitempty"`   // open, but --key-source is another one, to which `rotate-key` moves
+	Lost   string `json:"lost,omitempty"`   // open, but Source hasn't the key any more: why, one line; the next start finds it locked
 	Locked string `json:"locked,omitempty"` // why they can't, one line; empty = they can
 
 	Passphrase bool `json:"passphrase,omitempty"` // locked, and a passphrase opens them
