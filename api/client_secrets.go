@@ -56,6 +56,12 @@ func (c *Client) RotateKey(ctx context.Context, passphrase spec.SecretValue, ful
 	return v, err
 }
 
+// ResetKey implements Backend.
+func (c *Client) ResetKey(ctx context.Context, passphrase spec.SecretValue, _ spec.Actor) (v spec.KeyStatus, err error) {
+	err = c.postFor(ctx, rotateTimeout, "/secrets/reset-key", keyBody{Passphrase: passphrase.Reveal()}, &v)
+	return v, err
+}
+
 // SecretAudit implements Backend. It asks for so many entries at a time as an
 // answer has.
 func (c *Client) SecretAudit(ctx context.Context, seq uint64, send func(spec.AuditEntry) error) error {

@@ -73,6 +73,7 @@ var manageBodies = map[string]struct{ body, noted string }{
 	"POST /secrets/compare":    {`{"name":"a","value":"aHVudGVyMg=="}`, "compare a by 1234"},
 	"POST /secrets/unlock":     {`{"passphrase":"aHVudGVyMg=="}`, "unlock  by 1234"},
 	"POST /secrets/rotate-key": {`{}`, "rotate-key  by 1234"},
+	"POST /secrets/reset-key":  {`{}`, "reset-key  by 1234"},
 }
 
 // TestWhoManagesSecrets: every route of secrets but those that list is for root,

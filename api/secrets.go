@@ -24,6 +24,7 @@ func (s *Server) secretRoutes() []route {
 		{"POST /secrets/compare", manages, manage(s, spec.AuditCompare, s.compareSecret)},
 		{"POST /secrets/unlock", manages, manage(s, spec.AuditUnlock, s.unlock)},
 		{"POST /secrets/rotate-key", manages, manage(s, spec.AuditRotate, s.rotateKey)},
+		{"POST /secrets/reset-key", manages, manage(s, spec.AuditReset, s.resetKey)},
 	}
 }
 
@@ -161,6 +162,10 @@ func (s *Server) unlock(ctx context.Context, b keyBody, by spec.Actor) (any, err
 
 func (s *Server) rotateKey(ctx context.Context, b keyBody, by spec.Actor) (any, error) {
 	return s.backend.RotateKey(ctx, spec.NewSecretValue(b.Passphrase), b.Full, by)
+}
+
+func (s *Server) resetKey(ctx context.Context, b keyBody, by spec.Actor) (any, error) {
+	return s.backend.ResetKey(ctx, spec.NewSecretValue(b.Passphrase), by)
 }
 
 // The bodies of requests about secrets. Values are base64 here only:

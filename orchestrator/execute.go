@@ -223,7 +223,10 @@ func (l *Loop) update(id string, change func(*spec.ReplicaRecord), audit ...spec
 func (l *Loop) start(ctx context.Context, a plan.Start) error {
 	reads := l.reads(a.Key)
 	if locked := l.cfg.Vault.Status().Locked; locked != "" && len(reads) > 0 {
-		return fmt.Errorf("start %s: %s: %w", a.Key.ID, locked, spec.ErrUnavailable) // no run of it begins
+		return errors.Join(fmt.Errorf("start %s: %s", a.Key.ID, locked), spec.ErrUnavailable) // no run of it begins
+	}
+	if err := l.lacking(a.Key); err != nil {
+		return errors.Join(fmt.Errorf("start %s: %w", a.Key.ID, err), spec.ErrUnavailable)
 	}
 	err := l.update(a.Key.ID, func(r *spec.ReplicaRecord) {
 		if a.Restart && !r.Requested { // who stopped it and starts it again knows

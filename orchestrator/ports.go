@@ -162,12 +162,17 @@ type Vault interface {
 	// source of the outer key allows. A record that it returns is to be saved.
 	Load(key *spec.SecretKey) (*spec.SecretKey, error)
 	Status() spec.KeyStatus
+	// Look is Status after a look at the source of the key, if that costs nothing.
+	Look() spec.KeyStatus
 	// Unlock opens with a passphrase, or sets the first one. A record that it
 	// returns is to be saved.
 	Unlock(passphrase spec.SecretValue) (*spec.SecretKey, error)
 	// Rotate prepares a new outer key, from a passphrase where that is the
 	// source; full: and a new key for all values.
 	Rotate(passphrase spec.SecretValue, full bool) (spec.KeyRotation, error)
+	// Reset prepares new keys in place of lost ones; Reseal is nil, since what was
+	// sealed opens never again. It refuses where the vault is open or could be.
+	Reset(passphrase spec.SecretValue) (spec.KeyRotation, error)
 
 	// Seal returns what is to be stored as v.Sealed; v has everything else.
 	Seal(v spec.SecretVersion, value spec.SecretValue) ([]byte, error)

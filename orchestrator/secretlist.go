@@ -16,7 +16,7 @@ func (l *Loop) Secrets(_ context.Context, project string) ([]spec.SecretStatus, 
 			out = append(out, l.secretStatus(id))
 		}
 	}
-	return out, l.cfg.Vault.Status(), nil
+	return out, l.cfg.Vault.Look(), nil
 }
 
 func (l *Loop) secretStatus(id spec.SecretID) spec.SecretStatus {

@@ -296,6 +296,9 @@ func (l *Loop) bringIn(op *operation, prev spec.Release, next candidate) bool {
 	err := l.roll(op, next, nil)
 	if err != nil {
 		l.renewing[op.Project] = l.cfg.Clock.Now().Add(renewRetry)
+	if l.lostPins(next) != nil { // it needs others too that were given up: see ResetKey
+		return candidate{}, false
+	}
 		l.end(op, spec.OperationFailed, plain(err)+"; the new versions are kept, and the agent tries again", nil)
 	}
 	return err == nil
@@ -326,6 +329,10 @@ func (l *Loop) renewFor(op *operation) (changed bool) {
 
 // outdatedPins lists the versions of a release that aren't the current ones.
 func outdatedPins(r spec.Release, current spec.SecretPins) []string {
+	if l.lostPins(*prev) != nil {
+		l.end(op, spec.OperationFailed, "the project lacks other secrets too, and gets all when they are set; `dunnage ps` names them", nil)
+		return false
+	}
 	var out []string
 	for _, s := range r.Project.Services {
 		for _, name := range s.Container.SecretNames() {

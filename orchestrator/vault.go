@@ -56,6 +56,9 @@ func (l *Loop) withVault(f func() error) error {
 	}
 	l.vault.Lock()
 	defer l.vault.Unlock()
+	if l.cfg.Vault.Status().Locked != "" {
+		l.cfg.Vault.Look() // what is refused is told why now
+	}
 	return f()
 }
 
@@ -72,16 +75,21 @@ func (l *Loop) Unlock(_ context.Context, passphrase spec.SecretValue, by spec.Ac
 		}
 		return l.compact()
 	})
-	if err != nil {
-		return l.cfg.Vault.Status(), err
+	if err == nil {
+		err = l.pardonAll()
 	}
-	for _, name := range l.state.projectNames() { // what failed for want of secrets needn't wait longer
+	return l.cfg.Vault.Status(), err
+}
+
+// pardonAll lets what failed for want of secrets wait no longer.
+func (l *Loop) pardonAll() error {
+	for _, name := range l.state.projectNames() {
 		if err := l.do(l.ctx, func() error { return l.pardon(name) }); err != nil {
-			return l.cfg.Vault.Status(), err
+			return err
 		}
 	}
 	l.Look()
-	return l.cfg.Vault.Status(), nil
+	return nil
 }
 
 // RotateKey seals the data key by a new outer key; full: and everything by a
@@ -108,6 +116,39 @@ func (l *Loop) RotateKey(_ context.Context, passphrase spec.SecretValue, full bo
 		}
 		return l.compact()
 	})
+	return l.cfg.Vault.Status(), err
+}
+
+// ResetKey gives up all secrets of a store whose key is lost, and makes a first
+// key as for a new one. Releases keep the versions that they had: what uses them
+// waits until the secrets are set anew.
+func (l *Loop) ResetKey(_ context.Context, passphrase spec.SecretValue, by spec.Actor) (spec.KeyStatus, error) {
+	entry := spec.AuditEntry{Kind: spec.AuditReset, UID: by.UID, User: by.User}
+	err := l.withVault(func() error {
+		reset, err := l.cfg.Vault.Reset(passphrase)
+		if err != nil {
+			return l.refuse(entry, err)
+		}
+		c := spec.Commit{Key: &reset.Key, DropSecrets: l.state.secretIDs()}
+		entry.Detail = fmt.Sprintf("%d secrets given up", len(c.DropSecrets))
+		audit := []spec.AuditEntry{entry}
+		for _, id := range c.DropSecrets {
+			for _, v := range l.state.secretVersions(id) {
+				c.DropVersions = append(c.DropVersions, v.Pin())
+			}
+			audit = append(audit, spec.AuditEntry{Kind: spec.AuditRemove, Secret: id.String(), UID: by.UID, User: by.User, Detail: "its key is lost"})
+		}
+		if err := l.saveAudited(c, audit...); err != nil {
+			return errors.Join(err, reset.Abandon(), l.asSaved())
+		}
+		if err := reset.Finish(); err != nil {
+			return err
+		}
+		return l.compact()
+	})
+	if err == nil {
+		err = l.pardonAll()
+	}
 	return l.cfg.Vault.Status(), err
 }
 

@@ -21,6 +21,7 @@ const (
 	AuditCompare  AuditKind = "compare"
 	AuditUnlock   AuditKind = "unlock"
 	AuditRotate   AuditKind = "rotate-key"
+	AuditReset    AuditKind = "reset-key" // a first key for a store whose key is lost
 )
 
 // AuditEntry is one entry of the audit record. Each has the hash of the one

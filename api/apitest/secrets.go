@@ -25,6 +25,7 @@ type lock struct {
 	source     string
 	passphrase []byte
 	why        string // locked
+	next, lost string // as in spec.KeyStatus
 }
 
 // UseSecret makes services, as "project/service", use a secret, which may come
@@ -51,6 +52,12 @@ func (f *Fake) LockSecrets(passphrase string) {
 func (f *Fake) LoseKey() {
 	f.locked(func() { f.lock.why = "there is no key file" })
 }
+
+// MoveKey makes another source the one that the next rotation moves the key to.
+func (f *Fake) MoveKey(next string) { f.locked(func() { f.lock.next = next }) }
+
+// MissKey says why the key of open secrets isn't in its place.
+func (f *Fake) MissKey(why string) { f.locked(func() { f.lock.lost = why }) }
 
 // SpoilAudit changes an entry of the audit record after the fact.
 func (f *Fake) SpoilAudit(seq int) { f.locked(func() { f.entries[seq-1].User = "mallory" }) }
@@ -115,7 +122,7 @@ func (f *Fake) Secrets(_ context.Context, project string) ([]spec.SecretStatus, 
 }
 
 func (f *Fake) keyStatus() spec.KeyStatus {
-	k := spec.KeyStatus{Source: f.lock.source, Locked: f.lock.why}
+	k := spec.KeyStatus{Source: f.lock.source, Locked: f.lock.why, Next: f.lock.next, Lost: f.lock.lost}
 	k.Passphrase = k.Locked != "" && k.Source == "passphrase"
 	k.Unset = k.Passphrase && len(f.lock.passphrase) == 0
 	return k
@@ -256,12 +263,36 @@ func (f *Fake) RotateKey(_ context.Context, passphrase spec.SecretValue, full bo
 	if f.lock.source == "passphrase" {
 		f.lock.passphrase = bytes.Clone(passphrase.Reveal())
 	}
+	if f.lock.next != "" {
+		f.lock.source, f.lock.next = f.lock.next, ""
+	}
+	f.lock.lost = ""
 	f.calls = append(f.calls, fmt.Sprintf("rotate-key full=%t", full))
 	f.note(spec.AuditEntry{Kind: spec.AuditRotate, Detail: fmt.Sprintf("full=%t", full)}, by)
 	return f.keyStatus(), nil
 }
 
 // SecretAudit implements api.Backend.
+}
+
+// ResetKey implements api.Backend.
+func (f *Fake) ResetKey(_ context.Context, passphrase spec.SecretValue, by spec.Actor) (spec.KeyStatus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.refused(); err != nil {
+		return f.keyStatus(), err
+	}
+	if f.lock.why == "" {
+		return f.keyStatus(), fmt.Errorf("the secrets aren't locked, so none is given up: %w", spec.ErrRefused)
+	}
+	if f.lock.source == "passphrase" {
+		f.lock.passphrase = bytes.Clone(passphrase.Reveal())
+	}
+	f.lock.why, f.problems = "", nil
+	clear(f.secrets)
+	f.calls = append(f.calls, "reset-key")
+	f.note(spec.AuditEntry{Kind: spec.AuditReset}, by)
+	return f.keyStatus(), nil
 func (f *Fake) SecretAudit(_ context.Context, seq uint64, send func(spec.AuditEntry) error) error {
 	f.mu.Lock()
 	entries := slices.Clone(f.entries)

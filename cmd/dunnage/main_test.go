@@ -136,6 +136,10 @@ func controlAgent(ts *testscript.TestScript, neg bool, args []string) {
 		f.LockSecrets(text)
 	case "losekey":
 		f.LoseKey()
+	case "movekey":
+		f.MoveKey(text)
+	case "misskey":
+		f.MissKey(text)
 	case "spoil":
 		f.SpoilAudit(1)
 	case "rules":

@@ -23,7 +23,7 @@ func (p *program) secretCommand() *cli.Command {
 			"Example:\n   openssl rand -hex 32 | dunnage secret set db-password",
 		Subcommands: []*cli.Command{
 			p.secretSetCommand(), p.secretLsCommand(), p.secretRmCommand(), p.secretRollbackCommand(), p.secretCompareCommand(),
-			p.secretRotateKeyCommand(), p.secretAuditCommand(),
+			p.secretRotateKeyCommand(), p.secretResetKeyCommand(), p.secretAuditCommand(),
 		},
 	}
 }

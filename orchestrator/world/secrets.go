@@ -3,6 +3,7 @@ package world
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -29,6 +30,22 @@ func (v Vault) Status() spec.KeyStatus {
 	return spec.KeyStatus{Source: "file", Locked: v.World.Locked}
 }
 
+// Look is Status.
+func (v Vault) Look() spec.KeyStatus { return v.Status() }
+
+// Reset unlocks when it is finished.
+func (v Vault) Reset(spec.SecretValue) (spec.KeyRotation, error) {
+	if v.Status().Locked == "" {
+		return spec.KeyRotation{}, fmt.Errorf("the secrets aren't locked: %w", spec.ErrRefused)
+	}
+	r, err := v.Rotate(spec.SecretValue{}, true)
+	r.Finish = func() error {
+		_, err := v.Unlock(spec.SecretValue{})
+		return err
+	}
+	return r, err
+}
+
 // Unlock unlocks.
 func (v Vault) Unlock(spec.SecretValue) (*spec.SecretKey, error) {
 	v.World.mu.Lock()
@@ -50,7 +67,7 @@ func sealed(v spec.SecretVersion) []byte {
 // Seal seals, unless the world is locked.
 func (v Vault) Seal(version spec.SecretVersion, value spec.SecretValue) ([]byte, error) {
 	if locked := v.Status().Locked; locked != "" {
-		return nil, fmt.Errorf("%s: %w", locked, spec.ErrUnavailable)
+		return nil, errors.Join(errors.New(locked), spec.ErrUnavailable)
 	}
 	return append(sealed(version), value.Reveal()...), nil
 }
@@ -58,7 +75,7 @@ func (v Vault) Seal(version spec.SecretVersion, value spec.SecretValue) ([]byte,
 // Open opens, unless the world is locked.
 func (v Vault) Open(version spec.SecretVersion) (spec.SecretValue, error) {
 	if locked := v.Status().Locked; locked != "" {
-		return spec.SecretValue{}, fmt.Errorf("%s: %w", locked, spec.ErrUnavailable)
+		return spec.SecretValue{}, errors.Join(errors.New(locked), spec.ErrUnavailable)
 	}
 	value, ok := bytes.CutPrefix(version.Sealed, sealed(version))
 	if !ok {
