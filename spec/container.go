@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"path"
 	"slices"
+	"strings"
 )
 
 // Container is what shapes a replica. Two equal Containers with the same image
@@ -243,6 +244,28 @@ type File struct {
 	GID      *uint32 `json:"gid,omitempty"`      // nil = 0, with Template the container's group
 	Mode     uint32  `json:"mode"`               // permission bits, default 0444, with Template 0400
 }
+
+// CheckFileTarget says why no file of a secret or config can be mounted at an
+// absolute, clean path; "" = one can.
+func CheckFileTarget(target string) string {
+	for _, name := range strings.Split(target, "/") {
+		if len(name) > 255 {
+			return "a name in it has more than 255 bytes"
+		}
+	}
+	switch {
+	case target == "/" || target == "/run" || target == SecretDir:
+		return "a directory stands there"
+	case strings.HasPrefix(target+"/", "/proc/") || strings.HasPrefix(target+"/", "/sys/"):
+		return "the kernel's files stand there"
+	case strings.HasPrefix(target+"/", OwnPrefix):
+		return "names that begin with .dunnage- are dunnage's own"
+	}
+	return ""
+}
+
+// OwnPrefix begins the paths that dunnage mounts its own files at.
+const OwnPrefix = "/.dunnage-"
 
 // Owner is whom the file belongs to in a container that runs as uid and gid.
 func (f File) Owner(uid, gid uint32) (uint32, uint32) {

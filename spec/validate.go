@@ -152,7 +152,9 @@ func (v *validation) secrets(p Project, s Service, in func(string, ...any) strin
 		v.check(ok, "%s", in("the secret %.80q isn't declared in the project", x.Name))
 		v.check(x.Mode <= 0o777, "%s", in("secret %.80s: mode %#o has more than permission bits", x.Name, x.Mode))
 		if x.Target != "" {
-			v.check(path.IsAbs(x.Target) && path.Clean(x.Target) == x.Target && x.Target != "/" && x.Target != SecretDir && !strings.ContainsRune(x.Target, 0), "%s", in("secret %.80s: the target %.80q isn't an absolute path of a file", x.Name, x.Target))
+			v.check(path.IsAbs(x.Target) && path.Clean(x.Target) == x.Target && !strings.ContainsRune(x.Target, 0), "%s", in("secret %.80s: the target %.80q isn't an absolute path of a file", x.Name, x.Target))
+			why := CheckFileTarget(x.Target)
+			v.check(why == "", "%s", in("secret %.80s: nothing can be mounted at %.80q: %s", x.Name, x.Target, why))
 		}
 		if x.Env != "" {
 			v.check(CheckVariable(x.Env) == nil, "%s", in("secret %.80s: %.80q can't be a variable's name", x.Name, x.Env))
@@ -174,7 +176,9 @@ func (v *validation) files(c Container, in func(string, ...any) string) {
 	}
 	names := c.SecretNames()
 	for _, f := range c.Files {
-		v.check(path.IsAbs(f.Target) && path.Clean(f.Target) == f.Target && f.Target != "/", "%s", in("config at %.80q: the target must be the absolute path of a file", f.Target))
+		v.check(path.IsAbs(f.Target) && path.Clean(f.Target) == f.Target, "%s", in("config at %.80q: the target must be the absolute path of a file", f.Target))
+		why := CheckFileTarget(f.Target)
+		v.check(why == "", "%s", in("config at %.80q: nothing can be mounted there: %s", f.Target, why))
 		if !f.Template {
 			continue
 		}
