@@ -63,10 +63,10 @@ type Backend interface {
 	// RotateKey changes the outer key, to passphrase where that is its source;
 	// full: and the key of all values.
 	RotateKey(ctx context.Context, passphrase spec.SecretValue, full bool, by spec.Actor) (spec.KeyStatus, error)
-	// SecretAudit sends the entries from seq on, in order, those that there are.
 	// ResetKey gives up all secrets of a store whose key is lost, and makes a first
 	// key, of passphrase where that is its source.
 	ResetKey(ctx context.Context, passphrase spec.SecretValue, by spec.Actor) (spec.KeyStatus, error)
+	// SecretAudit sends the entries from seq on, in order, those that there are.
 	SecretAudit(ctx context.Context, seq uint64, send func(spec.AuditEntry) error) error
 	// RefusedSecret notes an attempt that was refused for want of rights.
 	RefusedSecret(ctx context.Context, kind spec.AuditKind, secret, why string, by spec.Actor)

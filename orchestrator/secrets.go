@@ -286,6 +286,9 @@ func (l *Loop) renewed(prev spec.Release, rec spec.ProjectRecord) (candidate, bo
 		}
 	}
 	next := pinned(prev, fresh)
+	if l.lostPins(next) != nil { // it needs others too that were given up: see ResetKey
+		return candidate{}, false
+	}
 	next.Reason = "secret " + strings.Join(words, ", ")
 	return candidate{release: next, current: current}, len(words) > 0
 }
@@ -296,9 +299,6 @@ func (l *Loop) bringIn(op *operation, prev spec.Release, next candidate) bool {
 	err := l.roll(op, next, nil)
 	if err != nil {
 		l.renewing[op.Project] = l.cfg.Clock.Now().Add(renewRetry)
-	if l.lostPins(next) != nil { // it needs others too that were given up: see ResetKey
-		return candidate{}, false
-	}
 		l.end(op, spec.OperationFailed, plain(err)+"; the new versions are kept, and the agent tries again", nil)
 	}
 	return err == nil
@@ -319,6 +319,10 @@ func (l *Loop) renewFor(op *operation) (changed bool) {
 	if next, ok := l.renewed(*prev, rec); ok {
 		return l.bringIn(op, *prev, next)
 	}
+	if l.lostPins(*prev) != nil {
+		l.end(op, spec.OperationFailed, "the project lacks other secrets too, and gets all when they are set; `dunnage ps` names them", nil)
+		return false
+	}
 	if behind := outdatedPins(*prev, l.state.currentPins(prev.Project)); len(behind) > 0 {
 		l.end(op, spec.OperationFailed, "the current versions were tried, and the release that runs has "+strings.Join(behind, ", "), nil)
 	} else {
@@ -329,10 +333,6 @@ func (l *Loop) renewFor(op *operation) (changed bool) {
 
 // outdatedPins lists the versions of a release that aren't the current ones.
 func outdatedPins(r spec.Release, current spec.SecretPins) []string {
-	if l.lostPins(*prev) != nil {
-		l.end(op, spec.OperationFailed, "the project lacks other secrets too, and gets all when they are set; `dunnage ps` names them", nil)
-		return false
-	}
 	var out []string
 	for _, s := range r.Project.Services {
 		for _, name := range s.Container.SecretNames() {

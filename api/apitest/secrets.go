@@ -260,19 +260,16 @@ func (f *Fake) RotateKey(_ context.Context, passphrase spec.SecretValue, full bo
 	if err := f.open(); err != nil {
 		return f.keyStatus(), err
 	}
-	if f.lock.source == "passphrase" {
-		f.lock.passphrase = bytes.Clone(passphrase.Reveal())
-	}
 	if f.lock.next != "" {
 		f.lock.source, f.lock.next = f.lock.next, ""
 	}
 	f.lock.lost = ""
+	if f.lock.source == "passphrase" {
+		f.lock.passphrase = bytes.Clone(passphrase.Reveal())
+	}
 	f.calls = append(f.calls, fmt.Sprintf("rotate-key full=%t", full))
 	f.note(spec.AuditEntry{Kind: spec.AuditRotate, Detail: fmt.Sprintf("full=%t", full)}, by)
 	return f.keyStatus(), nil
-}
-
-// SecretAudit implements api.Backend.
 }
 
 // ResetKey implements api.Backend.
@@ -293,6 +290,9 @@ func (f *Fake) ResetKey(_ context.Context, passphrase spec.SecretValue, by spec.
 	f.calls = append(f.calls, "reset-key")
 	f.note(spec.AuditEntry{Kind: spec.AuditReset}, by)
 	return f.keyStatus(), nil
+}
+
+// SecretAudit implements api.Backend.
 func (f *Fake) SecretAudit(_ context.Context, seq uint64, send func(spec.AuditEntry) error) error {
 	f.mu.Lock()
 	entries := slices.Clone(f.entries)
