@@ -109,15 +109,23 @@ func examineRules(r spec.RuleSet) finding {
 	return f
 }
 
+// examineSecrets tells of an open store also when the next start would find it locked.
 func examineSecrets(all []spec.SecretStatus, key spec.KeyStatus) finding {
 	f := finding{Check: "secrets", OK: true, Text: fmt.Sprintf("%s can be opened with the key from %s", counted(len(all), "secret"), key.Source)}
+	if len(all) == 0 {
+		f.Text = "there are none; the key is from " + key.Source
+	}
 	switch {
-	case key.Locked != "" && len(all) == 0:
+	case key.Unset && len(all) == 0:
 		f.Text = "there are none yet; " + key.Locked
 	case key.Locked != "":
 		f.OK, f.Text = false, key.Locked
-	case len(all) == 0:
-		f.Text = "there are none; the key is from " + key.Source
+	case key.Lost != "":
+		f.OK, f.Text = false, "secrets are open, but the next start of the agent finds them locked: "+key.Lost
+		f.Next = "put the key right now; where nobody has it, `dunnage secret rotate-key` makes a new one while they are open"
+	case key.Next != "":
+		f.Text += ", still"
+		f.Next = "the agent was started with another source: `dunnage secret rotate-key` moves the key to " + key.Next
 	}
 	return f
 }
