@@ -1,10 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 
 	"github.com/urfave/cli/v2"
+
+	"dunnage/secrets"
+	"dunnage/spec"
 )
 
 // keyFile is the name of the key file in the state directory.
@@ -12,9 +16,9 @@ const keyFile = "secrets.key"
 
 func keyFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "key-source", Value: "file", Usage: "where the key of secrets comes from: file, credential or credential:`NAME` (systemd's; default dunnage.key), passphrase (`dunnage unlock` after each start), or command:/PROGRAM ARGUMENTS (prints it)"},
-		&cli.StringFlag{Name: "former-key-source", Usage: "where it came from so far, or file:PATH; `dunnage secret rotate-key` then moves to --key-source"},
-		&cli.StringFlag{Name: "key-file", Usage: "the key file, made on the first start (default: secrets.key in the state directory); without it no secret can be opened"},
+		&cli.StringFlag{Name: "key-source", Value: "file", Usage: "`SOURCE` of the key of secrets: file (see --key-file), credential or credential:NAME (systemd's; default dunnage.key), passphrase (`dunnage unlock` after each start), or command:/PROGRAM ARGUMENTS (prints it)"},
+		&cli.StringFlag{Name: "former-key-source", Usage: "`SOURCE` that the key came from so far, as above or file:/PATH; `dunnage secret rotate-key` then moves it to --key-source"},
+		&cli.StringFlag{Name: "key-file", Usage: "`PATH` of the key file, made on the first start (default: secrets.key in the state directory); without it no secret can be opened"},
 	}
 }
 
@@ -36,5 +40,9 @@ func keySources(c *cli.Context, stateDir string) (source, former string, err err
 		}
 		return s
 	}
-	return named(c.String("key-source")), named(c.String("former-key-source")), nil
+	source, former = named(c.String("key-source")), named(c.String("former-key-source"))
+	if _, err := secrets.NewVault(secrets.Config{Source: source, Former: former}); err != nil { // it looks at no source yet
+		return "", "", errors.New(spec.Text(err))
+	}
+	return source, former, nil
 }
