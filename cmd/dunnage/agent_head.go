@@ -14,6 +14,9 @@ import (
 	"dunnage/store"
 )
 
+// headFile is the note's name in the run directory.
+const headFile = "audit-head"
+
 // headedStore notes in the run directory where the audit record of secrets ends.
 // A copy of the store that was brought back while the host ran shows by that: in
 // itself it is as whole as any.
@@ -25,7 +28,7 @@ type headedStore struct {
 }
 
 func withHead(st *store.Store, runDir string, log *slog.Logger) *headedStore {
-	return &headedStore{Store: st, path: filepath.Join(runDir, "audit-head"), log: log}
+	return &headedStore{Store: st, path: filepath.Join(runDir, headFile), log: log}
 }
 
 // Commit implements orchestrator.Store. A crash before the note leaves one of an

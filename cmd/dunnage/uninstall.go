@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -45,8 +46,42 @@ func uninstall(ctx context.Context, o agentOptions) error {
 	say := func(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
 	say("removed the rules, routes and addresses; put back the host's settings")
 	err = errors.Join(stopManaged(ctx, o, os.Stdout), removeCgroups("/sys/fs/cgroup", o.namespace, os.Stdout))
-	say("%s stays: volumes, logs, images, history; delete it if nobody wants them any more", o.stateDir)
+	err = errors.Join(err, removeRunFiles(o.runDir, o.socket))
+	say("%s", stays(o))
 	return err
+}
+
+// stays says what uninstall leaves for somebody to decide about.
+func stays(o agentOptions) string {
+	text := o.stateDir + " stays: volumes, logs, images, history, sealed secrets"
+	path, file := strings.CutPrefix(o.keySource, "file:")
+	inside := file && strings.HasPrefix(path, o.stateDir+"/")
+	if inside {
+		text += " and their key"
+	}
+	text += "; delete it if nobody wants them any more"
+	if file && !inside {
+		text += "\n" + path + " stays: the key of the secrets"
+	}
+	return text
+}
+
+// removeRunFiles removes from the run directory what only an agent looks at, and
+// directories with nothing in them.
+func removeRunFiles(runDir, socket string) error {
+	head := filepath.Join(runDir, headFile)
+	for _, path := range []string{head, head + ".new", socket} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove what the agent left: %w", err)
+		}
+	}
+	for _, dir := range []string{"netns", "replicas", "secrets", "started", "fifo", "containerd", ""} {
+		err := syscall.Rmdir(filepath.Join(runDir, dir))
+		if err != nil && !slices.Contains([]error{syscall.ENOENT, syscall.ENOTEMPTY, syscall.EBUSY}, err) {
+			return fmt.Errorf("remove %s: %w", filepath.Join(runDir, dir), err)
+		}
+	}
+	return nil
 }
 
 // stopManaged ends the private containerd if nothing is left in it.

@@ -2,8 +2,12 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -35,5 +39,59 @@ func TestRemoveCgroups(t *testing.T) {
 	out.Reset()
 	if err := removeCgroups(root, "nothing", &out); err != nil || out.Len() > 0 {
 		t.Errorf("nothing there: %v %s", err, out.String())
+	}
+}
+
+// TestRemoveRunFiles: what is ours goes, what somebody else put there stays.
+func TestRemoveRunFiles(t *testing.T) {
+	for _, foreign := range []string{"", "notes", "containerd/shim.log"} {
+		run := filepath.Join(t.TempDir(), "run")
+		for _, dir := range []string{"netns", "secrets", "fifo", "containerd"} {
+			if err := os.MkdirAll(filepath.Join(run, dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, file := range []string{headFile, "agent.sock", foreign} {
+			if file == "" {
+				continue
+			}
+			if err := os.WriteFile(filepath.Join(run, file), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 { // again, with nothing left to do
+			if err := removeRunFiles(run, filepath.Join(run, "agent.sock")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var left []string
+		err := filepath.WalkDir(run, func(path string, e fs.DirEntry, err error) error {
+			if err == nil && !e.IsDir() {
+				left = append(left, strings.TrimPrefix(path, run+"/"))
+			}
+			return err
+		})
+		switch {
+		case foreign == "" && !errors.Is(err, fs.ErrNotExist):
+			t.Errorf("left %s: %v %v", run, left, err)
+		case foreign != "" && !slices.Equal(left, []string{foreign}):
+			t.Errorf("left %v, want %s", left, foreign)
+		}
+		if _, err := os.Stat(filepath.Join(run, "secrets")); err == nil {
+			t.Error("left an empty directory")
+		}
+	}
+}
+
+func TestStays(t *testing.T) {
+	const all = "/s stays: volumes, logs, images, history, sealed secrets"
+	for source, want := range map[string]string{
+		"file:/s/secrets.key": all + " and their key; delete it if nobody wants them any more",
+		"file:/mnt/k":         all + "; delete it if nobody wants them any more\n/mnt/k stays: the key of the secrets",
+		"passphrase":          all + "; delete it if nobody wants them any more",
+	} {
+		if got := stays(agentOptions{stateDir: "/s", keySource: source}); got != want {
+			t.Errorf("%s: %s", source, got)
+		}
 	}
 }
