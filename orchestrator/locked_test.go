@@ -86,6 +86,8 @@ func TestLockedRefuses(t *testing.T) {
 		const want = "service web uses secrets, and secrets are locked"
 		if _, err := request(s, "shop", r); !errors.Is(err, spec.ErrUnavailable) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v, want %q", r, err, want)
+		} else if strings.HasSuffix(spec.Text(err), "unavailable") {
+			t.Errorf("%+v: nothing else is unavailable: %s", r, spec.Text(err))
 		}
 		if now := s.loop.recordOf("shop"); now.Next != before.Next || now.Desired != before.Desired {
 			t.Errorf("%+v: release %d of %d, want %d of %d", r, now.Desired, now.Next, before.Desired, before.Next)

@@ -99,8 +99,10 @@ func (l *Loop) pinSecrets(c *candidate, values map[string]spec.SecretValue, by s
 	if len(p.Secrets) == 0 {
 		return nil
 	}
-	if locked := l.cfg.Vault.Status().Locked; locked != "" {
-		return fmt.Errorf("project %s uses secrets, and %s: %w", p.Name, locked, spec.ErrUnavailable)
+	if l.cfg.Vault.Status().Locked != "" {
+		if locked := l.cfg.Vault.Look().Locked; locked != "" {
+			return errors.Join(fmt.Errorf("project %s uses secrets, and %s", p.Name, locked), spec.ErrUnavailable)
+		}
 	}
 	pins := l.state.currentPins(p)
 	var errs []error
@@ -228,7 +230,7 @@ func (l *Loop) canOpen(prev *spec.Release, next spec.Release) error {
 			opens = opens || s.Replicas > old.Replicas || prev.SecretsFingerprint(old) != next.SecretsFingerprint(s)
 		}
 		if opens {
-			return fmt.Errorf("service %s uses secrets, and %s: %w", c.Name, locked, spec.ErrUnavailable)
+			return errors.Join(fmt.Errorf("service %s uses secrets, and %s", c.Name, locked), spec.ErrUnavailable)
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -103,7 +104,7 @@ func (f *Fake) known(id spec.SecretID) (*secret, error) {
 
 func (f *Fake) open() error {
 	if f.lock.why != "" {
-		return fmt.Errorf("%s: %w", f.lock.why, spec.ErrUnavailable)
+		return errors.Join(errors.New(f.lock.why), spec.ErrUnavailable)
 	}
 	return nil
 }
