@@ -131,3 +131,75 @@ func TestRollbackWarnsOfEarlierSecrets(t *testing.T) {
 		t.Errorf("forward again: %+v, %v", op, err)
 	}
 }
+
+// Who gets new secrets while it runs gets them after those that are replaced for
+// them have proved them, however long that takes; never if they fail.
+func TestLiveServicesGetProvedSecrets(t *testing.T) {
+	own := map[string]world.Behaviour{"live": {}, "web": {}}
+	s := worldWithKey(t, own)
+	defer func() { s.stop() }()
+	p := withKey("live", "web")
+	p.Services[0].OnSecretChange = spec.SecretNone
+	p.Services[0].Update.Deadline = spec.Duration(2 * time.Second)
+	if op := ask(t, s, p); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	release := s.loop.present("shop")
+	live, _ := release.Project.Service("live")
+	replica := spec.ReplicaID("shop", "live", release.Generation("live"), 1)
+	before := release.SecretsFingerprint(live)
+	if got := s.w.Delivered(replica); got != before {
+		t.Fatalf("%s has %q", replica, got)
+	}
+	set := func(value string) (id string) {
+		t.Helper()
+		s.answer(func(ctx context.Context) {
+			changes, err := s.loop.SetSecrets(ctx, spec.SecretRequest{Values: map[string]spec.SecretValue{"key": spec.NewSecretValue([]byte(value))}})
+			if err != nil || len(changes[0].Operations) != 1 {
+				t.Fatalf("%+v, %v", changes, err)
+			}
+			id = changes[0].Operations[0].ID
+		})
+		return id
+	}
+	own["web"] = world.Behaviour{NeverReady: true}
+	id := set("broken")
+	for range 60 {
+		s.live(time.Second, 200*time.Millisecond)
+		if got := s.w.Delivered(replica); got != before {
+			t.Fatalf("%s got a value that broke web", replica)
+		}
+	}
+	own["web"] = world.Behaviour{}
+	s.live(time.Minute, time.Second)
+	if op, _ := s.loop.Operation(t.Context(), id); op.State != spec.OperationRolledBack || !strings.HasPrefix(op.Cause, "shop-web-") {
+		t.Errorf("%+v", op)
+	}
+
+	own["web"] = world.Behaviour{ReadyAfter: 10 * time.Second}
+	id = set("good")
+	s.live(5*time.Second, 200*time.Millisecond)
+	if got := s.w.Delivered(replica); got != before {
+		t.Errorf("%s got a value before web had proved it", replica)
+	}
+	status, err := s.loop.Status(t.Context())
+	const why = "its new secrets come when the new replicas of web have proved them"
+	if err != nil || status.Projects[0].Services[0].Waiting != why {
+		t.Errorf("%+v, %v", status, err)
+	}
+	s.live(time.Minute, time.Second)
+	if op, _ := s.loop.Operation(t.Context(), id); op.State != spec.OperationDone {
+		t.Errorf("%+v", op)
+	}
+	release = s.loop.present("shop")
+	if got := s.w.Delivered(replica); got != release.SecretsFingerprint(live) || got == before {
+		t.Errorf("%s has %q", replica, got)
+	}
+
+	// The way back delivers at once, though the earlier web takes its time.
+	op, err := request(s, "shop", spec.ChangeRequest{Kind: "rollback"})
+	s.live(5*time.Second, 200*time.Millisecond)
+	if got := s.w.Delivered(replica); err != nil || got != before {
+		t.Errorf("%+v, %v: %s has %q", op, err, replica, got)
+	}
+}
