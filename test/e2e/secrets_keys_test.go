@@ -86,6 +86,39 @@ func TestKeyFileLost(t *testing.T) {
 	killAgent(h)
 	h.start()
 	h.has(h.ready(2)[:1], "value-1")
+
+	// While secrets are open a lost key can be replaced.
+	put("", 0)
+	doctor := func() result {
+		r := h.run(nil, "doctor")
+		r.stderr += r.stdout
+		return r
+	}
+	h.refuses(doctor(), 3, "the next start of the agent finds them locked", "rotate-key")
+	h.must("secret", "rotate-key")
+	if r := doctor(); r.code != 0 {
+		t.Errorf("doctor: %+v", r)
+	}
+
+	// Afterwards they are given up, and set anew.
+	put("", 0)
+	killAgent(h)
+	h.start()
+	h.refuses(doctor(), 3, "is missing", "dunnage secret reset-key")
+	put(strings.Repeat("ab", 32)+"\n", 0o400)
+	h.refuses(h.run(nil, "secret", "reset-key", "--yes"), 1, "there is a key file", "move it away")
+	put("", 0)
+	h.must("secret", "reset-key", "--yes")
+	h.killPid(h.ready(2)[0].Pid)
+	h.eventually(10*time.Second, "ps says what the replica waits for", func() error {
+		if out := h.run(nil, "ps"); !strings.Contains(out.stdout+out.stderr, "the secret token isn't in the store") {
+			return fmt.Errorf("%+v", out)
+		}
+		return nil
+	})
+	h.mustSet("token", "value-3")
+	h.has(h.ready(2)[:1], "value-3")
+	h.is("token", "value-3")
 	h.audit()
 }
 
