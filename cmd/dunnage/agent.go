@@ -71,7 +71,7 @@ func agentCommand() *cli.Command {
 			&cli.StringFlag{Name: "iptables", Value: string(netns.Auto), Usage: "auto (what the host's iptables is), nft or legacy"},
 			&cli.BoolFlag{Name: "allow-privileged", Usage: "allow services with privileged: true, pid: host or ipc: host, which own the host"},
 			&cli.BoolFlag{Name: "remove-unknown", Usage: "remove replicas of projects that the store doesn't know; without it an agent that finds any changes nothing, since it may have got the wrong store"},
-			&cli.BoolFlag{Name: "uninstall", Usage: "remove what an agent with these flags left on the host (rules, routes, settings, an idle private containerd), and end"},
+			&cli.BoolFlag{Name: "uninstall", Usage: "remove what an agent with these flags left on the host (rules, routes, settings, an idle private containerd), and end; the state directory stays, with sealed secrets and their key"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json, on standard error"},
 		}, keyFlags()...),
 		Action: func(c *cli.Context) error {

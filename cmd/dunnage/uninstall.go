@@ -45,8 +45,9 @@ func uninstall(ctx context.Context, o agentOptions) error {
 	}
 	say := func(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
 	say("removed the rules, routes and addresses; put back the host's settings")
-	err = errors.Join(stopManaged(ctx, o, os.Stdout), removeCgroups("/sys/fs/cgroup", o.namespace, os.Stdout))
-	err = errors.Join(err, removeRunFiles(o.runDir, o.socket))
+	stopped, err := stopManaged(ctx, o, os.Stdout)
+	err = errors.Join(err, removeCgroups("/sys/fs/cgroup", o.namespace, os.Stdout))
+	err = errors.Join(err, removeRunFiles(o.runDir, o.socket, stopped))
 	say("%s", stays(o))
 	return err
 }
@@ -67,15 +68,26 @@ func stays(o agentOptions) string {
 }
 
 // removeRunFiles removes from the run directory what only an agent looks at, and
-// directories with nothing in them.
-func removeRunFiles(runDir, socket string) error {
+// directories with nothing in them; with stopped also what the private containerd
+// left.
+func removeRunFiles(runDir, socket string, stopped bool) error {
 	head := filepath.Join(runDir, headFile)
-	for _, path := range []string{head, head + ".new", socket} {
+	files := []string{head, head + ".new", socket}
+	if stopped {
+		for _, name := range []string{"config.toml", "containerd.sock", "containerd.sock.ttrpc"} {
+			files = append(files, filepath.Join(runDir, "containerd", name))
+		}
+	}
+	for _, path := range files {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove what the agent left: %w", err)
 		}
 	}
-	for _, dir := range []string{"netns", "replicas", "secrets", "started", "fifo", "containerd", ""} {
+	dirs := []string{"netns", "replicas", "secrets", "started", "fifo"}
+	if stopped {
+		dirs = append(dirs, "containerd/state/io.containerd.runtime.v1.linux", "containerd/state/io.containerd.runtime.v2.task", "containerd/state")
+	}
+	for _, dir := range append(dirs, "containerd", "") {
 		err := syscall.Rmdir(filepath.Join(runDir, dir))
 		if err != nil && !slices.Contains([]error{syscall.ENOENT, syscall.ENOTEMPTY, syscall.EBUSY}, err) {
 			return fmt.Errorf("remove %s: %w", filepath.Join(runDir, dir), err)
@@ -84,28 +96,29 @@ func removeRunFiles(runDir, socket string) error {
 	return nil
 }
 
-// stopManaged ends the private containerd if nothing is left in it.
-func stopManaged(ctx context.Context, o agentOptions, out io.Writer) error {
+// stopManaged ends the private containerd if nothing is left in it, and reports
+// whether it did.
+func stopManaged(ctx context.Context, o agentOptions, out io.Writer) (stopped bool, err error) {
 	managed, ok := engine.FindManaged(ctx, engine.ManagedConfig{StateDir: o.stateDir, RunDir: o.runDir, Log: o.log})
 	if !ok {
-		return nil
+		return false, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, containerdEnd)
 	defer cancel()
 	n, err := managed.Containers(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	pid := managed.Pid()
 	if n > 0 {
 		_, err := fmt.Fprintf(out, "left the private containerd (process %d) running: it has %d containers; see `ctr -a %s namespaces ls`\n", pid, n, managed.Address())
-		return err
+		return false, err
 	}
 	if err := managed.Stop(ctx); err != nil {
-		return err
+		return false, err
 	}
 	_, err = fmt.Fprintf(out, "stopped the private containerd (process %d)\n", pid)
-	return err
+	return true, err
 }
 
 // removeCgroups removes the namespace's parent groups, of cgroup v2 and of

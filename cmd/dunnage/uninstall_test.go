@@ -46,12 +46,12 @@ func TestRemoveCgroups(t *testing.T) {
 func TestRemoveRunFiles(t *testing.T) {
 	for _, foreign := range []string{"", "notes", "containerd/shim.log"} {
 		run := filepath.Join(t.TempDir(), "run")
-		for _, dir := range []string{"netns", "secrets", "fifo", "containerd"} {
+		for _, dir := range []string{"netns", "secrets", "fifo", "containerd/state/io.containerd.runtime.v2.task"} {
 			if err := os.MkdirAll(filepath.Join(run, dir), 0o755); err != nil {
 				t.Fatal(err)
 			}
 		}
-		for _, file := range []string{headFile, "agent.sock", foreign} {
+		for _, file := range []string{headFile, "agent.sock", "containerd/config.toml", foreign} {
 			if file == "" {
 				continue
 			}
@@ -60,7 +60,7 @@ func TestRemoveRunFiles(t *testing.T) {
 			}
 		}
 		for range 2 { // again, with nothing left to do
-			if err := removeRunFiles(run, filepath.Join(run, "agent.sock")); err != nil {
+			if err := removeRunFiles(run, filepath.Join(run, "agent.sock"), true); err != nil {
 				t.Fatal(err)
 			}
 		}
