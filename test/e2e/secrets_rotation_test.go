@@ -151,7 +151,8 @@ func (h *host) has(rs []spec.ReplicaStatus, value string) {
 	}
 }
 
-// A new version that comes while its project is changed arrives after that.
+// A new version that comes while its project is changed arrives after that, and
+// whoever set it sees it arrive.
 func TestSecretSetDuringDeploy(t *testing.T) {
 	h := newHost(t)
 	h.loadKeeper()
@@ -168,7 +169,7 @@ func TestSecretSetDuringDeploy(t *testing.T) {
 			}
 			return nil
 		})
-		if r := h.set("token", "value-2"); r.code != 0 || !strings.Contains(r.stdout+r.stderr, "keeper gets it after the change") {
+		if r := h.set("token", "value-2"); r.code != 0 || !strings.Contains(r.stdout, "keeper: rollout of secrets done") {
 			t.Errorf("set: %+v", r)
 		}
 		if r := <-deployed; r.code != 0 {
