@@ -90,7 +90,7 @@ func (c *converter) file(f types.ServiceConfigObjConfig, target string, content 
 		file.Template, file.Mode = true, defaultSecretMode
 		var p *problem
 		if err := checkSecretName(name); !errors.As(err, &p) {
-			p = c.useSecret(name, true)
+			p = c.useSecret(name, true, "configs", f.Source)
 		}
 		if p != nil {
 			c.failAt(p, "configs", f.Source)

@@ -36,6 +36,7 @@ type Options struct {
 type Result struct {
 	Project  spec.Project
 	Secrets  map[string]spec.SecretValue // those of Project.Secrets whose origin is the manifest, by name; in nothing else of this
+	Places   map[string]string           // where each of Project.Secrets is declared, or first used: "FILE:LINE:COLUMN: PATH"
 	Notes    []string                    // what is easily overlooked, such as defaults that differ from Compose's; one line each
 	Warnings []string                    // what is probably a mistake: unset variables, unused networks ...; one line each
 	Files    []string                    // absolute paths in the order of merging, then those included and extended; "-" for standard input
@@ -67,13 +68,13 @@ func load(ctx context.Context, o Options, q *warnings) (Result, error) {
 	}
 	l := &loading{
 		opts: o, env: env, dir: projectDir(o, sources), report: r, quiet: q, envFiles: files,
-		included: map[string][]*layer{}, extendable: map[string][]*layer{}, unreadable: map[string]bool{},
+		included: map[string][]*layer{}, extendable: map[string][]*layer{}, unreadable: map[string]bool{}, secretPlaces: map[string]string{},
 	}
 	p, secrets, err := l.run(ctx, sources)
 	if err != nil {
 		return Result{}, err
 	}
-	res := Result{Project: p, Secrets: secrets, Notes: r.notes, Warnings: r.warnings, Inactive: l.inactive, Profiles: l.known}
+	res := Result{Project: p, Secrets: secrets, Places: l.secretPlaces, Notes: r.notes, Warnings: r.warnings, Inactive: l.inactive, Profiles: l.known}
 	for _, s := range sources {
 		res.Files = append(res.Files, s.path)
 	}
@@ -100,6 +101,8 @@ type loading struct {
 	ports      int                 // published so far
 	inactive   []string            // services whose profiles aren't active
 	known      []string            // profiles that services have
+
+	secretPlaces map[string]string // Result.Places
 }
 
 func (l *loading) run(ctx context.Context, sources []source) (spec.Project, map[string]spec.SecretValue, error) {

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"cmp"
+	"fmt"
 	"path"
 	"path/filepath"
 	"slices"
@@ -89,12 +90,18 @@ func secretTarget(source, target string) string {
 }
 
 // useSecret notes that a service uses the secret. One that isn't declared is an
-// external one where implicit says so.
-func (c *converter) useSecret(name string, implicit bool) *problem {
+// external one where implicit says so; at is the key that uses it.
+func (c *converter) useSecret(name string, implicit bool, at ...string) *problem {
 	if _, ok := c.in.Secrets[name]; !ok && !implicit && !c.report.below("secrets."+name) {
 		return refuse("Declare it under secrets: at the top level", "the secret %q isn't declared", name)
 	}
 	c.usedSecrets[name] = true
+	if _, ok := c.in.Secrets[name]; ok {
+		at = []string{"secrets", name}
+	}
+	if _, ok := c.secretPlaces[name]; !ok {
+		c.secretPlaces[name] = fmt.Sprintf("%s: %s", c.where(at...), dotted(at))
+	}
 	return nil
 }
 
@@ -104,7 +111,7 @@ func (c *converter) secretFiles(name string, in types.ServiceConfig) []spec.Secr
 	for _, s := range in.Secrets {
 		target := secretTarget(s.Source, s.Target)
 		at, where := c.whereItem(c.secretAt(target), "services", name, "secrets")
-		p := c.useSecret(s.Source, false)
+		p := c.useSecret(s.Source, false, "services", name, "secrets")
 		switch {
 		case p != nil:
 		case target == "/" || target == spec.SecretDir:
@@ -166,7 +173,7 @@ func (c *converter) secretVariables(name string, in types.ServiceConfig, environ
 	for _, v := range sorted(vars) {
 		secret := text(vars[v])
 		at := []string{"services", name, "x-dunnage", "secret_env", v}
-		if p := c.useSecret(secret, true); p != nil {
+		if p := c.useSecret(secret, true, at...); p != nil {
 			c.failAt(p, at...)
 		}
 		_, written := in.Environment[v]

@@ -111,3 +111,31 @@ func TestWithoutSecrets(t *testing.T) {
 		}
 	}
 }
+
+// TestSecretPlaces: each secret is found where it is declared, else where it is
+// used.
+func TestSecretPlaces(t *testing.T) {
+	r, err := loadText(t, `services:
+  a:
+    image: x
+    secrets: [db]
+    configs: [conf]
+    x-dunnage: {secret_env: {DB: db, TOKEN: token}}
+configs:
+  conf: {content: '{{ secret "key" }}{{ secret "db" }}'}
+secrets:
+  db: {external: true}
+  other: {external: true}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"db":    "-:10:3: secrets.db",
+		"token": "-:6:38: services.a.x-dunnage.secret_env.TOKEN",
+		"key":   "-:8:3: configs.conf",
+	}
+	if fmt.Sprint(r.Places) != fmt.Sprint(want) {
+		t.Errorf("%q, want %q", r.Places, want)
+	}
+}

@@ -116,7 +116,7 @@ func (l *Loop) pinSecrets(c *candidate, values map[string]spec.SecretValue, by s
 			pins[d.Name] = pin
 		}
 		if _, ok := pins[d.Name]; !ok && !d.Optional {
-			errs = append(errs, missingSecret(p, d))
+			errs = append(errs, l.missingSecret(p, d))
 		}
 	}
 	c.release = pinned(c.release, pins)
@@ -125,14 +125,24 @@ func (l *Loop) pinSecrets(c *candidate, values map[string]spec.SecretValue, by s
 	return refused(errs)
 }
 
-func missingSecret(p spec.Project, d spec.SecretDeclaration) error {
+func (l *Loop) missingSecret(p spec.Project, d spec.SecretDeclaration) error {
 	var users []string
 	for _, s := range p.Services {
 		if slices.Contains(s.Container.SecretNames(), d.Name) {
 			users = append(users, s.Name)
 		}
 	}
-	return fmt.Errorf("service %s: the secret %s isn't in the store; `dunnage secret set %s` puts it there", strings.Join(users, ", "), d.Store, d.Store)
+	var names []string // of secrets that the project may use
+	for _, id := range l.state.secretIDs() {
+		if id.Project == "" || id.Project == p.Name {
+			names = append(names, id.Name)
+		}
+	}
+	near := spec.Nearest(d.Store, names)
+	if near != "" {
+		near = "did you mean " + near + "? Else "
+	}
+	return fmt.Errorf("service %s: the secret %s isn't in the store; %s`dunnage secret set %s` puts it there", strings.Join(users, ", "), d.Store, near, d.Store)
 }
 
 // bearing is what a candidate brings to the store beside itself.

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -38,9 +41,31 @@ func (p *program) deploy(ctx context.Context, c *cli.Context, agent *api.Client)
 	p.warnOf(m)
 	op, err := agent.Deploy(ctx, r)
 	if err != nil {
-		return err
+		return withPlaces(ctx, agent, m, err)
 	}
 	return p.see(ctx, c, agent, op)
+}
+
+// withPlaces adds to a refusal where the manifest names secrets that the agent
+// doesn't have: the agent hasn't seen the files.
+func withPlaces(ctx context.Context, agent *api.Client, m manifest.Result, err error) error {
+	if !errors.Is(err, spec.ErrRefused) || len(m.Project.Secrets) == 0 {
+		return err
+	}
+	there, _, failed := agent.Secrets(ctx, "")
+	if failed != nil {
+		return err // which says enough
+	}
+	hints := []string{hintOf(err)}
+	for _, d := range m.Project.Secrets {
+		known := slices.ContainsFunc(there, func(s spec.SecretStatus) bool {
+			return s.Name == d.Store && (s.Project == "" || s.Project == m.Project.Name)
+		})
+		if !known && !d.Optional && d.Origin == spec.OriginSet {
+			hints = append(hints, m.Places[d.Name]+": not in the store")
+		}
+	}
+	return &exitCode{code: exitError, err: err, hint: strings.TrimSpace(strings.Join(hints, "\n  "))}
 }
 
 // deployRequest is what deploy sends and plan asks about, and the manifest it is from.

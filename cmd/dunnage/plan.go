@@ -34,7 +34,7 @@ func (p *program) plan(ctx context.Context, c *cli.Context, agent *api.Client) e
 	p.warnOf(m)
 	prev, err := agent.Preview(ctx, r)
 	if err != nil {
-		return err
+		return withPlaces(ctx, agent, m, err)
 	}
 	prev.Notes = append(m.Notes, prev.Notes...)
 	if c.Bool("json") {
