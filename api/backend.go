@@ -33,10 +33,10 @@ type Backend interface {
 	Status(ctx context.Context) (spec.Status, error)
 	// Releases lists a project's kept releases, newest first.
 	Releases(ctx context.Context, project string) ([]spec.Release, error)
-	// Events sends the kept events with Seq > since, then new ones, until ctx
-	// ends or send returns an error. An operation's events are kept until long
+	// Events sends the kept events with Seq > since and, with follow, then new
+	// ones, until ctx ends or send returns an error. An operation's events are kept until long
 	// after its end, so following one never misses its outcome.
-	Events(ctx context.Context, since uint64, send func(spec.Event) error) error
+	Events(ctx context.Context, since uint64, follow bool, send func(spec.Event) error) error
 	// Logs sends lines in order of time; with Follow until ctx ends.
 	Logs(ctx context.Context, r spec.LogRequest, send func(spec.LogLine) error) error
 	// Exec runs a command in a replica and returns its exit code.

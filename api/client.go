@@ -134,8 +134,8 @@ func (c *Client) Pull(ctx context.Context, ref string, progress func(spec.PullPr
 }
 
 // Events implements Backend.
-func (c *Client) Events(ctx context.Context, since uint64, send func(spec.Event) error) error {
-	return c.events(ctx, url.Values{"since": {strconv.FormatUint(since, 10)}}, send)
+func (c *Client) Events(ctx context.Context, since uint64, follow bool, send func(spec.Event) error) error {
+	return c.events(ctx, url.Values{"since": {strconv.FormatUint(since, 10)}, "follow": {strconv.FormatBool(follow)}}, send)
 }
 
 func (c *Client) events(ctx context.Context, q url.Values, send func(spec.Event) error) error {

@@ -119,8 +119,8 @@ func (s *Server) operation(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, http.StatusOK, v, err)
 }
 
-// events streams events: ?since=SEQ, and ?operation=ID for what concerns one
-// operation only.
+// events streams events: ?since=SEQ, ?follow=false for those that are kept only,
+// and ?operation=ID for what concerns one operation only.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	since, err := number(r, "since", 0)
 	if err != nil {
@@ -128,6 +128,10 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	}
 	if since < 0 {
 		return invalid("since=%d: sequence numbers start at 0", since)
+	}
+	follow, err := truth(r, "follow", true)
+	if err != nil {
+		return err
 	}
 	wanted := func(spec.Event) bool { return true }
 	if id := r.FormValue("operation"); id != "" {
@@ -139,7 +143,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	}
 	st := newStream(w, s.options.Patience)
 	return st.run(r.Context(), func() error {
-		return s.backend.Events(r.Context(), uint64(since), func(e spec.Event) error {
+		return s.backend.Events(r.Context(), uint64(since), follow, func(e spec.Event) error {
 			if !wanted(e) {
 				return nil
 			}
@@ -165,9 +169,9 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	follow, err := strconv.ParseBool(cmp.Or(r.FormValue("follow"), "false"))
+	follow, err := truth(r, "follow", false)
 	if err != nil {
-		return invalid("follow=%q: true or false", r.FormValue("follow"))
+		return err
 	}
 	q := spec.LogRequest{Project: r.FormValue("project"), Services: r.Form["service"], Replicas: r.Form["replica"], Tail: int(tail), Follow: follow}
 	if q.Project == "" {
@@ -324,4 +328,13 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 // writeError answers with e. Nobody is left to tell if that fails.
 func writeError(w http.ResponseWriter, e *Error) {
 	_ = writeJSON(w, e.status(), e)
+}
+
+// truth reads a query parameter that is true or false.
+func truth(r *http.Request, name string, otherwise bool) (bool, error) {
+	v, err := strconv.ParseBool(cmp.Or(r.FormValue(name), strconv.FormatBool(otherwise)))
+	if err != nil {
+		return false, invalid("%s=%q: true or false", name, r.FormValue(name))
+	}
+	return v, nil
 }

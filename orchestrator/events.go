@@ -50,9 +50,9 @@ func (e *events) after(since uint64) ([]spec.Event, <-chan struct{}) {
 	return append([]spec.Event(nil), e.ring[i:]...), e.more
 }
 
-// Events sends the kept events with Seq > since, then new ones, until ctx ends
-// (nil) or send fails.
-func (l *Loop) Events(ctx context.Context, since uint64, send func(spec.Event) error) error {
+// Events sends the kept events with Seq > since and, with follow, then new ones,
+// until ctx ends (nil) or send fails.
+func (l *Loop) Events(ctx context.Context, since uint64, follow bool, send func(spec.Event) error) error {
 	for {
 		evs, more := l.events.after(since)
 		for _, ev := range evs {
@@ -60,6 +60,9 @@ func (l *Loop) Events(ctx context.Context, since uint64, send func(spec.Event) e
 				return err
 			}
 			since = ev.Seq
+		}
+		if !follow {
+			return nil
 		}
 		select {
 		case <-ctx.Done():

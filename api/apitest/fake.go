@@ -184,8 +184,11 @@ func (f *Fake) Operation(_ context.Context, id string) (spec.Operation, error) {
 }
 
 // Events implements api.Backend.
-func (f *Fake) Events(ctx context.Context, since uint64, send func(spec.Event) error) error {
+func (f *Fake) Events(ctx context.Context, since uint64, follow bool, send func(spec.Event) error) error {
 	for {
+		if !follow && !f.hasEvent(since) {
+			return nil
+		}
 		e, err := f.nextEvent(ctx, since)
 		if err != nil {
 			return err
@@ -195,6 +198,12 @@ func (f *Fake) Events(ctx context.Context, since uint64, send func(spec.Event) e
 			return err
 		}
 	}
+}
+
+func (f *Fake) hasEvent(after uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return uint64(len(f.events)) > after
 }
 
 func (f *Fake) nextEvent(ctx context.Context, since uint64) (spec.Event, error) {

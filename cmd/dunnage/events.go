@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -16,10 +17,11 @@ func (p *program) eventsCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "events",
 		Usage: "print what happens, as it happens",
-		Description: "Goes on until it is interrupted. Without -p it shows all projects. Events are kept since the agent started.\n\n" +
-			"Example:\n   dunnage events --since 10m",
+		Description: "Goes on until it is interrupted, but with --no-follow only prints what is kept. Without -p it shows all projects. Events are kept since the agent started.\n\n" +
+			"Example:\n   dunnage events --since 10m --no-follow",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "since", Usage: "begin with kept events from `WHEN` on: 10m ago, a time like 2026-11-22T12:00:00Z, or all; else with the next"},
+			&cli.StringFlag{Name: "since", Usage: "begin with kept events from `WHEN` on: 10m ago, a time like 2026-11-22T12:00:00Z, or all; else with the next, or with --no-follow all"},
+			&cli.BoolFlag{Name: "no-follow", Usage: "end after the events that are kept"},
 			&cli.BoolFlag{Name: "json", Usage: "print a JSON object a line"},
 		},
 		Action: p.withAgent(p.events),
@@ -30,15 +32,19 @@ func (p *program) events(ctx context.Context, c *cli.Context, agent *api.Client)
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	since, err := p.parseSince(c.String("since"))
+	text := c.String("since")
+	if c.Bool("no-follow") {
+		text = cmp.Or(text, "all")
+	}
+	since, err := p.parseSince(text)
 	if err != nil {
 		return err
 	}
 	name := c.String("project-name")
-	if c.IsSet("since") {
+	if text != "" {
 		p.tellStart(ctx, agent, since)
 	}
-	return agent.Events(ctx, 0, func(e spec.Event) error {
+	return agent.Events(ctx, 0, !c.Bool("no-follow"), func(e spec.Event) error {
 		if e.At.Before(since) || name != "" && e.Project != name {
 			return nil
 		}

@@ -375,7 +375,7 @@ func (h *host) events(project string) []spec.Event {
 	ctx, cancel := context.WithTimeout(h.t.Context(), time.Second) // past events come at once, then the stream waits
 	defer cancel()
 	var out []spec.Event
-	err = client.Events(ctx, 0, func(e spec.Event) error {
+	err = client.Events(ctx, 0, true, func(e spec.Event) error {
 		if e.Project == project {
 			out = append(out, e)
 		}
