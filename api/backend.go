@@ -53,8 +53,9 @@ type Backend interface {
 	// SetSecrets makes new versions, and starts operations that bring them to who
 	// uses them. As with all values but Deploy's, the caller clears them afterwards.
 	SetSecrets(ctx context.Context, r spec.SecretRequest) ([]spec.SecretChange, error)
-	// RollbackSecret makes the version before the current one current.
-	RollbackSecret(ctx context.Context, id spec.SecretID, by spec.Actor) (spec.SecretChange, error)
+	// RollbackSecret makes a kept version current; 0 is the one before the
+	// current one.
+	RollbackSecret(ctx context.Context, id spec.SecretID, version int, by spec.Actor) (spec.SecretChange, error)
 	RemoveSecret(ctx context.Context, id spec.SecretID, by spec.Actor) error
 	// CompareSecret reports whether value is the current one.
 	CompareSecret(ctx context.Context, id spec.SecretID, value spec.SecretValue, by spec.Actor) (bool, error)

@@ -27,8 +27,8 @@ func (c *Client) SetSecrets(ctx context.Context, r spec.SecretRequest) (v []spec
 }
 
 // RollbackSecret implements Backend.
-func (c *Client) RollbackSecret(ctx context.Context, id spec.SecretID, _ spec.Actor) (v spec.SecretChange, err error) {
-	err = c.post(ctx, "/secrets/rollback", namedSecret{SecretID: id}, &v)
+func (c *Client) RollbackSecret(ctx context.Context, id spec.SecretID, version int, _ spec.Actor) (v spec.SecretChange, err error) {
+	err = c.post(ctx, "/secrets/rollback", secretVersion{id, version}, &v)
 	return v, err
 }
 

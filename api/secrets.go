@@ -143,8 +143,8 @@ func (s *Server) setSecrets(ctx context.Context, b secretValues, by spec.Actor) 
 	return list(v), err
 }
 
-func (s *Server) rollbackSecret(ctx context.Context, b namedSecret, by spec.Actor) (any, error) {
-	return s.backend.RollbackSecret(ctx, b.SecretID, by)
+func (s *Server) rollbackSecret(ctx context.Context, b secretVersion, by spec.Actor) (any, error) {
+	return s.backend.RollbackSecret(ctx, b.SecretID, b.Version, by)
 }
 
 func (s *Server) removeSecret(ctx context.Context, b namedSecret, by spec.Actor) (any, error) {
@@ -183,6 +183,10 @@ type (
 	namedSecret struct {
 		spec.SecretID
 		Value []byte `json:"value,omitempty"`
+	}
+	secretVersion struct {
+		spec.SecretID
+		Version int `json:"version,omitempty"` // 0 = the one before the current one
 	}
 	keyBody struct {
 		Passphrase []byte `json:"passphrase,omitempty"`
@@ -240,6 +244,17 @@ func (b namedSecret) ids() []spec.SecretID { return []spec.SecretID{b.SecretID} 
 func (b namedSecret) check() error { return b.SecretID.Check() }
 
 func (b namedSecret) clear() { clear(b.Value) }
+
+func (b secretVersion) ids() []spec.SecretID { return []spec.SecretID{b.SecretID} }
+
+func (b secretVersion) check() error {
+	if b.Version < 0 {
+		return invalid("version %d: versions are numbered from 1", b.Version)
+	}
+	return b.SecretID.Check()
+}
+
+func (secretVersion) clear() {}
 
 // maxPassphrase is more than anybody types.
 const maxPassphrase = 4096

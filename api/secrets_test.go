@@ -57,7 +57,7 @@ func testSecrets(t *testing.T, b api.Backend, fake *apitest.Fake) {
 	if list, _, err := b.Secrets(ctx, "shop"); err != nil || len(list) != 1 || list[0].String() != "shop/token" {
 		t.Errorf("of shop: %+v, %v", list, err)
 	}
-	back, err := b.RollbackSecret(ctx, password, spec.Actor{})
+	back, err := b.RollbackSecret(ctx, password, 0, spec.Actor{})
 	if err != nil || back.Version != 1 || len(back.Operations) != 1 {
 		t.Errorf("rollback: %+v, %v", back, err)
 	}
@@ -81,7 +81,7 @@ func testSecretErrors(t *testing.T, b api.Backend) {
 		err, want error
 		says      string
 	}{
-		"rollback": {second(b.RollbackSecret(ctx, nope, spec.Actor{})), spec.ErrNotFound, "shop/nope"},
+		"rollback": {second(b.RollbackSecret(ctx, nope, 0, spec.Actor{})), spec.ErrNotFound, "shop/nope"},
 		"compare":  {second(b.CompareSecret(ctx, nope, value(canary), spec.Actor{})), spec.ErrNotFound, "shop/nope"},
 		"remove":   {b.RemoveSecret(ctx, nope, spec.Actor{}), spec.ErrNotFound, "shop/nope"},
 		"in use":   {b.RemoveSecret(ctx, password, spec.Actor{}), spec.ErrRefused, "used by shop/db, shop/web"},

@@ -39,8 +39,18 @@ func TestExpire(t *testing.T) {
 	want("five were set", 3, 4, 5)
 	set(4, 2)
 	want("the same again, to keep two", 4, 5)
-	if _, err := s.loop.RollbackSecret(t.Context(), id, spec.Actor{}); err != nil {
+	if _, err := s.loop.RollbackSecret(t.Context(), id, 0, spec.Actor{}); err != nil {
 		t.Fatal(err)
+	}
+	for _, v := range []int{4, 3, 7} {
+		if _, err := s.loop.RollbackSecret(t.Context(), id, v, spec.Actor{}); err == nil {
+			t.Errorf("a rollback from 4 to %d is no error", v)
+		}
+	}
+	for _, v := range []int{5, 4} {
+		if c, err := s.loop.RollbackSecret(t.Context(), id, v, spec.Actor{}); err != nil || c.Version != v {
+			t.Errorf("to %d: %+v, %v", v, c, err)
+		}
 	}
 	set(6, 0)
 	want("a new one after a rollback", 4, 5, 6)

@@ -81,7 +81,7 @@ func TestBehindAfterAFailedRotation(t *testing.T) {
 	}
 	wantBehind(t, s, spec.SecretUse{Project: "shop", Version: 1})
 	s.answer(func(ctx context.Context) {
-		if _, err := s.loop.RollbackSecret(ctx, spec.SecretID{Name: "key"}, spec.Actor{}); err != nil {
+		if _, err := s.loop.RollbackSecret(ctx, spec.SecretID{Name: "key"}, 0, spec.Actor{}); err != nil {
 			t.Error(err)
 		}
 	})

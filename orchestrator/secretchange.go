@@ -178,9 +178,9 @@ func (l *Loop) behind(id spec.SecretID) []string {
 	return slices.Compact(out)
 }
 
-// RollbackSecret makes the version that was current before the present one
-// current again, and brings it to who uses it.
-func (l *Loop) RollbackSecret(ctx context.Context, id spec.SecretID, by spec.Actor) (spec.SecretChange, error) {
+// RollbackSecret makes a kept version current again, by default the one that was
+// before the present one, and brings it to who uses it.
+func (l *Loop) RollbackSecret(ctx context.Context, id spec.SecretID, version int, by spec.Actor) (spec.SecretChange, error) {
 	entry := spec.AuditEntry{Kind: spec.AuditRollback, Secret: id.String(), UID: by.UID, User: by.User}
 	since := l.ops.last()
 	err := l.withVault(func() error {
@@ -194,12 +194,11 @@ func (l *Loop) RollbackSecret(ctx context.Context, id spec.SecretID, by spec.Act
 		if rec.Origin == spec.OriginManifest {
 			return l.refuse(entry, fmt.Errorf("secret %s: its value comes with the manifest of project %s: `dunnage rollback -p %s` brings an earlier one back: %w", id, id.Project, id.Project, spec.ErrRefused))
 		}
-		now, _ := l.state.version(id, 0)
-		before, ok := l.state.version(id, now.Before)
-		if now.Before == 0 || !ok {
-			return l.refuse(entry, fmt.Errorf("secret %s: no version before %d is kept: %w", id, rec.Current, spec.ErrRefused))
+		to, err := l.rollbackTarget(rec, version)
+		if err != nil {
+			return l.refuse(entry, err)
 		}
-		rec.Current, entry.Version = before.Version, before.Version
+		rec.Current, entry.Version = to, to
 		return l.saveAudited(spec.Commit{Secrets: []spec.SecretRecord{rec}}, entry)
 	})
 	if err != nil {
@@ -207,6 +206,38 @@ func (l *Loop) RollbackSecret(ctx context.Context, id spec.SecretID, by spec.Act
 	}
 	changes, err := l.spread(ctx, since, []spec.SecretChange{{SecretStatus: spec.SecretStatus{SecretID: id}}})
 	return changes[0], err
+}
+
+// rollbackTarget is the version that a rollback to the asked one takes; 0 asks
+// for the one before the current one.
+func (l *Loop) rollbackTarget(rec spec.SecretRecord, asked int) (int, error) {
+	id, kept := rec.SecretID, l.state.secretVersions(rec.SecretID)
+	to := asked
+	if asked == 0 {
+		now, _ := l.state.version(id, 0)
+		to = now.Before
+	}
+	var others []string
+	for _, v := range kept {
+		if v.Version == to && to != rec.Current {
+			return to, nil
+		}
+		if v.Version != rec.Current {
+			others = append(others, fmt.Sprint(v.Version))
+		}
+	}
+	next := "there is no other one"
+	if len(others) > 0 {
+		next = fmt.Sprintf("`dunnage secret rollback %s --to N` takes one of %s", id, strings.Join(others, ", "))
+	}
+	what := fmt.Sprintf("version %d isn't kept", to)
+	switch {
+	case asked == 0:
+		what = fmt.Sprintf("no version before %d is kept", rec.Current)
+	case asked == rec.Current:
+		what = fmt.Sprintf("version %d is the current one", to)
+	}
+	return 0, fmt.Errorf("secret %s: %s; %s: %w", id, what, next, spec.ErrRefused)
 }
 
 // RemoveSecret removes a secret that nothing uses, with all its versions.

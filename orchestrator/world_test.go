@@ -341,7 +341,7 @@ func (s *scenario) secret() {
 		case 0:
 			_ = s.loop.RemoveSecret(ctx, id, spec.Actor{})
 		case 1:
-			_, _ = s.loop.RollbackSecret(ctx, id, spec.Actor{})
+			_, _ = s.loop.RollbackSecret(ctx, id, 0, spec.Actor{})
 		default:
 			_, _ = s.loop.SetSecrets(ctx, spec.SecretRequest{Values: map[string]spec.SecretValue{id.Name: value}})
 		}

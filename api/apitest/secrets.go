@@ -190,17 +190,20 @@ func (f *Fake) bring(changes []spec.SecretChange) {
 }
 
 // RollbackSecret implements api.Backend.
-func (f *Fake) RollbackSecret(_ context.Context, id spec.SecretID, by spec.Actor) (spec.SecretChange, error) {
+func (f *Fake) RollbackSecret(_ context.Context, id spec.SecretID, version int, by spec.Actor) (spec.SecretChange, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, err := f.known(id)
 	if err != nil {
 		return spec.SecretChange{}, err
 	}
-	if s.current == 1 {
-		return spec.SecretChange{}, fmt.Errorf("secret %s has no version before version 1: %w", id, spec.ErrRefused)
+	if version == 0 {
+		version = s.current - 1
 	}
-	s.current--
+	if version < 1 || version > len(s.values) {
+		return spec.SecretChange{}, fmt.Errorf("secret %s has no version %d: %w", id, version, spec.ErrRefused)
+	}
+	s.current = version
 	f.calls = append(f.calls, "rollback "+id.String())
 	f.note(spec.AuditEntry{Kind: spec.AuditRollback, Secret: id.String(), Version: s.current}, by)
 	out := []spec.SecretChange{{SecretStatus: f.secretStatus(id)}}

@@ -16,7 +16,8 @@ const (
 	exitDone         = 0
 	exitError        = 1
 	exitUsage        = 2
-	exitNotConverged = 3 // or rolled back
+	exitNotConverged = 3 // or rolled back, or not as it should be
+	exitDifferent    = 3
 	exitNoAgent      = 4
 	exitInterrupted  = 130
 )

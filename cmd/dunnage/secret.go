@@ -102,17 +102,21 @@ func (p *program) setRequest(ctx context.Context, c *cli.Context) (r spec.Secret
 func (p *program) secretRollbackCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "rollback",
-		Usage:     "make the version before the current one current again",
+		Usage:     "make an earlier version current again",
 		ArgsUsage: "NAME",
-		Description: "Brings it to who uses it, as set does.\n\n" +
+		Description: "Takes the version that was current before the present one, or the one that --to names, and brings it to who uses it, as set does. " +
+			"`dunnage secret ls` shows which are kept.\n\n" +
 			"Example:\n   dunnage secret rollback db-password",
-		Flags: changeFlags(),
+		Flags: changeFlags(&cli.IntFlag{Name: "to", Usage: "take version `N`, an earlier or a later one"}),
 		Action: p.withAgent(func(ctx context.Context, c *cli.Context, agent *api.Client) error {
 			id, err := secretArg(c)
 			if err != nil {
 				return err
 			}
-			change, err := agent.RollbackSecret(ctx, id, spec.Actor{})
+			if c.IsSet("to") && c.Int("to") < 1 {
+				return usagef("--to %d: versions are numbered from 1", c.Int("to"))
+			}
+			change, err := agent.RollbackSecret(ctx, id, c.Int("to"), spec.Actor{})
 			if err != nil {
 				return err
 			}

@@ -17,7 +17,7 @@ func (p *program) secretLsCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "ls",
 		Usage: "list secrets, without anything of their values",
-		Description: "A project's own secret is called PROJECT/NAME; -p lists those of one project only. AGE is the current version's. RUNS names the projects that have another one: the rollout of the current version failed or is yet to come, or somebody rolled back past it.\n\n" +
+		Description: "A project's own secret is called PROJECT/NAME; -p lists those of one project only. AGE is the current VERSION's; KEPT are those that `dunnage secret rollback` may go to. RUNS names the projects that have another one: the rollout of the current version failed or is yet to come, or somebody rolled back past it.\n\n" +
 			"Example:\n   dunnage secret ls",
 		Flags:  []cli.Flag{jsonFlag()},
 		Action: p.withAgent(p.secretLs),
@@ -38,13 +38,16 @@ func (p *program) secretLs(ctx context.Context, c *cli.Context, agent *api.Clien
 	if c.Bool("json") {
 		return p.printJSON(secrets)
 	}
-	t := table{columns: []column{{name: "NAME"}, {name: "VERSION"}, {name: "AGE", drop: 1}, {name: "USED BY", drop: 2}}}
+	if project := c.String("project-name"); len(secrets) == 0 && project != "" {
+		p.noSecrets(ctx, agent, project)
+	}
+	t := table{columns: []column{{name: "NAME"}, {name: "VERSION"}, {name: "AGE", drop: 1}, {name: "KEPT", drop: 2}, {name: "USED BY", drop: 3}}}
 	behind := slices.ContainsFunc(secrets, func(s spec.SecretStatus) bool { return len(s.Behind) > 0 })
 	if behind {
 		t.columns = append(t.columns, column{name: "RUNS"})
 	}
 	for _, s := range secrets {
-		cells := []string{printable(s.SecretID.String()), fmt.Sprint(s.Version), age(p.now(), s.Created), printable(strings.Join(s.UsedBy, ", "))}
+		cells := []string{printable(s.SecretID.String()), fmt.Sprint(s.Version), age(p.now(), s.Created), versions(s.Versions), printable(strings.Join(s.UsedBy, ", "))}
 		if behind {
 			cells = append(cells, printable(runs(s.Behind)))
 		}
@@ -58,6 +61,33 @@ func runs(behind []spec.SecretUse) string {
 	var words []string
 	for _, u := range behind {
 		words = append(words, fmt.Sprintf("%s runs %d", u.Project, u.Version))
+	}
+	return strings.Join(words, ", ")
+}
+
+// noSecrets says that a project has none, and whether there is such a project.
+func (p *program) noSecrets(ctx context.Context, agent *api.Client, project string) {
+	if _, err := agent.Releases(ctx, project); errors.Is(err, spec.ErrNotFound) {
+		p.note(project + " has no secrets, and no such project is known")
+		return
+	}
+	p.note(project + " has no secrets of its own; without -p all are listed")
+}
+
+// versions lists numbers, with those that follow each other as a range: 1, 4-6.
+func versions(list []int) string {
+	var words []string
+	for i := 0; i < len(list); {
+		j := i
+		for j+1 < len(list) && list[j+1] == list[j]+1 {
+			j++
+		}
+		word := fmt.Sprint(list[i])
+		if j > i {
+			word += fmt.Sprintf("-%d", list[j])
+		}
+		words = append(words, word)
+		i = j + 1
 	}
 	return strings.Join(words, ", ")
 }
@@ -102,7 +132,7 @@ func (p *program) secretCompareCommand() *cli.Command {
 		Name:      "compare",
 		Usage:     "say whether a value is the secret's current one",
 		ArgsUsage: "NAME",
-		Description: "Reads the value as set does, and prints equal or different; the exit code is 0 or 1. " +
+		Description: "Reads the value as set does, and prints equal, with exit code 0, or different, with exit code 3. Any other code says that they couldn't be compared: 1 where the secret isn't there or can't be opened. " +
 			"This takes the place of reading a value back, which nothing does.\n\n" +
 			"Example:\n   dunnage secret compare db-password <password.txt",
 		Flags:  []cli.Flag{&cli.StringFlag{Name: "from-file", Usage: "the value is every byte of `PATH`"}},
@@ -130,5 +160,5 @@ func (p *program) secretCompare(ctx context.Context, c *cli.Context, agent *api.
 	if err := p.print("different\n"); err != nil {
 		return err
 	}
-	return &exitCode{code: exitError}
+	return &exitCode{code: exitDifferent}
 }

@@ -169,7 +169,7 @@ func TestSecretsSet(t *testing.T) {
 	h := newHost(t)
 	h.mustSet("from-stdin", "one")
 	h.is("from-stdin", "one")
-	if r := h.runIn("two", nil, "secret", "compare", "from-stdin"); r.code != 1 || r.stdout != "different\n" {
+	if r := h.runIn("two", nil, "secret", "compare", "from-stdin"); r.code != 3 || r.stdout != "different\n" {
 		t.Errorf("another value: %+v", r)
 	}
 	h.must("secret", "set", "from-file", "--from-file", h.file("value", "a\nb\n"))
