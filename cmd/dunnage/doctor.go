@@ -68,6 +68,9 @@ func (p *program) doctor(ctx context.Context, c *cli.Context, agent *api.Client)
 	return err
 }
 
+// findingIndent is where a finding's text begins.
+const findingIndent = 17
+
 func (p *program) printFindings(all []finding) error {
 	var b strings.Builder
 	for _, f := range all {
@@ -75,10 +78,12 @@ func (p *program) printFindings(all []finding) error {
 		if !f.OK {
 			word = p.paintOut(red, "WRONG")
 		}
-		fmt.Fprintf(&b, "%s  %-8s  %s\n", word, f.Check, printable(f.Text))
+		fmt.Fprintf(&b, "%s  %-8s  ", word, f.Check)
+		lines := p.wrapped(f.Text, findingIndent)
 		if f.Next != "" {
-			fmt.Fprintf(&b, "                 %s\n", printable(f.Next))
+			lines = append(lines, p.wrapped(f.Next, findingIndent)...)
 		}
+		b.WriteString(strings.Join(lines, "\n"+strings.Repeat(" ", findingIndent)) + "\n")
 	}
 	return p.print(b.String())
 }

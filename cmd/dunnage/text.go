@@ -27,6 +27,17 @@ func printable(text string) string {
 	}, text)
 }
 
+// leastText is how narrow a column of text may get.
+const leastText = 20
+
+// wrapped breaks text into lines for the columns of the terminal from indent on.
+func (p *program) wrapped(text string, indent int) []string {
+	if p.terminal.width == 0 {
+		return []string{printable(text)}
+	}
+	return wrap(printable(text), max(p.terminal.width-indent, leastText))
+}
+
 func quote(text string) string { return strconv.Quote(text) }
 
 // colours, as ANSI has them.
