@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,15 +15,17 @@ import (
 
 func (p *program) secretAuditCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "audit",
-		Usage: "list what was done with secrets, and check the record",
+		Name:      "audit",
+		Usage:     "list what was done with secrets, and check the record",
+		ArgsUsage: "[NAME]",
 		Description: fmt.Sprintf("Lists who set, compared, rolled back or removed what, which replica got which version, and what was refused; the newest %d entries are kept. ", spec.KeptAudit) +
-			"WHO is the user behind the request, as the kernel tells.\n\n" +
+			"WHO is the user behind the request, as the kernel tells. NAME leaves only what was done with one secret, -p with those of one project.\n\n" +
 			"Each entry has the hash of the one before it. --verify checks them all and prints the last one's number and hash: " +
 			"note it elsewhere, and a later record that hasn't the same entry, which --json shows, isn't the one that was written.\n\n" +
 			"Example:\n   dunnage secret audit --verify",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "verify", Usage: "check that no entry was changed, taken out or put in"},
+			&cli.StringFlag{Name: "since", Usage: "only entries from `WHEN` on: 24h ago, or a time like 2026-11-22T12:00:00Z"},
 			&cli.BoolFlag{Name: "json", Usage: "print a JSON object a line"},
 		},
 		Action: p.withAgent(p.secretAudit),
@@ -30,7 +33,8 @@ func (p *program) secretAuditCommand() *cli.Command {
 }
 
 func (p *program) secretAudit(ctx context.Context, c *cli.Context, agent *api.Client) error {
-	if err := wantArgs(c, 0, 0); err != nil {
+	wanted, err := p.auditFilter(c)
+	if err != nil {
 		return err
 	}
 	if c.Bool("verify") {
@@ -39,8 +43,13 @@ func (p *program) secretAudit(ctx context.Context, c *cli.Context, agent *api.Cl
 		}
 		return p.verifyAudit(ctx, agent)
 	}
-	t := table{columns: []column{{name: "TIME", drop: 3}, {name: "WHO"}, {name: "WHAT"}, {name: "SECRET"}, {name: "VERSION", drop: 2}, {name: "REPLICA", drop: 1}, {name: "DETAIL", drop: 4}}}
-	err := agent.SecretAudit(ctx, 1, func(e spec.AuditEntry) error {
+	t := table{columns: []column{
+		{name: "TIME", drop: 1}, {name: "WHO"}, {name: "WHAT"}, {name: "SECRET"}, {name: "VERSION", drop: 2}, {name: "REPLICA", drop: 3}, {name: "DETAIL", cut: leastText},
+	}}
+	err = agent.SecretAudit(ctx, 1, func(e spec.AuditEntry) error {
+		if !wanted(e) {
+			return nil
+		}
 		if c.Bool("json") {
 			return p.printJSONLine(e)
 		}
@@ -51,6 +60,36 @@ func (p *program) secretAudit(ctx context.Context, c *cli.Context, agent *api.Cl
 		return err
 	}
 	return p.write(t)
+}
+
+// auditFilter is what NAME, -p and --since leave of the record.
+func (p *program) auditFilter(c *cli.Context) (func(spec.AuditEntry) bool, error) {
+	if err := wantArgs(c, 0, 1); err != nil {
+		return nil, err
+	}
+	project, about, since := c.String("project-name"), "", time.Time{}
+	if name := c.Args().First(); name != "" {
+		id, err := readID(name, project)
+		if err != nil {
+			return nil, err
+		}
+		about = id.String()
+	}
+	if text := c.String("since"); text != "" {
+		var err error
+		if since, err = p.parseSince(text); err != nil {
+			return nil, err
+		}
+	}
+	if c.Bool("verify") && (c.Args().Present() || c.IsSet("since")) {
+		return nil, &usageError{message: "--verify checks the whole record", hint: "leave NAME and --since out"}
+	}
+	return func(e spec.AuditEntry) bool {
+		return !e.At.Before(since) && slices.ContainsFunc(strings.Split(e.Secret, ", "), func(secret string) bool { // a refusal may name several
+			of, _, owned := strings.Cut(secret, "/")
+			return (about == "" || secret == about) && (project == "" || owned && of == project)
+		})
+	}, nil
 }
 
 func auditRow(e spec.AuditEntry) row {
