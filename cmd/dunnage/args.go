@@ -75,7 +75,7 @@ func (a *arranger) complete() error {
 }
 
 func (a *arranger) verb(name string) error {
-	if name == "help" && len(a.path) == 0 {
+	if name == "help" {
 		a.help = true
 		return nil
 	}

@@ -43,7 +43,7 @@ func (p *program) secretSetCommand() *cli.Command {
 			&cli.StringFlag{Name: "from-file", Usage: "the value is every byte of `PATH`"},
 			&cli.StringFlag{Name: "from-env-file", Usage: "set many: each KEY=VALUE line of `PATH` is a secret of that name. A value in quotes is what stands between them, and nothing else in it is read as anything"},
 			&cli.IntFlag{Name: "keep", Usage: fmt.Sprintf("keep the last `N` versions from now on (default: as before, at first %d); those in use stay anyway", spec.KeptVersions)},
-			&cli.IntFlag{Name: "generate", Usage: "make a value of `N` random letters and digits, of 5.95 bits each; 22 and more can't be guessed"},
+			&cli.IntFlag{Name: "generate", Usage: "make a value of `N` random letters and digits, of 5.95 bits each; 22 and more can't be guessed, fewer than 16 are refused"},
 		),
 		Action: p.withAgent(p.secretSet),
 	}
@@ -67,7 +67,29 @@ func (p *program) secretSet(ctx context.Context, c *cli.Context, agent *api.Clie
 	if err != nil {
 		return err
 	}
+	if !c.Bool("json") {
+		p.tellNamesakes(ctx, agent, changes)
+	}
 	return p.seeSecrets(ctx, c, agent, changes)
+}
+
+// tellNamesakes says which of two secrets of one name a project gets.
+func (p *program) tellNamesakes(ctx context.Context, agent *api.Client, changes []spec.SecretChange) {
+	all, _, err := agent.Secrets(ctx, "")
+	if err != nil {
+		return // what was set is set
+	}
+	for _, change := range changes {
+		for _, other := range all {
+			switch {
+			case other.Name != change.Name || other.Project == change.Project:
+			case change.Project == "":
+				p.note(fmt.Sprintf("%s is another secret, and goes before this one in project %s", other.SecretID, other.Project))
+			case other.Project == "":
+				p.note(fmt.Sprintf("%s goes before the host's %s in project %s", change.SecretID, other.SecretID, change.Project))
+			}
+		}
+	}
 }
 
 // setRequest reads what is to be set from where the flags say.
@@ -187,8 +209,11 @@ func (p *program) printChanges(changes []spec.SecretChange) error {
 		if s.Unchanged {
 			line += " has this value already"
 		}
-		if len(s.UsedBy) > 0 {
+		switch {
+		case len(s.UsedBy) > 0:
 			line += "  used by " + strings.Join(s.UsedBy, ", ")
+		case len(s.Later) == 0:
+			line += "  used by nobody yet"
 		}
 		if err := p.print(printable(line) + "\n"); err != nil {
 			return err

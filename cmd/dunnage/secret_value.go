@@ -35,14 +35,20 @@ func (p *program) secretValue(ctx context.Context, c *cli.Context, id spec.Secre
 		return value, err
 	}
 	if err := value.Check(); err != nil {
-		return value, &exitCode{code: exitError, err: fmt.Errorf("secret %s: %w", id, err), hint: p.emptyHint(value)}
+		return value, &exitCode{code: exitError, err: fmt.Errorf("secret %s: %w", id, err), hint: emptyHint(value, c.String("from-file"))}
 	}
 	return value, nil
 }
 
-func (p *program) emptyHint(value spec.SecretValue) string {
-	if len(value.Reveal()) > 0 {
+// emptyHint says what to do about an empty value.
+func emptyHint(value spec.SecretValue, file string) string {
+	switch {
+	case len(value.Reveal()) > 0:
 		return ""
+	case file == "-":
+		return "nothing came on standard input"
+	case file != "":
+		return file + " has nothing in it"
 	}
 	return "pipe it in, or name a file with --from-file"
 }
@@ -123,7 +129,10 @@ func (p *program) askHidden(ctx context.Context, what string) (spec.SecretValue,
 	}()
 	select {
 	case l := <-typed:
-		if l.err != nil && !errors.Is(l.err, io.EOF) {
+		if errors.Is(l.err, io.EOF) { // Ctrl-D: who types it wants out, as with Ctrl-C
+			return spec.SecretValue{}, &exitCode{code: exitInterrupted}
+		}
+		if l.err != nil {
 			return spec.SecretValue{}, fmt.Errorf("read from the terminal: %w", l.err)
 		}
 		return spec.NewSecretValue(l.b), nil
@@ -135,10 +144,17 @@ func (p *program) askHidden(ctx context.Context, what string) (spec.SecretValue,
 
 const alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
+// leastGenerated letters and digits have 95 bits. Nobody has to type them, so
+// there is no reason for fewer.
+const leastGenerated = 16
+
 // generated makes a value of n letters and digits, each as likely as another.
 func generated(n int) (spec.SecretValue, error) {
-	if n < 1 || n > spec.MaxSecret {
-		return spec.SecretValue{}, usagef("--generate %d: use a number of characters from 1 to %d", n, spec.MaxSecret)
+	switch {
+	case n < leastGenerated:
+		return spec.SecretValue{}, &usageError{message: fmt.Sprintf("--generate %d: a value that short can be guessed", n), hint: fmt.Sprintf("use at least %d characters, or 22 for 131 bits", leastGenerated)}
+	case n > spec.MaxSecret:
+		return spec.SecretValue{}, usagef("--generate %d: a value has at most %d characters", n, spec.MaxSecret)
 	}
 	value := make([]byte, 0, n)
 	random := make([]byte, 2*n)
