@@ -289,6 +289,8 @@ func TestBadRequests(t *testing.T) {
 		{"GET", "/v1/logs", ``, 400, "project is missing"},
 		{"GET", "/v1/logs?project=nope", ``, 404, "projects here"},
 		{"GET", "/v1/events?since=-1", ``, 400, "start at 0"},
+		{"GET", "/v1/events?follow=maybe", ``, 400, "true or false"},
+		{"POST", "/v1/secrets/rollback", `{"name":"a","version":-1}`, 400, "numbered from 1"},
 		{"DELETE", "/v1/images", ``, 400, "ref is missing"},
 	} {
 		status, body := w.raw(t, c.method, c.path, c.body)
