@@ -434,7 +434,7 @@ func (s *scenario) undelivered(d plan.Desired) []string {
 			want := p.Release.SecretsFingerprint(svc)
 			for n := 1; n <= svc.Replicas; n++ {
 				id := spec.ReplicaID(p.Record.Name, svc.Name, p.Release.Generation(svc.Name), n)
-				if got := s.w.Delivered(id); s.w.Alive(id) && got != want && !unproved(p, svc, got) {
+				if got := s.w.Delivered(id); s.w.Alive(id) && got != want {
 					bad = append(bad, fmt.Sprintf("%s has the secrets %q, want %q", id, got, want))
 				}
 			}
@@ -446,16 +446,6 @@ func (s *scenario) undelivered(d plan.Desired) []string {
 		}
 	}
 	return bad
-}
-
-// unproved reports whether a replica may keep what it has: its service gets new
-// secrets after others have proved them, and the rollout stands still.
-func unproved(p plan.Project, svc spec.Service, has string) bool {
-	if !p.Rolling() || p.Good == nil || !svc.OnSecretChange.Live() {
-		return false
-	}
-	good, ok := p.Good.Project.Service(svc.Name)
-	return ok && has == p.Good.SecretsFingerprint(good)
 }
 
 func (s *scenario) rolling() bool {

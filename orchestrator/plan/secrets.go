@@ -16,7 +16,7 @@ func (a Deliver) Replica() spec.ReplicaKey { return a.Key }
 // deliver brings new versions of secrets to a replica that gets them while it
 // runs. Any other has those that it was started with, for good.
 func (b *builder) deliver(v *view, r *Replica) {
-	if !v.deliverPending(r) || v.unproved(r) != "" { // which wakes us when it is through
+	if !v.deliverPending(r) {
 		return
 	}
 	if t := retryAt(r); b.now.Before(t) {
@@ -24,36 +24,6 @@ func (b *builder) deliver(v *view, r *Replica) {
 		return
 	}
 	b.do(Deliver{r.ReplicaKey, r.Pid, v.OnSecretChange.Signal()})
-}
-
-// findProvers lists the services that the release gives new replicas: with those a new
-// version proves itself, before it is swapped in under a process that runs well. On
-// the way back nothing is to be proved.
-func (v *view) findProvers(all []*view) {
-	rec := v.project.Record
-	if !v.OnSecretChange.Live() || v.secrets == v.goodSecrets || v.gen != v.goodGen || !v.project.Rolling() || rec.Backward {
-		return
-	}
-	for _, o := range all {
-		if o.gen != o.goodGen {
-			v.provers = append(v.provers, o)
-		}
-	}
-}
-
-// unproved names the service that the replica's new secrets wait for, "" = none. One
-// that isn't well has nothing to lose, and others may wait for it; one with anything
-// but what the release to go back to has was given up half way.
-func (v *view) unproved(r *Replica) string {
-	if r.Health == spec.HealthUnhealthy || r.Delivered != v.goodSecrets {
-		return ""
-	}
-	for _, o := range v.provers {
-		if !o.update.through() || !o.enough() || v.now.Before(o.settles(v.now)) {
-			return o.Name
-		}
-	}
-	return ""
 }
 
 // deliverPending: one that doesn't run gets them when it is started.
@@ -70,14 +40,4 @@ func (v *view) delivered() bool {
 		}
 	}
 	return true
-}
-
-// undelivered says what keeps secrets from being delivered, for people.
-func (v *view) undelivered() string {
-	for _, r := range v.current {
-		if name := v.unproved(r); name != "" && v.deliverPending(r) {
-			return "its new secrets come when the new replicas of " + name + " have proved them"
-		}
-	}
-	return "new secrets are being delivered"
 }

@@ -145,7 +145,7 @@ func (v *view) why() string {
 	case v.enough() && !v.limited():
 		return "new limits are being set"
 	case v.enough() && !v.delivered():
-		return v.undelivered()
+		return "new secrets are being delivered"
 	case v.enough():
 		return ""
 	case v.waiting != "":

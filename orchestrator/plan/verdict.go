@@ -86,8 +86,7 @@ func (v *view) failed(now time.Time) fault {
 		}
 	}
 	limit := cmp.Or(v.policy().Deadline.Std(), defaultDeadline)
-	delivering := v.enough() && !v.delivered() // it is done, or its failures count, or it waits for others, who have deadlines of their own
-	if v.settled(now) || v.update.why != "" || delivering || now.Before(v.progressed().Add(limit)) {
+	if v.settled(now) || v.update.why != "" || now.Before(v.progressed().Add(limit)) {
 		return fault{}
 	}
 	out := fault{cause: fmt.Sprintf("%s: no progress for %s: %s", v.Name, limit, v.why())}
@@ -105,13 +104,6 @@ func (v *view) progressed() time.Time {
 	for _, o := range v.together() {
 		if at := o.since(slices.DeleteFunc(slices.Clone(o.current), again)); at.After(last) {
 			last = at
-		}
-	}
-	for _, o := range v.provers { // its own part begins only then
-		for _, r := range o.current {
-			if at := o.provenAt(r); at.After(last) && !again(r) {
-				last = at
-			}
 		}
 	}
 	return last

@@ -30,8 +30,6 @@ type view struct {
 	limits       string // fingerprint of the wanted ones
 	secrets      string // fingerprint of the versions of its secrets
 	goodSecrets  string
-
-	provers []*view // that have to be through with their update before running replicas get new secrets
 }
 
 // views lists the services of a project in the manifest's order.
@@ -53,9 +51,6 @@ func views(p *Project, o Observed) []*view {
 		if v.owner != nil {
 			v.follow()
 		}
-	}
-	for _, v := range vs {
-		v.findProvers(vs)
 	}
 	return vs
 }
