@@ -45,9 +45,15 @@ func echoes(t *testing.T, terminal *os.File) bool {
 	return state.Lflag&unix.ECHO != 0
 }
 
-// TestInterruptedPrompt: Ctrl-C while a value is asked for ends the program, and
+// TestInterruptedPrompt: Ctrl-C or Ctrl-D while a value is asked for ends the program, and
 // the terminal shows again what is typed.
 func TestInterruptedPrompt(t *testing.T) {
+	for name, typed := range map[string]string{"Ctrl-C": "hunt\x03", "Ctrl-D": "\x04"} {
+		t.Run(name, func(t *testing.T) { testInterruptedPrompt(t, typed) })
+	}
+}
+
+func testInterruptedPrompt(t *testing.T, typed string) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +80,7 @@ func TestInterruptedPrompt(t *testing.T) {
 			t.Fatal("what is typed is shown")
 		}
 	}
-	if _, err := master.Write([]byte("hunt\x03")); err != nil {
+	if _, err := master.Write([]byte(typed)); err != nil {
 		t.Fatal(err)
 	}
 	var exit *exec.ExitError

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"dunnage/spec"
@@ -124,7 +125,7 @@ func (p *program) askHidden(ctx context.Context, what string) (spec.SecretValue,
 	}
 	typed := make(chan line, 1)
 	go func() { // stays when ctx ends: nothing else can end a read from a terminal
-		b, err := term.ReadPassword(fd)
+		b, err := readHidden(fd)
 		typed <- line{b, err}
 	}()
 	select {
@@ -139,6 +140,36 @@ func (p *program) askHidden(ctx context.Context, what string) (spec.SecretValue,
 	case <-ctx.Done():
 		_ = term.Restore(fd, before) // nothing better can be done about it
 		return spec.SecretValue{}, ctx.Err()
+	}
+}
+
+// readHidden is term.ReadPassword, which waits for ever after Ctrl-D, the end of
+// a terminal's input: io.EOF here.
+func readHidden(fd int) ([]byte, error) {
+	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return nil, err
+	}
+	quiet := *before
+	quiet.Lflag = quiet.Lflag&^unix.ECHO | unix.ICANON | unix.ISIG
+	quiet.Iflag |= unix.ICRNL
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &quiet); err != nil {
+		return nil, err
+	}
+	defer unix.IoctlSetTermios(fd, unix.TCSETS, before) //nolint:errcheck // nothing better can be done about it
+	const longest = 4096 // a terminal's line
+	b := make([]byte, longest)
+	for {
+		n, err := unix.Read(fd, b)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return nil, io.EOF
+		}
+		return bytes.TrimRight(b[:n], "\r\n"), nil
 	}
 }
 
