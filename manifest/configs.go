@@ -66,8 +66,8 @@ func (c *converter) files(name string, in types.ServiceConfig) []spec.File {
 			continue
 		}
 		c.usedConfigs[f.Source] = true
-		if target == "/" {
-			c.fail(at, where, refuse("Name the file", "nothing can be mounted over / of the container"))
+		if why := spec.CheckFileTarget(target); why != "" {
+			c.fail(at, where, refuse("Give it another target", "%s of the container can't be a config's file: %s", clip(target), why))
 		}
 		out = append(out, c.file(f, target, c.content(f.Source, cfg)))
 	}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -134,6 +135,8 @@ func (c *converter) mounts(name string, in types.ServiceConfig) []spec.Mount {
 		switch {
 		case m.Target == "/":
 			c.failMount(name, m, refuse("Mount a directory below it", "nothing can be mounted over / of the container"))
+		case strings.HasPrefix(m.Target+"/", spec.OwnPrefix):
+			c.failMount(name, m, refuse("Give it another target", "names that begin with .dunnage- are dunnage's own"))
 		case i > 0 && out[i-1].Target == m.Target:
 			c.failMount(name, m, refuse("Remove one of them", "two mounts stand at %s", m.Target))
 		}

@@ -114,8 +114,8 @@ func (c *converter) secretFiles(name string, in types.ServiceConfig) []spec.Secr
 		p := c.useSecret(s.Source, false, "services", name, "secrets")
 		switch {
 		case p != nil:
-		case target == "/" || target == spec.SecretDir:
-			p = refuse("Name the file", "%s of the container can't be a secret's file", target)
+		case spec.CheckFileTarget(target) != "":
+			p = refuse("Give it another target", "%s of the container can't be a secret's file: %s", clip(target), spec.CheckFileTarget(target))
 		case optionalSecret(c.in.Secrets[s.Source]) && !spec.InSecretDir(target):
 			p = refuse("Give it a target below "+spec.SecretDir, "the secret may be absent, and then nothing could be mounted at %s", target)
 		}
