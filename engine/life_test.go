@@ -67,7 +67,11 @@ func TestShimKilled(t *testing.T) {
 	r := request(b.app(), 1, "serve", "8080")
 	b.run(r)
 	pid := b.instance(r.ID).Pid
-	// Frozen, the process outlives its shim until the kill is through.
+	for deadline := time.Now().Add(10 * time.Second); isRuncInit(pid); time.Sleep(time.Millisecond) { // else nothing has run yet
+		if time.Now().After(deadline) {
+			t.Fatal("the program isn't executed")
+		}
+	}
 	if err := syscall.Kill(b.daemon.Shim(r.ID), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

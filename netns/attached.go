@@ -22,6 +22,9 @@ func (n *Network) Attached(context.Context) (some, whole []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := n.sweepDisowned(p.disowned); err != nil {
+		return nil, nil, err
+	}
 	for _, id := range slices.Sorted(maps.Keys(p.some)) {
 		some = append(some, id)
 		ok, err := n.whole(p, id)

@@ -134,3 +134,34 @@ func BenchmarkAttached(b *testing.B) {
 		}
 	})
 }
+
+// TestDisownedLink: a link whose namespace the kernel keeps, for a process or a
+// socket that lives on in it, goes soon all the same.
+func TestDisownedLink(t *testing.T) {
+	testenv.Host(t, func() {
+		w := newWorld(t, Auto)
+		w.attach("app", member(network(1, false), 10))
+		w.attach("other", member(network(1, false), 11))
+		w.sleeper(w.net.Namespace("app"))
+		if err := w.net.Detach(w.ctx, "app"); err != nil {
+			t.Fatal(err)
+		}
+		there := func(replica string) bool {
+			return exec.Command("ip", "link", "show", hostLink(replica)).Run() == nil
+		}
+		if !there("app") {
+			t.Fatal("the link went with its name")
+		}
+		for end := time.Now().Add(10 * disownedFor); there("app"); time.Sleep(disownedFor / 10) {
+			if time.Now().After(end) {
+				t.Fatal("the link stays")
+			}
+			if _, _, err := w.net.Attached(w.ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, whole, err := w.net.Attached(w.ctx); err != nil || !slices.Equal(whole, []string{"other"}) || !there("other") {
+			t.Errorf("whole are %v, %v", whole, err)
+		}
+	})
+}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -18,6 +19,7 @@ import (
 // dump of each kind, whatever the number of replicas. It isn't changed once made.
 type kernelState struct {
 	links      map[string]*netlink.LinkAttrs // by replica
+	disowned   []int                         // indexes of links that Detach has left to the kernel
 	routes     map[hop]bool
 	neighbours map[hop]net.HardwareAddr // permanent ones
 
@@ -30,6 +32,8 @@ type seen struct {
 	sync.Mutex
 	news  news
 	state *kernelState // nil = to be dumped
+
+	disowned map[int]time.Time // links without an owner's name -> first seen
 }
 
 // kernelState asks the kernel, if anything there has changed since.
@@ -51,6 +55,33 @@ func (n *Network) kernelState() (kernelState, error) {
 	return s, err
 }
 
+// disownedFor is how long the kernel gets to delete a disowned link with its
+// namespace: milliseconds, unless a dead process's socket that waits for an
+// answer keeps that, for minutes.
+const disownedFor = 2 * time.Second
+
+// sweepDisowned deletes the links that the kernel hasn't.
+func (n *Network) sweepDisowned(links []int) error {
+	n.seen.Lock()
+	defer n.seen.Unlock()
+	before := n.seen.disowned
+	n.seen.disowned = map[int]time.Time{}
+	for _, index := range links {
+		first, known := before[index]
+		if !known {
+			first = time.Now()
+		}
+		n.seen.disowned[index] = first
+		if time.Since(first) < disownedFor {
+			continue
+		}
+		if err := deleteLink(netlink.LinkDel, &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // dump asks the kernel for everything.
 func (n *Network) dump() (kernelState, error) {
 	p := kernelState{links: map[string]*netlink.LinkAttrs{}, routes: map[hop]bool{}, neighbours: map[hop]net.HardwareAddr{}, local: map[netip.Addr]bool{}}
@@ -59,7 +90,12 @@ func (n *Network) dump() (kernelState, error) {
 		return p, fmt.Errorf("list links: %w", err)
 	}
 	for _, l := range links {
-		if a := l.Attrs(); strings.HasPrefix(a.Name, rules.LinkPrefix) && a.Alias != "" && a.Name == hostLink(a.Alias) {
+		a := l.Attrs()
+		switch {
+		case !strings.HasPrefix(a.Name, rules.LinkPrefix):
+		case a.Alias == "":
+			p.disowned = append(p.disowned, a.Index)
+		case a.Name == hostLink(a.Alias):
 			p.links[a.Alias] = a
 		}
 	}
