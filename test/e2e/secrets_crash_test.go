@@ -85,7 +85,6 @@ func (c *crash) rounds(h *host, do func(context.Context) error) {
 	c.settled(h, nil)
 	cut := 0
 	for range crashes {
-		c.name = ""
 		done := make(chan error, 1)
 		go func() { done <- do(h.t.Context()) }()
 		time.Sleep(time.Duration(c.rng.Int64N(int64(took * 3)))) // the moment of death is the test's input
@@ -120,6 +119,7 @@ func (c *crash) settled(h *host, cut error) {
 	} else if c.name != "" && cut == nil {
 		h.t.Fatalf("%s was set, and isn't", c.name)
 	}
+	c.name = "" // known now; what comes next may set nothing
 	for name, value := range c.values {
 		if !is(name, value) {
 			h.t.Fatalf("after %v: %s has another value", cut, name)
