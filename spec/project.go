@@ -99,10 +99,13 @@ type Service struct {
 	Rollback  *UpdatePolicy  `json:"rollback,omitempty"` // how an earlier one comes back; nil = as Update
 	Canary    *Canary        `json:"canary,omitempty"`
 	DependsOn []Dependency   `json:"depends_on,omitempty"`
-	Drain     Duration       `json:"drain"`            // how long connections of a replaced replica may finish; 0 = not at all
-	Allow     []netip.Prefix `json:"allow,omitempty"`  // clients that may use the published ports; empty = all
-	Sticky    bool           `json:"sticky,omitempty"` // a client's address stays with one replica
-	Ramp      Duration       `json:"ramp,omitempty"`   // a new replica's share of connections grows to the full one over this time
+	Drain     Duration       `json:"drain"`                // how long connections of a replaced replica may finish; 0 = not at all
+	Hold      Duration       `json:"hold,omitempty"`       // how long new connections wait while no replica is ready, before they are refused; 0 = refused at once
+	KeepWarm  Duration       `json:"keep_warm,omitempty"`  // how long the generation before keeps running after a release has converged
+	MaxFailed int            `json:"max_failed,omitempty"` // visits that may fail while a release comes in, before it goes back
+	Allow     []netip.Prefix `json:"allow,omitempty"`      // clients that may use the published ports; empty = all
+	Sticky    bool           `json:"sticky,omitempty"`     // a client's address stays with one replica
+	Ramp      Duration       `json:"ramp,omitempty"`       // a new replica's share of connections grows to the full one over this time
 	Logging   Logging        `json:"logging,omitzero"`
 	Orphan    bool           `json:"orphan,omitempty"` // no longer in the manifest, kept until --remove-orphans
 }
