@@ -16,10 +16,9 @@ func (l *Loop) saveAudited(c spec.Commit, entries ...spec.AuditEntry) error {
 	defer l.auditing.Unlock()
 	last := l.state.lastAudited()
 	for _, e := range entries {
-		e.At, e.Seq, e.Prev = l.cfg.Clock.Now().UTC(), last.Seq+1, last.Hash
-		e.Hash = e.Sum()
-		c.Audit = append(c.Audit, e)
-		last = e
+		e.At = l.cfg.Clock.Now()
+		last = e.After(last)
+		c.Audit = append(c.Audit, last)
 	}
 	return l.state.save(c)
 }

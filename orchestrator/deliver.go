@@ -43,8 +43,29 @@ func (l *Loop) reads(key spec.ReplicaKey) []spec.AuditEntry {
 	return out
 }
 
+// user is what a container's files belong to, unless they say otherwise.
+type user func() (uid, gid uint32, err error)
+
+// user asks the engine at once, and waits for the answer when it is needed.
+func (l *Loop) user(ctx context.Context, id string) user {
+	type answer struct {
+		uid, gid uint32
+		err      error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		var a answer
+		a.uid, a.gid, a.err = l.cfg.Engine.User(ctx, id)
+		answers <- a
+	}()
+	return func() (uid, gid uint32, err error) {
+		a := <-answers
+		return a.uid, a.gid, a.err
+	}
+}
+
 // deliver opens what the replica uses and puts it on its tmpfs.
-func (l *Loop) deliver(ctx context.Context, key spec.ReplicaKey, swapped func() error) error {
+func (l *Loop) deliver(ctx context.Context, key spec.ReplicaKey, owner user, swapped func() error) error {
 	r, s, ok := l.releaseOf(key)
 	if !ok || len(s.Container.Secrets) == 0 {
 		return nil
@@ -67,7 +88,7 @@ func (l *Loop) deliver(ctx context.Context, key spec.ReplicaKey, swapped func() 
 			return err
 		}
 	}
-	uid, gid, err := l.cfg.Engine.User(ctx, key.ID)
+	uid, gid, err := owner()
 	if err != nil {
 		return err
 	}
@@ -119,10 +140,11 @@ func fill(d *spec.Delivery, c spec.Container, values map[string]spec.SecretValue
 // redeliver swaps the files of a running replica and tells its process. If the
 // agent dies before that is noted, both happen again.
 func (l *Loop) redeliver(ctx context.Context, a plan.Deliver) error {
+	owner := l.user(ctx, a.Key.ID)
 	if err := l.saveAudited(spec.Commit{}, l.reads(a.Key)...); err != nil {
 		return err
 	}
-	return l.deliver(ctx, a.Key, func() error {
+	return l.deliver(ctx, a.Key, owner, func() error {
 		sees, err := l.cfg.Secrets.Reaches(a.Key.ID, a.Pid)
 		if err != nil {
 			return err

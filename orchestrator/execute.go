@@ -228,6 +228,7 @@ func (l *Loop) start(ctx context.Context, a plan.Start) error {
 	if err := l.lacking(a.Key); err != nil {
 		return errors.Join(fmt.Errorf("start %s: %w", a.Key.ID, err), spec.ErrUnavailable)
 	}
+	owner := l.user(ctx, a.Key.ID)
 	err := l.update(a.Key.ID, func(r *spec.ReplicaRecord) {
 		if a.Restart && !r.Requested { // who stopped it and starts it again knows
 			r.Restarts++
@@ -237,12 +238,14 @@ func (l *Loop) start(ctx context.Context, a plan.Start) error {
 	if err != nil {
 		return err
 	}
+	var attached error
+	var attaching sync.WaitGroup
 	if a.Restart {
-		if err := l.reattach(ctx, a.Key); err != nil {
-			return err
-		}
+		attaching.Go(func() { attached = l.reattach(ctx, a.Key) })
 	}
-	if err := l.deliver(ctx, a.Key, nil); err != nil {
+	delivered := l.deliver(ctx, a.Key, owner, nil)
+	attaching.Wait()
+	if err := errors.Join(attached, delivered); err != nil {
 		return err
 	}
 	return l.cfg.Engine.Start(ctx, a.Key.ID)

@@ -126,10 +126,14 @@ func (w *writer) holds(f placed) bool {
 }
 
 func replace(root *os.Root, f placed) error {
-	if err := root.Remove(scratchFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	scratch := func() (*os.File, error) { return root.OpenFile(scratchFile, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) }
+	out, err := scratch()
+	if errors.Is(err, fs.ErrExist) { // of a write that was cut short
+		if err := root.Remove(scratchFile); err != nil {
+			return err
+		}
+		out, err = scratch()
 	}
-	out, err := root.OpenFile(scratchFile, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
