@@ -49,11 +49,14 @@ func (s *headedStore) Commit(c spec.Commit) error {
 	return nil
 }
 
+// note overwrites the one before, which is as long, in one write.
 func (s *headedStore) note(e spec.AuditEntry) error {
-	if err := os.WriteFile(s.path+".new", fmt.Appendf(nil, "%d %s\n", e.Seq, e.Hash), 0o600); err != nil {
+	f, err := os.OpenFile(s.path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
 		return err
 	}
-	return os.Rename(s.path+".new", s.path)
+	_, err = fmt.Fprintf(f, "%020d %s\n", e.Seq, e.Hash)
+	return errors.Join(err, f.Close())
 }
 
 // replaced says that the store isn't the one that ran last, or is an earlier
