@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"dunnage/test/load"
@@ -31,11 +32,17 @@ services:
     x-dunnage: {drain: 0s}
 `
 
-const hogTime = 20 * time.Second
+// A p99 of 2,000 requests hangs on the 20 slowest, and two cores also carry who
+// asks: the middle one of several windows is what repeats.
+const (
+	hogTime    = 10 * time.Second
+	hogWindows = 5
+)
 
+// hogged are windows in turn.
 type hogged struct {
-	Quiet load.Report `json:"without"`
-	Hogs  load.Report `json:"with"`
+	Quiet []load.Report `json:"without"`
+	Hogs  []load.Report `json:"with"`
 }
 
 // measureHogs asks a replica 200 times a second without and with the hogs
@@ -58,19 +65,35 @@ func measureHogs(ctx context.Context, w world, us *dunnage) (h hogged, err error
 		}
 		return t.Wait()
 	}
-	if h.Quiet, err = ask(); err != nil {
-		return h, err
-	}
-	if _, err := us.agent.Run(ctx, nil, "deploy", "-f", file); err != nil {
-		return h, err
-	}
-	if h.Hogs, err = ask(); err != nil {
-		return h, err
-	}
-	if _, err := us.agent.Run(ctx, nil, "down", "-p", "hogs"); err != nil {
-		return h, err
+	for range hogWindows {
+		quiet, err := ask()
+		if err != nil {
+			return h, err
+		}
+		if _, err := us.agent.Run(ctx, nil, "deploy", "-f", file); err != nil {
+			return h, err
+		}
+		hogs, err := ask()
+		if err != nil {
+			return h, err
+		}
+		if _, err := us.agent.Run(ctx, nil, "down", "-p", "hogs"); err != nil {
+			return h, err
+		}
+		h.Quiet, h.Hogs = append(h.Quiet, quiet), append(h.Hogs, hogs)
 	}
 	return h, us.remove(ctx)
+}
+
+// p99 is the middle one of the windows', in milliseconds, with what failed in all.
+func p99(windows []load.Report) (p99 float64, failed, asked int) {
+	var all []float64
+	for _, w := range windows {
+		all = append(all, w.P99)
+		failed, asked = failed+w.Failed, asked+w.Asked
+	}
+	slices.Sort(all)
+	return all[len(all)/2], failed, asked
 }
 
 func (b *bench) hogs(ctx context.Context) error {
@@ -84,10 +107,11 @@ func (b *bench) hogs(ctx context.Context) error {
 		return err
 	}
 	b.results.Raw["hogs"] = h
-	ratio := h.Hogs.P99 / h.Quiet.P99
+	quiet, _, _ := p99(h.Quiet)
+	hogs, failed, asked := p99(h.Hogs)
 	b.results.add(row{
 		What: "p99 of 200 requests/s beside a hog of everything", Must: "0 failed, <= 3 x",
-		Ours: fmt.Sprintf("%d of %d failed, %.2f x (%.2f ms)", h.Hogs.Failed, h.Hogs.Asked, ratio, h.Hogs.P99), OK: h.Hogs.Failed == 0 && ratio <= 3,
+		Ours: fmt.Sprintf("%d of %d failed, %.2f x (%.2f ms)", failed, asked, hogs/quiet, hogs), OK: failed == 0 && hogs <= 3*quiet,
 	})
 	return nil
 }

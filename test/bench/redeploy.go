@@ -51,7 +51,7 @@ func measureRedeploys(ctx context.Context, w world, c contender, times int) (red
 	if err := c.redeploy(ctx, "v1"); err != nil {
 		return r, err
 	}
-	if err := awaitAnswer(ctx, c.host()); err != nil {
+	if err := awaitAnswer(ctx, c.host(), port); err != nil {
 		return r, err
 	}
 	begun := time.Now()

@@ -82,7 +82,7 @@ func timeRevival(ctx context.Context, c reviver) (time.Duration, error) {
 	if err := c.startKept(ctx); err != nil {
 		return 0, err
 	}
-	if err := awaitAnswer(ctx, c.host()); err != nil {
+	if err := awaitAnswer(ctx, c.host(), port); err != nil {
 		return 0, err
 	}
 	if err := pause(ctx, settle); err != nil {
@@ -99,7 +99,7 @@ func timeRevival(ctx context.Context, c reviver) (time.Duration, error) {
 	for !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) { // its answers aren't the new one's
 		time.Sleep(100 * time.Microsecond)
 	}
-	if err := awaitAnswer(ctx, c.host()); err != nil {
+	if err := awaitAnswer(ctx, c.host(), port); err != nil {
 		return 0, err
 	}
 	took := time.Since(begun)

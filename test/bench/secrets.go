@@ -19,8 +19,7 @@ import (
 // The load that secrets are measured with.
 const (
 	storedSecrets  = 10_000
-	secretsOfOne   = 20 // half of them files, half of them variables
-	secretsByFile  = secretsOfOne / 2
+	secretsOfOne   = 20
 	recordBytes    = 400 // of one sealed version, its record and its audit entry, about
 	secretsAtATime = 500
 )
@@ -29,8 +28,9 @@ const (
 type secretTimes struct {
 	Set    []time.Duration `json:"set"`
 	Bbolt  []time.Duration `json:"bbolt"`
-	Twenty []time.Duration `json:"start_with_20"`
 	None   []time.Duration `json:"start_with_none"`
+	Files  []time.Duration `json:"start_with_20_files"`
+	Half   []time.Duration `json:"start_with_10_files_and_10_variables"`
 }
 
 func (b *bench) secrets(ctx context.Context) error {
@@ -45,7 +45,8 @@ func (b *bench) secrets(ctx context.Context) error {
 		some, least []time.Duration
 	}{
 		{fmt.Sprintf("secret set with %d stored, above bbolt's own commit", storedSecrets), t.Set, t.Bbolt},
-		{fmt.Sprintf("start of a replica with %d secrets, above one with none", secretsOfOne), t.Twenty, t.None},
+		{fmt.Sprintf("start of a replica with %d secrets, above one with none", secretsOfOne), t.Files, t.None},
+		{"the same, half of them variables, for which one more program is executed", t.Half, t.None},
 	} {
 		d := pairedDifference(r.some, r.least)
 		b.results.add(row{
@@ -80,7 +81,7 @@ func measureSecrets(ctx context.Context, w world, runs int) (t secretTimes, err 
 	if err := storeSecrets(ctx, client); err != nil {
 		return t, err
 	}
-	if t.Twenty, t.None, err = startsWithSecrets(ctx, agent, runs); err != nil {
+	if err := startsWithSecrets(ctx, agent, &t); err != nil {
 		return t, err
 	}
 	t.Set, t.Bbolt, err = setsAndCommits(ctx, client, agent.Lab.Path("state/least.db"), runs)
@@ -146,61 +147,68 @@ func setsAndCommits(ctx context.Context, client *api.Client, path string, runs i
 	return sets, commits, nil
 }
 
-// startsWithSecrets alternates between a replica with secrets and one without, each
-// stopped and started again until its port answers.
-func startsWithSecrets(ctx context.Context, agent lab.Agent, runs int) (twenty, none []time.Duration, err error) {
-	files := map[string]string{}
-	for name, text := range map[string]string{"none": oneReplica, "twenty": withSecrets(oneReplica)} {
-		if files[name], err = write(agent.Lab, name+".yaml", text); err != nil {
-			return nil, nil, err
-		}
+// secretStarts is how many rounds of starts are timed. Single starts differ by tens
+// of milliseconds, ten times what is looked for: fewer show only noise.
+const secretStarts = 150
+
+// startsWithSecrets alternates between projects on one host, each started until
+// its port answers while the others are stopped.
+func startsWithSecrets(ctx context.Context, agent lab.Agent, t *secretTimes) error {
+	projects := []struct {
+		name, port       string
+		files, variables int
+		times            *[]time.Duration
+	}{
+		{"none", "8081", 0, 0, &t.None},
+		{"files", "8082", secretsOfOne, 0, &t.Files},
+		{"half", "8083", secretsOfOne / 2, secretsOfOne / 2, &t.Half},
 	}
-	start := func(file string) (time.Duration, error) {
-		if _, err := agent.Run(ctx, nil, "deploy", "-f", file); err != nil {
-			return 0, err
-		}
-		if _, err := agent.Run(ctx, nil, "stop", "-p", "one"); err != nil {
-			return 0, err
-		}
-		begun := time.Now()
-		if _, err := agent.Run(ctx, nil, "start", "-p", "one"); err != nil {
-			return 0, err
-		}
-		if err := awaitAnswer(ctx, agent.Lab); err != nil {
-			return 0, err
-		}
-		took := time.Since(begun)
-		_, err := agent.Run(ctx, nil, "down", "-p", "one")
-		return took, err
-	}
-	for i := range runs + 1 {
-		with, err := start(files["twenty"])
+	for _, p := range projects {
+		text := strings.NewReplacer("name: one", "name: "+p.name, port+":", p.port+":").Replace(oneReplica)
+		file, err := write(agent.Lab, p.name+".yaml", withSecrets(text, p.files, p.variables))
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
-		without, err := start(files["none"])
-		if err != nil {
-			return nil, nil, err
-		}
-		if i > 0 { // the first one warms caches up
-			twenty, none = append(twenty, with), append(none, without)
+		for _, verb := range []string{"deploy", "stop"} {
+			if _, err := agent.Run(ctx, nil, verb, "-f", file); err != nil {
+				return err
+			}
 		}
 	}
-	return twenty, none, nil
+	for i := range secretStarts + 1 {
+		for _, p := range projects {
+			begun := time.Now()
+			if _, err := agent.Run(ctx, nil, "start", "-p", p.name); err != nil {
+				return err
+			}
+			if err := awaitAnswer(ctx, agent.Lab, p.port); err != nil {
+				return err
+			}
+			took := time.Since(begun)
+			if _, err := agent.Run(ctx, nil, "stop", "-p", p.name); err != nil {
+				return err
+			}
+			if i > 0 { // the first one warms caches up
+				*p.times = append(*p.times, took)
+			}
+		}
+	}
+	return nil
 }
 
-// withSecrets gives the service of a manifest secrets, as files and as variables.
-func withSecrets(manifest string) string {
-	var files, variables, declared []string
-	for i := range secretsOfOne {
+// withSecrets gives the service of a manifest so many secrets as files, and
+// others as variables.
+func withSecrets(manifest string, files, variables int) string {
+	var names, env, declared []string
+	for i := range files + variables {
 		name := fmt.Sprintf("s%d", i)
 		declared = append(declared, name+": {external: true}")
-		if i < secretsByFile {
-			files = append(files, name)
+		if i < files {
+			names = append(names, name)
 		} else {
-			variables = append(variables, fmt.Sprintf("V%d: %s", i, name))
+			env = append(env, fmt.Sprintf("V%d: %s", i, name))
 		}
 	}
-	return strings.Replace(manifest, "x-dunnage: {", "secrets: ["+strings.Join(files, ", ")+"]\n    x-dunnage: {secret_env: {"+strings.Join(variables, ", ")+"}, ", 1) +
+	return strings.Replace(manifest, "x-dunnage: {", "secrets: ["+strings.Join(names, ", ")+"]\n    x-dunnage: {secret_env: {"+strings.Join(env, ", ")+"}, ", 1) +
 		"secrets: {" + strings.Join(declared, ", ") + "}\n"
 }

@@ -48,7 +48,7 @@ func timeStart(ctx context.Context, c contender) (time.Duration, error) {
 	if err := c.start(ctx); err != nil {
 		return 0, err
 	}
-	if err := awaitAnswer(ctx, c.host()); err != nil {
+	if err := awaitAnswer(ctx, c.host(), port); err != nil {
 		return 0, err
 	}
 	took := time.Since(begun)
@@ -57,18 +57,18 @@ func timeStart(ctx context.Context, c contender) (time.Duration, error) {
 
 // awaitAnswer asks from the lab's client until an answer comes. The thread that
 // enters the namespace never leaves it: it ends with its goroutine.
-func awaitAnswer(ctx context.Context, l *lab.Lab) error {
+func awaitAnswer(ctx context.Context, l *lab.Lab, port string) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	answered := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		answered <- askFromClient(ctx, l)
+		answered <- askFromClient(ctx, l, port)
 	}()
 	return <-answered
 }
 
-func askFromClient(ctx context.Context, l *lab.Lab) error {
+func askFromClient(ctx context.Context, l *lab.Lab, port string) error {
 	ns, err := unix.Open(l.ClientPath(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open namespace: %w", err)

@@ -62,7 +62,7 @@ func measureThroughput(ctx context.Context, c director) (t throughput, err error
 	if err := c.start(ctx); err != nil {
 		return t, err
 	}
-	if err := awaitAnswer(ctx, c.host()); err != nil {
+	if err := awaitAnswer(ctx, c.host(), port); err != nil {
 		return t, err
 	}
 	addr, err := c.direct(ctx)
