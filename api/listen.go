@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"dunnage/internal/fault"
 )
 
 // SocketMode lets root and the socket's group connect.
@@ -36,7 +38,7 @@ func Listen(path string, gid int) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	if err := os.Rename(path+socketSuffix, path); err != nil {
+	if err := fault.Do("socket rename", func() error { return os.Rename(path+socketSuffix, path) }); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen on %s: %w", path, err), l.Close(), os.Remove(path+socketSuffix))
 	}
 	info, err := os.Lstat(path)

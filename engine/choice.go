@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"dunnage/internal/fault"
 )
 
 // The containers live in the containerd that made them. Another one, although it
@@ -57,7 +59,7 @@ func replaceDurably(path, text string) error {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(next, path); err != nil {
+	if err := fault.Do("containerd choice rename", func() error { return os.Rename(next, path) }); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))

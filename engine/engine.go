@@ -172,7 +172,7 @@ func newClient(cfg Config) (*client.Client, error) {
 		client.WithDefaultRuntime(runtimeName),
 		client.WithTimeout(time.Second), // also the longest pause between attempts to reconnect
 		client.WithExtraDialOpts([]grpc.DialOption{
-			grpc.WithChainUnaryInterceptor(unary),
+			grpc.WithChainUnaryInterceptor(points, unary),
 			grpc.WithChainStreamInterceptor(stream),
 		}))
 }

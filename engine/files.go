@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"dunnage/internal/fault"
 	"dunnage/spec"
 )
 
@@ -37,7 +38,7 @@ func (e *Engine) writeFiles(r spec.CreateRequest) error {
 		if f.Template { // comes with the secrets
 			continue
 		}
-		if err := writeFile(e.cfg.filePath(r.ID, i), f); err != nil {
+		if err := fault.Do("config file write", func() error { return writeFile(e.cfg.filePath(r.ID, i), f) }); err != nil {
 			return fmt.Errorf("write config %s: %w", f.Target, err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"dunnage/internal/fault"
 	"dunnage/internal/reread"
 )
 
@@ -64,7 +65,7 @@ func (s *startRecords) put(id string, r startRecord) error {
 	_, err = tmp.Write(b)
 	err = errors.Join(err, tmp.Close())
 	if err == nil {
-		err = os.Rename(tmp.Name(), s.path(id))
+		err = fault.Do("start record rename", func() error { return os.Rename(tmp.Name(), s.path(id)) })
 	}
 	if err != nil {
 		return fmt.Errorf("write start record of %s: %w", id, errors.Join(err, os.Remove(tmp.Name())))
@@ -74,7 +75,7 @@ func (s *startRecords) put(id string, r startRecord) error {
 
 func (s *startRecords) remove(id string) error {
 	s.known.Forget(s.path(id))
-	if err := os.Remove(s.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := fault.Do("start record remove", func() error { return os.Remove(s.path(id)) }); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove start record of %s: %w", id, err)
 	}
 	return nil

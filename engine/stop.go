@@ -17,6 +17,7 @@ import (
 	"github.com/moby/sys/signal"
 	"golang.org/x/sys/unix"
 
+	"dunnage/internal/fault"
 	"dunnage/spec"
 )
 
@@ -195,7 +196,8 @@ func (e *Engine) signalDirectly(id string, pid int, s syscall.Signal) error {
 	if !slices.Contains(e.cgroup.pids(id), pid) {
 		return nil
 	}
-	if err := unix.PidfdSendSignal(fd, s, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+	err = fault.Do("process signal", func() error { return unix.PidfdSendSignal(fd, s, nil, 0) })
+	if err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("send %s to process %d of %s: %w", s, pid, id, err)
 	}
 	return nil

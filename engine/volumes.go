@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"golang.org/x/sys/unix"
 
+	"dunnage/internal/fault"
 	"dunnage/spec"
 )
 
@@ -96,15 +97,15 @@ func (e *Engine) volumeUsers(ctx context.Context, id string) ([]string, error) {
 // removeTree takes the directory out of sight by a rename, then deletes it.
 func removeTree(dir string) error {
 	trash := filepath.Join(filepath.Dir(dir), ".removed-"+filepath.Base(dir))
-	err := os.RemoveAll(trash) // of a removal that crashed
+	err := fault.Do("tree remove", func() error { return os.RemoveAll(trash) }) // of a removal that crashed
 	if err == nil {
-		err = os.Rename(dir, trash)
+		err = fault.Do("tree rename away", func() error { return os.Rename(dir, trash) })
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err == nil {
-		err = os.RemoveAll(trash)
+		err = fault.Do("tree remove", func() error { return os.RemoveAll(trash) })
 	}
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", dir, err)
@@ -174,7 +175,7 @@ func (e *Engine) makeVolume(dir string, m spec.Mount, root func() (*rootView, er
 	if err := syncFS(data); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, filepath.Dir(dir)); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTEMPTY) {
+	if err := fault.Do("volume rename", func() error { return os.Rename(tmp, filepath.Dir(dir)) }); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTEMPTY) {
 		return err
 	}
 	return syncDir(parent)

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"dunnage/internal/fault"
 	"dunnage/spec"
 )
 
@@ -85,7 +86,7 @@ func (n *Network) deleteFlows(ctx context.Context, proto uint8, match func(flow)
 		if !match(e.flow) {
 			continue
 		}
-		if err := n.conntrack.deleteFlow(e); err != nil {
+		if err := fault.Do("conntrack delete", func() error { return n.conntrack.deleteFlow(e) }); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"dunnage/internal/fault"
 )
 
 // Detach removes the replica's link, namespace, conntrack entries and files;
@@ -44,7 +46,7 @@ func (n *Network) detach(ctx context.Context, replica string) error {
 	}
 	n.addresses.Forget(n.addressesPath(replica))
 	n.settings.forget(routeLocalnet(hostLink(replica)))
-	if err := os.RemoveAll(n.dir(replica)); err != nil {
+	if err := fault.Do("host files remove", func() error { return os.RemoveAll(n.dir(replica)) }); err != nil {
 		return fmt.Errorf("remove host files: %w", err)
 	}
 	return nil
@@ -60,7 +62,7 @@ func disownLink(replica string) error {
 		return deleteLink(netlink.LinkDel, l)
 	}
 	if err == nil {
-		err = netlink.LinkSetAlias(l, "")
+		err = fault.Do("link disown", func() error { return netlink.LinkSetAlias(l, "") })
 	}
 	var notFound netlink.LinkNotFoundError
 	if errors.As(err, &notFound) || errors.Is(err, unix.ENODEV) {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"dunnage/internal/fault"
 	"dunnage/spec"
 )
 
@@ -126,16 +127,19 @@ func overwrite(path string, content []byte) error {
 	if err == nil && string(bytes.TrimRight(old, "\n")) == string(bytes.TrimRight(content, "\n")) {
 		return nil
 	}
+	fault.Point("host file write", fault.Before)
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
 	if len(old) > 0 && len(content) > len(old) {
 		_, err = f.WriteAt(blankLines(len(content)-len(old)), int64(len(old)))
+		fault.Point("host file grow", fault.After)
 	}
 	if err == nil {
 		_, err = f.WriteAt(slices.Concat(content, blankLines(len(old)-len(content))), 0)
 	}
+	fault.Point("host file write", fault.After)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}

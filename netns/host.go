@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"dunnage/internal/fault"
 	"dunnage/netns/rules"
 )
 
@@ -29,7 +30,7 @@ func (n *Network) ensureHost(ctx context.Context) error {
 		return err
 	}
 	if lo.Attrs().RawFlags&unix.IFF_UP == 0 {
-		if err := netlink.LinkSetUp(lo); err != nil {
+		if err := fault.Do("host loopback up", func() error { return netlink.LinkSetUp(lo) }); err != nil {
 			return fmt.Errorf("set loopback up: %w", err)
 		}
 	}
@@ -55,7 +56,7 @@ func ensurePool(lo netlink.Link, pool netip.Prefix) error {
 	if pool.Addr().Is6() {
 		addr.Flags = unix.IFA_F_NODAD
 	}
-	if err := netlink.AddrReplace(lo, addr); err != nil {
+	if err := fault.Do("host address set", func() error { return netlink.AddrReplace(lo, addr) }); err != nil {
 		return fmt.Errorf("set the host's address %s: %w", r.Gateway, err)
 	}
 	for _, a := range []netip.Addr{r.Hold, r.Refuse} {
@@ -64,7 +65,7 @@ func ensurePool(lo netlink.Link, pool netip.Prefix) error {
 		}
 	}
 	rest := netlink.Route{Dst: prefixNet(pool), Type: unix.RTN_UNREACHABLE, Protocol: routeProtocol}
-	if err := netlink.RouteReplace(&rest); err != nil {
+	if err := fault.Do("pool route set", func() error { return netlink.RouteReplace(&rest) }); err != nil {
 		return fmt.Errorf("make the rest of %s unreachable: %w", pool, err)
 	}
 	return nil
@@ -73,7 +74,7 @@ func ensurePool(lo netlink.Link, pool netip.Prefix) error {
 // addLocal makes a the host's own without giving it to an interface: the
 // kernel looks a destination up before OUTPUT's DNAT rewrites it.
 func addLocal(lo netlink.Link, a, source netip.Addr) error {
-	if err := netlink.RouteReplace(localRoute(lo, a, source)); err != nil {
+	if err := fault.Do("local route set", func() error { return netlink.RouteReplace(localRoute(lo, a, source)) }); err != nil {
 		return fmt.Errorf("make %s local: %w", a, err)
 	}
 	return nil

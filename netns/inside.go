@@ -7,6 +7,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"dunnage/internal/fault"
 	"dunnage/netns/rules"
 	"dunnage/spec"
 )
@@ -17,7 +18,7 @@ func (n *Network) setUpInside(inside *netlink.Handle, peer netlink.Link, e spec.
 	if err := replaceAddrs(inside, peer, endpointAddrs(e)); err != nil {
 		return err
 	}
-	if err := inside.LinkSetUp(peer); err != nil {
+	if err := fault.Do("inside link up", func() error { return inside.LinkSetUp(peer) }); err != nil {
 		return fmt.Errorf("set %s up: %w", insideName, err)
 	}
 	mac := hardwareAddr(e.Replica, "host")
@@ -31,7 +32,7 @@ func (n *Network) setUpInside(inside *netlink.Handle, peer netlink.Link, e spec.
 	}
 	for _, r := range n.insideRoutes(e) {
 		r.LinkIndex = peer.Attrs().Index
-		if err := inside.RouteReplace(&r); err != nil {
+		if err := fault.Do("inside route set", func() error { return inside.RouteReplace(&r) }); err != nil {
 			return fmt.Errorf("route %v inside: %w", r.Dst, err)
 		}
 	}
@@ -43,7 +44,7 @@ func setLoopbackUp(inside *netlink.Handle) error {
 	if err != nil {
 		return fmt.Errorf("find loopback: %w", err)
 	}
-	if err := inside.LinkSetUp(lo); err != nil {
+	if err := fault.Do("inside loopback up", func() error { return inside.LinkSetUp(lo) }); err != nil {
 		return fmt.Errorf("set loopback up: %w", err)
 	}
 	return nil
@@ -68,12 +69,12 @@ func replaceAddrs(inside *netlink.Handle, peer netlink.Link, want []netip.Addr) 
 		if a.Is6() {
 			addr.Flags = unix.IFA_F_NODAD
 		}
-		if err := inside.AddrReplace(peer, addr); err != nil {
+		if err := fault.Do("inside address set", func() error { return inside.AddrReplace(peer, addr) }); err != nil {
 			return fmt.Errorf("set address %s: %w", a, err)
 		}
 	}
 	for a, old := range surplus {
-		if err := inside.AddrDel(peer, &old); err != nil {
+		if err := fault.Do("inside address delete", func() error { return inside.AddrDel(peer, &old) }); err != nil {
 			return fmt.Errorf("delete address %s: %w", a, err)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"dunnage/internal/fault"
 	"dunnage/netns/rules"
 	"dunnage/spec"
 )
@@ -98,7 +99,7 @@ func makePair(ctx context.Context, inside *netlink.Handle, ns *os.File, replica 
 	veth := netlink.NewVeth(attrs)
 	veth.PeerName, veth.PeerMTU, veth.PeerHardwareAddr = insideName, uint32(mtu), hardwareAddr(replica, "replica")
 	veth.PeerNamespace = netlink.NsFd(int(ns.Fd()))
-	if err := netlink.LinkAdd(veth); err != nil {
+	if err := fault.Do("link add", func() error { return netlink.LinkAdd(veth) }); err != nil {
 		return nil, nil, fmt.Errorf("make link %s: %w", attrs.Name, err)
 	}
 	if host, err = netlink.LinkByName(attrs.Name); err != nil {
@@ -111,7 +112,7 @@ func makePair(ctx context.Context, inside *netlink.Handle, ns *os.File, replica 
 }
 
 func deleteLink(del func(netlink.Link) error, l netlink.Link) error {
-	err := del(l)
+	err := fault.Do("link delete", func() error { return del(l) })
 	var notFound netlink.LinkNotFoundError
 	if err == nil || errors.As(err, &notFound) || errors.Is(err, unix.ENODEV) {
 		return nil
@@ -134,12 +135,12 @@ func (n *Network) setUpHost(host netlink.Link, e spec.Endpoint) error {
 		return err
 	}
 	if host.Attrs().Alias != e.Replica {
-		if err := netlink.LinkSetAlias(host, e.Replica); err != nil {
+		if err := fault.Do("link own", func() error { return netlink.LinkSetAlias(host, e.Replica) }); err != nil {
 			return fmt.Errorf("name the owner of link %s: %w", name, err)
 		}
 	}
 	if host.Attrs().Flags&net.FlagUp == 0 {
-		if err := netlink.LinkSetUp(host); err != nil {
+		if err := fault.Do("link up", func() error { return netlink.LinkSetUp(host) }); err != nil {
 			return fmt.Errorf("set link %s up: %w", name, err)
 		}
 	}
@@ -162,7 +163,7 @@ func (n *Network) hostRoutes(host netlink.Link, e spec.Endpoint) error {
 		if a.Is4() {
 			r.Scope = netlink.SCOPE_LINK
 		}
-		if err := netlink.RouteReplace(&r); err != nil {
+		if err := fault.Do("host route set", func() error { return netlink.RouteReplace(&r) }); err != nil {
 			return fmt.Errorf("route %s to link %s: %w", a, host.Attrs().Name, err)
 		}
 	}
@@ -189,7 +190,9 @@ func endpointAddrs(e spec.Endpoint) []netip.Addr {
 }
 
 func setNeighbour(set func(*netlink.Neigh) error, l netlink.Link, a netip.Addr, mac net.HardwareAddr) error {
-	err := set(&netlink.Neigh{LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: mac})
+	err := fault.Do("neighbour set", func() error {
+		return set(&netlink.Neigh{LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: a.AsSlice(), HardwareAddr: mac})
+	})
 	if err != nil {
 		return fmt.Errorf("set neighbour %s on %s: %w", a, l.Attrs().Name, err)
 	}

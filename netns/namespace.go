@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"dunnage/internal/fault"
 	"dunnage/spec"
 )
 
@@ -120,7 +121,7 @@ func linkedNamespace(replica string) (*os.File, error) {
 }
 
 func bindNamespace(from, path string) error {
-	if err := unix.Mount(from, path, "", unix.MS_BIND, ""); err != nil {
+	if err := fault.Do("namespace mount", func() error { return unix.Mount(from, path, "", unix.MS_BIND, "") }); err != nil {
 		return fmt.Errorf("mount namespace at %s: %w", path, err)
 	}
 	return nil
@@ -128,7 +129,7 @@ func bindNamespace(from, path string) error {
 
 func makeNamespace(ctx context.Context, path string, v6 bool) error {
 	return onThread(ctx, func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		if err := fault.Do("namespace make", func() error { return unix.Unshare(unix.CLONE_NEWNET) }); err != nil {
 			return fmt.Errorf("make namespace: %w", err)
 		}
 		if err := insideSysctls(v6); err != nil {
@@ -173,7 +174,7 @@ func insideSysctls(v6 bool) error {
 func (n *Network) removeNamespace(replica string) error {
 	path := n.Namespace(replica)
 	for {
-		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		err := fault.Do("namespace unmount", func() error { return unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) })
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
 			break // not mounted (any more)
 		}
@@ -181,7 +182,7 @@ func (n *Network) removeNamespace(replica string) error {
 			return fmt.Errorf("unmount namespace %s: %w", path, err)
 		}
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := fault.Do("namespace file remove", func() error { return os.Remove(path) }); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove mount point of namespace: %w", err)
 	}
 	return nil

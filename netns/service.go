@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"dunnage/internal/fault"
 	"dunnage/netns/rules"
 	"dunnage/spec"
 )
@@ -104,7 +105,7 @@ func family(pool netip.Prefix) int {
 }
 
 func deleteRoute(r netlink.Route) error {
-	if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+	if err := fault.Do("route delete", func() error { return netlink.RouteDel(&r) }); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("delete route to %s: %w", r.Dst, err)
 	}
 	return nil
@@ -166,7 +167,7 @@ func (n *Network) removeHost() error {
 				all = append(all, deleteRoute(r))
 			}
 		}
-		err := netlink.AddrDel(lo, &netlink.Addr{IPNet: hostNet(rules.Reserved(pool).Gateway)})
+		err := fault.Do("host address delete", func() error { return netlink.AddrDel(lo, &netlink.Addr{IPNet: hostNet(rules.Reserved(pool).Gateway)}) })
 		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			all = append(all, fmt.Errorf("delete the host's address in %s: %w", pool, err))
 		}

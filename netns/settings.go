@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"dunnage/internal/fault"
 )
 
 // forwarding are the settings without which the host doesn't route.
@@ -120,7 +122,7 @@ func (n *Network) restoreSettings() error {
 	if err := errors.Join(all...); err != nil {
 		return err
 	}
-	if err := os.Remove(n.settingsFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := fault.Do("settings file remove", func() error { return os.Remove(n.settingsFile()) }); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("forget former settings: %w", err)
 	}
 	return nil
@@ -130,10 +132,10 @@ func (n *Network) restoreSettings() error {
 // The run directory is gone after a reboot, so nothing is synced.
 func replaceFile(path string, content []byte) error {
 	next := path + ".new"
-	if err := os.WriteFile(next, content, 0o644); err != nil {
+	if err := fault.Do("run file write", func() error { return os.WriteFile(next, content, 0o644) }); err != nil {
 		return fmt.Errorf("write %s: %w", next, err)
 	}
-	if err := os.Rename(next, path); err != nil {
+	if err := fault.Do("run file rename", func() error { return os.Rename(next, path) }); err != nil {
 		return fmt.Errorf("replace %s: %w", path, err)
 	}
 	return nil

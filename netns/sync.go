@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"dunnage/internal/fault"
 	"dunnage/netns/rules"
 )
 
@@ -62,7 +63,11 @@ func (p programs) sync(ctx context.Context, want rules.Document, cfg rules.Confi
 		doc += part
 	}
 	if doc != "" {
-		if done.end, err = p.commit(ctx, doc); err != nil {
+		err := fault.Do("rules commit", func() (err error) {
+			done.end, err = p.commit(ctx, doc)
+			return err
+		})
+		if err != nil {
 			return change{}, err
 		}
 	}
@@ -110,9 +115,9 @@ func (p programs) insertJumps(all []tableJump) error {
 	for _, j := range all {
 		args := rules.Args(j.Rule)
 		if j.First {
-			err = t.Insert(j.table, j.Chain, 1, args...)
+			err = fault.Do("rule insert", func() error { return t.Insert(j.table, j.Chain, 1, args...) })
 		} else {
-			err = t.Append(j.table, j.Chain, args...)
+			err = fault.Do("rule append", func() error { return t.Append(j.table, j.Chain, args...) })
 		}
 		if err != nil {
 			return fmt.Errorf("add jump to %s/%s: %w", j.table, j.Chain, err)
@@ -130,7 +135,7 @@ func (p programs) deleteJumps(all []tableJump) error {
 		return err
 	}
 	for _, j := range all {
-		if err := t.Delete(j.table, j.Chain, rules.Args(j.Rule)...); err != nil {
+		if err := fault.Do("rule delete", func() error { return t.Delete(j.table, j.Chain, rules.Args(j.Rule)...) }); err != nil {
 			return fmt.Errorf("delete jump from %s/%s: %w", j.table, j.Chain, err)
 		}
 	}
@@ -144,7 +149,7 @@ func (p programs) makeUserChain() error {
 	if err != nil {
 		return err
 	}
-	if err := t.NewChain("filter", rules.UserChain); err != nil {
+	if err := fault.Do("user chain make", func() error { return t.NewChain("filter", rules.UserChain) }); err != nil {
 		return fmt.Errorf("make chain %s: %w", rules.UserChain, err)
 	}
 	return nil
@@ -166,7 +171,7 @@ func (p programs) remove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := t.DeleteChain("filter", rules.UserChain); err != nil {
+	if err := fault.Do("user chain delete", func() error { return t.DeleteChain("filter", rules.UserChain) }); err != nil {
 		return fmt.Errorf("delete chain %s: %w", rules.UserChain, err)
 	}
 	return nil

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"dunnage/internal/fault"
 )
 
 // sysctl is a kernel setting of the calling thread's network namespace. name
@@ -24,7 +26,7 @@ func (s sysctl) set() error {
 	if now, err := s.read(); err == nil && now == s.value {
 		return nil
 	}
-	if err := os.WriteFile(s.path(), []byte(s.value), 0o644); err != nil {
+	if err := fault.Do("sysctl write", func() error { return os.WriteFile(s.path(), []byte(s.value), 0o644) }); err != nil {
 		return fmt.Errorf("set %s to %s: %w", s.name, s.value, err)
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dunnage/internal/fault"
 	"dunnage/internal/keyed"
 	"dunnage/spec"
 )
@@ -217,7 +218,7 @@ func (d *Deliverer) Withdraw(ctx context.Context, replica string) error {
 	if err := unmount(dir); err != nil {
 		return fmt.Errorf("withdraw secrets of %s: %w", replica, err)
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	if err := fault.Do("secrets directory remove", func() error { return os.RemoveAll(dir) }); err != nil {
 		return fmt.Errorf("withdraw secrets of %s: %w", replica, err)
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dunnage/internal/fault"
 	"dunnage/spec"
 )
 
@@ -106,7 +107,7 @@ func (d *Deliverer) note(root *os.Root, replica, fingerprint string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if fingerprint == "" {
-		if err := root.Remove(fingerprintFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := fault.Do("fingerprint remove", func() error { return root.Remove(fingerprintFile) }); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	} else if err := replace(root, placed{fingerprintFile, printFile(fingerprint)}); err != nil {

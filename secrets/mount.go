@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"dunnage/internal/fault"
 )
 
 // tmpfsSize bounds what stands on one replica's tmpfs, which takes memory only
@@ -24,7 +26,7 @@ func ensureMounted(dir string) error {
 	if err := os.Chmod(filepath.Dir(dir), 0o700); err != nil { // it may be an old one
 		return err
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := fault.Do("secrets directory make", func() error { return os.Mkdir(dir, 0o700) }); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	mounted, err := isMounted(dir)
@@ -54,7 +56,7 @@ func inMemory(dir string) error {
 // where nothing is swapped a plain tmpfs.
 func mount(dir string) error {
 	const options = "mode=0700,size=" + tmpfsSize
-	err := unix.Mount("tmpfs", dir, "tmpfs", mountFlags, options+",noswap")
+	err := fault.Do("secrets mount", func() error { return unix.Mount("tmpfs", dir, "tmpfs", mountFlags, options+",noswap") })
 	if !errors.Is(err, unix.EINVAL) {
 		return mountError(dir, err)
 	}
@@ -89,7 +91,7 @@ func isMounted(dir string) (bool, error) {
 // mounted there. Of a tmpfs that is in use the files go first.
 func unmount(dir string) error {
 	for {
-		err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
+		err := fault.Do("secrets unmount", func() error { return unix.Unmount(dir, unix.UMOUNT_NOFOLLOW) })
 		if errors.Is(err, unix.EBUSY) {
 			if inMemory(dir) == nil {
 				if err := empty(dir); err != nil {

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"dunnage/internal/fault"
 )
 
 // fileSource is a key file: 64 hex digits and a line end, for its owner only.
@@ -234,10 +236,10 @@ func writeKeyFile(path string, k *key) error {
 		return fmt.Errorf("write key file %s: %w", path, err)
 	}
 	defer os.Remove(temporary)
-	if err := writeSynced(temporary, text); err != nil {
+	if err := fault.Do("key file write", func() error { return writeSynced(temporary, text) }); err != nil {
 		return fmt.Errorf("write key file %s: %w", path, err)
 	}
-	if err := os.Link(temporary, path); err != nil { // where a rename would replace
+	if err := fault.Do("key file link", func() error { return os.Link(temporary, path) }); err != nil { // where a rename would replace
 		return fmt.Errorf("write key file %s: %w", path, err)
 	}
 	return syncDir(filepath.Dir(path))
@@ -254,7 +256,7 @@ func writeSynced(path string, text []byte) error {
 
 // move puts the new key into its place.
 func move(path string) error {
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := fault.Do("key file rename", func() error { return os.Rename(path+".new", path) }); err != nil {
 		return fmt.Errorf("put the new key in its place: %w", err)
 	}
 	return syncDir(filepath.Dir(path))

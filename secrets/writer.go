@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"dunnage/internal/fault"
 )
 
 // writer makes what stands on a tmpfs equal to what should.
@@ -91,7 +93,7 @@ func (w *writer) mkdir(name string) error {
 			return err
 		}
 	}
-	if err := w.root.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := fault.Do("secret directory make", func() error { return w.root.Mkdir(name, 0o755) }); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return w.root.Chmod(name, 0o755) // whatever the umask
@@ -147,7 +149,7 @@ func replace(root *os.Root, f placed) error {
 	if err = errors.Join(err, out.Close()); err != nil {
 		return err
 	}
-	return root.Rename(scratchFile, f.name)
+	return fault.Do("secret file rename", func() error { return root.Rename(scratchFile, f.name) })
 }
 
 // prune removes from a directory what isn't kept.
@@ -164,7 +166,7 @@ func (w *writer) prune(dir string, keep []string) error {
 		if err := w.change(); err != nil {
 			return err
 		}
-		if err := w.root.RemoveAll(name); err != nil {
+		if err := fault.Do("secret file remove", func() error { return w.root.RemoveAll(name) }); err != nil {
 			return fmt.Errorf("remove %s: %w", strings.TrimPrefix(name, filesDir+"/"), err)
 		}
 	}

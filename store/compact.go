@@ -10,6 +10,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"dunnage/internal/fault"
 	"dunnage/spec"
 )
 
@@ -31,7 +32,7 @@ func (s *Store) Compact() error {
 	if err != nil {
 		return fmt.Errorf("write store %s anew: %w", s.path, errors.Join(err, removeCopy(s.path)))
 	}
-	if err := os.Rename(copyPath(s.path), s.path); err != nil {
+	if err := fault.Do("store rename", func() error { return os.Rename(copyPath(s.path), s.path) }); err != nil {
 		return fmt.Errorf("write store %s anew: %w", s.path, errors.Join(err, db.Close(), removeCopy(s.path)))
 	}
 	atStep("renamed")

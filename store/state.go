@@ -8,6 +8,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"dunnage/internal/fault"
 	"dunnage/spec"
 )
 
@@ -75,7 +76,7 @@ func decode[T any](k, v []byte) (T, error) {
 func (s *Store) Commit(c spec.Commit) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+	write := func(tx *bbolt.Tx) error {
 		w := writer{tx: tx}
 		for _, p := range c.Projects {
 			w.put("projects", p.Name, p)
@@ -100,8 +101,8 @@ func (s *Store) Commit(c spec.Commit) error {
 		}
 		w.secrets(c)
 		return w.err
-	})
-	if err != nil {
+	}
+	if err := fault.Do("store commit", func() error { return s.db.Update(write) }); err != nil {
 		return fmt.Errorf("write store: %w", err)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"dunnage/internal/fault"
 	"dunnage/spec"
 	"dunnage/store"
 )
@@ -43,7 +44,7 @@ func (s *headedStore) Commit(c spec.Commit) error {
 	if err := s.Store.Commit(c); err != nil {
 		return err
 	}
-	if err := s.note(c.Audit[n-1]); err != nil {
+	if err := fault.Do("audit head write", func() error { return s.note(c.Audit[n-1]) }); err != nil {
 		s.log.Warn("note where the audit record ends", "error", err)
 	}
 	return nil
