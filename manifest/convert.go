@@ -67,6 +67,7 @@ func (c *converter) project() spec.Project {
 	c.checkDependencies(p)
 	c.checkJoined(p)
 	c.joinedOrders(p)
+	c.checkWarm(p)
 	c.checkNames(p)
 	return p
 }
@@ -123,6 +124,8 @@ func (c *converter) service(name string, in types.ServiceConfig) spec.Service {
 		Unhealthy: x.unhealthy,
 		Canary:    x.canary,
 		Drain:     x.drain,
+		Hold:      x.hold,
+		KeepWarm:  x.keepWarm,
 		Allow:     x.allow,
 		Sticky:    x.sticky,
 		Ramp:      x.ramp,

@@ -209,6 +209,8 @@ type composeExtension struct {
 	Probe            *composeProbe    `yaml:"probe,omitempty"`
 	Accept           *composeAccept   `yaml:"accept,omitempty"`
 	Drain            string           `yaml:"drain"`
+	Hold             string           `yaml:"hold,omitempty"`
+	KeepWarm         string           `yaml:"keep_warm,omitempty"`
 	Ramp             string           `yaml:"ramp,omitempty"`
 	Sticky           string           `yaml:"sticky,omitempty"`
 	Allow            []string         `yaml:"allow,omitempty"`

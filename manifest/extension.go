@@ -16,6 +16,7 @@ import (
 // Defaults of x-dunnage, as spec.Probe documents them.
 const (
 	defaultDrain    = 30 * time.Second
+	defaultHold     = 10 * time.Second
 	networkInterval = 5 * time.Second
 	networkTimeout  = 5 * time.Second
 	execInterval    = 30 * time.Second
@@ -27,6 +28,8 @@ const (
 // extension is x-dunnage of a service.
 type extension struct {
 	drain     spec.Duration
+	hold      spec.Duration
+	keepWarm  spec.Duration
 	allow     []netip.Prefix
 	probe     *spec.Probe
 	accept    *spec.Probe
@@ -40,10 +43,16 @@ type extension struct {
 
 // extension reads x-dunnage after merging; the walk has checked the values.
 func (c *converter) extension(name string, in types.ServiceConfig) extension {
-	x := extension{drain: spec.Duration(defaultDrain)}
+	x := extension{drain: spec.Duration(defaultDrain), hold: spec.Duration(defaultHold)}
 	m, _ := in.Extensions["x-dunnage"].(map[string]any)
 	if v, ok := m["drain"]; ok {
 		x.drain = duration(v)
+	}
+	if v, ok := m["hold"]; ok {
+		x.hold = duration(v)
+	}
+	if v, ok := m["keep_warm"]; ok {
+		x.keepWarm = duration(v)
 	}
 	list, _ := m["allow"].([]any)
 	for _, v := range list {

@@ -66,6 +66,8 @@ var dunnageKeys = []key{
 	yes("services.*.x-dunnage.probe.retries", kindCount, "Default 3."),
 	yes("services.*.x-dunnage.probe.start_period", kindDuration, "Default 0."),
 	yes("services.*.x-dunnage.drain", kindDuration, "How long connections of a replaced replica may finish. Default 30 s; 0s cuts them at once."),
+	yes("services.*.x-dunnage.hold", kindHold, "How long new TCP connections to the service wait while none of its replicas is ready, before they are refused. Default 10 s, at most 2 min; 0s refuses them at once. Also how long a service must have been ready until it is waited for anew."),
+	yes("services.*.x-dunnage.keep_warm", kindKeepWarm, "How long the replicas before go on running after a new release of the service has converged, out of the rules, so that a rollback to them is one swap. Default 0, at most 24 h. Meanwhile both take memory, and both do what they do besides answering. Not where two generations can't run side by side, nor where a network is shared by network_mode."),
 	yes("services.*.x-dunnage.allow", kindList, "Clients that may use the published ports; without it all."),
 	yes("services.*.x-dunnage.allow.[]", kindPrefix, "An address or a CIDR range."),
 	yes("services.*.x-dunnage.accept", kindTextListMap, "A command that runs once in each new replica, after the other checks and before it takes connections; when it fails, the replica has failed. A text runs in `/bin/sh -c`, a list as it stands."),

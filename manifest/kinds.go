@@ -93,6 +93,8 @@ var (
 	kindSize          = kind{shape: textOrInt, check: checkSize, what: "a size, such as 64m"}
 	kindMode          = kind{shape: textOrInt, check: checkMode, what: "a file mode, such as 0700"}
 	kindDuration      = kind{shape: shapeText, check: checkDuration, what: "a duration, such as 10s"}
+	kindHold          = kind{shape: shapeText, check: checkHold, what: "a duration, such as 10s"}
+	kindKeepWarm      = kind{shape: shapeText, check: checkKeepWarm, what: "a duration, such as 10m"}
 	kindPeriod        = kind{shape: shapeText, check: checkPeriod, what: "a duration, such as 10s"}
 	kindPortItem      = kind{shape: textOrInt | shapeMap, check: checkPortItem}
 	kindPortNumber    = kind{shape: textOrInt, check: checkPortNumber, what: "a port"}

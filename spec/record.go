@@ -36,6 +36,7 @@ type ProjectRecord struct {
 	Held      []string            `json:"held,omitempty"`     // Stopped before the present rollout: again if it fails
 	Networks  []NetworkAddressing `json:"networks,omitempty"`
 	Addresses []ServiceLease      `json:"addresses,omitempty"`
+	Warm      []WarmService       `json:"warm,omitempty"` // at most one a service, sorted by service
 
 	// Secrets are the versions that were current when somebody decided about
 	// Desired, by name: what is current now and isn't here has yet to be
