@@ -149,6 +149,8 @@ type Store interface {
 	Sealed(p spec.SecretPin) (spec.SecretVersion, error)
 	// Audit sends the entries from seq on, in order, until send returns an error.
 	Audit(seq uint64, send func(spec.AuditEntry) error) error
+	// Receipts lists a project's kept receipts, oldest first.
+	Receipts(project string) ([]spec.Receipt, error)
 	// Compact writes the file anew, so that nothing of what was dropped is left
 	// in it, and then clears the mark SecretKey.Compact.
 	Compact() error

@@ -15,6 +15,7 @@ type State struct {
 	Versions   []SecretVersion      // sorted by ID and number; without what is sealed
 	Key        *SecretKey           // nil = there is none yet
 	Audited    AuditEntry           // the last one; zero = none
+	Receipts   []Receipt            // those that have yet to settle, sorted by project and number
 }
 
 // ProjectRecord is what is kept of a project beside its releases.
@@ -36,7 +37,8 @@ type ProjectRecord struct {
 	Held      []string            `json:"held,omitempty"`     // Stopped before the present rollout: again if it fails
 	Networks  []NetworkAddressing `json:"networks,omitempty"`
 	Addresses []ServiceLease      `json:"addresses,omitempty"`
-	Warm      []WarmService       `json:"warm,omitempty"` // at most one a service, sorted by service
+	Warm      []WarmService       `json:"warm,omitempty"`     // at most one a service, sorted by service
+	Receipts  int                 `json:"receipts,omitempty"` // number of the newest one
 
 	// Secrets are the versions that were current when somebody decided about
 	// Desired, by name: what is current now and isn't here has yet to be
@@ -105,6 +107,7 @@ type Commit struct {
 	DropVersions   []SecretPin
 	Key            *SecretKey   // nil = as it is
 	Audit          []AuditEntry // in order
+	Receipts       []Receipt    // of a project, those with the KeptReceipts highest numbers stay
 }
 
 // ReleaseRecord is a release of a project.

@@ -137,9 +137,22 @@ func TestCompactWithoutRoom(t *testing.T) {
 	want.check(t, open(t, path))
 }
 
-// A store of version 1 keeps what it has; an agent killed before the
+// A store of an earlier version keeps what it has; an agent killed before the
 // migration's commit leaves it as it was.
 func TestMigrate(t *testing.T) {
+	for _, tc := range []struct {
+		version string
+		without []string
+		schema  string
+	}{
+		{"1", []string{"secrets", "versions", "keys", "audit", "receipts"}, "1, 5 buckets"},
+		{"2", []string{"receipts"}, "2, 9 buckets"},
+	} {
+		t.Run(tc.version, func(t *testing.T) { migrates(t, tc.version, tc.without, tc.schema) })
+	}
+}
+
+func migrates(t *testing.T, from string, without []string, before string) {
 	path := filepath.Join(t.TempDir(), "dunnage.db")
 	s := open(t, path)
 	if err := s.Commit(spec.Commit{
@@ -153,42 +166,47 @@ func TestMigrate(t *testing.T) {
 		t.Fatal(err)
 	}
 	edit(t, path, func(tx *bbolt.Tx) error {
-		for _, b := range []string{"secrets", "versions", "keys", "audit"} {
+		for _, b := range without {
 			if err := tx.DeleteBucket([]byte(b)); err != nil {
 				return err
 			}
 		}
-		return tx.Bucket([]byte("meta")).Put([]byte("version"), []byte("1"))
+		return tx.Bucket([]byte("meta")).Put([]byte("version"), []byte(from))
 	})
 
 	killedAt(t, path, "migrated")
-	if got := schema(t, path); got != "1, 5 buckets" {
+	if got := schema(t, path); got != before {
 		t.Fatalf("after a crash: version %s", got)
 	}
 
 	s = open(t, path)
 	check(t, s, want)
-	if err := errors.Join(s.Commit(spec.Commit{Versions: []spec.SecretVersion{storetest.Version("", "a", 1, "x")}}), s.Close()); err != nil {
+	if err := errors.Join(s.Commit(spec.Commit{
+		Versions: []spec.SecretVersion{storetest.Version("", "a", 1, "x")},
+		Receipts: []spec.Receipt{{Project: "shop", Number: 1}},
+	}), s.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if got := schema(t, path); got != "2, 9 buckets" {
+	if got := schema(t, path); got != "3, 10 buckets" {
 		t.Errorf("after Open: version %s", got)
 	}
 }
 
-// A damaged store of version 1 isn't made one of version 2.
+// A damaged store of an earlier version isn't made one of the present.
 func TestMigrateRefusesDamage(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "dunnage.db")
-	if err := open(t, path).Close(); err != nil {
-		t.Fatal(err)
-	}
-	edit(t, path, func(tx *bbolt.Tx) error {
-		return errors.Join(tx.DeleteBucket([]byte("replicas")), tx.Bucket([]byte("meta")).Put([]byte("version"), []byte("1")))
-	})
-	if _, err := store.Open(path); err == nil || !strings.Contains(err.Error(), "it has no replicas; restore it from a backup") {
-		t.Errorf("Open: %v", err)
-	}
-	if got := schema(t, path); got != "1, 8 buckets" {
-		t.Errorf("afterwards: version %s", got)
+	for version, lacks := range map[string]string{"1": "replicas", "2": "audit"} {
+		path := filepath.Join(t.TempDir(), "dunnage.db")
+		if err := open(t, path).Close(); err != nil {
+			t.Fatal(err)
+		}
+		edit(t, path, func(tx *bbolt.Tx) error {
+			return errors.Join(tx.DeleteBucket([]byte(lacks)), tx.Bucket([]byte("meta")).Put([]byte("version"), []byte(version)))
+		})
+		if _, err := store.Open(path); err == nil || !strings.Contains(err.Error(), "it has no "+lacks+"; restore it from a backup") {
+			t.Errorf("Open: %v", err)
+		}
+		if got := schema(t, path); got != version+", 9 buckets" {
+			t.Errorf("afterwards: version %s", got)
+		}
 	}
 }

@@ -134,9 +134,10 @@ func refuses(t *testing.T, what string, data []byte, want everything) bool {
 
 // everything is what can be read of a store.
 type everything struct {
-	state  spec.State
-	sealed []spec.SecretVersion
-	audit  []spec.AuditEntry
+	state    spec.State
+	sealed   []spec.SecretVersion
+	audit    []spec.AuditEntry
+	receipts []spec.Receipt
 }
 
 func readAll(s *store.Store) (e everything, err error) {
@@ -149,6 +150,13 @@ func readAll(s *store.Store) (e everything, err error) {
 			return e, err
 		}
 		e.sealed = append(e.sealed, sealed)
+	}
+	for _, p := range e.state.Projects {
+		rs, err := s.Receipts(p.Name)
+		if err != nil {
+			return e, err
+		}
+		e.receipts = append(e.receipts, rs...)
 	}
 	return e, s.Audit(0, func(a spec.AuditEntry) error { e.audit = append(e.audit, a); return nil })
 }
@@ -164,6 +172,7 @@ func filled(t *testing.T) ([]byte, everything) {
 			project := fmt.Sprintf("project-%02d", i)
 			c.Replicas = append(c.Replicas, spec.ReplicaRecord{ReplicaKey: spec.ReplicaKey{ID: fmt.Sprintf("%s-web-%d", project, n), Project: project, Service: "web"}})
 			c.Projects = append(c.Projects, spec.ProjectRecord{Name: project, Desired: n})
+			c.Receipts = append(c.Receipts, spec.Receipt{Project: project, Number: n + 1, Release: n + 1, Drained: i})
 			if i%20 == 0 {
 				c.Releases = append(c.Releases, spec.ReleaseRecord{Project: project, Release: spec.Release{
 					Number: n + 1, Reason: strings.Repeat("why \"not\"? ", 600), Project: spec.Project{Name: project},

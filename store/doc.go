@@ -2,9 +2,9 @@
 // nothing: it loads the whole spec.State once and makes each spec.Commit in one
 // durable transaction.
 //
-// The schema, version 2; every value is JSON of the named type:
+// The schema, version 3; every value is JSON of the named type:
 //
-//	meta        "version" -> "2"
+//	meta        "version" -> "3"
 //	projects    name                      -> spec.ProjectRecord
 //	releases    project -> number, 8 bytes big endian -> spec.Release
 //	replicas    ID                        -> spec.ReplicaRecord
@@ -13,14 +13,17 @@
 //	versions    project \0 name \0 version, 8 bytes big endian -> spec.SecretVersion
 //	keys        "data"                    -> spec.SecretKey
 //	audit       number, 8 bytes big endian -> spec.AuditEntry
+//	receipts    project -> number, 8 bytes big endian -> spec.Receipt
 //
-// Version 1 had no secrets: Open adds the last four buckets and the new version
-// in one transaction. A program that knows version 1 only refuses the file from
-// then on.
+// Version 1 had no secrets, that is none of the last five buckets, and version 2
+// no receipts: Open adds what is missing and the new version in one transaction.
+// A program that knows only an earlier version refuses the file from then on.
 //
 // The audit record is only appended to, and keeps the newest spec.KeptAudit
 // entries. What is kept is a chain that can be verified from its first entry,
 // whose Prev is the hash of the last one that was dropped.
+//
+// Of the receipts of a project the spec.KeptReceipts newest are kept.
 //
 // After a crash or power cut the file holds every commit that returned, and
 // none in part. It is created under another name, synced and renamed, since

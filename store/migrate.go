@@ -9,42 +9,55 @@ import (
 )
 
 // version is the schema that this program reads and writes.
-const version = "2"
+const version = "3"
 
 // The buckets of a store, by the version that brought them.
 var (
 	buckets1 = []string{"meta", "projects", "releases", "replicas", "quarantine"}
 	buckets2 = []string{"secrets", "versions", "keys", "audit"}
-	buckets  = slices.Concat(buckets1, buckets2)
+	buckets3 = []string{"receipts"}
+	buckets  = slices.Concat(buckets1, buckets2, buckets3)
 )
+
+// earlier are the versions that a store is brought on from, with the buckets
+// that it must have then.
+var earlier = map[string][]string{
+	"1": buckets1,
+	"2": slices.Concat(buckets1, buckets2),
+}
 
 // atStep is where tests end the process.
 var atStep = func(string) {}
 
-// migrate brings a store of version 1 to the present one, in one transaction.
-// Others are left to checkSchema.
+// migrate brings a store of an earlier version to the present one, in one
+// transaction. Others are left to checkSchema.
 func migrate(db *bbolt.DB) error {
-	if checkSchema(db, "1", nil) != nil {
-		return nil
-	}
-	if err := checkSchema(db, "1", buckets1); err != nil {
-		return err
-	}
-	err := db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range buckets2 {
-			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
-				return err
-			}
+	for from, there := range earlier {
+		if checkSchema(db, from, nil) != nil {
+			continue
 		}
-		if err := tx.Bucket([]byte("meta")).Put([]byte("version"), []byte(version)); err != nil {
+		if err := checkSchema(db, from, there); err != nil {
 			return err
 		}
-		atStep("migrated")
+		if err := db.Update(complete); err != nil {
+			return fmt.Errorf("bring it from schema version %s to %s: %w", from, version, err)
+		}
 		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("bring it from schema version 1 to %s: %w", version, err)
 	}
+	return nil
+}
+
+// complete makes the buckets that are missing, and the present version.
+func complete(tx *bbolt.Tx) error {
+	for _, name := range buckets {
+		if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
+			return err
+		}
+	}
+	if err := tx.Bucket([]byte("meta")).Put([]byte("version"), []byte(version)); err != nil {
+		return err
+	}
+	atStep("migrated")
 	return nil
 }
 

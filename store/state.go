@@ -29,6 +29,9 @@ func (s *Store) Load() (spec.State, error) {
 		if st.Quarantine, err = list[spec.QuarantinedAddress](tx.Bucket([]byte("quarantine"))); err != nil {
 			return fmt.Errorf("quarantine: %w", err)
 		}
+		if st.Receipts, err = unsettled(tx.Bucket([]byte("receipts"))); err != nil {
+			return err
+		}
 		releases := tx.Bucket([]byte("releases"))
 		return releases.ForEachBucket(func(project []byte) error {
 			rs, err := list[spec.Release](releases.Bucket(project))
@@ -100,6 +103,7 @@ func (s *Store) Commit(c spec.Commit) error {
 			w.drop("quarantine", a.String())
 		}
 		w.secrets(c)
+		w.receipts(c.Receipts)
 		return w.err
 	}
 	if err := fault.Do("store commit", func() error { return s.db.Update(write) }); err != nil {

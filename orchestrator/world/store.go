@@ -1,6 +1,7 @@
 package world
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -18,6 +19,7 @@ type state struct {
 	versions   map[versionKey]spec.SecretVersion
 	key        *spec.SecretKey
 	audit      []spec.AuditEntry
+	receipts   map[string]map[int]spec.Receipt
 }
 
 // versionKey is what a store keeps a version of a secret under.
@@ -31,6 +33,7 @@ func newState() state {
 		projects: map[string]spec.ProjectRecord{}, releases: map[string]map[int]spec.Release{},
 		replicas: map[string]spec.ReplicaRecord{}, quarantine: map[netip.Addr]spec.QuarantinedAddress{},
 		secrets: map[spec.SecretID]spec.SecretRecord{}, versions: map[versionKey]spec.SecretVersion{},
+		receipts: map[string]map[int]spec.Receipt{},
 	}
 }
 
@@ -58,6 +61,13 @@ func (st Store) Load() (spec.State, error) {
 		s.Quarantine = slices.SortedFunc(maps.Values(w.state.quarantine), func(a, b spec.QuarantinedAddress) int { return a.Addr.Compare(b.Addr) })
 	}
 	w.state.loadSecrets(&s)
+	for _, project := range slices.Sorted(maps.Keys(w.state.receipts)) {
+		for _, r := range w.state.keptReceipts(project) {
+			if r.Settled.IsZero() {
+				s.Receipts = append(s.Receipts, r)
+			}
+		}
+	}
 	return s, nil
 }
 
@@ -102,5 +112,30 @@ func (st Store) Commit(c spec.Commit) error {
 		delete(s.quarantine, a)
 	}
 	s.keepSecrets(c)
+	s.keepReceipts(c.Receipts)
 	return err
+}
+
+// Receipts lists a project's kept receipts.
+func (st Store) Receipts(project string) ([]spec.Receipt, error) {
+	w := st.World
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.state.keptReceipts(project), nil
+}
+
+func (s *state) keptReceipts(project string) []spec.Receipt {
+	return slices.SortedFunc(maps.Values(s.receipts[project]), func(a, b spec.Receipt) int { return cmp.Compare(a.Number, b.Number) })
+}
+
+func (s *state) keepReceipts(rs []spec.Receipt) {
+	for _, r := range rs {
+		if s.receipts[r.Project] == nil {
+			s.receipts[r.Project] = map[int]spec.Receipt{}
+		}
+		s.receipts[r.Project][r.Number] = r
+		for _, old := range s.keptReceipts(r.Project)[:max(0, len(s.receipts[r.Project])-spec.KeptReceipts)] {
+			delete(s.receipts[r.Project], old.Number)
+		}
+	}
 }

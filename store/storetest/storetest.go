@@ -19,6 +19,7 @@ type Store interface {
 	Commit(spec.Commit) error
 	Sealed(spec.SecretPin) (spec.SecretVersion, error)
 	Audit(seq uint64, send func(spec.AuditEntry) error) error
+	Receipts(project string) ([]spec.Receipt, error)
 	Compact() error
 }
 
@@ -30,6 +31,7 @@ func Run(t *testing.T, open func(t *testing.T) Store, reopen func(t *testing.T, 
 		check(t, open(t), spec.State{})
 	})
 	t.Run("keeps and drops", func(t *testing.T) { keepsAndDrops(t, open, reopen) })
+	t.Run("receipts", func(t *testing.T) { receipts(t, open, reopen) })
 	t.Run("replaces", func(t *testing.T) {
 		s := open(t)
 		commit(t, s, spec.Commit{Projects: []spec.ProjectRecord{{Name: "a", Desired: 1}}})
@@ -91,7 +93,7 @@ func check(t *testing.T, s Store, want spec.State) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); d != "" {
+	if d := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})); d != "" {
 		t.Fatalf("state (-want +got):\n%s", d)
 	}
 }
