@@ -42,6 +42,13 @@ func (n *Network) Apply(ctx context.Context, r spec.Routing) error {
 	return n.sweep(ctx, r, wrote, unnamed)
 }
 
+// Written counts what Apply has written since the Network was made.
+func (n *Network) Written() spec.Written {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.written
+}
+
 // sweep runs after every change that can leave a flow behind: one that takes a
 // backend away, or one beside published UDP ports, whose clients may have been
 // asking in vain before. And once after the start, since the agent before may
@@ -81,6 +88,9 @@ func (n *Network) syncTables(ctx context.Context, v4, v6 rules.Document) (wrote,
 		c.close()
 		wrote = wrote || c.wrote()
 		unnamed = unnamed || c.unnamed
+		if c.wrote() {
+			n.written.Add(rules.Count(c.want, c.from.doc))
+		}
 	}
 	if err != nil {
 		n.swept = false // what was written before the failure is swept with the next try

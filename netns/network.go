@@ -57,6 +57,8 @@ type Network struct {
 	mu    sync.Mutex // one Apply or Remove at a time: they read, compare and write
 	swept bool       // UDP entries have been compared with the rules since the start
 	udp   bool       // at the last sweep, some UDP port was published
+
+	written spec.Written
 }
 
 // New finds the iptables programs; it changes nothing. Errors: a pool that

@@ -113,6 +113,8 @@ type Network interface {
 	// UDP conntrack entries of backends that r no longer names. It writes
 	// nothing if the kernel's rules are equal already.
 	Apply(ctx context.Context, r spec.Routing) error
+	// Written counts what Apply has written in this process so far.
+	Written() spec.Written
 	// Routed parses the kernel's nat rules back: the replica addresses that a
 	// rule names now, sorted, and whether they equal what Apply(r) would leave.
 	Routed(ctx context.Context, r spec.Routing) (named []netip.Addr, equal bool, err error)

@@ -95,6 +95,7 @@ func (w *World) Apply(_ context.Context, r spec.Routing) error {
 		return err
 	}
 	w.checkSwitch(r)
+	w.written.Add(difference(w.kernel, r))
 	w.kernel, w.flushed = r, false
 	named := w.named()
 	for _, c := range w.conns {
@@ -105,6 +106,35 @@ func (w *World) Apply(_ context.Context, r spec.Routing) error {
 		}
 	}
 	return err
+}
+
+// Written counts what Apply wrote.
+func (w *World) Written() spec.Written {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.written
+}
+
+// difference counts a rule for each backend of a service, in one family.
+func difference(before, after spec.Routing) spec.Written {
+	count := func(r spec.Routing) map[string]int {
+		out := map[string]int{}
+		for _, s := range r.Services {
+			for _, b := range s.Backends {
+				out[s.Network+" "+b.Replica]++
+			}
+		}
+		return out
+	}
+	out := spec.Written{Commits: 1}
+	was, is := count(before), count(after)
+	for k, n := range is {
+		out.Rules.Added += max(0, n-was[k])
+	}
+	for k, n := range was {
+		out.Rules.Removed += max(0, n-is[k])
+	}
+	return out
 }
 
 // named lists the backends in the kernel's rules.

@@ -67,6 +67,7 @@ type World struct {
 	names      map[string]string
 	kernel     spec.Routing
 	flushed    bool // somebody emptied the rules
+	written    spec.Written
 	conns      []*conn
 	released   map[netip.Addr]time.Time // when the store forgot who had it
 	targets    map[string]spec.ProbeTarget
