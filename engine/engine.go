@@ -11,9 +11,7 @@ import (
 	"sync"
 	"time"
 
-	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/v2/client"
-	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/log"
 	"google.golang.org/grpc"
 
@@ -79,6 +77,19 @@ type Engine struct {
 // Connect returns an Engine on a containerd that answers now. The error wraps
 // spec.ErrUnavailable when it doesn't. Close releases what it holds.
 func Connect(ctx context.Context, cfg Config) (*Engine, error) {
+	e, err := Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.probe(ctx); err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	return e, nil
+}
+
+// Open is Connect on a containerd that may answer later: an agent that starts
+// while it hangs has to say so, and to look after the rules.
+func Open(cfg Config) (*Engine, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.prepare(); err != nil {
 		return nil, err
@@ -98,9 +109,6 @@ func Connect(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	e := &Engine{cfg: cfg, client: c, started: started, cgroup: findCgroups(cfg.Namespace)}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	if err := e.probe(ctx); err != nil {
-		return nil, errors.Join(err, e.Close())
-	}
 	return e, nil
 }
 
@@ -124,10 +132,7 @@ func (e *Engine) probe(ctx context.Context) error {
 	if _, err := e.client.Version(ctx); err != nil {
 		return e.wrap(ctx, err, "ask containerd for its version")
 	}
-	if _, err := e.client.TaskService().List(ctx, &tasks.ListTasksRequest{}); err != nil {
-		return e.wrap(ctx, errgrpc.ToNative(err), "list tasks")
-	}
-	return nil
+	return e.askTasks(ctx) // to list them would wait for a shim that hangs
 }
 
 func (c Config) prepare() error {

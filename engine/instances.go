@@ -23,7 +23,7 @@ func (e *Engine) Instances(ctx context.Context) ([]spec.Instance, error) {
 	stock := e.inventory.stock()
 	out := make([]spec.Instance, 0, len(stock))
 	for _, s := range stock {
-		out = append(out, e.instance(*s.container, s.task))
+		out = append(out, e.instance(s))
 	}
 	return out, nil
 }
@@ -33,8 +33,12 @@ func (e *Engine) Runs(id string) bool { return len(e.cgroup.pids(id)) > 0 }
 
 // instance joins what containerd says with what the kernel and the start
 // record say.
-func (e *Engine) instance(c containers.Container, t *task.Process) spec.Instance {
+func (e *Engine) instance(s stocked) spec.Instance {
+	c, t := *s.container, s.task
 	i := spec.Instance{ReplicaKey: keyOf(c), Image: c.Image, Limits: c.Labels[labelLimits]}
+	if !s.silent.IsZero() {
+		return e.quiet(i, s)
+	}
 	switch t.GetStatus() {
 	case task.Status_CREATED:
 		i.Phase = spec.PhaseCreated

@@ -39,9 +39,10 @@ type inventory struct {
 // stocked is one container of the inventory.
 type stocked struct {
 	container *containers.Container // nil = there is none
-	task      *task.Process         // nil = there is none, or its shim doesn't answer
+	task      *task.Process         // nil = there is none; what was said last while silent
 
 	changed, asked time.Time
+	silent         time.Time // since when its shim doesn't answer; zero = it does
 }
 
 func (s *stocked) stale(now time.Time) bool {
@@ -101,14 +102,15 @@ func (v *inventory) note(id string, c *containers.Container, t *task.Process, as
 	if c != nil {
 		c.Spec = nil // large, and nothing of it is looked at
 	}
-	s.container, s.task, s.asked = c, t, asked
+	s.container, s.task, s.asked, s.silent = c, t, asked, time.Time{}
 	if c == nil && !s.changed.After(asked) && asked.After(s.changed.Add(settled)) {
 		delete(v.entries, id)
 	}
 }
 
 // replace takes the answer to a question for everything.
-func (v *inventory) replace(found []containers.Container, byID map[string]*task.Process, asked time.Time) {
+// Those whose shim was silent keep the task that was known.
+func (v *inventory) replace(found []containers.Container, byID map[string]*task.Process, silent map[string]bool, asked time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	before := v.entries
@@ -117,8 +119,18 @@ func (v *inventory) replace(found []containers.Container, byID map[string]*task.
 		c := &found[i]
 		c.Spec = nil
 		s := &stocked{container: c, task: byID[c.ID], asked: asked}
-		if b := before[c.ID]; b != nil {
+		b := before[c.ID]
+		if b != nil {
 			s.changed = b.changed
+		}
+		if silent[c.ID] {
+			s.silent = asked
+			if b != nil {
+				s.task = b.task
+				if !b.silent.IsZero() {
+					s.silent = b.silent
+				}
+			}
 		}
 		v.entries[c.ID] = s
 	}
@@ -152,7 +164,7 @@ func (e *Engine) takeStock(ctx context.Context) error {
 	}
 	for _, id := range ids {
 		if err := e.askFor(ctx, id, now); err != nil {
-			return e.listAll(ctx, now) // which leaves out whose shim doesn't answer
+			return e.listAll(ctx, now)
 		}
 	}
 	return nil
@@ -162,13 +174,9 @@ func (e *Engine) takeStock(ctx context.Context) error {
 // calls is then "created", while the other order could show a started one as
 // lost.
 func (e *Engine) askFor(ctx context.Context, id string, now time.Time) error {
-	r, err := e.client.TaskService().Get(ctx, &tasks.GetRequest{ContainerID: id})
-	if err = errgrpc.ToNative(err); err != nil && !errdefs.IsNotFound(err) {
+	t, err := e.taskOf(ctx, id)
+	if err != nil {
 		return err
-	}
-	var t *task.Process
-	if err == nil {
-		t = r.Process
 	}
 	c, err := e.client.ContainerService().Get(ctx, id)
 	switch {
@@ -182,20 +190,37 @@ func (e *Engine) askFor(ctx context.Context, id string, now time.Time) error {
 	return nil
 }
 
-// listAll asks in the order of askFor.
+// listAll asks in the order of askFor. containerd asks the shims one after the
+// other and waits 2 s for each that hangs: where one does, each is asked for
+// apart, side by side.
 func (e *Engine) listAll(ctx context.Context, now time.Time) error {
-	list, err := e.client.TaskService().List(ctx, &tasks.ListTasksRequest{})
-	if err != nil {
-		return e.wrap(ctx, errgrpc.ToNative(err), "list tasks")
+	listing, cancel := context.WithTimeout(ctx, shimPatience)
+	defer cancel()
+	var list *tasks.ListTasksResponse
+	err := context.DeadlineExceeded
+	if !e.inventory.anySilent() {
+		list, err = e.client.TaskService().List(listing, &tasks.ListTasksRequest{})
+		err = errgrpc.ToNative(err)
 	}
-	byID := make(map[string]*task.Process, len(list.Tasks))
-	for _, t := range list.Tasks {
+	if err != nil && !silence(err) {
+		return e.wrap(ctx, err, "list tasks")
+	}
+	byID := make(map[string]*task.Process, len(list.GetTasks()))
+	for _, t := range list.GetTasks() {
 		byID[t.ID] = t
 	}
-	found, err := e.client.ContainerService().List(ctx, ownedFilter)
-	if err != nil {
-		return e.wrap(ctx, err, "list containers")
+	found, failed := e.client.ContainerService().List(ctx, ownedFilter)
+	if failed != nil {
+		return e.wrap(ctx, failed, "list containers")
 	}
-	e.inventory.replace(found, byID, now)
+	if err != nil {
+		silent, err := e.askEach(ctx, found, byID)
+		if err != nil {
+			return err
+		}
+		e.inventory.replace(found, byID, silent, now)
+		return nil
+	}
+	e.inventory.replace(found, byID, nil, now)
 	return nil
 }

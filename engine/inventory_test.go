@@ -46,19 +46,19 @@ func TestInventoryDoubts(t *testing.T) {
 	asked := time.Now()
 	v.touch("a")   // changed
 	v.touch("new") // made
-	v.replace([]containers.Container{{ID: "a"}, {ID: "b"}, {ID: "c"}}, nil, asked)
+	v.replace([]containers.Container{{ID: "a"}, {ID: "b"}, {ID: "c"}}, nil, nil, asked)
 	if ids, _ := v.due(time.Now()); !slices.Equal(slices.Sorted(slices.Values(ids)), []string{"a", "new"}) {
 		t.Errorf("after a list that was asked for before they changed, %v is asked for, want a and new", ids)
 	}
 	asked = time.Now()
 	v.follow(+1) // a second subscription: events before it are lost
-	v.replace(nil, nil, asked)
+	v.replace(nil, nil, nil, asked)
 	if _, all := v.due(time.Now()); !all {
 		t.Error("a list from before a subscription counts as known")
 	}
 	v = stockOf("a")
 	v.follow(-1)
-	v.replace([]containers.Container{{ID: "a"}}, nil, time.Now())
+	v.replace([]containers.Container{{ID: "a"}}, nil, nil, time.Now())
 	if _, all := v.due(time.Now()); !all {
 		t.Error("without events, not everything is asked for")
 	}
@@ -86,6 +86,6 @@ func stockOf(ids ...string) *inventory {
 	for _, id := range ids {
 		found = append(found, containers.Container{ID: id})
 	}
-	v.replace(found, nil, time.Now())
+	v.replace(found, nil, nil, time.Now())
 	return v
 }

@@ -75,6 +75,19 @@ func TestManaged(t *testing.T) {
 		}
 		old = second.Pid()
 	}
+	if err := syscall.Kill(old, syscall.SIGSTOP); err != nil { // it hangs
+		t.Fatal(err)
+	}
+	if err := second.Restart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for second.Pid() == old || second.Pid() == 0 {
+		if ctx.Err() != nil {
+			t.Fatal("a containerd that hung is not started again")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	old = second.Pid()
 	stop()
 	<-done
 	found, ok := FindManaged(ctx, cfg)

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +45,14 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 
 // clearTask leaves the container without a task, or reports that one runs.
 func (e *Engine) clearTask(ctx context.Context, id string) (running bool, err error) {
+	if e.isSilent(id) {
+		if len(slices.DeleteFunc(e.cgroup.pids(id), isRuncInit)) > 0 {
+			return true, nil // it serves on
+		}
+		if err := e.endHung(ctx, id); err != nil {
+			return false, fmt.Errorf("start %s: %w", id, err)
+		}
+	}
 	status, err := e.taskStatus(ctx, id)
 	if err != nil {
 		return false, err

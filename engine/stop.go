@@ -52,6 +52,9 @@ func (e *Engine) Signal(ctx context.Context, id, sig string) error {
 	if record, ok := e.started.get(id); ok && s != unix.SIGKILL && slices.Contains(e.cgroup.pids(id), record.Pid) {
 		return e.signalDirectly(id, record.Pid, s)
 	}
+	if s == unix.SIGKILL && e.isSilent(id) {
+		return e.killPast(id)
+	}
 	_, err = e.client.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(s)})
 	if err = errgrpc.ToNative(err); err == nil {
 		return nil
@@ -127,6 +130,11 @@ func (e *Engine) remove(ctx context.Context, id string) error {
 func (e *Engine) deleteTask(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, killLimit, fmt.Errorf("its process does not end after SIGKILL within %s; it may hang in the kernel: %w", killLimit, spec.ErrUnavailable))
 	defer cancel()
+	if e.isSilent(id) {
+		if err := e.endHung(ctx, id); err != nil {
+			return err
+		}
+	}
 	status, err := e.taskStatus(ctx, id)
 	if err != nil {
 		return err

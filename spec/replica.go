@@ -37,6 +37,7 @@ type Instance struct {
 	ExitCode  int       `json:"exit_code,omitempty"`
 	OOM       bool      `json:"oom,omitempty"`
 	Limits    string    `json:"limits,omitempty"` // Limits.Fingerprint() of those in force
+	Hung      int       `json:"hung,omitempty"`   // pid of its shim, if that hasn't answered for a while; 0 = it answers
 }
 
 // CreateRequest is all that the engine needs to create a replica's container.
