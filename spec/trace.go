@@ -26,7 +26,8 @@ const (
 
 // TraceStep is one thing that a packet meets.
 type TraceStep struct {
-	Where   string    `json:"where"` // "iptables-nft nat PREROUTING", "route", "conntrack" ...
+	Where   string    `json:"where"`            // "iptables-nft nat PREROUTING", "route" ...
+	Number  int       `json:"number,omitempty"` // of the rule in its chain, from 1, as iptables counts
 	Rule    string    `json:"rule,omitempty"`
 	Owner   RuleOwner `json:"owner,omitempty"`
 	Packets uint64    `json:"packets,omitempty"` // the rule's counter
@@ -35,12 +36,53 @@ type TraceStep struct {
 	Ends    bool      `json:"ends,omitempty"`    // the packet dies here
 }
 
+// Fate says in one word what becomes of a packet.
+type Fate string
+
+// The fates.
+const (
+	FateArrives Fate = "arrives"
+	FateDropped Fate = "dropped" // the client gets no answer
+	FateRefused Fate = "refused" // the client is told at once
+	FateHeld    Fate = "held"    // the client's next try meets other rules
+	FatePartly  Fate = "partly"  // it hangs on the replica that the dice choose
+	FateMaybe   Fate = "maybe"   // it hangs on what isn't known of the packet
+)
+
 // Trace is the way of a packet.
 type Trace struct {
-	Packet Packet      `json:"packet"`
+	Packet Packet      `json:"packet"`       // with the address that was chosen, where none was given
+	In     string      `json:"in,omitempty"` // link by which it comes; empty = not known, or from the host itself
 	Steps  []TraceStep `json:"steps"`
-	Reach  []Backend   `json:"reach,omitempty"` // where it may arrive
-	Dies   string      `json:"dies,omitempty"`  // why it doesn't, one line
+	Reach  []Arrival   `json:"reach,omitempty"` // where it may arrive, sorted
+	Fate   Fate        `json:"fate"`
+	Dies   string      `json:"dies,omitempty"`   // where and why, one line; empty = it arrives
+	Unseen []string    `json:"unseen,omitempty"` // what couldn't be looked at, and may decide otherwise
+}
+
+// Arrival is where a packet may come out.
+type Arrival struct {
+	To      netip.AddrPort `json:"to"`
+	Link    string         `json:"link,omitempty"`    // by which it leaves the host
+	Host    bool           `json:"host,omitempty"`    // it is for the host itself
+	Replica string         `json:"replica,omitempty"` // whose address it is
+	Chance  float64        `json:"chance"`            // part of the connections, 1 = all
+	Maybe   bool           `json:"maybe,omitempty"`
+}
+
+// FlowCount counts conntrack's entries for an address by who answers them.
+type FlowCount struct {
+	Answers netip.Addr `json:"answers"`
+	Count   int        `json:"count"`
+}
+
+// ExplainRequest asks what becomes of connections to Asked: a port ("8080",
+// "53/udp"), an address ("tcp://198.51.100.7:8080") or a service ("web",
+// "shop/web").
+type ExplainRequest struct {
+	Asked   string     `json:"asked"`
+	Project string     `json:"project,omitempty"` // of the service; empty = the one that has it
+	From    netip.Addr `json:"from,omitzero"`     // the client; zero = some client of the world
 }
 
 // Explanation answers `dunnage explain`: the way of each address that was asked
@@ -58,6 +100,8 @@ type Explanation struct {
 // ExplainedWay is one family's or one address's way.
 type ExplainedWay struct {
 	Trace
+	Verdict  string          `json:"verdict"` // one line
+	OK       bool            `json:"ok"`
 	Reached  *Reach          `json:"reached,omitempty"` // what the visitor found there last
 	Flows    int             `json:"flows"`             // conntrack entries for the address
 	Stale    []string        `json:"stale,omitempty"`   // those that lead to no replica that is ready, one line each

@@ -48,6 +48,7 @@ var project = rules{
 		"engine":            {"internal/fault", "internal/keyed", "internal/reread", "spec"},
 		"netns":             {"internal/fault", "internal/keyed", "internal/reread", "spec"},
 		"netns/rules":       {"spec"},
+		"netns/walk":        {"netns/rules", "spec"},
 		"store":             {"internal/fault", "spec"},
 		"secrets":           {"internal/fault", "internal/keyed", "spec"},
 		"cmd/dunnage":       {"api", "engine", "internal/build", "internal/fault", "manifest", "netns", "orchestrator", "secrets", "spec", "store"},
@@ -103,5 +104,5 @@ var project = rules{
 		"golang.org/x/sys",
 	},
 	supports: []string{"api/apitest", "examples", "internal/testenv", "orchestrator/world", "store/storetest", "test"},
-	pure:     []string{"netns/rules", "orchestrator/plan", "spec"},
+	pure:     []string{"netns/rules", "netns/walk", "orchestrator/plan", "spec"},
 }

@@ -1,0 +1,291 @@
+package walk
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"dunnage/netns/rules"
+	"dunnage/spec"
+)
+
+func unknown(*packet) answer { return maybe }
+
+// match is the test of one option of a rule; nil = the option selects nothing.
+// What isn't known here may match.
+func match(module, option string, values []string) test {
+	value := ""
+	if len(values) > 0 {
+		value = values[0]
+	}
+	switch option {
+	case "-s":
+		return func(p *packet) answer { return p.sourceIn(value) }
+	case "-d":
+		return func(p *packet) answer { return inPrefix(value, p.dst) }
+	case "-i":
+		return func(p *packet) answer { return p.cameBy(value) }
+	case "-o":
+		return func(p *packet) answer { return is(onLink(p.out, value, "+")) }
+	case "-p":
+		return func(p *packet) answer { return is(p.speaks(value)) }
+	case "--dport", "--dports":
+		return func(p *packet) answer { return p.toPorts(value) }
+	case "--sport", "--sports", "--ports":
+		return fromPorts(value)
+	case "--tcp-flags":
+		if len(values) == 2 {
+			return func(*packet) answer { return is(firstFlags(values[0]) == values[1]) }
+		}
+	case "--src-type":
+		return func(p *packet) answer { return p.sourceType(values) }
+	case "--dst-type":
+		return func(p *packet) answer { return p.destinationType(values) }
+	case "--ctstate", "--state":
+		return func(p *packet) answer { return p.inState(strings.Split(value, ",")) }
+	case "--ctdir":
+		return func(*packet) answer { return is(value == "ORIGINAL") }
+	case "--ctorigsrc":
+		return func(p *packet) answer { return p.sourceIn(value) }
+	case "--ctorigdst":
+		return func(p *packet) answer { return inPrefix(value, p.facts.Packet.To.Addr()) }
+	case "--ctorigdstport":
+		return func(p *packet) answer { return inPorts(value, p.facts.Packet.To.Port()) }
+	case "--ctproto":
+		return func(p *packet) answer { return is(p.speaks(value)) }
+	case "--mark":
+		if module == "mark" {
+			return func(p *packet) answer { return p.hasMark(value) }
+		}
+	case "--src-range":
+		return func(p *packet) answer { return p.sourceBetween(value) }
+	case "--dst-range":
+		return func(p *packet) answer { return between(value, p.dst) }
+	case "--physdev-is-bridged":
+		return func(*packet) answer { return no }
+	case "--comment", "--mode", "--loose", "--validmark", "--accept-local": // say nothing of the packet
+		return nil
+	}
+	return unknown
+}
+
+// sourceIn tests ADDR/BITS and ADDR/MASK.
+func (p *packet) sourceIn(value string) answer {
+	src := p.facts.Packet.Source
+	if src.IsValid() {
+		return inPrefix(value, src)
+	}
+	prefix, err := netip.ParsePrefix(value)
+	switch {
+	case err != nil:
+		return maybe
+	case prefix.Bits() == 0:
+		return yes
+	case prefix.Addr().IsLoopback(), prefix.IsSingleIP() && p.facts.Local(prefix.Addr()):
+		return no
+	}
+	for _, strange := range p.facts.Strange {
+		if strange.Overlaps(prefix) && strange.Bits() <= prefix.Bits() {
+			return no
+		}
+	}
+	if p.facts.elsewhere(prefix) {
+		return no
+	}
+	return maybe
+}
+
+// elsewhere reports whether the addresses are behind another link than the one by
+// which clients of the world come: a bridge of containers, say.
+func (f *Facts) elsewhere(p netip.Prefix) bool {
+	if f.In == "" {
+		return false
+	}
+	link := f.Route(p.Masked().Addr()).Link
+	return link != "" && link != f.In && link == f.Route(last(p)).Link
+}
+
+// last is the highest address of a prefix.
+func last(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < 8*len(b); i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+func inPrefix(value string, a netip.Addr) answer {
+	if p, err := netip.ParsePrefix(value); err == nil {
+		return is(p.Contains(a))
+	}
+	want, mask, masked := strings.Cut(value, "/")
+	w, err := netip.ParseAddr(want)
+	if err != nil {
+		return maybe
+	}
+	if !masked {
+		return is(w == a)
+	}
+	m, err := netip.ParseAddr(mask)
+	if err != nil || m.BitLen() != a.BitLen() || w.BitLen() != a.BitLen() {
+		return no
+	}
+	wanted, bits, have := w.AsSlice(), m.AsSlice(), a.AsSlice()
+	for i := range have {
+		if have[i]&bits[i] != wanted[i]&bits[i] {
+			return no
+		}
+	}
+	return yes
+}
+
+func between(value string, a netip.Addr) answer {
+	low, high, _ := strings.Cut(value, "-")
+	l, err := netip.ParseAddr(low)
+	h, err2 := netip.ParseAddr(high)
+	if err != nil || err2 != nil {
+		return maybe
+	}
+	return is(l.Compare(a) <= 0 && a.Compare(h) <= 0)
+}
+
+func (p *packet) sourceBetween(value string) answer {
+	if src := p.facts.Packet.Source; src.IsValid() {
+		return between(value, src)
+	}
+	return maybe
+}
+
+func (p *packet) cameBy(pattern string) answer {
+	if p.in != "" || p.hook == Output || p.hook == Postrouting {
+		return is(onLink(p.in, pattern, "+"))
+	}
+	if pattern == "lo" || strings.HasPrefix(pattern, rules.LinkPrefix) { // no client of the world comes by these
+		return no
+	}
+	return maybe
+}
+
+// onLink tests a name, or the beginning of one where wildcard ends the pattern.
+func onLink(name, pattern, wildcard string) bool {
+	if prefix, ok := strings.CutSuffix(pattern, wildcard); ok {
+		return strings.HasPrefix(name, prefix)
+	}
+	return name == pattern
+}
+
+// speaks tests a protocol by its name or number.
+func (p *packet) speaks(value string) bool {
+	switch value {
+	case "all", "0":
+		return true
+	case "6":
+		return p.facts.Packet.Protocol == spec.TCP
+	case "17":
+		return p.facts.Packet.Protocol == spec.UDP
+	}
+	return value == string(p.facts.Packet.Protocol)
+}
+
+func (p *packet) toPorts(value string) answer { return inPorts(value, p.port) }
+
+// inPorts tests "80", "8000:8100" and lists of them.
+func inPorts(value string, port uint16) answer {
+	if port == 0 {
+		return maybe
+	}
+	for _, part := range strings.Split(value, ",") {
+		low, high, has := strings.Cut(part, ":")
+		if !has {
+			high = low
+		}
+		l, err := strconv.ParseUint(low, 10, 16)
+		h, err2 := strconv.ParseUint(high, 10, 16)
+		if err != nil || err2 != nil {
+			return maybe
+		}
+		if uint64(port) >= l && uint64(port) <= h {
+			return yes
+		}
+	}
+	return no
+}
+
+// fromPorts tests the client's port, of which is known that it isn't a
+// privileged one only by habit: so it may be any.
+func fromPorts(value string) test {
+	return func(*packet) answer {
+		if value == "0:65535" || value == "1:65535" {
+			return yes
+		}
+		return maybe
+	}
+}
+
+// firstFlags are those flags of the mask that the first packet of a connection
+// has: the SYN alone.
+func firstFlags(mask string) string {
+	if slices.Contains(strings.Split(mask, ","), "SYN") || mask == "ALL" {
+		return "SYN"
+	}
+	return "NONE"
+}
+
+func (p *packet) sourceType(types []string) answer {
+	if len(types) != 1 {
+		return maybe
+	}
+	local := p.facts.fromHost() || p.facts.Packet.Source.IsValid() && p.facts.Local(p.facts.Packet.Source)
+	switch types[0] {
+	case "LOCAL":
+		return is(local)
+	case "UNICAST":
+		return is(!local)
+	}
+	return no
+}
+
+func (p *packet) destinationType(types []string) answer {
+	if len(types) != 1 {
+		return maybe
+	}
+	local := p.facts.Local(p.dst)
+	switch types[0] {
+	case "LOCAL":
+		return is(local)
+	case "UNICAST":
+		return is(!local)
+	}
+	return no
+}
+
+// inState tests conntrack's states; the packet is the first of a connection.
+func (p *packet) inState(states []string) answer {
+	for _, s := range states {
+		switch {
+		case s == "NEW" && !p.untracked, s == "UNTRACKED" && p.untracked, s == "DNAT" && p.translated:
+			return yes
+		}
+	}
+	return no
+}
+
+func (p *packet) hasMark(value string) answer {
+	if p.marked {
+		return maybe
+	}
+	want, mask := number(value)
+	return is(p.mark&mask == want)
+}
+
+// comesBack is the reverse path filter: the answer would leave by the link that
+// the packet came by. Clients of the world are taken as not forged.
+func comesBack(p *packet) answer {
+	src := p.facts.Packet.Source
+	if !src.IsValid() || p.facts.In == "" || p.facts.In == "lo" {
+		return yes
+	}
+	return is(p.facts.Route(src).Link == p.facts.In)
+}

@@ -1,0 +1,163 @@
+package walk
+
+import (
+	"net/netip"
+
+	"dunnage/spec"
+)
+
+// Ruleset is what one program prints of one family's rules.
+type Ruleset struct {
+	bases  []base
+	chains map[string]*chain // by "TABLE CHAIN"
+}
+
+// base is a chain that the kernel itself calls.
+type base struct {
+	chain    *chain
+	hook     Hook
+	priority int
+	nat      bool
+	drops    bool   // by its policy
+	counted  uint64 // packets that met the policy
+}
+
+// Hook is a place on a packet's way, with netfilter's own name.
+type Hook string
+
+// The hooks, in the order of their way.
+const (
+	Prerouting  Hook = "prerouting"
+	Input       Hook = "input"
+	Forward     Hook = "forward"
+	Output      Hook = "output"
+	Postrouting Hook = "postrouting"
+)
+
+type chain struct {
+	program string // "iptables-nft", "nft" ...
+	table   string
+	name    string
+	rules   []rule
+	guests  guests // who else has chains in the table
+}
+
+func (c *chain) where() string { return c.program + " " + c.table + " " + c.name }
+
+type rule struct {
+	text    string // without "-A CHAIN "
+	packets uint64
+	owner   spec.RuleOwner
+	tests   []test
+	chance  float64 // of the packets that pass the tests, 0 = all
+	do      verdict
+}
+
+// answer says whether a packet is of a kind.
+type answer int
+
+const (
+	no answer = iota
+	maybe
+	yes
+)
+
+func is(b bool) answer {
+	if b {
+		return yes
+	}
+	return no
+}
+
+func (a answer) not() answer { return yes - a }
+
+type test func(*packet) answer
+
+// kind is what a rule does with the packets that it takes.
+type kind int
+
+const (
+	pass    kind = iota // counts, logs: the next rule decides
+	accept              // by this base chain: those after it are asked still
+	drop                // and nobody is told
+	refuse              // the client gets a reset or an ICMP error
+	back                // to the rule after the one that led here
+	jump                // to another chain
+	leap                // the same, and not back here (goto)
+	dnat                // another destination
+	snat                // another source
+	mark                // for rules that match on it
+	notrack             // nat isn't asked
+	steal               // a program outside of netfilter decides
+)
+
+// verdict is a rule's target with its arguments.
+type verdict struct {
+	kind   kind
+	to     string     // jump, leap: key of the chain
+	name   string     // of the chain, or the target as it is written
+	addr   netip.Addr // dnat; zero = the packet's stays
+	port   uint16     // dnat; 0 = the packet's stays
+	here   bool       // dnat: to the host itself
+	unsure bool       // dnat: one of several addresses or ports
+	value  uint32     // mark
+	mask   uint32
+}
+
+// packet is the first packet of a connection, at some place of its way.
+type packet struct {
+	facts *Facts
+
+	in, out string // links; "" = none, or not known
+	dst     netip.Addr
+	port    uint16 // 0 = not known
+	hook    Hook
+
+	translated bool
+	settled    bool // what translates at this hook has decided
+	untracked  bool
+	mark       uint32
+	marked     bool // by a rule that may have matched: the mark isn't known
+
+	chance float64 // that a packet takes this way, as far as rules throw dice
+	hangs  []int   // on what it hangs that isn't known: see split
+}
+
+// state is all of a packet that rules can ask for.
+type state struct {
+	in, out                        string
+	dst                            netip.AddrPort
+	translated, settled, untracked bool
+	mark                           uint32
+	marked                         bool
+}
+
+func (p *packet) state() state {
+	return state{p.in, p.out, netip.AddrPortFrom(p.dst, p.port), p.translated, p.settled, p.untracked, p.mark, p.marked}
+}
+
+func (p *packet) maybe() bool { return len(p.hangs) > 0 }
+
+// Facts are what is known of a packet, and of the host that it meets.
+type Facts struct {
+	Packet spec.Packet
+	In     string // the link by which it comes; "" = not known, or from the host itself
+
+	// Strange are addresses that no client of the world has: those of the pools.
+	Strange []netip.Prefix
+
+	Local func(netip.Addr) bool  // an address of the host
+	Route func(netip.Addr) Route // which way the host sends what is for an address
+
+	Hold netip.Addr // where connections without a replica wait
+}
+
+// Route is the kernel's answer to where a packet goes next.
+type Route struct {
+	Link  string // out of which; "lo" for the host itself
+	Local bool
+	Dead  string // why it goes nowhere: no route, unreachable; empty = it goes
+	Stays string // why a packet of somebody else isn't passed on there: forwarding is off; empty = it is
+}
+
+func (f *Facts) fromHost() bool { return f.Packet.From == spec.FromHost }

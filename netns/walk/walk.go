@@ -1,0 +1,426 @@
+package walk
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+
+	"dunnage/spec"
+)
+
+// Follow walks a packet through the rules of its family. Of two chains with one
+// priority the kernel asks the one that was made first, which can't be seen: sets
+// are taken in their order, so those of the backend in use come first.
+func Follow(sets []Ruleset, facts Facts) spec.Trace {
+	w := &walker{facts: &facts, trace: spec.Trace{Packet: facts.Packet}, told: map[told]int{}}
+	for _, s := range sets {
+		for _, b := range s.bases {
+			w.bases = append(w.bases, callable{base: b, chains: s.chains})
+		}
+	}
+	slices.SortStableFunc(w.bases, func(a, b callable) int { return cmp.Compare(a.priority, b.priority) })
+	to := facts.Packet.To
+	start := []*packet{{facts: &facts, in: facts.In, dst: to.Addr(), port: to.Port(), chance: 1}}
+	if facts.fromHost() {
+		w.fromHost(start)
+	} else {
+		w.fromOutside(start)
+	}
+	w.conclude()
+	return w.trace
+}
+
+type walker struct {
+	bases []callable // by priority
+	facts *Facts
+	trace spec.Trace
+	told  map[told]int // steps of this stage, and where they stand
+	ends  []end
+	depth int
+	last  int // number of the last split
+}
+
+// callable is a base chain with those that it may lead to.
+type callable struct {
+	base
+	chains map[string]*chain
+}
+
+// end is a way that leads nowhere.
+type end struct {
+	fate   spec.Fate
+	reason string
+	maybe  bool
+}
+
+func (w *walker) fromOutside(ways []*packet) {
+	here, on := w.route(w.hook(Prerouting, ways))
+	w.arrive(w.hook(Input, here), true)
+	w.arrive(w.hook(Postrouting, w.hook(Forward, on)), false)
+}
+
+// fromHost: the way out that OUTPUT's rules see is that of the original
+// destination. What stays on the host comes in again by the loopback, where nat
+// isn't asked a second time.
+func (w *walker) fromHost(ways []*packet) {
+	for _, p := range ways {
+		p.in, p.out = "", w.facts.Route(p.dst).Link
+	}
+	here, on := w.route(w.hook(Output, ways))
+	here = w.hook(Postrouting, here)
+	for _, p := range here {
+		p.in, p.out, p.settled = "lo", "", true
+	}
+	w.arrive(w.hook(Input, w.hook(Prerouting, here)), true)
+	w.arrive(w.hook(Postrouting, on), false)
+}
+
+// hook sends the packets through all base chains of a hook, and returns those
+// that come out.
+func (w *walker) hook(h Hook, ways []*packet) []*packet {
+	clear(w.told)
+	for _, p := range ways {
+		p.hook = h
+	}
+	for _, b := range w.bases {
+		if b.hook != h {
+			continue
+		}
+		var on []*packet
+		for _, p := range ways {
+			if b.nat && (p.untracked || p.settled) {
+				on = append(on, p) // one chain of all that translate decides, for the whole connection
+				continue
+			}
+			out, rest := w.chain(b, b.chain, []*packet{p})
+			on = append(append(on, out...), w.policy(b, rest)...)
+		}
+		ways = w.merge(on)
+	}
+	for _, p := range ways {
+		p.settled = false
+	}
+	return w.merge(ways)
+}
+
+// policy decides about those that no rule has decided about.
+func (w *walker) policy(b callable, ways []*packet) []*packet {
+	if !b.drops {
+		return ways
+	}
+	owner := b.chain.policyOwner()
+	reason := b.chain.where() + ": policy DROP"
+	if owner != spec.OwnerOther {
+		reason += ", as " + string(owner) + " sets it"
+	}
+	for _, p := range ways {
+		w.tell(spec.TraceStep{
+			Where: b.chain.where(), Rule: "policy DROP", Owner: owner, Packets: b.counted,
+			What: "no rule above has accepted it: dropped, the client gets no answer", Maybe: p.maybe(), Ends: true,
+		})
+		w.die(p, spec.FateDropped, reason)
+	}
+	return nil
+}
+
+// chain sends packets through a chain. out are those that a rule has let out of
+// the base chain, rest those that come to the chain's end or a RETURN.
+func (w *walker) chain(b callable, c *chain, ways []*packet) (out, rest []*packet) {
+	if w.depth++; w.depth <= maxDepth { // the kernel refuses loops, a damaged text may have one
+		for i := range c.rules {
+			var next []*packet
+			for _, p := range ways {
+				taken, left := w.split(&c.rules[i], p)
+				if left != nil {
+					next = append(next, left)
+				}
+				if taken != nil {
+					o, r, on := w.apply(b, c, i, taken)
+					out, rest, next = append(out, o...), append(rest, r...), append(next, on...)
+				}
+			}
+			ways = w.merge(next)
+		}
+	}
+	w.depth--
+	return out, w.merge(append(rest, ways...))
+}
+
+const maxDepth = 64
+
+// split asks the rule which packets it takes. Where that isn't known there are
+// two ways from then on, which hang on the number of the split: the one where
+// the rule took the packet, and the one where it didn't.
+func (w *walker) split(r *rule, p *packet) (taken, left *packet) {
+	hit := r.test(p)
+	switch {
+	case hit == no:
+		return nil, p
+	case hit == yes && (r.chance == 0 || r.chance >= 1):
+		return p, nil
+	}
+	taken, left = p.copied(), p.copied()
+	if r.chance > 0 {
+		taken.chance *= r.chance
+		left.chance *= 1 - r.chance
+	}
+	if hit == maybe {
+		w.last++
+		taken.hangs, left.hangs = append(taken.hangs, w.last), append(left.hangs, -w.last)
+	}
+	return taken, left
+}
+
+func (p *packet) copied() *packet {
+	c := *p
+	c.hangs = slices.Clone(p.hangs)
+	return &c
+}
+
+func (r *rule) test(p *packet) answer {
+	all := yes
+	for _, t := range r.tests {
+		all = min(all, t(p))
+	}
+	return all
+}
+
+// merge joins packets that rules can't tell apart any more. If both ways of a
+// split come back, it didn't matter.
+func (w *walker) merge(ways []*packet) []*packet {
+	var kept []*packet
+	for _, p := range ways {
+		for i := 0; i < len(kept); {
+			if o := kept[i]; o.state() == p.state() {
+				p = w.joined(o, p)
+				kept = slices.Delete(kept, i, i+1)
+				i = 0
+				continue
+			}
+			i++
+		}
+		kept = append(kept, p)
+	}
+	return kept
+}
+
+func (w *walker) joined(a, b *packet) *packet {
+	p := a.copied()
+	if slices.Equal(a.hangs, b.hangs) { // dice
+		p.chance += b.chance
+		return p
+	}
+	p.chance = max(a.chance, b.chance)
+	n := 0
+	for n < min(len(a.hangs), len(b.hangs)) && a.hangs[n] == b.hangs[n] {
+		n++
+	}
+	p.hangs = p.hangs[:n]
+	if len(a.hangs) == n+1 && len(b.hangs) == n+1 && a.hangs[n] == -b.hangs[n] {
+		return p
+	}
+	w.last++ // a part of it has ended elsewhere
+	p.hangs = append(p.hangs, w.last)
+	return p
+}
+
+// apply does what the rule says with a packet that it takes: out of the base
+// chain, back to the chain before, or on to the next rule.
+func (w *walker) apply(b callable, c *chain, i int, p *packet) (out, rest, on []*packet) {
+	r := &c.rules[i]
+	step := spec.TraceStep{Where: c.where(), Number: i + 1, Rule: r.text, Owner: r.owner, Packets: r.packets, Maybe: p.maybe()}
+	one := []*packet{p}
+	switch v := r.do; v.kind {
+	case accept:
+		step.What = "accepted, as far as this chain goes"
+		w.tell(step)
+		return one, nil, nil
+	case drop, refuse, steal:
+		w.end(step, v, p)
+	case back:
+		return nil, one, nil
+	case jump, leap:
+		step.What = "goes to " + v.name
+		w.tell(step)
+		to := b.chains[v.to]
+		if to == nil {
+			return nil, nil, one
+		}
+		o, r := w.chain(b, to, one)
+		if v.kind == leap {
+			return o, r, nil
+		}
+		return o, nil, r
+	case dnat:
+		w.translate(v, p)
+		step.What = "sent on to " + hostPort(p.dst, p.port) + share(p.chance)
+		step.Maybe = p.maybe()
+		w.tell(step)
+		return one, nil, nil
+	case snat:
+		p.settled = true
+		step.What = "gets another source address"
+		w.tell(step)
+		return one, nil, nil
+	case mark:
+		p.mark = p.mark&^v.mask ^ v.value
+		p.marked = p.marked || p.maybe()
+		step.What = fmt.Sprintf("marked %#x", p.mark)
+		w.tell(step)
+		return nil, nil, one
+	case notrack:
+		p.untracked = true
+		step.What = "not tracked: no address is translated"
+		w.tell(step)
+		return nil, nil, one
+	default:
+		return nil, nil, one
+	}
+	return nil, nil, nil
+}
+
+// end tells of the rule at which the packet dies.
+func (w *walker) end(step spec.TraceStep, v verdict, p *packet) {
+	fate := spec.FateDropped
+	step.What, step.Ends = "dropped: the client gets no answer", true
+	switch {
+	case v.kind == refuse:
+		fate, step.What = spec.FateRefused, "refused: the client is told at once"
+	case v.kind == steal:
+		step.What = v.name + ": a program decides"
+	case p.dst == w.facts.Hold && step.Owner == spec.OwnerDunnage:
+		fate, step.What = spec.FateHeld, "held: the client tries again and meets the rules of then"
+	}
+	w.tell(step)
+	w.die(p, fate, fmt.Sprintf("%s, rule %d: %s", step.Where, step.Number, step.Rule))
+}
+
+// translate changes the destination. The kernel asks no other chain that
+// translates afterwards.
+func (w *walker) translate(v verdict, p *packet) {
+	p.translated, p.settled = true, true
+	switch {
+	case v.addr.IsValid():
+		p.dst = v.addr
+	case v.here && !w.facts.Local(p.dst):
+		p.dst = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		if w.facts.Packet.To.Addr().Is6() {
+			p.dst = netip.IPv6Loopback()
+		}
+	}
+	if v.port != 0 {
+		p.port = v.port
+	}
+	if v.unsure {
+		w.last++
+		p.hangs = append(p.hangs, w.last)
+	}
+}
+
+func hostPort(a netip.Addr, port uint16) string {
+	if port == 0 {
+		return a.String()
+	}
+	return netip.AddrPortFrom(a, port).String()
+}
+
+// share tells with what chance a way is taken, if dice are thrown.
+func share(chance float64) string {
+	if chance > 0.9999 {
+		return ""
+	}
+	return fmt.Sprintf(" (%d %% of the connections)", int(math.Round(100*chance)))
+}
+
+// route asks where the packets go next: to the host itself, or on.
+func (w *walker) route(ways []*packet) (here, on []*packet) {
+	clear(w.told)
+	for _, p := range ways {
+		r := w.facts.Route(p.dst)
+		step := spec.TraceStep{Where: "route", Maybe: p.maybe()}
+		switch outside := !w.facts.fromHost(); {
+		case outside && p.dst.IsLoopback() && !p.translated && w.facts.In != "lo":
+			step.What, step.Ends = "the kernel takes nothing for "+p.dst.String()+" from outside", true
+			w.die(p, spec.FateDropped, "route: "+step.What)
+		case r.Local:
+			step.What = p.dst.String() + " is the host itself"
+			p.out = "lo"
+			if outside {
+				p.out = ""
+			}
+			here = append(here, p)
+		case r.Dead != "":
+			step.What, step.Ends = p.dst.String()+": "+r.Dead, true
+			w.die(p, spec.FateRefused, "route to "+step.What)
+		case outside && r.Stays != "":
+			step.What, step.Ends = p.dst.String()+": "+r.Stays, true
+			w.die(p, spec.FateDropped, "route to "+step.What)
+		default:
+			step.What = p.dst.String() + " is reached by " + r.Link
+			p.out = r.Link
+			on = append(on, p)
+		}
+		w.tell(step)
+	}
+	return here, on
+}
+
+// told is what makes a step another one than those told already: ways that
+// differ in their backend only meet the same rules.
+type told struct {
+	where, rule, what string
+	number            int
+}
+
+func (w *walker) tell(s spec.TraceStep) {
+	key := told{s.Where, s.Rule, s.What, s.Number}
+	if i, ok := w.told[key]; ok {
+		w.trace.Steps[i].Maybe = w.trace.Steps[i].Maybe && s.Maybe
+		return
+	}
+	w.told[key] = len(w.trace.Steps)
+	w.trace.Steps = append(w.trace.Steps, s)
+}
+
+func (w *walker) die(p *packet, f spec.Fate, reason string) {
+	w.ends = append(w.ends, end{f, reason, p.maybe()})
+}
+
+func (w *walker) arrive(ways []*packet, local bool) {
+	for _, p := range ways {
+		a := spec.Arrival{To: netip.AddrPortFrom(p.dst, p.port), Host: local, Chance: p.chance, Maybe: p.maybe()}
+		if !local {
+			a.Link = p.out
+		}
+		w.trace.Reach = append(w.trace.Reach, a)
+	}
+}
+
+// conclude says in one word and one line how it ended.
+func (w *walker) conclude() {
+	t := &w.trace
+	slices.SortStableFunc(t.Reach, func(a, b spec.Arrival) int { return a.To.Compare(b.To) })
+	if len(w.ends) == 0 {
+		t.Fate = spec.FateArrives
+		return
+	}
+	worst := w.ends[0]
+	unsure := false
+	for _, e := range w.ends {
+		unsure = unsure || e.maybe
+		if worst.maybe && !e.maybe {
+			worst = e
+		}
+	}
+	t.Dies = worst.reason
+	switch {
+	case len(t.Reach) == 0:
+		t.Fate = worst.fate
+	case unsure:
+		t.Fate = spec.FateMaybe
+	default:
+		t.Fate = spec.FatePartly
+	}
+}

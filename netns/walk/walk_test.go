@@ -1,0 +1,229 @@
+package walk
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"dunnage/netns/rules"
+	"dunnage/spec"
+)
+
+// host is a machine with a LAN on eth0, a pool of 10.208.0.0/12 and replicas at
+// 10.208.16.10 and .11. Service addresses and the reserved ones are its own.
+func host(in string) Facts {
+	own := []string{"198.51.100.7", "127.0.0.1", "10.208.0.1", "10.208.0.2", "10.208.0.3", "10.208.16.1"}
+	local := func(a netip.Addr) bool { return a.IsLoopback() || slices.Contains(own, a.String()) }
+	return Facts{
+		In: in, Local: local, Hold: netip.MustParseAddr("10.208.0.2"),
+		Strange: []netip.Prefix{netip.MustParsePrefix("10.208.0.0/12")},
+		Route: func(a netip.Addr) Route {
+			switch {
+			case local(a):
+				return Route{Link: "lo", Local: true}
+			case a == netip.MustParseAddr("10.208.16.10"):
+				return Route{Link: "dunaaaaaaaaaaaa"}
+			case a == netip.MustParseAddr("10.208.16.11"):
+				return Route{Link: "dunbbbbbbbbbbbb"}
+			case netip.MustParsePrefix("10.208.0.0/12").Contains(a):
+				return Route{Dead: "no route to it: unreachable"}
+			case netip.MustParsePrefix("172.17.0.0/16").Contains(a):
+				return Route{Link: "docker0"}
+			}
+			return Route{Link: "eth0"}
+		},
+	}
+}
+
+func dump(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name+".rules"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// ours are the rules of the ports that the cases name.
+func ours(t *testing.T) string {
+	t.Helper()
+	backend := func(last byte) spec.Backend {
+		return spec.Backend{Replica: "shop-web", Addr: netip.AddrFrom4([4]byte{10, 208, 16, last})}
+	}
+	port := func(n, target uint16, of ...spec.Backend) spec.PublishedRoute {
+		return spec.PublishedRoute{Project: "shop", Service: "web", Port: n, Protocol: spec.TCP, Target: target, Backends: of}
+	}
+	held, allowed, dns := port(8082, 80), port(8083, 8083, backend(10)), port(53, 53, backend(11))
+	held.Absent, allowed.Allow, dns.Protocol = spec.Hold, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, spec.UDP
+	v4, _, err := rules.Render(spec.Routing{
+		Networks:  []spec.NetworkAddressing{{ID: "shop_default", Subnet: netip.MustParsePrefix("10.208.16.0/24")}},
+		Services:  []spec.ServiceRoute{{Project: "shop", Service: "web", Network: "shop_default", Addr: netip.MustParseAddr("10.208.16.1"), Backends: []spec.Backend{backend(10)}}},
+		Published: []spec.PublishedRoute{port(8080, 80, backend(10), backend(11)), port(8081, 80), held, allowed, port(8084, 80, backend(10), backend(99)), dns},
+	}, rules.Config{Pool: netip.MustParsePrefix("10.208.0.0/12")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v4.String()
+}
+
+// together is one backend's text with the rules of both: ours where we put them.
+func together(front bool, texts ...string) string {
+	type table struct{ declared, jumps, rules []string }
+	tables := map[string]*table{}
+	hooks := map[string][]string{"raw": {"PREROUTING", "OUTPUT"}, "filter": {"INPUT", "FORWARD", "OUTPUT"}}
+	var names []string
+	var in *table
+	var name string
+	for _, text := range texts {
+		for line := range strings.Lines(text) {
+			line = strings.TrimSpace(line)
+			switch {
+			case strings.HasPrefix(line, "*"):
+				name = line[1:]
+				if tables[name] == nil {
+					tables[name] = &table{}
+					names = append(names, name)
+				}
+				in = tables[name]
+			case strings.HasPrefix(line, ":"):
+				in.declared = append(in.declared, line)
+			case strings.Contains(line, `"dunnage: `) && !strings.Contains(line, "-A DUNNAGE-") && name != "nat" && !front:
+				in.jumps = append(in.jumps, line)
+			case strings.Contains(line, "-A "):
+				in.rules = append(in.rules, line)
+			}
+		}
+	}
+	var b strings.Builder
+	for _, name := range names {
+		t := tables[name]
+		b.WriteString("*" + name + "\n")
+		for _, h := range append(hooks[name], builtins...) {
+			if hooks[name] != nil && !slices.Contains(hooks[name], h) || slices.ContainsFunc(t.declared, func(d string) bool { return strings.HasPrefix(d, ":"+h+" ") }) {
+				continue
+			}
+			t.declared = append(t.declared, ":"+h+" ACCEPT [0:0]")
+		}
+		if name == "filter" && !slices.Contains(t.declared, ":DUNNAGE-USER - [0:0]") {
+			t.declared = append(t.declared, ":DUNNAGE-USER - [0:0]")
+		}
+		b.WriteString(strings.Join(slices.Concat(t.declared, t.jumps, t.rules, []string{"COMMIT"}), "\n") + "\n")
+	}
+	return b.String()
+}
+
+// What is said of a packet, in the words that tests compare.
+func summary(tr spec.Trace) string {
+	var reach []string
+	for _, a := range tr.Reach {
+		reach = append(reach, a.To.String())
+	}
+	return strings.TrimSpace(string(tr.Fate) + " " + strings.Join(reach, " "))
+}
+
+func TestDumps(t *testing.T) {
+	const lan = "203.0.113.9"
+	cases := []struct {
+		name  string
+		dumps string // beside our own rules
+		apart bool   // in the other backend
+		front bool   // before our jumps
+		from  string // "" = the world, "host"
+		to    string
+		proto spec.Protocol
+		want  string
+		dies  string // in the reason
+		owner spec.RuleOwner
+	}{
+		{name: "our rules alone", to: "198.51.100.7:8080", want: "arrives 10.208.16.10:80 10.208.16.11:80"},
+		{name: "from the host", from: "host", to: "127.0.0.1:8080", want: "arrives 10.208.16.10:80 10.208.16.11:80"},
+		{name: "UDP has its own tree", to: "198.51.100.7:53", proto: spec.UDP, want: "arrives 10.208.16.11:53"},
+		{name: "and TCP none", to: "198.51.100.7:53", want: "arrives 198.51.100.7:53"},
+		{name: "loopback from outside", to: "127.0.0.1:8080", want: "dropped", dies: "127.0.0.1 from outside"},
+		{name: "no replica: refused", to: "198.51.100.7:8081", want: "refused", dies: "DUNNAGE-INPUT", owner: spec.OwnerDunnage},
+		{name: "no replica: held", to: "198.51.100.7:8082", want: "held", dies: "DUNNAGE-INPUT", owner: spec.OwnerDunnage},
+		{name: "held from the host", from: "host", to: "198.51.100.7:8082", want: "held", dies: "filter DUNNAGE-OUTPUT", owner: spec.OwnerDunnage},
+		{name: "an allowed client", from: "192.0.2.4", to: "198.51.100.7:8083", want: "arrives 10.208.16.10:8083"},
+		{name: "another one", from: lan, to: "198.51.100.7:8083", want: "refused", dies: "DUNNAGE-INPUT", owner: spec.OwnerDunnage},
+		{name: "some client", to: "198.51.100.7:8083", want: "maybe 10.208.16.10:8083", dies: "DUNNAGE-INPUT", owner: spec.OwnerDunnage},
+		{name: "the host isn't in the list and may", from: "host", to: "198.51.100.7:8083", want: "arrives 10.208.16.10:8083"},
+		{name: "a replica that is gone", to: "198.51.100.7:8084", want: "partly 10.208.16.10:80", dies: "10.208.16.99: no route to it"},
+		{name: "the pool's addresses from outside", to: "10.208.16.10:80", want: "dropped", dies: "filter DUNNAGE-TO", owner: spec.OwnerDunnage},
+		{name: "a service address from the host", from: "host", to: "10.208.16.1:80", want: "arrives 10.208.16.10:80"},
+
+		{name: "docker beside us", dumps: "docker", to: "198.51.100.7:8080", want: "arrives 10.208.16.10:80 10.208.16.11:80"},
+		{name: "docker's own port", dumps: "docker", to: "198.51.100.7:9000", want: "arrives 172.17.0.2:80"},
+		{name: "docker in the other backend", dumps: "docker", apart: true, to: "198.51.100.7:8080", want: "dropped", dies: "policy DROP, as docker sets it", owner: spec.OwnerDocker},
+
+		{name: "ufw in the other backend", dumps: "ufw", apart: true, to: "198.51.100.7:8080", want: "dropped", dies: "policy DROP, as ufw sets it", owner: spec.OwnerUFW},
+		{name: "ufw beside us routes what we accept", dumps: "ufw", to: "198.51.100.7:8080", want: "arrives 10.208.16.10:80 10.208.16.11:80"},
+		{name: "ufw for the host itself", dumps: "ufw", to: "198.51.100.7:22", want: "maybe 198.51.100.7:22", dies: "ufw-user-limit"},
+		{name: "what ufw has not allowed", dumps: "ufw", to: "198.51.100.7:23", want: "dropped", dies: "policy DROP, as ufw sets it", owner: spec.OwnerUFW},
+
+		{name: "firewalld refuses what it doesn't know", dumps: "firewalld", front: true, to: "198.51.100.7:8080", want: "refused", dies: "icmp-host-prohibited", owner: spec.OwnerFirewalld},
+		{name: "firewalld lets ssh in", dumps: "firewalld", to: "198.51.100.7:22", want: "arrives 198.51.100.7:22"},
+
+		{name: "kube-proxy leaves us alone", dumps: "kube", to: "198.51.100.7:8080", want: "arrives 10.208.16.10:80 10.208.16.11:80"},
+		{name: "kube-proxy's node port", dumps: "kube", to: "198.51.100.7:30080", want: "partly 172.17.0.2:80", dies: "no route"},
+
+		{name: "a foreign redirection in front", dumps: "redirect", to: "198.51.100.7:8080", want: "arrives 198.51.100.7:3128"},
+		{name: "a list that another program keeps", dumps: "fail2ban", front: true, to: "198.51.100.7:8080", want: "maybe 10.208.16.10:80 10.208.16.11:80", dies: "f2b-web, rule 1", owner: spec.OwnerOther},
+		{name: "of one port only", dumps: "fail2ban", front: true, to: "198.51.100.7:53", proto: spec.UDP, want: "arrives 10.208.16.11:53"},
+		{name: "the operator's own block", dumps: "user", from: "203.0.113.5", to: "198.51.100.7:8080", want: "dropped", dies: "DUNNAGE-USER, rule 1", owner: spec.OwnerUser},
+		{name: "and whom it isn't about", dumps: "user", from: "203.0.114.5", to: "198.51.100.7:8080", want: "arrives 10.208.16.10:80 10.208.16.11:80"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			f := host("eth0")
+			f.Packet = spec.Packet{Protocol: c.proto, To: netip.MustParseAddrPort(c.to)}
+			if c.proto == "" {
+				f.Packet.Protocol = spec.TCP
+			}
+			switch c.from {
+			case "host":
+				f.In, f.Packet.From = "", spec.FromHost
+				f.Packet.Source = f.Packet.To.Addr()
+			case "":
+			default:
+				f.Packet.Source = netip.MustParseAddr(c.from)
+			}
+			var sets []Ruleset
+			switch {
+			case c.dumps == "":
+				sets = []Ruleset{Iptables("iptables-nft", together(false, ours(t)))}
+			case c.apart:
+				sets = []Ruleset{Iptables("iptables-nft", together(false, ours(t))), Iptables("iptables-legacy", dump(t, c.dumps))}
+			default:
+				sets = []Ruleset{Iptables("iptables-nft", together(c.front, dump(t, c.dumps), ours(t)))}
+			}
+			got := Follow(sets, f)
+			if s := summary(got); s != c.want {
+				t.Errorf("%s, want %s: %s\n%s", s, c.want, got.Dies, steps(got))
+			}
+			if !strings.Contains(got.Dies, c.dies) {
+				t.Errorf("dies of %q, want %q\n%s", got.Dies, c.dies, steps(got))
+			}
+			if i := slices.IndexFunc(got.Steps, func(s spec.TraceStep) bool { return s.Ends }); c.owner != "" && (i < 0 || got.Steps[i].Owner != c.owner) {
+				t.Errorf("the rule isn't %s's:\n%s", c.owner, steps(got))
+			}
+		})
+	}
+}
+
+func steps(tr spec.Trace) string {
+	var b strings.Builder
+	for _, s := range tr.Steps {
+		b.WriteString(s.Where + " | " + s.Rule + " | " + string(s.Owner) + " | " + s.What)
+		if s.Maybe {
+			b.WriteString(" | maybe")
+		}
+		if s.Ends {
+			b.WriteString(" | ENDS")
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
