@@ -77,7 +77,7 @@ func (t tables) conclude(all ...change) {
 	from := all[0].from.generation
 	to := from
 	for _, c := range all {
-		if c.from.generation == 0 || c.from.generation != from || c.singles || c.from.doc.Foreign() {
+		if c.from.generation == 0 || c.from.generation != from || c.jumps || c.from.doc.Foreign() {
 			return // the next look reads
 		}
 		to += c.commits

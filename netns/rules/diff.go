@@ -6,32 +6,22 @@ import (
 )
 
 // Equal reports whether have, parsed from the kernel, is what want says: the
-// same chains with the same rules, and each jump exactly once. Rules of others
-// that lead to our chains don't count.
+// same chains with the same rules, and each jump exactly once and where it may
+// be. Rules of others that lead to our chains don't count.
 func Equal(want, have Document) bool {
-	for _, name := range tableNames {
-		w, h := want.Table(name), have.Table(name)
-		if Diff(w, h) != "" {
-			return false
-		}
-		missing, extra := JumpDiff(w, h)
-		if len(missing)+len(extra) > 0 {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(tableNames, func(name string) bool { return Diff(want.Table(name), have.Table(name)) != "" })
 }
 
 var tableNames = []string{"raw", "filter", "nat"}
 
-// Diff is the document that turns the chains of have into those of want in one
-// commit, for iptables-restore --noflush; empty if they are equal. It names
-// only the chains that differ: naming a chain empties it first, inside the
-// commit. A chain that is no longer wanted is emptied and deleted, unless a
-// rule of somebody else leads to it: the deletion would fail the whole commit,
-// so it stays, empty.
+// Diff is the document that turns have into want in one commit, for
+// iptables-restore --noflush; empty if they are equal. It names only the chains
+// that differ: naming a chain empties it first, inside the commit. A chain that
+// is no longer wanted is emptied and deleted, unless a rule of somebody else
+// leads to it: the deletion would fail the whole commit, so it stays, empty.
+// Chains of others are changed rule by rule, which leaves the rest of them alone.
 func Diff(want, have Table) string {
-	var declare, fill, remove strings.Builder
+	var declare, fill, remove, leave, enter strings.Builder
 	for _, c := range want.Chains {
 		if old, ok := have.Chain(c.Name); ok && slices.Equal(old.Rules, c.Rules) {
 			continue
@@ -39,23 +29,40 @@ func Diff(want, have Table) string {
 		declare.WriteString(":" + c.Name + " - [0:0]\n")
 		c.write(&fill)
 	}
-	for _, c := range have.Chains {
-		if _, ok := want.Chain(c.Name); ok {
-			continue
-		}
-		pinned := have.pinned(c.Name)
-		if pinned && len(c.Rules) == 0 {
-			continue
-		}
+	for _, c := range have.surplus(want) {
 		declare.WriteString(":" + c.Name + " - [0:0]\n")
-		if !pinned {
+		if !have.pinned(c.Name) {
 			remove.WriteString("-X " + c.Name + "\n")
 		}
 	}
-	if declare.Len() == 0 {
+	missing, extra := JumpDiff(want, have)
+	for _, j := range extra {
+		leave.WriteString("-D " + j.Chain + " " + j.Rule + "\n")
+	}
+	for _, j := range missing {
+		if j.First {
+			enter.WriteString("-I " + j.Chain + " 1 " + j.Rule + "\n")
+		} else {
+			enter.WriteString("-A " + j.Chain + " " + j.Rule + "\n")
+		}
+	}
+	text := declare.String() + leave.String() + fill.String() + remove.String() + enter.String()
+	if text == "" {
 		return ""
 	}
-	return "*" + want.Name + "\n" + declare.String() + fill.String() + remove.String() + "COMMIT\n"
+	return "*" + want.Name + "\n" + text + "COMMIT\n"
+}
+
+// surplus lists the chains of t that want lacks, without the empty ones that a
+// rule of somebody else keeps from being deleted.
+func (t Table) surplus(want Table) []Chain {
+	var out []Chain
+	for _, c := range t.Chains {
+		if _, wanted := want.Chain(c.Name); !wanted && (len(c.Rules) > 0 || !t.pinned(c.Name)) {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // pinned reports whether a rule of somebody else leads to the chain.
@@ -66,27 +73,46 @@ func (t Table) pinned(chain string) bool {
 // ours tells dunnage's jumps by their comment.
 func (j Jump) ours() bool { return strings.Contains(j.Rule, `--comment "dunnage: `) }
 
-// JumpDiff lists want's jumps that have lacks, and what have has too much:
-// second copies, and jumps of ours that want doesn't know (another pool's).
+// JumpDiff lists the jumps to be made and those to be deleted: what have lacks
+// and what it has too much, which are second copies and jumps of ours that want
+// doesn't know (another pool's). A jump that is to be elsewhere is in both.
 func JumpDiff(want, have Table) (missing, extra []Jump) {
-	seen := map[Jump]bool{}
 	for _, j := range have.Jumps {
-		key := Jump{Chain: j.Chain, Rule: j.Rule}
-		if j.ours() && (seen[key] || !want.has(j)) {
+		if j.ours() && len(want.copies(j)) == 0 {
 			extra = append(extra, j)
 		}
-		seen[key] = true
 	}
 	for _, j := range want.Jumps {
-		if !have.has(j) {
+		switch all := have.copies(j); {
+		case len(all) == 0:
 			missing = append(missing, j)
+		case j.displaced(all):
+			missing = append(missing, j)
+			extra = append(extra, all...)
+		default:
+			extra = append(extra, all[1:]...)
 		}
 	}
 	return missing, extra
 }
 
-func (t Table) has(j Jump) bool {
-	return slices.ContainsFunc(t.Jumps, func(o Jump) bool { return o.Chain == j.Chain && o.Rule == j.Rule })
+// displaced reports whether the jump has to be made anew to be where it
+// belongs. Of several copies, "-D" deletes the first one, and the next may
+// stand behind rules of others.
+func (j Jump) displaced(copies []Jump) bool {
+	first, last := copies[0], copies[len(copies)-1]
+	return j.Leads && first.Behind != "" || j.First && first.Behind == "" && last.Behind != ""
+}
+
+// copies lists the rules of t that are the jump.
+func (t Table) copies(j Jump) []Jump {
+	var out []Jump
+	for _, o := range t.Jumps {
+		if o.same(j) {
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 // Args splits a rule into the arguments of an iptables command.

@@ -27,7 +27,13 @@ type Jump struct {
 	Chain string // the chain it stands in: FORWARD, PREROUTING ...
 	Rule  string // without "-A CHAIN "
 	First bool   // where to put it if it is missing; not part of equality
+	Leads bool   // nothing of others may come before it
+
+	Behind string // of one parsed: the first rule of others before it; empty = there is none
 }
+
+// same reports whether both are the same rule of the same chain.
+func (j Jump) same(o Jump) bool { return j.Chain == o.Chain && j.Rule == o.Rule }
 
 // Table returns the table called name, or an empty one.
 func (d Document) Table(name string) Table {
@@ -132,6 +138,13 @@ func (b *builder) chain(name string) {
 
 func (b *builder) jump(chain string, first bool, parts ...string) {
 	b.table.Jumps = append(b.table.Jumps, Jump{Chain: chain, Rule: join(parts), First: first})
+}
+
+// lead makes the jumps so far stay before all rules of others.
+func (b *builder) lead() {
+	for i := range b.table.Jumps {
+		b.table.Jumps[i].Leads = true
+	}
 }
 
 func (b *builder) done() Table {

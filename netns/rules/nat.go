@@ -34,10 +34,14 @@ func (n *nat) render() {
 	n.postrouting()
 }
 
-// jumps go behind what others have: an owner's own redirection of a port wins.
+// jumps to where destinations change come before what others have, and stay
+// there: what a release publishes is to be reached (see ADR 21). Others lose
+// nothing else by it, since our chains translate published ports and pool
+// addresses alone. Source addresses are the owner's to decide first.
 func (n *nat) jumps() {
-	n.jump("PREROUTING", false, comment("dunnage: service addresses and published ports"), "-j "+chainPrerouting)
-	n.jump("OUTPUT", false, comment("dunnage: the same for the host itself"), "-j "+chainOutput)
+	n.jump("PREROUTING", true, comment("dunnage: service addresses and published ports"), "-j "+chainPrerouting)
+	n.jump("OUTPUT", true, comment("dunnage: the same for the host itself"), "-j "+chainOutput)
+	n.lead()
 	n.jump("POSTROUTING", false, comment("dunnage: source addresses"), "-j "+chainPostrouting)
 }
 

@@ -22,6 +22,7 @@ func Parse(text string) Document {
 type parser struct {
 	tables  map[string]*builder
 	current *builder
+	front   map[string]string // chain of others in this table -> the first rule of others in it
 }
 
 func (p *parser) line(l string) {
@@ -48,16 +49,21 @@ func (p *parser) table(name string) {
 	if p.tables[name] == nil {
 		p.tables[name] = newBuilder(name)
 	}
-	p.current = p.tables[name]
+	p.current, p.front = p.tables[name], map[string]string{}
 }
 
 func (p *parser) rule(l string) {
 	chain, rule, _ := strings.Cut(l, " ")
-	switch {
-	case owned(chain):
+	if owned(chain) {
 		p.current.add(chain, rule)
-	case chain != UserChain && owned(target(rule)):
-		p.current.jump(chain, false, rule)
+		return
+	}
+	jump := Jump{Chain: chain, Rule: rule, Behind: p.front[chain]}
+	if chain != UserChain && owned(target(rule)) {
+		p.current.table.Jumps = append(p.current.table.Jumps, jump)
+	}
+	if !jump.ours() && jump.Behind == "" {
+		p.front[chain] = rule
 	}
 }
 
