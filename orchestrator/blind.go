@@ -27,10 +27,12 @@ func (l *Loop) serveBlind(ctx context.Context, equal bool) {
 	routing.Services = slices.Clone(routing.Services)
 	for i, s := range routing.Services {
 		routing.Services[i].Backends = withBackend(s.Backends, gone)
+		routing.Services[i].Absent = l.stillHeld(s.Project, s.Service, s.Absent)
 	}
 	routing.Published = slices.Clone(routing.Published)
 	for i, p := range routing.Published {
 		routing.Published[i].Backends = withBackend(p.Backends, gone)
+		routing.Published[i].Absent = l.stillHeld(p.Project, p.Service, p.Absent)
 	}
 	if equal && routing.Equal(l.applied) {
 		return
@@ -43,6 +45,15 @@ func (l *Loop) serveBlind(ctx context.Context, equal bool) {
 	}
 	l.tellRoutes(routing)
 	l.applied = routing
+}
+
+// stillHeld ends a hold whose time is over: nobody learns of a replica that
+// would answer.
+func (l *Loop) stillHeld(project, service string, absent spec.Absent) spec.Absent {
+	if !l.absent[project+"/"+service].Holds(l.cfg.Clock.Now()) {
+		return spec.Refuse
+	}
+	return absent
 }
 
 // withBackend is the backends without those that are gone, if any is left.

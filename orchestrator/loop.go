@@ -94,6 +94,7 @@ type memory struct {
 	failures map[string]failure   // replica -> failed actions on it
 	renewing map[string]time.Time // project -> when to try again to bring it new versions of secrets
 	shown    map[string]spec.ReplicaState
+	absent   map[string]plan.Absence
 	pulling  map[string]bool          // image -> a repair pull runs
 	purge    map[string][]spec.Volume // project -> volumes to remove when it is down
 	problem  string                   // what keeps the loop from looking
@@ -190,6 +191,7 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 	l.hold(observed)
 	observed.Held = l.holding() != ""
 	p := plan.Make(l.state.desired(), observed)
+	l.absent = p.Absent
 	l.publish(p, observed)
 	if observed.Held {
 		return lookAnyway

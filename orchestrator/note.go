@@ -66,9 +66,21 @@ func (l *Loop) tellRoutes(next spec.Routing) {
 			before[key] = now // a service is in several networks, but told of once
 			l.events.add(spec.Event{
 				Kind: spec.EventRouted, Project: s.Project, Service: s.Service,
-				Message: "connections go to " + described(s.Backends),
+				Message: whereto(s),
 			})
 		}
+	}
+}
+
+// whereto says what becomes of the connections to a service.
+func whereto(s spec.ServiceRoute) string {
+	switch {
+	case len(s.Backends) > 0:
+		return "connections go to " + described(s.Backends)
+	case s.Absent == spec.Hold:
+		return "no replica is ready: connections wait"
+	default:
+		return "no replica is ready: connections are refused"
 	}
 }
 
@@ -105,6 +117,7 @@ func counted(n int, noun string) string {
 func backendsOf(r spec.Routing) map[[2]string]string {
 	out := map[[2]string]string{}
 	for _, s := range r.Services {
+		out[[2]string{s.Project, s.Service}] += string(s.Absent) + " "
 		for _, b := range s.Backends {
 			out[[2]string{s.Project, s.Service}] += b.Replica + " "
 		}

@@ -32,7 +32,7 @@ func (l *Loop) observe(ctx context.Context) (plan.Observed, error) {
 	if err != nil {
 		return plan.Observed{}, err
 	}
-	o := plan.Observed{Now: l.cfg.Clock.Now(), Applied: l.applied, RulesEqual: seen.equal}
+	o := plan.Observed{Now: l.cfg.Clock.Now(), Applied: l.applied, RulesEqual: seen.equal, Absent: l.absent}
 	o.Replicas = l.merge(seen)
 	l.probe(o.Replicas)
 	if err := l.count(ctx, o.Replicas); err != nil {

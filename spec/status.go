@@ -38,6 +38,7 @@ type ServiceStatus struct {
 	Waiting    string          `json:"waiting,omitempty"`   // why it isn't converged, in one line; empty = converged
 	Tolerated  string          `json:"tolerated,omitempty"` // which failures its policy leaves behind, in one line
 	Ports      []Port          `json:"ports,omitempty"`
+	HeldUntil  time.Time       `json:"held_until,omitzero"` // no replica is ready: new TCP connections wait until then, later ones are refused
 	Replicas   []ReplicaStatus `json:"replicas"`
 }
 

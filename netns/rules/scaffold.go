@@ -96,7 +96,7 @@ func (f family) internal(b *builder, chain, side string, networks []spec.Network
 // connections to replicas. New connections from replicas to the gateway are
 // the host's firewall's business, as with Docker.
 func (f family) input(b *builder) {
-	b.add(chainInput, "-d "+host(f.Hold), comment("dunnage: held until a replica is ready"), "-j DROP")
+	f.hold(b, chainInput)
 	b.add(chainInput, established, comment("dunnage: known connections"), "-j ACCEPT")
 	b.add(chainInput, "-d "+host(f.Gateway), "-i "+LinkPrefix+"+", comment("dunnage: replicas to the host"), "-j RETURN")
 	b.add(chainInput, "-d "+host(f.Gateway), "-i lo", comment("dunnage: the host to itself"), "-j RETURN")
@@ -109,8 +109,16 @@ func (f family) input(b *builder) {
 // way out is still "lo" here for everything that OUTPUT's DNAT sends to a
 // replica, so `-o lo` would match that too.
 func (f family) output(b *builder) {
-	b.add(chainOutput, "-d "+host(f.Hold), comment("dunnage: held until a replica is ready"), "-j DROP")
+	f.hold(b, chainOutput)
+	b.add(chainOutput, "-d "+host(f.Hold), comment("dunnage: only TCP waits"), "-j REJECT --reject-with "+f.icmpReject())
 	f.reject(b, chainOutput, "-d "+host(f.Refuse))
+}
+
+// hold drops a SYN, which is sent again after a second. Other protocols send
+// nothing again, and who asks may ask elsewhere at once if it is told: they go
+// on to be refused.
+func (f family) hold(b *builder, chain string) {
+	b.add(chain, "-d "+host(f.Hold), "-p tcp", comment("dunnage: held until a replica is ready"), "-j DROP")
 }
 
 func (f family) reject(b *builder, chain, match string) {

@@ -89,6 +89,7 @@ type Plan struct {
 	Wake    time.Time    // when to look again at the latest; zero = only on an event
 	Rollout []Rollout    // of the projects whose desired release has yet to prove itself
 	Status  []spec.ProjectStatus
+	Absent  map[string]Absence // services without a ready replica, now or lately, by "project/name"; for the next plan
 }
 
 // Rollout says how far a project's desired release is.

@@ -50,6 +50,9 @@ type Observed struct {
 	Applied    spec.Routing
 	RulesEqual bool
 
+	// Absent is that of the plan before.
+	Absent map[string]Absence
+
 	// Held: the plan isn't carried out, so what isn't desired stays as it is.
 	Held bool
 }

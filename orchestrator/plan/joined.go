@@ -141,7 +141,9 @@ func (v *view) keeps(id string) bool {
 // staying notes which replicas of the service aren't on their way out, and
 // whether its old ones are in the way of new ones.
 func (b *builder) staying(v *view) {
-	b.hasty[v.project.Record.Name+"/"+v.Name] = v.owner == nil && !v.stopped && v.Replicas > 0 && v.policy().Order == spec.StopFirst
+	if v.owner == nil && !v.stopped && v.Replicas > 0 && v.policy().Order == spec.StopFirst {
+		b.hasty[v.path()] = v
+	}
 	backends := v.backends()
 	for _, r := range v.current {
 		b.stays[r.ID] = !v.stopped
@@ -155,9 +157,9 @@ func (b *builder) staying(v *view) {
 // on its way out too and still has its connections, the joiner's among them.
 func (b *builder) drainsWithOwner(r *Replica) bool {
 	owner, ok := b.observed.find(r.Record.Joins)
-	if !ok || b.stays[owner.ID] || b.hasty[r.Project+"/"+r.Service] {
+	if !ok || b.stays[owner.ID] || b.hasty[r.Project+"/"+r.Service] != nil {
 		return false
 	}
 	runs := owner.Exists && owner.Phase == spec.PhaseRunning && owner.StoppingSince.IsZero()
-	return runs && (owner.Named || !drained(owner, b.now))
+	return runs && (owner.Named || !b.drained(owner))
 }

@@ -10,7 +10,7 @@ import (
 
 // Make decides what to do next.
 func Make(d Desired, o Observed) Plan {
-	b := &builder{desired: d, now: o.Now, observed: o, claimed: map[string]bool{}, joined: joined(o), stays: map[string]bool{}, hasty: map[string]bool{}}
+	b := &builder{desired: d, now: o.Now, observed: o, claimed: map[string]bool{}, joined: joined(o), stays: map[string]bool{}, hasty: map[string]*view{}}
 	var all []*view
 	for i := range d.Projects {
 		p := &d.Projects[i]
@@ -28,7 +28,11 @@ func Make(d Desired, o Observed) Plan {
 			b.retire(r, true)
 		}
 	}
-	b.plan.Routing = routes(d, all, o.Now)
+	b.plan.Absent = absences(all, o)
+	for _, a := range b.plan.Absent {
+		b.wakeAt(a.Until)
+	}
+	b.plan.Routing = routes(d, all, b.plan.Absent, o.Now)
 	if (!o.RulesEqual || !b.plan.Routing.Equal(o.Applied)) && !b.postpone(o) {
 		b.plan.Actions = append(b.plan.Actions, Apply{b.plan.Routing})
 	}
@@ -39,7 +43,7 @@ func Make(d Desired, o Observed) Plan {
 			b.plan.Rollout = append(b.plan.Rollout, b.rollout(p, all, applied))
 		}
 	}
-	b.plan.Status = describe(d, all, o)
+	b.plan.Status = describe(d, all, b.plan.Absent, o)
 	return b.plan
 }
 
@@ -70,10 +74,10 @@ type builder struct {
 	desired  Desired
 	now      time.Time
 	observed Observed
-	claimed  map[string]bool // replicas that some service wants or keeps
-	joined   map[string]bool // replicas whose network others share
-	stays    map[string]bool // replicas that aren't on their way out
-	hasty    map[string]bool // services, "project/name", whose old replicas make room first
+	claimed  map[string]bool  // replicas that some service wants or keeps
+	joined   map[string]bool  // replicas whose network others share
+	stays    map[string]bool  // replicas that aren't on their way out
+	hasty    map[string]*view // services, "project/name", whose old replicas make room first
 	plan     Plan
 }
 
@@ -296,14 +300,14 @@ func (b *builder) stop(r *Replica, unwell bool) {
 		b.escalate(r)
 	case b.drainsWithOwner(r):
 		// What it still answers are connections of who it joins, which wakes us.
-	case drained(r, b.now) && b.dependedOn(r):
+	case b.drained(r) && b.dependedOn(r):
 		// Those that depend on it stop first, and wake us.
-	case drained(r, b.now):
+	case b.drained(r):
 		b.do(Stop{r.ReplicaKey, unwell})
 	case r.DrainingSince.IsZero():
-		b.do(Drain{Key: r.ReplicaKey, Conns: r.Conns, Until: b.now.Add(r.Record.Drain.Std())})
+		b.do(Drain{Key: r.ReplicaKey, Conns: r.Conns, Until: b.now.Add(b.drain(r))})
 	default:
-		b.wakeAt(r.DrainingSince.Add(r.Record.Drain.Std()))
+		b.wakeAt(r.DrainingSince.Add(b.drain(r)))
 		b.wakeAt(b.now.Add(pollDrain))
 	}
 }
@@ -341,11 +345,12 @@ func (b *builder) stoppingWith(r *Replica) (Project, func(service string) bool) 
 
 // drained reports whether the connections of a replica that no rule names are
 // gone or out of time.
-func drained(r *Replica, now time.Time) bool {
-	if r.Conns == 0 || r.Record.Drain <= 0 {
+func (b *builder) drained(r *Replica) bool {
+	limit := b.drain(r)
+	if r.Conns == 0 || limit <= 0 {
 		return true
 	}
-	return !r.DrainingSince.IsZero() && !now.Before(r.DrainingSince.Add(r.Record.Drain.Std()))
+	return !r.DrainingSince.IsZero() && !b.now.Before(r.DrainingSince.Add(limit))
 }
 
 // escalate kills a process that outlived its grace period.

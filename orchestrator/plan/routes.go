@@ -16,10 +16,10 @@ func Routes(d Desired, o Observed) spec.Routing {
 	for i := range d.Projects {
 		all = append(all, views(&d.Projects[i], o)...)
 	}
-	return routes(d, all, o.Now)
+	return routes(d, all, absences(all, o), o.Now)
 }
 
-func routes(d Desired, all []*view, now time.Time) spec.Routing {
+func routes(d Desired, all []*view, held map[string]Absence, now time.Time) spec.Routing {
 	var r spec.Routing
 	for _, p := range d.Projects {
 		r.Networks = append(r.Networks, p.Record.Networks...)
@@ -33,6 +33,7 @@ func routes(d Desired, all []*view, now time.Time) spec.Routing {
 				r.Services = append(r.Services, spec.ServiceRoute{
 					Project: v.project.Record.Name, Service: v.Name, Network: network,
 					Addr: lease.Addr, Addr6: lease.Addr6, Sticky: v.Sticky, Backends: weigh(targets(backends, network), weights),
+					Absent: v.absent(held, now, spec.TCP), // the address is every protocol's, and the rules hold TCP alone
 				})
 			}
 		}
@@ -41,6 +42,7 @@ func routes(d Desired, all []*view, now time.Time) spec.Routing {
 				Project: v.project.Record.Name, Service: v.Name,
 				HostIP: p.HostIP, Port: p.Published, Protocol: p.Protocol, Target: p.Target,
 				Allow: v.Allow, Sticky: v.Sticky, Backends: weigh(targets(backends, v.outside()), weights),
+				Absent: v.absent(held, now, p.Protocol),
 			})
 		}
 	}

@@ -24,7 +24,7 @@ func ExitText(r spec.ReplicaRecord) string {
 }
 
 // describe tells people what is.
-func describe(d Desired, all []*view, o Observed) []spec.ProjectStatus {
+func describe(d Desired, all []*view, held map[string]Absence, o Observed) []spec.ProjectStatus {
 	var out []spec.ProjectStatus
 	for i := range d.Projects {
 		p := &d.Projects[i]
@@ -34,7 +34,11 @@ func describe(d Desired, all []*view, o Observed) []spec.ProjectStatus {
 		}
 		for _, v := range all {
 			if v.project == p {
-				ps.Services = append(ps.Services, v.status(o))
+				s := v.status(o)
+				if a := held[v.path()]; a.Holds(o.Now) && len(v.Container.Networks) > 0 {
+					s.HeldUntil = a.Until
+				}
+				ps.Services = append(ps.Services, s)
 			}
 		}
 		out = append(out, ps)
