@@ -123,6 +123,7 @@ func (p *saved) rule(l string) {
 	r.text = text
 	p.read(&r, words(text))
 	c := p.chain(name)
+	r.number = len(c.rules) + 1
 	c.rules = append(c.rules, r)
 }
 

@@ -77,6 +77,9 @@ func (p *packet) sourceIn(value string) answer {
 		return inPrefix(value, src)
 	}
 	prefix, err := netip.ParsePrefix(value)
+	if one, notPrefix := netip.ParseAddr(value); notPrefix == nil {
+		prefix, err = netip.PrefixFrom(one, one.BitLen()), nil
+	}
 	switch {
 	case err != nil:
 		return maybe

@@ -114,6 +114,8 @@ func dockerLink(rule string) bool {
 // policyOwner says who is known to set a dropping policy on the chain.
 func (c *chain) policyOwner() spec.RuleOwner {
 	switch {
+	case c.owner != "":
+		return c.owner
 	case c.guests.ufw:
 		return spec.OwnerUFW
 	case c.guests.docker && c.name == "FORWARD":

@@ -39,12 +39,14 @@ type chain struct {
 	table   string
 	name    string
 	rules   []rule
-	guests  guests // who else has chains in the table
+	guests  guests         // who else has chains in the table
+	owner   spec.RuleOwner // of a native table's rules
 }
 
 func (c *chain) where() string { return c.program + " " + c.table + " " + c.name }
 
 type rule struct {
+	number  int    // in its chain, from 1
 	text    string // without "-A CHAIN "
 	packets uint64
 	owner   spec.RuleOwner

@@ -137,7 +137,7 @@ func (w *walker) chain(b callable, c *chain, ways []*packet) (out, rest []*packe
 					next = append(next, left)
 				}
 				if taken != nil {
-					o, r, on := w.apply(b, c, i, taken)
+					o, r, on := w.apply(b, c, &c.rules[i], taken)
 					out, rest, next = append(out, o...), append(rest, r...), append(next, on...)
 				}
 			}
@@ -228,9 +228,8 @@ func (w *walker) joined(a, b *packet) *packet {
 
 // apply does what the rule says with a packet that it takes: out of the base
 // chain, back to the chain before, or on to the next rule.
-func (w *walker) apply(b callable, c *chain, i int, p *packet) (out, rest, on []*packet) {
-	r := &c.rules[i]
-	step := spec.TraceStep{Where: c.where(), Number: i + 1, Rule: r.text, Owner: r.owner, Packets: r.packets, Maybe: p.maybe()}
+func (w *walker) apply(b callable, c *chain, r *rule, p *packet) (out, rest, on []*packet) {
+	step := spec.TraceStep{Where: c.where(), Number: r.number, Rule: r.text, Owner: r.owner, Packets: r.packets, Maybe: p.maybe()}
 	one := []*packet{p}
 	switch v := r.do; v.kind {
 	case accept:
@@ -406,7 +405,7 @@ func (w *walker) conclude() {
 		t.Fate = spec.FateArrives
 		return
 	}
-	worst := w.ends[0]
+	worst := w.ends[len(w.ends)-1] // where all may end it, the last takes what the others leave
 	unsure := false
 	for _, e := range w.ends {
 		unsure = unsure || e.maybe

@@ -1,0 +1,78 @@
+package walk
+
+import (
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"dunnage/spec"
+)
+
+func native4(t *testing.T) Ruleset {
+	t.Helper()
+	list, err := os.ReadFile("testdata/firewalld.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listing, err := os.ReadFile("testdata/firewalld.listing")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, unseen, err := NFT(list, string(listing), false, nil)
+	if err != nil || len(unseen) > 0 {
+		t.Fatal(err, unseen)
+	}
+	return set
+}
+
+// A native table behind our rules is asked as well, and its drop is final.
+func TestNativeTables(t *testing.T) {
+	cases := []struct{ name, from, to, want, dies string }{
+		{"refused after we have accepted", "192.0.3.1", "198.51.100.7:8080", "refused", "filter_FWD_public, rule 3: reject with icmpx admin-prohibited # handle 11"},
+		{"in a set", "192.0.2.4", "198.51.100.7:8080", "dropped", "filter_FWD_public, rule 1: ip saddr @blocked drop # handle 8"},
+		{"some client may be in it", "", "198.51.100.7:8080", "refused", ""},
+		{"a native translation comes before ours", "192.0.3.1", "198.51.100.7:2222", "refused", "handle 11"},
+		{"what was translated to another port", "192.0.3.1", "198.51.100.7:85", "arrives 10.208.16.10:85", ""},
+		{"docker's link, with a limit", "192.0.3.1", "172.17.0.2:80", "maybe 172.17.0.2:80", "handle 20"},
+	}
+	v4 := strings.Replace(ours(t), "*nat\n", "*nat\n-A PREROUTING -p tcp -m tcp --dport 85 -j DNAT --to-destination 10.208.16.10:85\n", 1)
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			f := host("eth0")
+			f.Packet = spec.Packet{Protocol: spec.TCP, To: netip.MustParseAddrPort(c.to)}
+			if c.from != "" {
+				f.Packet.Source = netip.MustParseAddr(c.from)
+			}
+			got := Follow([]Ruleset{Iptables("iptables-nft", together(false, v4)), native4(t)}, f)
+			if s := summary(got); s != c.want || !strings.Contains(got.Dies, c.dies) {
+				t.Errorf("%s, want %s: %s\n%s", s, c.want, got.Dies, steps(got))
+			}
+			if i := slices.IndexFunc(got.Steps, func(s spec.TraceStep) bool { return s.Ends }); i >= 0 && got.Steps[i].Owner != spec.OwnerFirewalld {
+				t.Errorf("whose is it?\n%s", steps(got))
+			}
+		})
+	}
+}
+
+// What iptables-save shows isn't shown again, but for the tables that it can't read.
+func TestTablesOfBothTools(t *testing.T) {
+	const list = `{"nftables": [{"metainfo": {}},
+		{"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "type": "filter", "hook": "forward", "prio": 0, "policy": "drop"}},
+		{"chain": {"family": "ip6", "table": "own", "name": "f", "type": "filter", "hook": "forward", "prio": 0, "policy": "drop"}},
+		{"chain": {"family": "netdev", "table": "early", "name": "in", "type": "filter", "hook": "ingress", "dev": "eth0", "prio": 0, "policy": "accept"}}]}`
+	for _, c := range []struct {
+		v6      bool
+		foreign []string
+		want    int
+	}{{false, nil, 0}, {true, nil, 1}, {false, Foreign("# Table `filter' is incompatible, use 'nft' tool.\n"), 1}} {
+		set, unseen, err := NFT([]byte(list), "", c.v6, c.foreign)
+		if err != nil || len(set.bases) != c.want || len(unseen) != 1 {
+			t.Errorf("%+v: %d chains, unseen %q, %v", c, len(set.bases), unseen, err)
+		}
+	}
+	if _, _, err := NFT([]byte("no JSON"), "", false, nil); err == nil {
+		t.Error("what isn't JSON is read")
+	}
+}
