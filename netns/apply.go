@@ -216,7 +216,7 @@ func (n *Network) Remove(ctx context.Context) error {
 			all = append(all, p.remove(ctx))
 		}
 	}
-	all = append(all, n.removeHost(), n.restoreSettings())
+	all = append(all, n.removeVisitor(), n.removeHost(), n.restoreSettings())
 	if err := errors.Join(all...); err != nil {
 		return fmt.Errorf("remove the rules: %w", err)
 	}

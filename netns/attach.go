@@ -47,6 +47,11 @@ func (n *Network) attach(ctx context.Context, e spec.Endpoint) error {
 	if e.Network == spec.NetworkHost {
 		return nil
 	}
+	return n.setUp(ctx, ns, e)
+}
+
+// setUp makes what belongs into the namespace, and the link that leads there.
+func (n *Network) setUp(ctx context.Context, ns *os.File, e spec.Endpoint) error {
 	inside, err := netlink.NewHandleAt(vnetns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open netlink in the namespace: %w", err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -147,8 +148,9 @@ func (n *Network) forgetConnections(ctx context.Context, addrs []netip.Addr) err
 	return w.err
 }
 
-// Connections counts the live flows that each address answers. Only addresses
-// with at least one are in the result.
+// Connections counts the live flows that each address answers, but for those of
+// the visitor, for whom nothing need wait. Only addresses with at least one are
+// in the result.
 func (n *Network) Connections(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]int, error) {
 	asked := map[netip.Addr]bool{}
 	for _, a := range addrs {
@@ -158,9 +160,10 @@ func (n *Network) Connections(ctx context.Context, addrs []netip.Addr) (map[neti
 	if err != nil {
 		return nil, err
 	}
+	ours := endpointAddrs(n.visitorEndpoint())
 	count := map[netip.Addr]int{}
 	for _, e := range all {
-		if asked[e.answers] && e.live() {
+		if asked[e.answers] && e.live() && !slices.Contains(ours, e.src) {
 			count[e.answers]++
 		}
 	}

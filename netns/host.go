@@ -93,21 +93,14 @@ const maxVethMTU = 65535
 // hostMTU is the MTU of the device with the default route, so that a replica's
 // packets fit where they leave; 1500 without one.
 func hostMTU() (int, error) {
-	routes, err := retryDump(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
+	route, err := defaultRoute(netlink.FAMILY_V4)
 	if err != nil {
-		return 0, fmt.Errorf("list routes: %w", err)
+		return 0, err
 	}
-	best := -1
-	for i, r := range routes {
-		isDefault := r.Dst == nil || r.Dst.IP.IsUnspecified()
-		if isDefault && r.LinkIndex > 0 && (best < 0 || r.Priority < routes[best].Priority) {
-			best = i
-		}
-	}
-	if best < 0 {
+	if route == nil {
 		return 1500, nil
 	}
-	l, err := netlink.LinkByIndex(routes[best].LinkIndex)
+	l, err := netlink.LinkByIndex(route.LinkIndex)
 	if err != nil {
 		return 0, fmt.Errorf("find the device of the default route: %w", err)
 	}

@@ -33,7 +33,11 @@ var (
 
 // hostLink is the name of the host's end: "dun" and 48 bits of a hash, since
 // the kernel allows 15 bytes. The link's alias holds the replica's full name.
+// The visitor's has a name that the rules know.
 func hostLink(replica string) string {
+	if replica == visitor {
+		return rules.VisitorLink
+	}
 	return rules.LinkPrefix + hex.EncodeToString(digest(replica)[:6])
 }
 

@@ -50,6 +50,8 @@ type Network struct {
 	rendered  rendered
 	seen      seen
 
+	visits visits
+
 	conntrack  netfilter
 	forgetting forgetting
 
@@ -97,8 +99,12 @@ func (n *Network) pools() []netip.Prefix {
 	return []netip.Prefix{n.cfg.Pool, n.cfg.Pool6}
 }
 
-// Namespace is where the replica's network namespace is bind-mounted.
+// Namespace is where the replica's network namespace is bind-mounted. The
+// visitor's isn't beside them, where everything counts as a replica's.
 func (n *Network) Namespace(replica string) string {
+	if replica == visitor {
+		return filepath.Join(n.cfg.RunDir, visitor)
+	}
 	return filepath.Join(n.cfg.RunDir, "netns", replica)
 }
 

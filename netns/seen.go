@@ -20,11 +20,13 @@ import (
 type kernelState struct {
 	links      map[string]*netlink.LinkAttrs // by replica
 	disowned   []int                         // indexes of links that Detach has left to the kernel
+	visitor    *netlink.LinkAttrs            // nil = it has no link
 	routes     map[hop]bool
 	neighbours map[hop]net.HardwareAddr // permanent ones
 
 	local    map[netip.Addr]bool // with a local route
 	gateways bool                // all of them are addresses of the host
+	fronts   []netip.Addr        // that clients use
 }
 
 // seen is the kernel's state at the last dump.
@@ -92,6 +94,8 @@ func (n *Network) dump() (kernelState, error) {
 	for _, l := range links {
 		a := l.Attrs()
 		switch {
+		case a.Name == rules.VisitorLink:
+			p.visitor = a
 		case !strings.HasPrefix(a.Name, rules.LinkPrefix):
 		case a.Alias == "":
 			p.disowned = append(p.disowned, a.Index)
@@ -124,7 +128,10 @@ func (n *Network) dump() (kernelState, error) {
 	for a := range local {
 		p.local[a] = true
 	}
-	p.gateways, err = n.hasGateways()
+	if p.gateways, err = n.hasGateways(); err != nil {
+		return p, err
+	}
+	p.fronts, err = n.findFronts()
 	return p, err
 }
 

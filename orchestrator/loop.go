@@ -21,6 +21,7 @@ type Config struct {
 	Volumes Volumes
 	Network Network
 	Health  Health
+	Visits  Visits
 	Vault   Vault
 	Secrets Deliverer
 	Store   Store

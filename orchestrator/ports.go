@@ -127,6 +127,10 @@ type Network interface {
 	// Problems names what others have set up that may stop replicas' traffic,
 	// one line each.
 	Problems(ctx context.Context) ([]string, error)
+	// Fronts are the host's own addresses that clients of other machines use,
+	// at most one a family, IPv4 first. A host without any answers at the
+	// gateway's address.
+	Fronts(ctx context.Context) ([]netip.Addr, error)
 	// RuleSet returns the rules of r rendered and as the kernel has them.
 	RuleSet(ctx context.Context, r spec.Routing) (spec.RuleSet, error)
 }
@@ -140,6 +144,21 @@ type Health interface {
 	Health(replica string, started time.Time) (spec.Health, string)
 	// Checks are the last results of its probes, oldest first.
 	Checks(replica string, started time.Time) []spec.Check
+}
+
+// Visits asks the addresses that clients use, on the way that clients take.
+type Visits interface {
+	// Watch replaces the set of targets. One that was there, by its key, goes on
+	// with what is known of it.
+	Watch(targets []spec.VisitTarget)
+	// Again asks at once, because connections may go elsewhere from now on.
+	Again()
+	// Reach says what was found at each target, sorted by key.
+	Reach() []spec.Reach
+	// Tally counts the visits of the project's targets that began at since or
+	// later, sorted by key. It goes back to the beginning of the operation that
+	// is under way, or of the last one, and a minute at least.
+	Tally(project string, since time.Time) []spec.VisitTally
 }
 
 // Store keeps what outlives the agent.

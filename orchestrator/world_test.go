@@ -139,7 +139,7 @@ func (s *scenario) start(crashAt int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
 	loop, err := New(ctx, Config{
-		Engine: s.w, Images: s.w, Volumes: s.w, Network: s.w, Health: s.w, Store: world.Store{World: s.w}, Clock: s.w,
+		Engine: s.w, Images: s.w, Volumes: s.w, Network: s.w, Health: s.w, Visits: world.Visits{World: s.w}, Store: world.Store{World: s.w}, Clock: s.w,
 		Vault: world.Vault{World: s.w}, Secrets: world.Deliverer{World: s.w}, Nonce: s.nonce,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Pool: netip.MustParsePrefix("10.9.0.0/16"),
 		StateDir: "/state", RemoveUnknown: s.removeUnknown,

@@ -20,9 +20,16 @@ type VisitTarget struct {
 	Service string         `json:"service"`
 	From    Vantage        `json:"from,omitempty"`
 	Addr    netip.AddrPort `json:"addr"`
-	Port    uint16         `json:"port,omitempty"` // published; 0 = a service address
-	Path    string         `json:"path,omitempty"` // asked by HTTP GET, where a status below 500 is an answer; empty = a TCP connection is enough
-	Often   bool           `json:"often,omitempty"`
+	Port    uint16         `json:"port,omitempty"`  // published; 0 = a service address
+	Path    string         `json:"path,omitempty"`  // asked by HTTP GET, where a status below 500 is an answer; empty = a TCP connection is enough
+	Often   bool           `json:"often,omitempty"` // an operation is under way
+
+	// Absent: no replica takes its connections, so that a failure says nothing
+	// of the way to one.
+	Absent bool `json:"absent,omitempty"`
+	// Patience is how long a visit may take while Absent, beside the usual
+	// second: connections are held for this long.
+	Patience Duration `json:"patience,omitempty"`
 }
 
 // Key tells targets apart.
@@ -35,20 +42,25 @@ type ReachState string
 const (
 	ReachUnknown     ReachState = "" // not asked yet
 	ReachReachable   ReachState = "reachable"
-	ReachUnreachable ReachState = "unreachable" // several visits in a row failed
+	ReachUnreachable ReachState = "unreachable" // three visits in a row failed while replicas took connections
 )
 
 // Reach is what the visitor found at a target.
 type Reach struct {
 	VisitTarget
 	State   ReachState `json:"state"`
-	Since   time.Time  `json:"since,omitzero"` // of the state
-	Asked   time.Time  `json:"asked,omitzero"` // the beginning of the last visit that succeeded
+	Since   time.Time  `json:"since,omitzero"`   // of the state
+	Asked   time.Time  `json:"asked,omitzero"`   // the beginning of the last visit that succeeded; zero = none has yet
+	Failed  int        `json:"failed,omitempty"` // visits in a row that failed since, while replicas took connections
+	Failing time.Time  `json:"failing,omitzero"` // the beginning of the first of them
 	Latency Duration   `json:"latency,omitempty"`
 	Detail  string     `json:"detail,omitempty"` // the last failure, one line
+
+	Unasked string `json:"unasked,omitempty"` // why the visitor can't ask, one line; empty = it can
 }
 
-// VisitTally counts the visits of one target over a time.
+// VisitTally counts the visits of one target that began in a time. Those before
+// the first that ever succeeded aren't counted: nobody was served there yet.
 type VisitTally struct {
 	VisitTarget
 	Sent       int            `json:"sent"`

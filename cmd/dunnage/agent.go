@@ -25,6 +25,7 @@ import (
 	"dunnage/netns"
 	"dunnage/orchestrator"
 	"dunnage/orchestrator/health"
+	"dunnage/orchestrator/visit"
 	"dunnage/secrets"
 	"dunnage/store"
 )
@@ -220,12 +221,12 @@ func runAgent(ctx context.Context, o agentOptions) error {
 	if managed != nil {
 		wg.Go(func() { managed.Run(ctx) })
 	}
-	loop, monitor, err := newLoop(ctx, o, st, network, eng)
+	loop, watchers, err := newLoop(ctx, o, st, network, eng)
 	if err != nil {
 		return err
 	}
 	wg.Go(loop.Run)
-	wg.Go(func() { <-ctx.Done(); monitor.Wait() })
+	wg.Go(func() { <-ctx.Done(); watchers.wait() })
 	return serve(ctx, o, backend{Loop: loop, engine: eng})
 }
 
@@ -251,32 +252,45 @@ func connectEngine(ctx context.Context, o agentOptions) (*engine.Engine, *engine
 	return eng, managed, err
 }
 
-func newLoop(ctx context.Context, o agentOptions, st *store.Store, network *netns.Network, eng *engine.Engine) (*orchestrator.Loop, *health.Monitor, error) {
+// watchers ask replicas and ports how they are, until the agent's context ends.
+type watchers struct {
+	health *health.Monitor
+	visits *visit.Visitor
+}
+
+func (w watchers) wait() {
+	w.health.Wait()
+	w.visits.Wait()
+}
+
+func newLoop(ctx context.Context, o agentOptions, st *store.Store, network *netns.Network, eng *engine.Engine) (*orchestrator.Loop, watchers, error) {
 	var loop *orchestrator.Loop
-	prober := health.Network{Exec: eng.Check}
-	monitor := health.NewMonitor(ctx, prober, func() { loop.Look() })
+	w := watchers{
+		health: health.NewMonitor(ctx, health.Network{Exec: eng.Check}, func() { loop.Look() }),
+		visits: visit.New(ctx, network, func() { loop.Look() }),
+	}
 	keys := secrets.Config{Source: o.keySource, Former: o.formerKeySource, RunDir: o.runDir}
 	vault, err := secrets.NewVault(keys)
 	if err != nil {
-		return nil, nil, err
+		return nil, w, err
 	}
 	deliverer, err := secrets.NewDeliverer(keys)
 	if err != nil {
-		return nil, nil, err
+		return nil, w, err
 	}
 	headed := withHead(st, o.runDir, o.log)
 	replaced, err := headed.replaced()
 	if err != nil {
-		return nil, nil, err
+		return nil, w, err
 	}
 	loop, err = orchestrator.New(ctx, orchestrator.Config{
-		Engine: eng, Images: eng, Volumes: eng, Network: network, Health: monitor, Store: headed,
+		Engine: eng, Images: eng, Volumes: eng, Network: network, Health: w.health, Visits: w.visits, Store: headed,
 		Vault: vault, Secrets: deliverer,
 		Clock: systemClock{}, Log: o.log, Pool: o.pool, Pool6: o.pool6,
 		AllowPrivileged: o.allowPrivileged,
 		StateDir:        o.stateDir, RemoveUnknown: o.removeUnknown, Notice: replaced,
 	})
-	return loop, monitor, err
+	return loop, w, err
 }
 
 type systemClock struct{}

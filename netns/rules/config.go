@@ -17,6 +17,9 @@ const (
 	// LinkPrefix begins the name of every host-side link, so that `-i dun+`
 	// means "from a replica".
 	LinkPrefix = "dun"
+	// VisitorLink is the host's side of the visitor's link. To the rules it is
+	// a link to another machine.
+	VisitorLink = "visit-dunnage"
 	// maxChain is the kernel's limit on chain names (XT_EXTENSION_MAXNAMELEN-1).
 	maxChain = 28
 )
@@ -32,14 +35,17 @@ type Addresses struct {
 	Gateway netip.Addr // the host's own: source of its connections to replicas
 	Hold    netip.Addr // a connection sent here gets no answer, so its retry meets the next rules
 	Refuse  netip.Addr // a connection sent here is reset
+	Visitor netip.Addr // the visitor's, who asks published ports as a client would
 }
 
-// Reserved returns the reserved addresses of pool: .1, .2 and .3 of its first
-// /24 (IPv6: ::1, ::2 and ::3 of its first /64). Networks get their subnets
-// from the second /24 (/64) on.
+// Reserved returns the reserved addresses of pool: .1 to .4 of its first /24
+// (IPv6: ::1 to ::4 of its first /64). Networks get their subnets from the
+// second /24 (/64) on.
 func Reserved(pool netip.Prefix) Addresses {
 	gateway := pool.Masked().Addr().Next()
-	return Addresses{Gateway: gateway, Hold: gateway.Next(), Refuse: gateway.Next().Next()}
+	hold := gateway.Next()
+	refuse := hold.Next()
+	return Addresses{Gateway: gateway, Hold: hold, Refuse: refuse, Visitor: refuse.Next()}
 }
 
 // ReservedSubnet returns the part of pool that no network may have.

@@ -25,6 +25,7 @@ import (
 type Behaviour struct {
 	ReadyAfter time.Duration // from start to serving
 	NeverReady bool
+	Deaf       bool          // its probes pass, but connections from outside get no answer
 	DiesAfter  time.Duration // 0 = never by itself
 	SickAfter  time.Duration // from start to not serving any more, while it runs; 0 = never
 	ExitCode   int           // of its own death
@@ -45,6 +46,7 @@ const (
 	LieNoLeftovers  Lie = "Attached lists nothing that the engine doesn't have"
 	LieOldGone      Lie = "Instances leaves out what got its stop signal"
 	LieNoQuarantine Lie = "the store forgets the quarantine"
+	LieReached      Lie = "Reach says that everything is reached"
 	LieDelivered    Lie = "Deliver changes nothing of what is there, and says that it did"
 )
 
@@ -71,6 +73,11 @@ type World struct {
 	conns      []*conn
 	released   map[netip.Addr]time.Time // when the store forgot who had it
 	targets    map[string]spec.ProbeTarget
+	visited    map[string]spec.Reach // by key of the target
+
+	// Blocked are published ports that a rule of somebody else drops. Set
+	// while nothing runs.
+	Blocked map[uint16]bool
 
 	// Locked is why secrets can't be opened; empty = they can.
 	Locked    string
@@ -339,7 +346,7 @@ func (w *World) Restart(crashAt int, after bool, failEvery int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.calls, w.crashAt, w.crashAfter, w.dead, w.failEvery = 0, crashAt, after, false, failEvery
-	w.names, w.targets = map[string]string{}, map[string]spec.ProbeTarget{}
+	w.names, w.targets, w.visited = map[string]string{}, map[string]spec.ProbeTarget{}, nil
 	w.note("agent started")
 }
 

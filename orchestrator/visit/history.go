@@ -1,0 +1,110 @@
+package visit
+
+import (
+	"time"
+
+	"dunnage/spec"
+)
+
+// Bounds of the history: a visit a second for more than an hour, or one every
+// 5 s for more than five.
+const (
+	width = time.Second
+	kept  = 4096 // entries
+	// idleKept is how long it goes back when no operation is under way, nor has
+	// just ended.
+	idleKept = time.Minute
+)
+
+// history counts the visits of a target, by the time when they ended. Those
+// before the first that succeeded aren't in it.
+type history struct {
+	entries []entry
+	first   time.Time // end of the first visit that succeeded
+	busy    bool      // an operation is under way
+	since   time.Time // of busy, or of its end
+}
+
+// entry counts the visits that ended within width of each other.
+type entry struct {
+	at           time.Time // of the first
+	sent, failed int
+	reasons      map[string]int // nil without a failure
+	begin, end   time.Time      // the ends of the first and of the last that succeeded
+	gap          time.Duration  // the longest between two that succeeded
+}
+
+// turn notes that an operation begins or has ended.
+func (h *history) turn(now time.Time, busy bool) { h.busy, h.since = busy, now }
+
+// add counts a visit that ended now.
+func (h *history) add(now time.Time, err error) {
+	if err == nil && h.first.IsZero() {
+		h.first = now
+	}
+	h.trim(now)
+	// Those before and after an operation began are told apart.
+	if n := len(h.entries); n == 0 || now.Sub(h.entries[n-1].at) >= width || h.entries[n-1].at.Before(h.since) {
+		h.entries = append(h.entries, entry{at: now})
+	}
+	h.entries[len(h.entries)-1].add(now, err)
+}
+
+func (e *entry) add(now time.Time, err error) {
+	e.sent++
+	if err != nil {
+		e.failed++
+		if e.reasons == nil {
+			e.reasons = map[string]int{}
+		}
+		e.reasons[err.Error()]++
+		return
+	}
+	if e.begin.IsZero() {
+		e.begin = now
+	} else {
+		e.gap = max(e.gap, now.Sub(e.end))
+	}
+	e.end = now
+}
+
+// trim drops what nobody asks for any more.
+func (h *history) trim(now time.Time) {
+	drop := max(0, len(h.entries)-kept)
+	if !h.busy && now.Sub(h.since) > idleKept {
+		for drop < len(h.entries) && now.Sub(h.entries[drop].at) > idleKept {
+			drop++
+		}
+	}
+	if drop > 0 {
+		h.entries = append(h.entries[:0], h.entries[drop:]...)
+	}
+}
+
+// tally counts the visits since a time. What fell into the same entry as an
+// earlier one isn't told apart, so those of the first second may be left out.
+func (h *history) tally(t spec.VisitTarget, since time.Time) spec.VisitTally {
+	out := spec.VisitTally{VisitTarget: t}
+	last := since // the end of the last that succeeded
+	if h.first.After(last) {
+		last = h.first
+	}
+	for _, e := range h.entries {
+		if e.at.Before(since) {
+			continue
+		}
+		out.Sent += e.sent
+		out.Failed += e.failed
+		for why, n := range e.reasons {
+			if out.Reasons == nil {
+				out.Reasons = map[string]int{}
+			}
+			out.Reasons[why] += n
+		}
+		if !e.begin.IsZero() {
+			out.LongestGap = max(out.LongestGap, spec.Duration(max(e.gap, e.begin.Sub(last))))
+			last = e.end
+		}
+	}
+	return out
+}
