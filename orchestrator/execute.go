@@ -28,38 +28,6 @@ const (
 	starts = 8
 )
 
-// outcome is what an action did, for the loop's goroutine to note.
-type outcome struct {
-	action plan.Action
-	err    error
-}
-
-// execute does a wave and waits for it. Only this goroutine touches the loop's
-// memory: actions report what they did.
-func (l *Loop) execute(ctx context.Context, actions []plan.Action) {
-	var (
-		wg      sync.WaitGroup
-		slots   = make(chan struct{}, parallel)
-		results = make(chan outcome, len(actions))
-	)
-	for _, a := range limit(actions) {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			ctx, cancel := context.WithTimeout(ctx, actionTimeout)
-			defer cancel()
-			results <- outcome{a, l.act(ctx, a)}
-		})
-	}
-	wg.Wait()
-	close(results)
-	for r := range results {
-		if ctx.Err() == nil { // a stop of the agent isn't the replica's failure
-			l.note(r)
-		}
-	}
-}
-
 // limit puts what frees users of a dead replica first and leaves all but a few
 // slow actions to the next plan. Projects take turns at those, and what comes
 // goes before what leaves: thousands of removals hold nobody's deploy up.

@@ -82,6 +82,9 @@ type Loop struct {
 	auditing sync.Mutex   // held from reading the audit's last hash to saving the next
 
 	memory // owned by Run's goroutine
+	waves  waves
+	beat   atomic.Int64 // when the loop came round last, in ns since 1970
+	blind  int          // looks in a row that the engine didn't answer; Run's
 }
 
 // memory is what the loop learns by looking and may lose: after a restart the
@@ -182,6 +185,8 @@ func (l *Loop) Run() {
 // Step looks, does one wave and returns how long nothing need be looked at.
 // Run calls it; tests may instead.
 func (l *Loop) Step(ctx context.Context) time.Duration {
+	l.beat.Store(time.Now().UnixNano())
+	l.takeLate(ctx)
 	observed, err := l.observe(ctx)
 	if err != nil {
 		l.trouble(err)
@@ -204,11 +209,11 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 		return 0
 	}
 	l.failed = false
-	l.execute(ctx, p.Actions)
+	begun := l.execute(ctx, p.Actions)
 	switch {
 	case l.failed:
 		return afterFailure
-	case len(p.Actions) > 0:
+	case begun > 0:
 		return 0 // their effects are to be seen
 	case p.Wake.IsZero():
 		return lookAnyway

@@ -129,7 +129,7 @@ func backendsOf(r spec.Routing) map[[2]string]string {
 // second for as long as the disk is full.
 func (l *Loop) noteFailure(key spec.ReplicaKey, r outcome) {
 	text := strings.TrimSuffix(plain(r.err), ": "+spec.ErrRefused.Error())
-	what := strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", r.action), "plan."))
+	what := nameOf(r.action)
 	f := l.failures[key.ID]
 	if f.text != text {
 		l.cfg.Log.Error("action failed", "action", what, "replica", key.ID, "error", text)

@@ -48,7 +48,7 @@ func (l *Loop) look(ctx context.Context) (look, error) {
 		engine, net, att, del error
 		wg                    sync.WaitGroup
 	)
-	wg.Go(func() { s.instances, engine = l.cfg.Engine.Instances(ctx) })
+	wg.Go(func() { s.instances, engine = l.instances(ctx) })
 	wg.Go(func() { s.named, s.equal, net = l.cfg.Network.Routed(ctx, l.applied) })
 	wg.Go(func() { s.attached, s.whole, att = l.cfg.Network.Attached(ctx) })
 	wg.Go(func() { s.delivered, del = l.cfg.Secrets.Delivered() })
@@ -69,6 +69,14 @@ func (l *Loop) look(ctx context.Context) (look, error) {
 	return s, nil
 }
 
+// names reports whether a rule names one of the replica's addresses.
+func (s look) names(r spec.ReplicaRecord) bool {
+	return slices.ContainsFunc(plan.Addresses(r), func(a netip.Addr) bool {
+		_, found := slices.BinarySearchFunc(s.named, a, netip.Addr.Compare)
+		return found
+	})
+}
+
 // merge joins what engine, network, store and memory know of each replica.
 func (l *Loop) merge(s look) []plan.Replica {
 	all := map[string]*plan.Replica{}
@@ -86,7 +94,7 @@ func (l *Loop) merge(s look) []plan.Replica {
 		r := at(i.ID)
 		r.ReplicaKey, r.Exists, r.Phase, r.Pid = i.ReplicaKey, true, i.Phase, i.Pid
 		r.StartedAt, r.ExitedAt, r.ExitCode, r.OOM = i.StartedAt, i.ExitedAt, i.ExitCode, i.OOM
-		r.Limits = i.Limits
+		r.Limits, r.Hung = i.Limits, i.Hung
 	}
 	for _, id := range s.attached {
 		at(id)
@@ -105,10 +113,7 @@ func (l *Loop) merge(s look) []plan.Replica {
 	out := make([]plan.Replica, 0, len(all))
 	for _, id := range slices.Sorted(maps.Keys(all)) {
 		r := all[id]
-		for _, a := range plan.Addresses(r.Record) {
-			_, found := slices.BinarySearchFunc(s.named, a, netip.Addr.Compare)
-			r.Named = r.Named || found
-		}
+		r.Named = s.names(r.Record)
 		l.recall(r)
 		out = append(out, *r)
 	}

@@ -11,12 +11,12 @@ import (
 )
 
 // Status returns the last snapshot, with the operations that are at work now.
-// It waits for the first one, and for nothing else.
+// It never waits for containerd: what is known before the first look has to do.
 func (l *Loop) Status(ctx context.Context) (spec.Status, error) {
-	if err := l.awaitLook(ctx); err != nil {
-		return spec.Status{}, err
+	s, err := l.snapshot(ctx)
+	if err != nil {
+		return s, err
 	}
-	s := *l.status.Load()
 	s.Projects = l.busy(s.Projects)
 	return s, nil
 }

@@ -68,6 +68,7 @@ type Replica struct {
 	Record    spec.ReplicaRecord
 	Phase     spec.Phase // of an existing container
 	Pid       int
+	Hung      int // pid of its shim, if that doesn't answer; 0 = it does
 	StartedAt time.Time
 	ExitedAt  time.Time
 	ExitCode  int

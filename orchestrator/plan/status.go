@@ -199,6 +199,8 @@ func checked(r *Replica) spec.Health {
 // detail is what a person at night wants to know of a replica that isn't well.
 func detail(r *Replica) string {
 	switch {
+	case r.Hung != 0:
+		return fmt.Sprintf("its shim (process %d) doesn't answer containerd; it serves on, and is replaced alone by `dunnage restart %s`", r.Hung, r.Service)
 	case r.Errors > 0:
 		return r.Error
 	case r.Phase == spec.PhasePaused:

@@ -1,0 +1,86 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"dunnage/orchestrator/plan"
+	"dunnage/spec"
+)
+
+const (
+	// blindTime is what the engine gets to answer once it hasn't: the rules are
+	// looked after meanwhile, and a look that waits for it holds that up.
+	blindTime = time.Second
+	// fullEvery is how many of those looks there are to one that waits in full,
+	// for an engine that is slow and not dead.
+	fullEvery = 5
+	// readPatience is how long a reader waits for the first look: what is known
+	// without it is better than no answer within a second.
+	readPatience = 500 * time.Millisecond
+)
+
+// instances asks the engine for its containers.
+func (l *Loop) instances(ctx context.Context) ([]spec.Instance, error) {
+	if l.blind%fullEvery != 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, blindTime, fmt.Errorf("no answer within %s", blindTime))
+		defer cancel()
+	}
+	found, err := l.cfg.Engine.Instances(ctx)
+	if l.blind++; err == nil {
+		l.blind = 0
+	}
+	return found, err
+}
+
+// fromStore is the status before the first look: replicas as the store has
+// them, with what the kernel says of their processes and rules.
+func (l *Loop) fromStore(ctx context.Context) spec.Status {
+	ctx, cancel := context.WithTimeout(ctx, readPatience)
+	defer cancel()
+	seen := look{}
+	// What the kernel can't say in time isn't shown.
+	seen.named, _, _ = l.cfg.Network.Routed(ctx, spec.Routing{})
+	o := plan.Observed{Now: l.cfg.Clock.Now(), Held: true} // nothing is done about it
+	for _, rec := range l.state.replicaRecords() {
+		r := plan.Replica{ReplicaKey: rec.ReplicaKey, Recorded: true, Record: rec, Exists: true, Attached: true, Phase: spec.PhaseExited}
+		switch {
+		case l.cfg.Engine.Runs(rec.ID):
+			r.Phase = spec.PhaseRunning
+		case rec.Exit == nil && !rec.Running:
+			r.Phase = spec.PhaseCreated
+		case rec.Exit != nil:
+			r.ExitCode, r.ExitedAt = rec.Exit.Code, rec.Exit.At
+		}
+		r.Named = seen.names(rec)
+		o.Replicas = append(o.Replicas, r)
+	}
+	problems := l.status.Load().Problems
+	why := "no look has ended yet"
+	if len(problems) > 0 {
+		why = strings.Join(problems, "; ")
+	}
+	return spec.Status{
+		At: o.Now, Started: l.began, Projects: plan.Make(l.state.desired(), o).Status,
+		Problems: []string{fmt.Sprintf("this is what the store and the kernel say: the agent started %s ago, and %s",
+			o.Now.Sub(l.began).Round(time.Second), why)},
+	}
+}
+
+// snapshot is what was published last. Before the first look it waits for that a
+// moment, then shows what else is known.
+func (l *Loop) snapshot(ctx context.Context) (spec.Status, error) {
+	patience, cancel := context.WithTimeout(ctx, readPatience)
+	defer cancel()
+	err := l.awaitLook(patience)
+	switch {
+	case err == nil:
+		return *l.status.Load(), nil
+	case ctx.Err() != nil, l.ctx.Err() != nil:
+		return spec.Status{}, err
+	}
+	return l.fromStore(ctx), nil
+}
