@@ -64,6 +64,9 @@ func (n *Network) mayMend() bool {
 	return true
 }
 
+// PrepareVisits makes the visitor's namespace ahead of the first visit.
+func (n *Network) PrepareVisits(ctx context.Context) error { return n.ensureVisitor(ctx, false) }
+
 // ensureVisitor makes what is missing of the visitor's namespace and link, and
 // with anew also what can't be seen from the host.
 func (n *Network) ensureVisitor(ctx context.Context, anew bool) error {

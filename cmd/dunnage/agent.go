@@ -226,6 +226,11 @@ func runAgent(ctx context.Context, o agentOptions) error {
 		return err
 	}
 	wg.Go(loop.Run)
+	wg.Go(func() {
+		if err := network.PrepareVisits(ctx); err != nil && ctx.Err() == nil {
+			o.log.Warn("the next visit tries again", "error", err)
+		}
+	})
 	wg.Go(func() { <-ctx.Done(); watchers.wait() })
 	return serve(ctx, o, backend{Loop: loop, engine: eng})
 }

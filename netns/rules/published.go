@@ -161,6 +161,7 @@ func (n *nat) publishedChain(chain string, key []string, p spec.PublishedRoute) 
 	}
 	backends := n.hashed(kindAllowed, key...)
 	n.add(chain, "-m addrtype --src-type LOCAL", comment(name+" from the host"), "-j "+backends)
+	n.add(chain, "-s "+host(n.Visitor), comment(name+" from the visitor"), "-j "+backends)
 	for _, a := range p.Allow {
 		n.allow(chain, name, backends, a.Masked())
 	}

@@ -26,6 +26,7 @@ func (f family) raw() Table {
 	}
 	b.add(chainRaw, "-i "+LinkPrefix+"+", "-m rpfilter --invert", comment("dunnage: not the address of the replica"), "-j DROP")
 	b.add(chainRaw, "-i "+LinkPrefix+"+", comment("dunnage: replicas"), "-j RETURN")
+	b.add(chainRaw, "-s "+host(f.Visitor), "-i "+VisitorLink, comment("dunnage: the visitor"), "-j RETURN")
 	b.add(chainRaw, "-s "+f.pool.String(), comment("dunnage: only replicas have these addresses"), "-j DROP")
 	return b.done()
 }
@@ -79,6 +80,7 @@ func (f family) from(b *builder, networks []spec.NetworkAddressing) {
 	b.add(chainFrom, established, comment("dunnage: known connections"), "-j ACCEPT")
 	b.add(chainFrom, invalid, comment("dunnage: of no connection"), "-j DROP")
 	f.internal(b, chainFrom, "-s ", networks)
+	b.add(chainFrom, "-s "+host(f.Visitor), comment("dunnage: the visitor asks nobody outside"), "-j DROP")
 	b.add(chainFrom, comment("dunnage: replicas may reach the outside"), "-j ACCEPT")
 }
 
