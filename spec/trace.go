@@ -34,6 +34,7 @@ type TraceStep struct {
 	What    string    `json:"what"`              // what happens here, one line
 	Maybe   bool      `json:"maybe,omitempty"`   // the rule matches on what isn't known of the packet
 	Ends    bool      `json:"ends,omitempty"`    // the packet dies here
+	Answer  bool      `json:"answer,omitempty"`  // it is the answer to the packet that the rule takes
 }
 
 // Fate says in one word what becomes of a packet.
@@ -57,6 +58,7 @@ type Trace struct {
 	Reach  []Arrival   `json:"reach,omitempty"` // where it may arrive, sorted
 	Fate   Fate        `json:"fate"`
 	Dies   string      `json:"dies,omitempty"`   // where and why, one line; empty = it arrives
+	Flows  []FlowCount `json:"flows,omitempty"`  // live conntrack entries for the address
 	Unseen []string    `json:"unseen,omitempty"` // what couldn't be looked at, and may decide otherwise
 }
 
@@ -88,22 +90,22 @@ type ExplainRequest struct {
 // Explanation answers `dunnage explain`: the way of each address that was asked
 // about, with what is known of who answers there.
 type Explanation struct {
-	Asked   string         `json:"asked"`
-	Service string         `json:"service,omitempty"` // "project/service"
-	Ways    []ExplainedWay `json:"ways"`
-	Holder  string         `json:"holder,omitempty"` // a process of the host that listens on the port
-	Next    []string       `json:"next,omitempty"`   // what to do
-	Verdict string         `json:"verdict"`          // one line
-	OK      bool           `json:"ok"`
+	Asked    string          `json:"asked"`
+	Services []string        `json:"services,omitempty"` // those that are concerned: "shop/web"
+	Ways     []ExplainedWay  `json:"ways"`
+	Replicas []ReplicaStatus `json:"replicas,omitempty"` // of the services
+	Holder   string          `json:"holder,omitempty"`   // a process of the host that listens on the port
+	Next     []string        `json:"next,omitempty"`     // what to do
+	Verdict  string          `json:"verdict"`            // one line
+	OK       bool            `json:"ok"`                 // connections arrive at replicas that are ready
 }
 
-// ExplainedWay is one family's or one address's way.
+// ExplainedWay is the way of one packet, and what came of others before it.
 type ExplainedWay struct {
 	Trace
-	Verdict  string          `json:"verdict"` // one line
-	OK       bool            `json:"ok"`
-	Reached  *Reach          `json:"reached,omitempty"` // what the visitor found there last
-	Flows    int             `json:"flows"`             // conntrack entries for the address
-	Stale    []string        `json:"stale,omitempty"`   // those that lead to no replica that is ready, one line each
-	Replicas []ReplicaStatus `json:"replicas,omitempty"`
+	Service string   `json:"service,omitempty"` // whose address or port it is
+	Verdict string   `json:"verdict"`           // one line
+	OK      bool     `json:"ok"`
+	Reached *Reach   `json:"reached,omitempty"` // what the visitor found there last
+	Stale   []string `json:"stale,omitempty"`   // connections that lead to no replica that runs, one line each
 }

@@ -210,11 +210,11 @@ func (p *saved) target(leaps bool, name string, args []string) verdict {
 			n, err := strconv.ParseUint(ports, 10, 16)
 			v.port, v.unsure = uint16(n), err != nil
 		}
-	case "SNAT", "MASQUERADE", "NETMAP":
+	case "SNAT", "MASQUERADE":
 		v.kind = snat
-		if name == "NETMAP" {
-			v.kind, v.unsure = dnat, true
-		}
+		v.addr, _, _ = destination(value("--to-source"))
+	case "NETMAP":
+		v.kind, v.unsure = dnat, true
 	case "MARK":
 		v.kind = mark
 		v.value, v.mask = number(value("--set-xmark"))

@@ -2,7 +2,6 @@ package walk
 
 import (
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -21,9 +20,9 @@ func match(module, option string, values []string) test {
 	}
 	switch option {
 	case "-s":
-		return func(p *packet) answer { return p.sourceIn(value) }
+		return func(p *packet) answer { return p.isIn(value, p.src) }
 	case "-d":
-		return func(p *packet) answer { return inPrefix(value, p.dst) }
+		return func(p *packet) answer { return p.isIn(value, p.dst) }
 	case "-i":
 		return func(p *packet) answer { return p.cameBy(value) }
 	case "-o":
@@ -32,11 +31,11 @@ func match(module, option string, values []string) test {
 		return func(p *packet) answer { return is(p.speaks(value)) }
 	case "--dport", "--dports":
 		return func(p *packet) answer { return p.toPorts(value) }
-	case "--sport", "--sports", "--ports":
-		return fromPorts(value)
+	case "--sport", "--sports":
+		return func(p *packet) answer { return inPorts(value, p.sport) }
 	case "--tcp-flags":
 		if len(values) == 2 {
-			return func(*packet) answer { return is(firstFlags(values[0]) == values[1]) }
+			return func(p *packet) answer { return is(p.flags(values[0]) == values[1]) }
 		}
 	case "--src-type":
 		return func(p *packet) answer { return p.sourceType(values) }
@@ -45,9 +44,9 @@ func match(module, option string, values []string) test {
 	case "--ctstate", "--state":
 		return func(p *packet) answer { return p.inState(strings.Split(value, ",")) }
 	case "--ctdir":
-		return func(*packet) answer { return is(value == "ORIGINAL") }
+		return func(p *packet) answer { return is((value == "REPLY") == p.reply) }
 	case "--ctorigsrc":
-		return func(p *packet) answer { return p.sourceIn(value) }
+		return func(p *packet) answer { return p.isIn(value, p.client()) }
 	case "--ctorigdst":
 		return func(p *packet) answer { return inPrefix(value, p.facts.Packet.To.Addr()) }
 	case "--ctorigdstport":
@@ -59,7 +58,7 @@ func match(module, option string, values []string) test {
 			return func(p *packet) answer { return p.hasMark(value) }
 		}
 	case "--src-range":
-		return func(p *packet) answer { return p.sourceBetween(value) }
+		return func(p *packet) answer { return between(value, p.src) }
 	case "--dst-range":
 		return func(p *packet) answer { return between(value, p.dst) }
 	case "--physdev-is-bridged":
@@ -70,11 +69,14 @@ func match(module, option string, values []string) test {
 	return unknown
 }
 
-// sourceIn tests ADDR/BITS and ADDR/MASK.
-func (p *packet) sourceIn(value string) answer {
-	src := p.facts.Packet.Source
-	if src.IsValid() {
-		return inPrefix(value, src)
+// client is the address of who connects.
+func (p *packet) client() netip.Addr { return p.facts.Packet.Source }
+
+// in tests an address against ADDR/BITS or ADDR/MASK. One that isn't known is that
+// of some client of the world.
+func (p *packet) isIn(value string, a netip.Addr) answer {
+	if a.IsValid() {
+		return inPrefix(value, a)
 	}
 	prefix, err := netip.ParsePrefix(value)
 	if one, notPrefix := netip.ParseAddr(value); notPrefix == nil {
@@ -148,17 +150,10 @@ func between(value string, a netip.Addr) answer {
 	low, high, _ := strings.Cut(value, "-")
 	l, err := netip.ParseAddr(low)
 	h, err2 := netip.ParseAddr(high)
-	if err != nil || err2 != nil {
+	if err != nil || err2 != nil || !a.IsValid() {
 		return maybe
 	}
 	return is(l.Compare(a) <= 0 && a.Compare(h) <= 0)
-}
-
-func (p *packet) sourceBetween(value string) answer {
-	if src := p.facts.Packet.Source; src.IsValid() {
-		return between(value, src)
-	}
-	return maybe
 }
 
 func (p *packet) cameBy(pattern string) answer {
@@ -216,31 +211,26 @@ func inPorts(value string, port uint16) answer {
 	return no
 }
 
-// fromPorts tests the client's port, of which is known that it isn't a
-// privileged one only by habit: so it may be any.
-func fromPorts(value string) test {
-	return func(*packet) answer {
-		if value == "0:65535" || value == "1:65535" {
-			return yes
+// flags are those of the mask that the packet has: the first of a connection has
+// SYN alone, its answer SYN and ACK.
+func (p *packet) flags(mask string) string {
+	var has []string
+	for _, f := range strings.Split(strings.Replace(mask, "ALL", "SYN,ACK", 1), ",") {
+		if f == "SYN" || f == "ACK" && p.reply {
+			has = append(has, f)
 		}
-		return maybe
 	}
-}
-
-// firstFlags are those flags of the mask that the first packet of a connection
-// has: the SYN alone.
-func firstFlags(mask string) string {
-	if slices.Contains(strings.Split(mask, ","), "SYN") || mask == "ALL" {
-		return "SYN"
+	if len(has) == 0 {
+		return "NONE"
 	}
-	return "NONE"
+	return strings.Join(has, ",")
 }
 
 func (p *packet) sourceType(types []string) answer {
 	if len(types) != 1 {
 		return maybe
 	}
-	local := p.facts.fromHost() || p.facts.Packet.Source.IsValid() && p.facts.Local(p.facts.Packet.Source)
+	local := p.src.IsValid() && p.facts.Local(p.src)
 	switch types[0] {
 	case "LOCAL":
 		return is(local)
@@ -254,7 +244,7 @@ func (p *packet) destinationType(types []string) answer {
 	if len(types) != 1 {
 		return maybe
 	}
-	local := p.facts.Local(p.dst)
+	local := p.dst.IsValid() && p.facts.Local(p.dst)
 	switch types[0] {
 	case "LOCAL":
 		return is(local)
@@ -264,11 +254,14 @@ func (p *packet) destinationType(types []string) answer {
 	return no
 }
 
-// inState tests conntrack's states; the packet is the first of a connection.
+// inState tests conntrack's states.
 func (p *packet) inState(states []string) answer {
 	for _, s := range states {
 		switch {
-		case s == "NEW" && !p.untracked, s == "UNTRACKED" && p.untracked, s == "DNAT" && p.translated:
+		case s == "UNTRACKED" && p.untracked:
+			return yes
+		case p.untracked:
+		case s == "NEW" && !p.reply, s == "ESTABLISHED" && p.reply, s == "DNAT" && p.translated, s == "SNAT" && p.masked:
 			return yes
 		}
 	}
@@ -286,9 +279,8 @@ func (p *packet) hasMark(value string) answer {
 // comesBack is the reverse path filter: the answer would leave by the link that
 // the packet came by. Clients of the world are taken as not forged.
 func comesBack(p *packet) answer {
-	src := p.facts.Packet.Source
-	if !src.IsValid() || p.facts.In == "" || p.facts.In == "lo" {
+	if !p.src.IsValid() || p.in == "" || p.in == "lo" {
 		return yes
 	}
-	return is(p.facts.Route(src).Link == p.facts.In)
+	return is(p.facts.Route(p.src).Link == p.in)
 }

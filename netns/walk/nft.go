@@ -349,23 +349,25 @@ func (n *native) equals(kind string, raw json.RawMessage) test {
 		return func(p *packet) answer { return is(onLink(of(p), value, "*")) }
 	}
 	switch kind {
-	case "ip saddr", "ip6 saddr", "ct original ip saddr", "ct original ip6 saddr":
-		return n.ofFamily(kind, func(p *packet) answer {
-			if strings.Contains(value, "-") {
-				return p.sourceBetween(value)
-			}
-			return p.sourceIn(value)
-		})
+	case "ip saddr", "ip6 saddr":
+		return n.ofFamily(kind, func(p *packet) answer { return p.inside(value, p.src) })
+	case "ct original ip saddr", "ct original ip6 saddr":
+		return n.ofFamily(kind, func(p *packet) answer { return p.inside(value, p.client()) })
 	case "ip daddr", "ip6 daddr":
-		return n.ofFamily(kind, func(p *packet) answer { return inside(value, p.dst) })
+		return n.ofFamily(kind, func(p *packet) answer { return p.inside(value, p.dst) })
 	case "ct original ip daddr", "ct original ip6 daddr":
-		return n.ofFamily(kind, func(p *packet) answer { return inside(value, p.facts.Packet.To.Addr()) })
-	case "tcp dport", "udp dport", "th dport":
+		return n.ofFamily(kind, func(p *packet) answer { return p.inside(value, p.facts.Packet.To.Addr()) })
+	case "tcp dport", "udp dport", "th dport", "tcp sport", "udp sport", "th sport":
 		return func(p *packet) answer {
-			if proto, _, _ := strings.Cut(kind, " "); proto != "th" && !p.speaks(proto) {
+			proto, field, _ := strings.Cut(kind, " ")
+			port := p.port
+			if field == "sport" {
+				port = p.sport
+			}
+			if proto != "th" && !p.speaks(proto) {
 				return no
 			}
-			return inPorts(strings.Replace(value, "-", ":", 1), p.port)
+			return inPorts(strings.Replace(value, "-", ":", 1), port)
 		}
 	case "ct original proto-dst":
 		return func(p *packet) answer {
@@ -384,9 +386,9 @@ func (n *native) equals(kind string, raw json.RawMessage) test {
 	case "ct state":
 		return func(p *packet) answer { return p.inState([]string{strings.ToUpper(value)}) }
 	case "ct status":
-		return func(p *packet) answer { return is(value == "dnat" && p.translated) }
+		return func(p *packet) answer { return is(value == "dnat" && p.translated || value == "snat" && p.masked) }
 	case "ct direction":
-		return func(*packet) answer { return is(value == "original") }
+		return func(p *packet) answer { return is((value == "reply") == p.reply) }
 	case "fib type daddr":
 		return func(p *packet) answer { return p.destinationType([]string{strings.ToUpper(value)}) }
 	case "fib type saddr":
@@ -403,11 +405,11 @@ func (n *native) ofFamily(kind string, t test) test {
 	return t
 }
 
-func inside(value string, a netip.Addr) answer {
+func (p *packet) inside(value string, a netip.Addr) answer {
 	if strings.Contains(value, "-") {
 		return between(value, a)
 	}
-	return inPrefix(value, a)
+	return p.isIn(value, a)
 }
 
 // plain writes a value as iptables does: "80", "80-90", "10.0.0.0/8".

@@ -110,13 +110,19 @@ type verdict struct {
 type packet struct {
 	facts *Facts
 
-	in, out string // links; "" = none, or not known
-	dst     netip.Addr
-	port    uint16 // 0 = not known
-	hook    Hook
+	in, out  string     // links; "" = none, or not known
+	src, dst netip.Addr // zero = some client of the world
+	sport    uint16     // 0 = not known
+	port     uint16     // that it goes to; 0 = not known
+	hook     Hook
+
+	reply bool       // the answer to the first packet
+	late  netip.Addr // of an answer: dst once the address is translated back
 
 	translated bool
-	settled    bool // what translates at this hook has decided
+	settled    bool       // what translates at this hook has decided
+	masked     bool       // its source is translated
+	mask       netip.Addr // to this; zero = not known
 	untracked  bool
 	mark       uint32
 	marked     bool // by a rule that may have matched: the mark isn't known
@@ -130,12 +136,14 @@ type state struct {
 	in, out                        string
 	dst                            netip.AddrPort
 	translated, settled, untracked bool
+	masked                         bool
+	mask                           netip.Addr
 	mark                           uint32
 	marked                         bool
 }
 
 func (p *packet) state() state {
-	return state{p.in, p.out, netip.AddrPortFrom(p.dst, p.port), p.translated, p.settled, p.untracked, p.mark, p.marked}
+	return state{p.in, p.out, netip.AddrPortFrom(p.dst, p.port), p.translated, p.settled, p.untracked, p.masked, p.mask, p.mark, p.marked}
 }
 
 func (p *packet) maybe() bool { return len(p.hangs) > 0 }

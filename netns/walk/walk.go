@@ -22,7 +22,7 @@ func Follow(sets []Ruleset, facts Facts) spec.Trace {
 	}
 	slices.SortStableFunc(w.bases, func(a, b callable) int { return cmp.Compare(a.priority, b.priority) })
 	to := facts.Packet.To
-	start := []*packet{{facts: &facts, in: facts.In, dst: to.Addr(), port: to.Port(), chance: 1}}
+	start := []*packet{{facts: &facts, in: facts.In, src: facts.Packet.Source, dst: to.Addr(), port: to.Port(), chance: 1}}
 	if facts.fromHost() {
 		w.fromHost(start)
 	} else {
@@ -33,13 +33,14 @@ func Follow(sets []Ruleset, facts Facts) spec.Trace {
 }
 
 type walker struct {
-	bases []callable // by priority
-	facts *Facts
-	trace spec.Trace
-	told  map[told]int // steps of this stage, and where they stand
-	ends  []end
-	depth int
-	last  int // number of the last split
+	bases   []callable // by priority
+	facts   *Facts
+	trace   spec.Trace
+	told    map[told]int // steps of this stage, and where they stand
+	ends    []end
+	answers bool // it follows an answer
+	depth   int
+	last    int // number of the last split
 }
 
 // callable is a base chain with those that it may lead to.
@@ -90,7 +91,10 @@ func (w *walker) hook(h Hook, ways []*packet) []*packet {
 		}
 		var on []*packet
 		for _, p := range ways {
-			if b.nat && (p.untracked || p.settled) {
+			if p.reply && b.priority >= priorityDNAT && h == Prerouting {
+				p.dst = p.late
+			}
+			if b.nat && (p.untracked || p.settled || p.reply) {
 				on = append(on, p) // one chain of all that translate decides, for the whole connection
 				continue
 			}
@@ -259,7 +263,7 @@ func (w *walker) apply(b callable, c *chain, r *rule, p *packet) (out, rest, on 
 		w.tell(step)
 		return one, nil, nil
 	case snat:
-		p.settled = true
+		p.settled, p.masked, p.mask = true, true, v.addr
 		step.What = "gets another source address"
 		w.tell(step)
 		return one, nil, nil
@@ -374,6 +378,7 @@ type told struct {
 }
 
 func (w *walker) tell(s spec.TraceStep) {
+	s.Answer = s.Answer || w.answers
 	key := told{s.Where, s.Rule, s.What, s.Number}
 	if i, ok := w.told[key]; ok {
 		w.trace.Steps[i].Maybe = w.trace.Steps[i].Maybe && s.Maybe
@@ -393,8 +398,70 @@ func (w *walker) arrive(ways []*packet, local bool) {
 		if !local {
 			a.Link = p.out
 		}
-		w.trace.Reach = append(w.trace.Reach, a)
+		back, lost := w.answer(p, local)
+		if lost == nil || back {
+			a.Maybe = a.Maybe || lost != nil
+			w.trace.Reach = append(w.trace.Reach, a)
+		}
+		if lost != nil {
+			lost.maybe = lost.maybe || back
+			w.ends = append(w.ends, *lost)
+		}
 	}
+}
+
+// answer follows what who is reached answers. back: it comes to the client on some
+// way; lost: it doesn't on some. Rules that take it are told of where they end it.
+func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
+	if w.facts.Packet.Protocol == "" || p.untracked {
+		return true, nil // nothing is known of who answers what
+	}
+	sub := &walker{bases: w.bases, facts: w.facts, told: map[told]int{}, answers: true}
+	a := &packet{
+		facts: p.facts, reply: true, in: p.out, src: p.dst, sport: p.port, dst: p.client(), late: p.client(),
+		translated: p.translated, masked: p.masked, chance: 1,
+	}
+	if p.mask.IsValid() {
+		a.dst = p.mask
+	}
+	ways := []*packet{a}
+	if local {
+		a.in = ""
+		a.out = w.facts.In
+		if w.facts.fromHost() {
+			a.out = "lo"
+		}
+		ways = sub.hook(Postrouting, sub.hook(Output, ways))
+		if w.facts.fromHost() {
+			for _, p := range ways {
+				p.in, p.out = "lo", ""
+			}
+			ways = sub.hook(Input, sub.hook(Prerouting, ways))
+		}
+	} else {
+		ways = sub.hook(Prerouting, ways)
+		for _, p := range ways {
+			p.dst = p.late
+			p.out = w.facts.In
+		}
+		if w.facts.fromHost() {
+			ways = sub.hook(Input, ways)
+		} else {
+			ways = sub.hook(Postrouting, sub.hook(Forward, ways))
+		}
+	}
+	if len(sub.ends) == 0 {
+		return true, nil
+	}
+	for _, s := range sub.trace.Steps {
+		if s.Ends {
+			w.tell(s)
+		}
+	}
+	e := sub.ends[0]
+	e.fate, e.reason = spec.FateDropped, "the answer: "+e.reason
+	e.maybe = e.maybe || p.maybe()
+	return len(ways) > 0, &e
 }
 
 // conclude says in one word and one line how it ended.
