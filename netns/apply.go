@@ -132,12 +132,12 @@ func (n *Network) Routed(ctx context.Context, r spec.Routing) (named []netip.Add
 	if err != nil {
 		return nil, false, err
 	}
-	hostOK, err := n.hostReady(r)
+	host, err := n.hostDamage(r)
 	if err != nil {
 		return nil, false, err
 	}
 	named = slices.Concat(rules.Named(have4, n.rules()), rules.Named(have6, n.rules()))
-	return named, hostOK && rules.Equal(want4, have4) && rules.Equal(want6, have6), nil
+	return named, len(host) == 0 && rules.Equal(want4, have4) && rules.Equal(want6, have6), nil
 }
 
 // rendered keeps the rules of the routing that every look asks about.

@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"dunnage/spec"
 )
 
 // Attached lists the replicas that have a namespace, link or files, and those
@@ -27,11 +29,11 @@ func (n *Network) Attached(context.Context) (some, whole []string, err error) {
 	}
 	for _, id := range slices.Sorted(maps.Keys(p.some)) {
 		some = append(some, id)
-		ok, err := n.whole(p, id)
+		damage, err := n.replicaDamage(p, id)
 		if err != nil {
 			return nil, nil, fmt.Errorf("look at replica %s: %w", id, err)
 		}
-		if ok {
+		if len(damage) == 0 {
 			whole = append(whole, id)
 		}
 	}
@@ -76,33 +78,44 @@ func (n *Network) present() (present, error) {
 	return p, nil
 }
 
-// whole reports whether nothing of the replica is missing on the host: the
-// kernel drops routes and neighbours of a link that somebody sets down, and
-// doesn't bring them back with it.
-func (n *Network) whole(p present, replica string) (bool, error) {
+// replicaDamage names what is missing of the replica on the host: the kernel
+// drops routes and neighbours of a link that somebody sets down, and doesn't
+// bring them back with it.
+func (n *Network) replicaDamage(p present, replica string) ([]spec.Damage, error) {
+	damage := func(kind spec.DamageKind, format string, args ...any) spec.Damage {
+		return spec.Damage{Kind: kind, Replica: replica, What: fmt.Sprintf(format, args...)}
+	}
 	if mounted, err := isNamespace(n.Namespace(replica)); err != nil || !mounted {
-		return false, err
+		return []spec.Damage{damage(spec.DamageNamespace, "namespace of %s not mounted", replica)}, err
 	}
 	addrs, found, err := n.recorded(replica)
 	if err != nil || !found {
-		return false, err
+		return []spec.Damage{damage(spec.DamageNamespace, "host files of %s gone", replica)}, err
 	}
 	if len(addrs) == 0 { // in the host's network, or none: there is no link
-		return true, nil
+		return nil, nil
 	}
 	link := p.links[replica]
-	if link == nil || link.Flags&net.FlagUp == 0 {
-		return false, nil
+	switch {
+	case link == nil:
+		return []spec.Damage{damage(spec.DamageLink, "link %s of %s gone", hostLink(replica), replica)}, nil
+	case link.Flags&net.FlagUp == 0:
+		return []spec.Damage{damage(spec.DamageLink, "link %s of %s down", link.Name, replica)}, nil
 	}
-	if now, err := n.settings.read(routeLocalnet(link.Name)); err != nil || now != "1" {
-		return false, nil // no answers to 127.0.0.1: a sysctl.d file with a pattern does that
+	var all []spec.Damage
+	s := routeLocalnet(link.Name) // a sysctl.d file with a pattern sets it to 0: no answers to 127.0.0.1
+	if now, err := n.settings.read(s); err != nil || now != s.value {
+		all = append(all, damage(spec.DamageSetting, "%s", s.instead(now)))
 	}
 	mac := hardwareAddr(replica, "replica")
 	for _, a := range addrs {
 		h := hop{link.Index, a}
-		if !p.routes[h] || !bytes.Equal(p.neighbours[h], mac) {
-			return false, nil
+		if !p.routes[h] {
+			all = append(all, damage(spec.DamageRoute, "route to %s of %s gone", a, replica))
+		}
+		if !bytes.Equal(p.neighbours[h], mac) {
+			all = append(all, damage(spec.DamageNeighbour, "neighbour %s of %s gone or another", a, replica))
 		}
 	}
-	return true, nil
+	return all, nil
 }

@@ -15,7 +15,7 @@ import (
 
 // ruleset is what the kernel has.
 type ruleset struct {
-	generation uint32         // 0 = not known
+	generation uint64         // 0 = not known
 	text       string         // everything that iptables-save prints
 	doc        rules.Document // our part of it
 }
@@ -23,7 +23,7 @@ type ruleset struct {
 // reading is the ruleset as it was read last. In nf_tables every commit,
 // whoever makes it, gives the namespace's ruleset another generation number, so
 // that an unchanged number means unchanged rules: to ask for it takes 20 µs,
-// iptables-save at least 5 ms. Legacy tables have no such number.
+// iptables-save at least 5 ms. For legacy tables see xtables.
 type reading struct {
 	mu        sync.Mutex
 	at        time.Time
@@ -40,29 +40,24 @@ func (p programs) rules(ctx context.Context) (ruleset, error) {
 	r := p.last
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var before uint32
-	if !p.legacy {
-		var err error
-		if before, err = p.generations.generation(); err != nil {
-			return ruleset{}, err
-		}
-		if before == r.generation && !(r.concluded && time.Since(r.at) > concludedStands) {
-			return r.ruleset, nil
-		}
+	before, err := p.generation()
+	if err != nil {
+		return ruleset{}, err
+	}
+	if before != 0 && before == r.generation && !(r.concluded && time.Since(r.at) > concludedStands) {
+		return r.ruleset, nil
 	}
 	text, err := p.read(ctx)
 	if err != nil {
 		return ruleset{}, err
 	}
 	r.ruleset, r.at, r.concluded = ruleset{text: text, doc: rules.Parse(text)}, time.Now(), false
-	if !p.legacy {
-		after, err := p.generations.generation()
-		if err != nil {
-			return ruleset{}, err
-		}
-		if before == after {
-			r.generation = after
-		}
+	after, err := p.generation()
+	if err != nil {
+		return ruleset{}, err
+	}
+	if before == after {
+		r.generation = after
 	}
 	return r.ruleset, nil
 }
@@ -80,9 +75,9 @@ func (t tables) conclude(all ...change) {
 		if c.from.generation == 0 || c.from.generation != from || c.jumps || c.from.doc.Foreign() {
 			return // the next look reads
 		}
-		to += c.commits
+		to += uint64(c.commits)
 	}
-	now, err := t.v4.generations.generation()
+	now, err := t.v4.generation()
 	if err != nil || now != to {
 		return
 	}
@@ -104,23 +99,18 @@ func (r *reading) forget() {
 	r.ruleset = ruleset{}
 }
 
-// legacyPoll is the time between two looks at legacy tables that nothing else
-// asks for.
-const legacyPoll = 30 * time.Second
-
-// lately is what rules returns as text, for legacy tables as old as legacyPoll.
-func (p programs) lately(ctx context.Context) (string, error) {
-	if text, ok := p.last.recent(); p.legacy && ok {
-		return text, nil
+// generation is a number that is another one after any change of the rules. 0 =
+// there is none: legacy tables that can't be read but by iptables-save.
+func (p programs) generation() (uint64, error) {
+	if p.legacy {
+		number, err := p.xtables.fingerprint(p.proto)
+		if err != nil {
+			return 0, nil // what is wrong with the tables, iptables-save will say
+		}
+		return number, nil
 	}
-	have, err := p.rules(ctx)
-	return have.text, err
-}
-
-func (r *reading) recent() (string, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.text, !r.at.IsZero() && time.Since(r.at) < legacyPoll
+	number, err := p.generations.generation()
+	return uint64(number), err
 }
 
 // generation is the number of the present ruleset of this network namespace.

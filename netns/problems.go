@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 
@@ -22,12 +21,8 @@ func (p programs) inUse() bool {
 	if !p.legacy {
 		return true
 	}
-	names := "/proc/thread-self/net/ip_tables_names"
-	if p.proto == iptables.ProtocolIPv6 {
-		names = "/proc/thread-self/net/ip6_tables_names"
-	}
-	b, err := os.ReadFile(names)
-	return err == nil && len(b) > 0
+	names, err := tableNames(p.proto)
+	return err == nil && len(names) > 0
 }
 
 // Problems names what others have set up that may stop replicas' traffic: a
@@ -41,10 +36,11 @@ func (n *Network) Problems(ctx context.Context) ([]string, error) {
 		if !p.inUse() {
 			continue
 		}
-		text, err := p.lately(ctx)
+		have, err := p.rules(ctx)
 		if err != nil {
 			return nil, err
 		}
+		text := have.text
 		for _, rule := range dropsBeforeOurs(text) {
 			all = append(all, fmt.Sprintf("%s: rule %q in FORWARD comes before dunnage's and may drop traffic of replicas: move it to DUNNAGE-USER or after the jump to DUNNAGE-FORWARD", p.name(), rule))
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,9 +25,10 @@ type kernelState struct {
 	routes     map[hop]bool
 	neighbours map[hop]net.HardwareAddr // permanent ones
 
-	local    map[netip.Addr]bool // with a local route
-	gateways bool                // all of them are addresses of the host
-	fronts   []netip.Addr        // that clients use
+	local        map[netip.Addr]bool   // with a local route
+	closed       map[netip.Prefix]bool // pools whose rest is unreachable
+	lostGateways []netip.Addr          // that aren't addresses of the host any more
+	fronts       []netip.Addr          // that clients use
 }
 
 // seen is the kernel's state at the last dump.
@@ -86,7 +88,7 @@ func (n *Network) sweepDisowned(links []int) error {
 
 // dump asks the kernel for everything.
 func (n *Network) dump() (kernelState, error) {
-	p := kernelState{links: map[string]*netlink.LinkAttrs{}, routes: map[hop]bool{}, neighbours: map[hop]net.HardwareAddr{}, local: map[netip.Addr]bool{}}
+	p := kernelState{links: map[string]*netlink.LinkAttrs{}, routes: map[hop]bool{}, neighbours: map[hop]net.HardwareAddr{}, local: map[netip.Addr]bool{}, closed: map[netip.Prefix]bool{}}
 	links, err := retryDump(netlink.LinkList)
 	if err != nil {
 		return p, fmt.Errorf("list links: %w", err)
@@ -111,6 +113,11 @@ func (n *Network) dump() (kernelState, error) {
 		for _, r := range routes {
 			p.routes[hopOf(r.LinkIndex, r.Dst.IP)] = true
 		}
+		closed, err := listRoutes(family(pool), unix.RT_TABLE_MAIN, unix.RTN_UNREACHABLE)
+		if err != nil {
+			return p, err
+		}
+		p.closed[pool] = slices.ContainsFunc(closed, func(r netlink.Route) bool { return r.Dst.String() == pool.String() })
 		neighbours, err := retryDump(func() ([]netlink.Neigh, error) { return netlink.NeighList(0, family(pool)) })
 		if err != nil {
 			return p, fmt.Errorf("list neighbours: %w", err)
@@ -128,7 +135,7 @@ func (n *Network) dump() (kernelState, error) {
 	for a := range local {
 		p.local[a] = true
 	}
-	if p.gateways, err = n.hasGateways(); err != nil {
+	if p.lostGateways, err = n.lostGateways(); err != nil {
 		return p, err
 	}
 	p.fronts, err = n.findFronts()

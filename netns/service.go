@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -111,45 +112,82 @@ func deleteRoute(r netlink.Route) error {
 	return nil
 }
 
-// hostReady reports whether the host has what the rules of r need: forwarding,
-// its addresses, the local routes.
-func (n *Network) hostReady(r spec.Routing) (bool, error) {
+// hostDamage names what the host lacks of that which the rules of r need:
+// forwarding, its addresses, the local routes, the end of the pools.
+func (n *Network) hostDamage(r spec.Routing) ([]spec.Damage, error) {
+	var all []spec.Damage
+	add := func(kind spec.DamageKind, format string, args ...any) {
+		all = append(all, spec.Damage{Kind: kind, What: fmt.Sprintf(format, args...)})
+	}
 	for _, s := range n.forwarding() {
-		if now, err := s.read(); err != nil || now != s.value {
-			return false, err
+		now, err := n.settings.read(s)
+		if err != nil {
+			return nil, err
+		}
+		if now != s.value {
+			add(spec.DamageSetting, "%s", s.instead(now))
 		}
 	}
 	have, err := n.kernelState()
 	if err != nil {
-		return false, err
+		return nil, err
+	}
+	for _, a := range have.lostGateways {
+		add(spec.DamageAddress, "address %s of the host gone", a)
 	}
 	want := n.serviceAddrs(r)
+	var gone, surplus []netip.Addr
 	for a := range want {
 		if !have.local[a] {
-			return false, nil
+			gone = append(gone, a)
 		}
 	}
-	return have.gateways && len(have.local) == len(want), nil
+	for a := range have.local {
+		if !want[a] {
+			surplus = append(surplus, a)
+		}
+	}
+	if len(gone) > 0 {
+		add(spec.DamageRoute, "local %s gone", routesTo(gone))
+	}
+	if len(surplus) > 0 {
+		add(spec.DamageRoute, "local %s left over", routesTo(surplus))
+	}
+	for _, p := range n.pools() {
+		if !have.closed[p] {
+			add(spec.DamageRoute, "unreachable route for the rest of %s gone", p)
+		}
+	}
+	return all, nil
 }
 
-func (n *Network) hasGateways() (bool, error) {
+// routesTo is "route to A" or "routes to A and 9 more".
+func routesTo(all []netip.Addr) string {
+	first := slices.MinFunc(all, netip.Addr.Compare)
+	if len(all) == 1 {
+		return fmt.Sprintf("route to %s", first)
+	}
+	return fmt.Sprintf("routes to %s and %d more", first, len(all)-1)
+}
+
+// lostGateways lists the addresses of the host's own that it doesn't have.
+func (n *Network) lostGateways() ([]netip.Addr, error) {
 	lo, err := loopback()
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	addrs, err := retryDump(func() ([]netlink.Addr, error) { return netlink.AddrList(lo, netlink.FAMILY_ALL) })
 	if err != nil {
-		return false, fmt.Errorf("list the host's addresses: %w", err)
+		return nil, fmt.Errorf("list the host's addresses: %w", err)
 	}
-	found := 0
+	var lost []netip.Addr
 	for _, pool := range n.pools() {
-		for _, a := range addrs {
-			if addr, ok := netip.AddrFromSlice(a.IP); ok && addr.Unmap() == rules.Reserved(pool).Gateway {
-				found++
-			}
+		gateway := rules.Reserved(pool).Gateway
+		if !slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.IP.Equal(gateway.AsSlice()) }) {
+			lost = append(lost, gateway)
 		}
 	}
-	return found == len(n.pools()), nil
+	return lost, nil
 }
 
 // removeHost deletes dunnage's routes and addresses.

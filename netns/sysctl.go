@@ -20,6 +20,11 @@ func (s sysctl) path() string { return filepath.Join("/proc/sys", s.name) }
 
 func (s sysctl) ipv6() bool { return strings.HasPrefix(s.name, "net/ipv6/") }
 
+// instead says that the setting isn't what it has to be.
+func (s sysctl) instead(now string) string {
+	return fmt.Sprintf("setting %s: %s instead of %s", strings.ReplaceAll(s.name, "/", "."), now, s.value)
+}
+
 // set writes only what differs: reading is cheaper, and writing some settings
 // (forwarding) resets others.
 func (s sysctl) set() error {
@@ -45,7 +50,13 @@ func (s sysctl) read() (string, error) {
 // concurrent use.
 type held struct {
 	mu    sync.Mutex
-	files map[string]*os.File // by name
+	files map[string]*heldFile // by name
+}
+
+type heldFile struct {
+	*os.File
+	value string // as read last
+	lost  bool   // it can't be read any more
 }
 
 // read is sysctl.read for the network namespace that the first call was made in.
@@ -53,29 +64,46 @@ func (h *held) read(s sysctl) (string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if f := h.files[s.name]; f != nil {
-		if v, err := readOpen(f); err == nil {
-			return v, nil
+		if err := f.read(); err == nil {
+			return f.value, nil
 		}
 		h.drop(s.name) // of a link that is gone; there may be another of its name
 	}
-	f, err := os.Open(s.path())
+	file, err := os.Open(s.path())
 	if err != nil {
 		return "", fmt.Errorf("read %s: %w", s.name, err)
 	}
 	if h.files == nil {
-		h.files = map[string]*os.File{}
+		h.files = map[string]*heldFile{}
 	}
+	f := &heldFile{File: file}
 	h.files[s.name] = f
-	return readOpen(f)
+	err = f.read()
+	return f.value, err
 }
 
-func readOpen(f *os.File) (string, error) {
+// changed reports whether one of the settings isn't as it was when it was last
+// read, here or by read.
+func (h *held) changed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	changed := false
+	for _, f := range h.files {
+		before, lost := f.value, f.lost
+		f.lost = f.read() != nil
+		changed = changed || f.value != before || f.lost != lost
+	}
+	return changed
+}
+
+func (f *heldFile) read() error {
 	var b [64]byte
 	n, err := f.ReadAt(b[:], 0)
 	if err != nil && err != io.EOF {
-		return "", err
+		return err
 	}
-	return strings.TrimSpace(string(b[:n])), nil
+	f.value = strings.TrimSpace(string(b[:n]))
+	return nil
 }
 
 // forget closes a setting that won't be asked for again.

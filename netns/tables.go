@@ -39,6 +39,7 @@ type programs struct {
 	legacy                  bool
 	last                    *reading
 	generations             *netfilter // shared by both families
+	xtables                 *xtables   // of a legacy one
 }
 
 func (p programs) found() bool { return p.save != "" && p.restore != "" && p.iptables != "" }
@@ -93,7 +94,7 @@ func hostBackend() (Backend, error) {
 
 // findPrograms looks for "iptables-nft-save" and its kin.
 func findPrograms(name string, b Backend) programs {
-	p := programs{proto: iptables.ProtocolIPv4, legacy: b == Legacy, last: &reading{}}
+	p := programs{proto: iptables.ProtocolIPv4, legacy: b == Legacy, last: &reading{}, xtables: &xtables{}}
 	if name == "ip6tables" {
 		p.proto = iptables.ProtocolIPv6
 	}

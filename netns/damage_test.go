@@ -1,0 +1,105 @@
+package netns
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dunnage/internal/testenv"
+	"dunnage/spec"
+)
+
+func TestDamageIsNamedNFT(t *testing.T)    { testenv.Host(t, func() { testDamageIsNamed(t, NFT) }) }
+func TestDamageIsNamedLegacy(t *testing.T) { testenv.Host(t, func() { testDamageIsNamed(t, Legacy) }) }
+
+// testDamageIsNamed: what others do to ours is seen, named, and made good by
+// the same Apply and Attach as always, while their rules stay as they are.
+func testDamageIsNamed(t *testing.T, backend Backend) {
+	w := newWorld(t, backend)
+	ipt, link := "iptables-"+string(backend), hostLink("app")
+	testenv.Run(t, "sh", "-ec", ipt+" -N OWNER; "+ipt+" -A FORWARD -j OWNER; "+ipt+" -t nat -A PREROUTING -p tcp --dport 9999 -j REDIRECT --to-ports 22")
+	one := member(network(1, false), 10)
+	app := w.start("app", one)
+	w.sleeper(w.net.Namespace("app")) // by which the namespace is found without its mount
+	e := spec.Endpoint{Replica: "app", Hostname: "app", Addresses: []spec.EndpointAddress{one}}
+	r := spec.Routing{
+		Networks:  []spec.NetworkAddressing{network(1, false)},
+		Services:  []spec.ServiceRoute{{Project: "web", Service: "app", Network: network(1, false).ID, Addr: addr4(1, 2), Addr6: addr6(1, 2), Backends: []spec.Backend{app.backend(0)}}},
+		Published: published(8080, 80, app.backend(0)),
+	}
+	w.apply(r)
+	dump := ipt + "-save > /mnt/old"
+	testenv.Run(t, "sh", "-ec", dump)
+	for _, c := range []struct {
+		damage string
+		want   []string // parts of what is named, in any order
+	}{
+		{ipt + " -t nat -F DUNNAGE-PUBLISHED", []string{"chain: IPv4 nat: chain DUNNAGE-PUBLISHED emptied"}},
+		{ipt + " -t nat -F", []string{"chain: IPv4 nat: chains DUNNAGE-", "jump: IPv4 nat: jumps from PREROUTING, OUTPUT, POSTROUTING gone"}},
+		{"ip6" + ipt[2:] + " -F FORWARD", []string{"jump: IPv6 filter: jump from FORWARD gone"}},
+		{ipt + " -t nat -I PREROUTING -p tcp --dport 8080 -j DNAT --to-destination 192.0.2.1", []string{"jump: IPv4 nat: jump from PREROUTING behind '-p tcp -m tcp --dport 8080 -j DNAT --to-destination 192.0.2.1'"}},
+		{ipt + " -t nat -I OUTPUT -p tcp --dport 8080 -j REDIRECT --to-ports 22", []string{"jump: IPv4 nat: jump from OUTPUT behind"}},
+		{ipt + " -A DUNNAGE-TO -j ACCEPT", []string{"chain: IPv4 filter: chain DUNNAGE-TO: rule '-j ACCEPT' added"}},
+		{ipt + " -I DUNNAGE-FORWARD -j DROP", []string{"chain: IPv4 filter: chain DUNNAGE-FORWARD: rule '-j DROP' added"}},
+		{ipt + "-restore < /mnt/old; " + ipt + " -t raw -D PREROUTING 1", []string{"jump: IPv4 raw: jump from PREROUTING gone"}},
+		{"sysctl -qw net.ipv4.ip_forward=0", []string{"setting: setting net.ipv4.ip_forward: 0 instead of 1"}},
+		{"sysctl -qw net.ipv6.conf.all.forwarding=0", []string{"setting: setting net.ipv6.conf.all.forwarding: 0 instead of 1"}},
+		{"sysctl -qw net.ipv4.conf." + link + ".route_localnet=0", []string{"setting app: setting net.ipv4.conf." + link + ".route_localnet: 0 instead of 1"}},
+		{"ip route del local " + addr4(1, 2).String() + " table local", []string{"route: local route to 10.213.1.2 gone"}},
+		{"ip route del unreachable " + pool4.String(), []string{"route: unreachable route for the rest of 10.213.0.0/16 gone"}},
+		{"ip addr del " + gateway(false).String() + "/32 dev lo", []string{"address: address 10.213.0.1 of the host gone", "route app: route to 10.213.1.10 of app gone"}},
+		{"ip route del " + one.Addr.String(), []string{"route app: route to 10.213.1.10 of app gone"}},
+		{"ip neigh del " + one.Addr6.String() + " dev " + link, []string{"neighbour app: neighbour " + one.Addr6.String() + " of app gone or another"}},
+		{"ip link set " + link + " down", []string{"link app: link " + link + " of app down"}},
+		{"ip link del " + link, []string{"link app: link " + link + " of app gone"}},
+		{"umount -l " + w.net.Namespace("app"), []string{"namespace app: namespace of app not mounted"}},
+	} {
+		w.wantDamage("before "+c.damage, r)
+		testenv.Run(t, "sh", "-ec", c.damage)
+		before := withoutOurs(save(t, backend, "iptables")) + withoutOurs(save(t, backend, "ip6tables"))
+		w.wantDamage("after "+c.damage, r, c.want...)
+		w.apply(r)
+		if err := w.net.Attach(w.ctx, e); err != nil {
+			t.Fatal(err)
+		}
+		w.wantDamage("after the repair of "+c.damage, r)
+		w.answersSoon("after the repair of " + c.damage)
+		if after := withoutOurs(save(t, backend, "iptables")) + withoutOurs(save(t, backend, "ip6tables")); after != before {
+			t.Errorf("the repair of %s has changed rules of others:\n%s\nwere\n%s", c.damage, after, before)
+		}
+	}
+}
+
+// answersSoon asks again while the kernel drops packets at a link that has just
+// been set up.
+func (w *world) answersSoon(when string) {
+	w.Helper()
+	var err error
+	for began := time.Now(); time.Since(began) < generous; time.Sleep(10 * time.Millisecond) {
+		if _, err = testenv.Ask(w.Client, "tcp", netip.AddrPortFrom(w.HostAddr, 8080)); err == nil {
+			return
+		}
+	}
+	w.Errorf("%s: %v", when, err)
+}
+
+// wantDamage checks that all of want is named and nothing else.
+func (w *world) wantDamage(when string, r spec.Routing, want ...string) {
+	w.Helper()
+	all, err := w.net.Damage(w.ctx, r, []string{"app"})
+	if err != nil {
+		w.Fatalf("%s: %v", when, err)
+	}
+	var got []string
+	for _, d := range all {
+		got = append(got, strings.TrimSuffix(string(d.Kind)+" "+d.Replica, " ")+": "+d.What)
+	}
+	missing := slices.DeleteFunc(slices.Clone(want), func(s string) bool {
+		return slices.ContainsFunc(got, func(g string) bool { return strings.HasPrefix(g, s) })
+	})
+	if len(missing) > 0 || len(got) != len(want) {
+		w.Errorf("%s: named are\n%s\nwant\n%s", when, strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
