@@ -31,10 +31,22 @@ type startRecords struct {
 	known     reread.Cache[startRecord]
 }
 
+// scratchRecord begins the names of records that aren't complete.
+const scratchRecord = ".tmp-"
+
 func newStartRecords(dir string) (*startRecords, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("read the kernel's boot id: %w", err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, scratchRecord+"*"))
+	if err != nil {
+		return nil, fmt.Errorf("look for unfinished start records: %w", err)
+	}
+	for _, path := range left { // of an agent that was killed as it wrote
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("remove an unfinished start record: %w", err)
+		}
 	}
 	return &startRecords{dir: dir, boot: strings.TrimSpace(string(boot))}, nil
 }
@@ -58,7 +70,7 @@ func (s *startRecords) put(id string, r startRecord) error {
 	if err != nil {
 		return fmt.Errorf("encode start record of %s: %w", id, err)
 	}
-	tmp, err := os.CreateTemp(s.dir, ".tmp-") // concurrent writers must not share one
+	tmp, err := os.CreateTemp(s.dir, scratchRecord) // concurrent writers must not share one
 	if err != nil {
 		return fmt.Errorf("write start record of %s: %w", id, err)
 	}
