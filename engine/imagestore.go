@@ -398,6 +398,20 @@ func (e *Engine) Retain(ctx context.Context, name string, pinned []spec.PinnedIm
 	return e.letGo(ctx, l, wanted)
 }
 
+// Retained lists the names that images are retained under, sorted.
+func (e *Engine) Retained(ctx context.Context) ([]string, error) {
+	all, err := e.client.LeasesService().List(ctx, fmt.Sprintf("labels.%q", labelRelease))
+	if err != nil {
+		return nil, e.wrap(ctx, err, "list what is retained")
+	}
+	var names []string
+	for _, l := range all {
+		names = append(names, l.Labels[labelRelease])
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
 func (e *Engine) letGo(ctx context.Context, l leases.Lease, wanted map[leases.Resource]bool) error {
 	manager := e.client.LeasesService()
 	held, err := manager.ListResources(ctx, l)

@@ -177,10 +177,16 @@ func TestRetain(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.app()
+	if names, err := b.Retained(b.ctx); err != nil || !slices.Equal(names, []string{"p/1"}) {
+		t.Errorf("retained: %q, %v", names, err)
+	}
 	for range 2 {
 		if err := b.Retain(b.ctx, "p/1", nil); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if names, err := b.Retained(b.ctx); err != nil || len(names) > 0 {
+		t.Errorf("retained: %q, %v", names, err)
 	}
 	if err := b.RemoveImage(b.ctx, appRef); err != nil {
 		t.Fatal(err)

@@ -104,6 +104,7 @@ type memory struct {
 	problem  string                   // what keeps the loop from looking
 	foreign  []string                 // what others have set up against our traffic
 	failed   bool                     // some action of the last wave failed
+	letGone  bool                     // what was retained for no release is let go
 }
 
 type failure struct {
@@ -202,6 +203,7 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 	if observed.Held {
 		return lookAnyway
 	}
+	l.letGo(ctx)
 	if l.settle(p, observed) {
 		return 0 // the plan is for what was desired before
 	}

@@ -71,6 +71,8 @@ type Images interface {
 	// Retain makes the digests survive removal and collection under the name
 	// of a release; an empty list lets go of it.
 	Retain(ctx context.Context, name string, images []spec.PinnedImage) error
+	// Retained lists the names that something is retained under, sorted.
+	Retained(ctx context.Context) ([]string, error)
 }
 
 // Volumes keeps named volumes.

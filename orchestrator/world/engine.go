@@ -221,6 +221,9 @@ func (w *World) Pull(ctx context.Context, ref string, _ func(spec.PullProgress))
 // always there.
 func (w *World) Retain(context.Context, string, []spec.PinnedImage) error { return nil }
 
+// Retained lists nothing.
+func (w *World) Retained(context.Context) ([]string, error) { return nil, nil }
+
 // Load does nothing.
 func (w *World) Load(context.Context, io.Reader) ([]spec.Image, error) { return nil, nil }
 
