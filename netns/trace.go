@@ -1,0 +1,264 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"dunnage/netns/rules"
+	"dunnage/netns/walk"
+	"dunnage/spec"
+)
+
+// Trace follows packets through the kernel's rules, of everybody, as they are
+// now, with their counters; see package walk. With each come the connections that
+// conntrack has for the address. Packets whose source is an address of the host
+// are the host's own.
+func (n *Network) Trace(ctx context.Context, packets []spec.Packet) ([]spec.Trace, error) {
+	sets := map[bool]familyRules{}
+	var wg sync.WaitGroup
+	var read [2]familyRules
+	var errs [2]error
+	for i, v6 := range []bool{false, true} {
+		if slices.ContainsFunc(packets, func(p spec.Packet) bool { return p.To.Addr().Is6() == v6 }) {
+			wg.Go(func() { read[i], errs[i] = n.readFamily(ctx, v6) })
+		}
+	}
+	wg.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+	sets[false], sets[true] = read[0], read[1]
+	flows, err := n.flows(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	var all []spec.Trace
+	for _, p := range packets {
+		set := sets[p.To.Addr().Is6()]
+		facts := n.facts(p)
+		t := walk.Follow(set.sets, facts)
+		t.In, t.Unseen, t.Flows = facts.In, set.unseen, countFlows(flows, p)
+		all = append(all, t)
+	}
+	return all, nil
+}
+
+// familyRules are the rules that packets of one family meet.
+type familyRules struct {
+	sets   []walk.Ruleset
+	unseen []string
+}
+
+// readFamily reads the backend in use, the other one and nf_tables' own tables.
+func (n *Network) readFamily(ctx context.Context, v6 bool) (f familyRules, err error) {
+	tools := []programs{n.tables.v4, n.tables.other4}
+	if v6 {
+		tools = []programs{n.tables.v6, n.tables.other6}
+	}
+	var foreign []string
+	for _, p := range tools {
+		if !p.inUse() {
+			continue
+		}
+		text, err := run(ctx, "", p.save, "-c")
+		if err != nil {
+			return f, fmt.Errorf("read rules: %w", err)
+		}
+		f.sets = append(f.sets, walk.Iptables(p.name(), text))
+		foreign = append(foreign, walk.Foreign(text)...)
+	}
+	native, err := n.conntrack.nativeTables()
+	if err != nil || native == 0 && len(foreign) == 0 {
+		return f, err
+	}
+	nft, err := lookPath("nft")
+	if err != nil {
+		f.unseen = []string{"the tables that nft has made: the program nft isn't installed"}
+		return f, nil
+	}
+	list, err := run(ctx, "", nft, "-j", "list", "ruleset")
+	if err != nil {
+		return f, fmt.Errorf("read rules: %w", err)
+	}
+	listing, err := run(ctx, "", nft, "-a", "list", "ruleset")
+	if err != nil {
+		return f, fmt.Errorf("read rules: %w", err)
+	}
+	set, unseen, err := walk.NFT([]byte(list), listing, v6, foreign)
+	f.sets, f.unseen = append(f.sets, set), unseen
+	return f, err
+}
+
+// nativeTables counts the tables of nf_tables that iptables doesn't show.
+func (s *netfilter) nativeTables() (count int, err error) {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: nl.NFNETLINK_V0})
+	messages, err := retryDump(func() ([][]byte, error) { return s.execute(req) })
+	if err != nil {
+		return 0, fmt.Errorf("list the tables of nf_tables: %w", err)
+	}
+	for _, m := range messages {
+		if len(m) < nl.SizeofNfgenmsg {
+			continue
+		}
+		iptables := m[0] == unix.NFPROTO_IPV4 || m[0] == unix.NFPROTO_IPV6
+		attributes(m[nl.SizeofNfgenmsg:], func(kind uint16, value []byte) {
+			name := strings.TrimRight(string(value), "\x00")
+			if kind == unix.NFTA_TABLE_NAME && !(iptables && slices.Contains([]string{"raw", "mangle", "nat", "filter", "security"}, name)) {
+				count++
+			}
+		})
+	}
+	return count, nil
+}
+
+// facts are what the host knows of a packet.
+func (n *Network) facts(p spec.Packet) walk.Facts {
+	k := &kernelRoutes{known: map[netip.Addr]walk.Route{}}
+	pool := n.cfg.Pool
+	if p.To.Addr().Is6() {
+		pool = n.cfg.Pool6
+	}
+	f := walk.Facts{Packet: p, Strange: n.pools(), Route: k.route, Local: func(a netip.Addr) bool { return k.route(a).Local }}
+	if pool.IsValid() {
+		f.Hold = rules.Reserved(pool).Hold
+	}
+	if p.Source.IsValid() && f.Local(p.Source) {
+		f.Packet.From = spec.FromHost
+	}
+	switch {
+	case p.From == spec.FromHost || f.Packet.From == spec.FromHost:
+		if !p.Source.IsValid() {
+			f.Packet.Source = k.source(p.To.Addr())
+		}
+	case p.Source.IsValid():
+		f.In = k.route(p.Source).Link
+	default:
+		f.In = worldLink(p.To.Addr())
+	}
+	k.in = f.In
+	return f
+}
+
+// kernelRoutes asks the kernel for routes, for each address once.
+type kernelRoutes struct {
+	known map[netip.Addr]walk.Route
+	in    string
+}
+
+func (k *kernelRoutes) route(a netip.Addr) walk.Route {
+	r, ok := k.known[a]
+	if !ok {
+		r = routeTo(a)
+		k.known[a] = r
+	}
+	r.Stays = ""
+	if !r.Local && r.Dead == "" {
+		r.Stays = stays(k.in, a.Is6())
+	}
+	return r
+}
+
+func routeTo(a netip.Addr) walk.Route {
+	found, err := netlink.RouteGet(net.IP(a.AsSlice()))
+	switch {
+	case errors.Is(err, unix.ENETUNREACH):
+		return walk.Route{Dead: "the host has no route to it"}
+	case errors.Is(err, unix.EHOSTUNREACH):
+		return walk.Route{Dead: "nobody has this address: its route says unreachable"}
+	case err != nil:
+		return walk.Route{Dead: "the host doesn't route it: " + err.Error()}
+	case len(found) == 0:
+		return walk.Route{Dead: "the host has no route to it"}
+	}
+	r := walk.Route{Local: found[0].Type == unix.RTN_LOCAL}
+	if link, err := net.InterfaceByIndex(found[0].LinkIndex); err == nil {
+		r.Link = link.Name
+	}
+	return r
+}
+
+// source is the address from which the host itself sends.
+func (k *kernelRoutes) source(to netip.Addr) netip.Addr {
+	found, err := netlink.RouteGet(net.IP(to.AsSlice()))
+	if err != nil || len(found) == 0 {
+		return netip.Addr{}
+	}
+	a, _ := netip.AddrFromSlice(found[0].Src)
+	return a.Unmap()
+}
+
+// stays says why the host passes nothing on that comes by the link, empty if it does.
+func stays(in string, v6 bool) string {
+	s := sysctl{name: "net/ipv4/ip_forward"}
+	switch {
+	case v6:
+		s.name = "net/ipv6/conf/all/forwarding"
+	case in != "":
+		s.name = "net/ipv4/conf/" + in + "/forwarding"
+	}
+	if v, err := s.read(); err == nil && v == "0" {
+		return "the host forwards nothing: " + strings.ReplaceAll(s.name, "/", ".") + " is 0"
+	}
+	return ""
+}
+
+// worldLink is the link by which clients of the world come to an address: the one
+// that has it, else the one of the default route; empty = not known.
+func worldLink(to netip.Addr) string {
+	links, err := net.Interfaces()
+	if err != nil {
+		return ""
+	}
+	for _, l := range links {
+		addrs, err := l.Addrs()
+		if err != nil || l.Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Unmap() == to {
+				return l.Name
+			}
+		}
+	}
+	route, err := defaultRoute(family(netip.PrefixFrom(to, to.BitLen())))
+	if err != nil || route == nil {
+		return ""
+	}
+	link, err := net.InterfaceByIndex(route.LinkIndex)
+	if err != nil {
+		return ""
+	}
+	return link.Name
+}
+
+// countFlows counts the connections for the packet's address by who answers them.
+func countFlows(all []entry, p spec.Packet) []spec.FlowCount {
+	proto := uint8(unix.IPPROTO_TCP)
+	if p.Protocol == spec.UDP {
+		proto = unix.IPPROTO_UDP
+	}
+	count := map[netip.Addr]int{}
+	for _, e := range all {
+		to := e.dst == p.To.Addr() && (p.To.Port() == 0 || e.dport == p.To.Port())
+		if to && e.proto == proto && e.live() {
+			count[e.answers]++
+		}
+	}
+	var out []spec.FlowCount
+	for a, n := range count {
+		out = append(out, spec.FlowCount{Answers: a, Count: n})
+	}
+	slices.SortFunc(out, func(a, b spec.FlowCount) int { return a.Answers.Compare(b.Answers) })
+	return out
+}

@@ -1,0 +1,277 @@
+package netns
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dunnage/internal/testenv"
+	"dunnage/spec"
+)
+
+func (w *world) trace(p spec.Packet) spec.Trace {
+	w.Helper()
+	all, err := w.net.Trace(w.ctx, []spec.Packet{p})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return all[0]
+}
+
+func told(t spec.Trace) string {
+	var b strings.Builder
+	for _, s := range t.Steps {
+		fmt.Fprintf(&b, "%s %d | %s | %s | %s maybe=%v\n", s.Where, s.Number, s.Rule, s.Owner, s.What, s.Maybe)
+	}
+	return b.String()
+}
+
+func TestTraceNFT(t *testing.T)    { testenv.Host(t, func() { testTrace(t, NFT) }) }
+func TestTraceLegacy(t *testing.T) { testenv.Host(t, func() { testTrace(t, Legacy) }) }
+
+// Each thing that can stop a packet is named, with its counter, in both backends.
+func testTrace(t *testing.T, backend Backend) {
+	w := newWorld(t, backend)
+	one := network(1, false)
+	a, b := w.start("a", member(one, 10)), w.start("b", member(one, 11))
+	routing := spec.Routing{
+		Networks: []spec.NetworkAddressing{one},
+		Services: []spec.ServiceRoute{{Project: "web", Service: "app", Network: one.ID, Addr: addr4(1, 2), Addr6: addr6(1, 2), Backends: []spec.Backend{a.backend(0)}}},
+		Published: append(published(8080, 80, a.backend(0), b.backend(0)),
+			spec.PublishedRoute{Project: "web", Service: "db", Port: 9090, Target: 80, Protocol: spec.TCP, Absent: spec.Hold}),
+	}
+	w.apply(routing)
+	name := "iptables-" + string(backend)
+	run := func(args ...string) { testenv.Run(t, name, args...) }
+	outside := spec.Packet{Protocol: spec.TCP, To: netip.AddrPortFrom(w.HostAddr, 8080)}
+	at := func(port uint16) spec.Packet {
+		return spec.Packet{Protocol: spec.TCP, To: netip.AddrPortFrom(w.HostAddr, port)}
+	}
+	want := func(what string, p spec.Packet, fate spec.Fate, dies string, reach ...string) spec.Trace {
+		t.Helper()
+		got := w.trace(p)
+		var to []string
+		for _, r := range got.Reach {
+			to = append(to, r.To.String())
+		}
+		if got.Fate != fate || !strings.Contains(got.Dies, dies) || !slices.Equal(to, reach) {
+			t.Errorf("%s: %s %q %v, want %s %q %v\n%s", what, got.Fate, got.Dies, to, fate, dies, reach, told(got))
+		}
+		return got
+	}
+	both := []string{netip.AddrPortFrom(addr4(1, 10), 80).String(), netip.AddrPortFrom(addr4(1, 11), 80).String()}
+	got := want("from outside", outside, spec.FateArrives, "", both...)
+	if got.In != "lan0" || !strings.HasPrefix(got.Reach[0].Link, "dun") || got.Reach[0].Chance != 0.5 {
+		t.Errorf("%+v", got)
+	}
+	want("IPv6", spec.Packet{Protocol: spec.UDP, To: netip.AddrPortFrom(w.HostAddr6, 8080)}, spec.FateArrives, "",
+		netip.AddrPortFrom(addr6(1, 10), 80).String(), netip.AddrPortFrom(addr6(1, 11), 80).String())
+	want("from the host", spec.Packet{Protocol: spec.TCP, From: spec.FromHost, To: netip.MustParseAddrPort("127.0.0.1:8080")}, spec.FateArrives, "", both...)
+	want("from a replica", spec.Packet{Protocol: spec.TCP, Source: addr4(1, 11), To: netip.AddrPortFrom(addr4(1, 2), 80)}, spec.FateArrives, "", both[0])
+	want("a service address from the LAN", spec.Packet{Protocol: spec.TCP, To: netip.AddrPortFrom(addr4(1, 2), 80)}, spec.FateDropped, "DUNNAGE-TO")
+	want("held", at(9090), spec.FateHeld, "DUNNAGE-INPUT, rule 1")
+	want("not published", at(7070), spec.FateArrives, "", netip.AddrPortFrom(w.HostAddr, 7070).String())
+
+	run("-I", "FORWARD", "-s", "198.51.100.0/24", "-p", "tcp", "--dport", "80", "-m", "comment", "--comment", "no guests", "-j", "DROP")
+	want("a foreign DROP for others", spec.Packet{Protocol: spec.TCP, Source: w.ClientAddr, To: outside.To}, spec.FateArrives, "", both...)
+	guest := spec.Packet{Protocol: spec.TCP, Source: w.AttackerAddr, To: netip.AddrPortFrom(w.AttackerHostAddr, 8080)}
+	if _, err := w.Attacker.Dial("tcp", guest.To.String(), 300*time.Millisecond); err == nil {
+		t.Error("the rule doesn't drop")
+	}
+	got = want("a foreign DROP", guest, spec.FateDropped, name+" filter FORWARD, rule 1: -s 198.51.100.0/24 -p tcp -m tcp --dport 80")
+	i := slices.IndexFunc(got.Steps, func(s spec.TraceStep) bool { return s.Ends })
+	if s := got.Steps[i]; s.Packets == 0 || s.Owner != spec.OwnerOther || !strings.Contains(s.Rule, `"no guests"`) {
+		t.Errorf("%+v", s)
+	}
+	run("-D", "FORWARD", "1")
+
+	other := "iptables-legacy"
+	if backend == Legacy {
+		other = "iptables-nft"
+	}
+	testenv.Run(t, other, "-P", "FORWARD", "DROP")
+	want("the other backend's policy", outside, spec.FateDropped, other+" filter FORWARD: policy DROP")
+	testenv.Run(t, other, "-P", "FORWARD", "ACCEPT")
+
+	testenv.Run(t, "nft", "add", "table", "inet", "strict")
+	testenv.Run(t, "nft", "add", "chain", "inet", "strict", "way", "{ type filter hook forward priority 5; policy drop; }")
+	want("a native table", outside, spec.FateDropped, "nft inet strict way: policy DROP")
+	testenv.Run(t, "nft", "delete", "table", "inet", "strict")
+
+	testenv.Run(t, "sysctl", "-w", "net.ipv4.ip_forward=0")
+	want("forwarding is off", outside, spec.FateDropped, "net.ipv4.conf.lan0.forwarding is 0")
+	testenv.Run(t, "sysctl", "-w", "net.ipv4.ip_forward=1")
+	testenv.Run(t, "ip", "route", "del", addr4(1, 11).String())
+	want("a route is gone", outside, spec.FatePartly, "nobody has this address", both[0])
+	if got := w.trace(outside); len(got.Unseen) > 0 {
+		t.Errorf("unseen: %q", got.Unseen)
+	}
+	w.attach("b", member(one, 11))
+
+	c, err := w.Client.Dial("tcp", outside.To.String(), 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if f := w.trace(outside).Flows; len(f) == 0 || f[0].Count != 1 || f[0].Answers != addr4(1, 10) && f[0].Answers != addr4(1, 11) {
+		t.Errorf("flows: %+v", f)
+	}
+}
+
+func TestTraceIsTrueNFT(t *testing.T)    { testenv.Host(t, func() { testTraceIsTrue(t, NFT) }) }
+func TestTraceIsTrueLegacy(t *testing.T) { testenv.Host(t, func() { testTraceIsTrue(t, Legacy) }) }
+
+// Random rules of others beside ours: what is said of a packet, without a maybe,
+// is what becomes of a connection.
+func testTraceIsTrue(t *testing.T, backend Backend) {
+	w := newWorld(t, backend)
+	one := network(1, false)
+	a, b := w.start("a", member(one, 10)), w.start("b", member(one, 11))
+	closed := spec.PublishedRoute{Project: "web", Service: "shut", Port: 8081, Target: 80, Protocol: spec.TCP, Allow: []netip.Prefix{netip.PrefixFrom(w.AttackerAddr, 32)}, Backends: []spec.Backend{a.backend(0)}}
+	w.apply(spec.Routing{
+		Networks:  []spec.NetworkAddressing{one},
+		Services:  []spec.ServiceRoute{{Project: "web", Service: "app", Network: one.ID, Addr: addr4(1, 2), Addr6: addr6(1, 2), Backends: []spec.Backend{b.backend(0)}}},
+		Published: append(published(8080, 80, a.backend(0), b.backend(0)), closed),
+	})
+	testenv.Serve(t, w.Host, "host", 8082)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	counts := map[spec.Fate]int{}
+	for range 8 {
+		rules := foreignRules(random, w)
+		for _, r := range rules {
+			testenv.Run(t, "iptables-"+string(backend), r...)
+		}
+		for _, from := range []struct {
+			ns     *testenv.NS
+			source netip.Addr
+			host   netip.Addr
+		}{{w.Client, w.ClientAddr, w.HostAddr}, {w.Attacker, w.AttackerAddr, w.AttackerHostAddr}, {w.Host, netip.Addr{}, w.HostAddr}} {
+			for _, port := range []uint16{8080, 8081, 8082} {
+				p := spec.Packet{Protocol: spec.TCP, Source: from.source, To: netip.AddrPortFrom(from.host, port)}
+				if from.ns == w.Host {
+					p.From = spec.FromHost
+				}
+				said := w.trace(p)
+				counts[said.Fate]++
+				c, err := from.ns.Dial("tcp", p.To.String(), 250*time.Millisecond)
+				if err == nil {
+					c.Close()
+				}
+				// A connection to what arrives nowhere near a server is refused as well.
+				answers := slices.ContainsFunc(said.Reach, func(r spec.Arrival) bool { return r.To.Port() == 80 || r.To.Port() == 8082 })
+				switch {
+				case said.Fate == spec.FateMaybe || said.Fate == spec.FatePartly:
+				case (err == nil) != (said.Fate == spec.FateArrives && answers):
+					t.Errorf("from %s to %s: %v, but said to be %s %v %s\nrules %q\n%s", from.source, p.To, err, said.Fate, said.Reach, said.Dies, rules, told(said))
+				case (said.Fate == spec.FateDropped || said.Fate == spec.FateHeld) && !strings.Contains(err.Error(), "timeout"):
+					// The other way round it may be: a rule can drop the notice of a refusal.
+					t.Errorf("from %s to %s: %v, but said to be %s %v\nrules %q\n%s", from.source, p.To, err, said.Fate, said.Dies, rules, told(said))
+				}
+			}
+		}
+		for _, table := range []string{"raw", "mangle", "nat", "filter"} {
+			clean(t, backend, table)
+		}
+	}
+	t.Log(counts)
+	if counts[spec.FateArrives] == 0 || counts[spec.FateDropped]+counts[spec.FateRefused] == 0 {
+		t.Errorf("too little was tried: %v", counts)
+	}
+}
+
+// foreignRules are some rules of others, before and behind ours.
+func foreignRules(r *rand.Rand, w *world) [][]string {
+	pick := func(of ...string) string { return of[r.IntN(len(of))] }
+	all := [][]string{{"-N", "other"}, {"-t", "mangle", "-N", "other"}}
+	for range 1 + r.IntN(4) {
+		var args []string
+		table := pick("raw", "mangle", "filter", "filter", "filter", "nat")
+		chains := map[string][]string{"raw": {"PREROUTING", "OUTPUT"}, "mangle": {"PREROUTING", "FORWARD", "INPUT", "OUTPUT", "POSTROUTING", "other"}, "filter": {"FORWARD", "INPUT", "OUTPUT", "other"}, "nat": {"PREROUTING", "OUTPUT"}}
+		chain := pick(chains[table]...)
+		args = append(args, "-t", table, pick("-A", "-I"), chain)
+		switch r.IntN(4) {
+		case 0:
+			args = append(args, "-s", pick(w.ClientAddr.String(), "198.51.100.0/24", "127.0.0.0/8", "192.0.0.0/8"))
+		case 1:
+			args = append(args, "!", "-s", pick(w.ClientAddr.String(), "198.51.100.0/24"))
+		}
+		if chain != "OUTPUT" && chain != "POSTROUTING" && chain != "other" && r.IntN(3) == 0 {
+			args = append(args, "-i", pick("lan0", "lan+", "lan1", "lo"))
+		}
+		if chain == "FORWARD" && r.IntN(4) == 0 {
+			args = append(args, "!", "-o", pick("dun+", "lan1"))
+		}
+		switch r.IntN(4) {
+		case 0:
+			args = append(args, "-p", "tcp", "--dport", pick("80", "8080", "8081:8090", "1:1000"))
+		case 1:
+			args = append(args, "-p", "tcp", "-m", "multiport", "--dports", pick("80,443", "8082,8080", "1000:9000"))
+		case 2:
+			args = append(args, "-p", pick("tcp", "udp", "icmp"))
+		}
+		if table != "raw" {
+			switch r.IntN(6) {
+			case 0:
+				args = append(args, "-m", "conntrack", "--ctstate", pick("NEW", "ESTABLISHED,RELATED", "DNAT", "INVALID"))
+			case 1:
+				args = append(args, "-m", "mark", "--mark", pick("0x1", "0x0/0x1"))
+			case 2:
+				args = append(args, "-m", "addrtype", "--dst-type", "LOCAL")
+			}
+		}
+		target := map[string][]string{"raw": {"DROP", "ACCEPT", "DROP"}, "mangle": {"DROP", "ACCEPT", "MARK", "other"}, "filter": {"DROP", "ACCEPT", "REJECT", "RETURN", "other"}, "nat": {"REDIRECT", "ACCEPT"}}
+		to := pick(target[table]...)
+		if to == "other" && chain == "other" {
+			to = "RETURN"
+		}
+		args = append(args, pick("-j", "-j", "-j", "-g"), to)
+		i := len(args) - 2
+		if to != "other" {
+			args[i] = "-j"
+		}
+		switch to {
+		case "MARK":
+			args = append(args, "--set-mark", "0x1")
+		case "REDIRECT":
+			if !slices.Contains(args, "tcp") {
+				args = slices.Insert(args, 4, "-p", "tcp")
+				if n := slices.Index(args[6:], "-p"); n >= 0 {
+					args = slices.Delete(args, 6+n, 6+n+2)
+				}
+			}
+			args = append(args, "--to-ports", pick("8082", "7"))
+		}
+		all = append(all, args)
+	}
+	if r.IntN(4) == 0 {
+		all = append(all, []string{"-P", pick("FORWARD", "INPUT"), "DROP"})
+	}
+	return all
+}
+
+// clean removes what is not ours from a table.
+func clean(t *testing.T, backend Backend, table string) {
+	t.Helper()
+	tool := "iptables-" + string(backend)
+	for _, line := range strings.Split(testenv.Run(t, tool, "-t", table, "-S"), "\n") {
+		f := strings.Fields(line)
+		switch {
+		case len(f) < 2 || strings.HasPrefix(f[1], "DUNNAGE-") || strings.Contains(line, "DUNNAGE-"):
+		case f[0] == "-P" && f[2] == "DROP":
+			testenv.Run(t, tool, "-t", table, "-P", f[1], "ACCEPT")
+		case f[0] == "-A":
+			testenv.Run(t, tool, append([]string{"-t", table, "-D"}, f[1:]...)...)
+		}
+	}
+	for _, line := range strings.Split(testenv.Run(t, tool, "-t", table, "-S"), "\n") {
+		if line == "-N other" {
+			testenv.Run(t, tool, "-t", table, "-X", "other")
+		}
+	}
+}
