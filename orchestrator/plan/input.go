@@ -46,6 +46,8 @@ type Observed struct {
 	Now      time.Time
 	Replicas []Replica // all that engine, network or store know, sorted by ID
 
+	Visits map[string][]Visited // by project, of those with a rollout under way
+
 	// Applied is the routing that the kernel's rules equal, if RulesEqual.
 	Applied    spec.Routing
 	RulesEqual bool

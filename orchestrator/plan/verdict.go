@@ -85,6 +85,9 @@ func (v *view) failed(now time.Time) fault {
 			return f
 		}
 	}
+	if f := v.missed(); f.cause != "" {
+		return f
+	}
 	limit := cmp.Or(v.policy().Deadline.Std(), defaultDeadline)
 	if v.settled(now) || v.update.why != "" || now.Before(v.progressed().Add(limit)) {
 		return fault{}

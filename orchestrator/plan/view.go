@@ -19,6 +19,7 @@ type view struct {
 	missing []spec.ReplicaKey
 	others  []*Replica // of the service, but neither wanted
 	waiting string     // which dependency is not met, "" = all are
+	visits  []Visited  // of all the project's targets
 	update  update
 
 	owner   *view   // whose network it joins, if they go in step
@@ -62,6 +63,7 @@ func newView(p *Project, s spec.Service, o Observed) *view {
 		stopped: slices.Contains(p.Record.Stopped, s.Name),
 		limits:  s.Limits.Fingerprint(),
 		secrets: p.Release.SecretsFingerprint(s),
+		visits:  o.Visits[p.Record.Name],
 	}
 	switch {
 	case p.Good == nil:
