@@ -278,6 +278,7 @@ func (l *Loop) rollback(op *operation, project string, number int) error {
 		return fmt.Errorf("release %d of project %s: %w; `dunnage history -p %s` lists the kept ones", number, project, spec.ErrNotFound, project)
 	}
 	prev := l.present(project)
+	receipt := l.draft(op, &rec, target)
 	var locked error
 	if wayOut := !rec.Down && number == rec.Good; !wayOut { // of a rollout, whose old replicas may still run: the agent may go it by itself too
 		locked = l.canOpen(prev, target)
@@ -300,9 +301,10 @@ func (l *Loop) rollback(op *operation, project string, number int) error {
 	if rec.Addresses, err = l.alloc.leases(rec, target.Project, l.cfg.Clock.Now()); err != nil {
 		return err
 	}
-	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {
+	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}, Receipts: []spec.Receipt{receipt}}); err != nil {
 		return err
 	}
+	l.receipts.begin(receipt)
 	if err := l.pardon(project); err != nil {
 		l.cfg.Log.Warn("let failed replicas begin anew", "project", project, "error", err) // they go on at their own pace
 	}

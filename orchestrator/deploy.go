@@ -64,10 +64,12 @@ func (l *Loop) deploy(ctx context.Context, op *operation, r spec.DeployRequest) 
 	if err := l.checkSources(ctx, r.Project); err != nil {
 		return err
 	}
+	began := l.cfg.Clock.Now()
 	images, err := l.pull(ctx, op, r.Project)
 	if err != nil {
 		return err
 	}
+	op.pull = span{began, l.cfg.Clock.Now()}
 	err = l.do(ctx, func() error {
 		if err := l.mayChange(); err != nil { // known only since the first look
 			return err
@@ -120,7 +122,7 @@ func (l *Loop) rest(op *operation, release int) {
 
 // roll installs the release and lets the operation follow it.
 func (l *Loop) roll(op *operation, c candidate, inactive []string) error {
-	number, err := l.install(c, inactive)
+	number, err := l.install(op, c, inactive)
 	if err != nil {
 		return err
 	}

@@ -66,6 +66,7 @@ type Loop struct {
 	requests chan func()
 	events   *events
 	ops      *operations
+	receipts *receipts
 	status   atomic.Pointer[spec.Status]
 	looked   chan struct{}                // closed by the first look
 	held     atomic.Pointer[string]       // why the loop doesn't act
@@ -105,6 +106,7 @@ type memory struct {
 	foreign  []string                 // what others have set up against our traffic
 	failed   bool                     // some action of the last wave failed
 	letGone  bool                     // what was retained for no release is let go
+	written  spec.Written             // to the kernel's tables, when that was asked last
 }
 
 type failure struct {
@@ -141,6 +143,7 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 		cfg.Log.Warn("notice", "problem", cfg.Notice)
 		l.events.add(spec.Event{Kind: spec.EventProblem, Message: cfg.Notice})
 	}
+	l.receipts = newReceipts(cfg.Clock, cfg.Visits.Tally, st.unsettled)
 	l.status.Store(&spec.Status{At: l.began, Started: l.began})
 	l.routing.Store(&spec.Routing{})
 	return l, l.openVault()
@@ -197,6 +200,7 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 	l.lookAround(ctx)
 	l.hold(observed)
 	observed.Held = l.holding() != ""
+	observed.Visits = l.visited()
 	p := plan.Make(l.state.desired(), observed)
 	l.absent = p.Absent
 	l.publish(p, observed)
@@ -204,6 +208,7 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 		return lookAnyway
 	}
 	l.letGo(ctx)
+	l.reckon(p, observed)
 	if l.settle(p, observed) {
 		return 0 // the plan is for what was desired before
 	}

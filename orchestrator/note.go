@@ -19,6 +19,7 @@ func (l *Loop) note(r outcome) {
 		l.noteFailure(key, r)
 		return
 	}
+	l.enter(r)
 	now := l.cfg.Clock.Now()
 	tell := func(kind spec.EventKind, format string, args ...any) {
 		l.events.add(spec.Event{Kind: kind, Project: key.Project, Service: key.Service, Replica: key.ID, Message: fmt.Sprintf(format, args...)})

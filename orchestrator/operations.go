@@ -21,6 +21,7 @@ type operation struct {
 	cancel   context.CancelFunc // of its work before the release is installed
 	patience time.Time          // when to stop waiting for what was there before it; zero = never
 	arrived  time.Time          // when its release was first seen to have converged
+	pull     span               // the time in which it looked for its images
 }
 
 // operations are the changes that were asked for since the agent started.
@@ -269,6 +270,8 @@ func (l *Loop) end(op *operation, state spec.OperationState, cause string, servi
 	if over {
 		return
 	}
+	l.receipts.ended(ended)
+	l.Look() // which saves the receipt
 	kind := spec.EventDone
 	if state == spec.OperationFailed || state == spec.OperationRolledBack || state == spec.OperationPaused {
 		kind = spec.EventFailed
@@ -288,6 +291,7 @@ func (l *Loop) makeRoom(op *operation) {
 		by = " of " + op.Owner
 	}
 	for _, x := range l.ops.others(op) {
+		l.receipts.leave(x.ID) // its rollout may go on
 		l.end(x, spec.OperationFailed, fmt.Sprintf("the %s%s took over", op.Kind, by), nil)
 	}
 }

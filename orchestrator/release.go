@@ -206,7 +206,7 @@ func (l *Loop) present(project string) *spec.Release {
 // install makes the release the desired one: number, subnets, addresses and
 // record in one commit. Inactive services that are stopped stay so. It runs on
 // the loop's goroutine.
-func (l *Loop) install(from candidate, inactive []string) (int, error) {
+func (l *Loop) install(op *operation, from candidate, inactive []string) (int, error) {
 	r := from.release
 	now := l.cfg.Clock.Now()
 	name := r.Project.Name
@@ -232,6 +232,7 @@ func (l *Loop) install(from candidate, inactive []string) (int, error) {
 	}
 	r.Number, r.Created = rec.Next, now
 	rec.Next++
+	receipt := l.draft(op, &rec, r)
 	rec.Desired, rec.Since, rec.Backward, rec.Paused = r.Number, now, false, ""
 	c := from.bears.commit
 	if rec.Secrets = from.current; rec.Secrets == nil {
@@ -243,13 +244,14 @@ func (l *Loop) install(from candidate, inactive []string) (int, error) {
 		rec.Ran, rec.Failed, rec.Left = without(rec.Ran, n), without(rec.Failed, n), without(rec.Left, n)
 		rec.Causes = explained(rec.Causes, n, "")
 	}
-	c.Projects = []spec.ProjectRecord{rec}
+	c.Projects, c.Receipts = []spec.ProjectRecord{rec}, []spec.Receipt{receipt}
 	if err := l.retain(name, r); err != nil {
 		return 0, err
 	}
 	if err := l.saveAudited(c, from.bears.audit...); err != nil {
 		return 0, err
 	}
+	l.receipts.begin(receipt)
 	if err := l.pardon(name); err != nil {
 		l.cfg.Log.Warn("let failed replicas begin anew", "project", name, "error", err) // they go on at their own pace
 	}

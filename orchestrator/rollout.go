@@ -51,6 +51,7 @@ func (l *Loop) steer(op *operation, kind string) error {
 		good = &r
 	}
 	l.ops.change(op, func(o *operation) { o.Release, o.Services = rec.Desired, compare(good, release) })
+	l.receipts.follow(op.Project, rec.Desired, op.ID)
 	return nil
 }
 

@@ -26,6 +26,8 @@ type state struct {
 	versions   map[spec.SecretID][]spec.SecretVersion // sorted by number; without what is sealed
 	key        *spec.SecretKey                        // nil = there is none yet; changed with the vault held
 	audited    spec.AuditEntry                        // the last one
+
+	unsettled []spec.Receipt // at the start
 }
 
 func loadState(s Store) (*state, error) {
@@ -38,7 +40,7 @@ func loadState(s Store) (*state, error) {
 		projects: map[string]spec.ProjectRecord{}, releases: map[string][]spec.Release{},
 		replicas: map[string]spec.ReplicaRecord{}, quarantine: map[netip.Addr]time.Time{},
 		secrets: map[spec.SecretID]spec.SecretRecord{}, versions: map[spec.SecretID][]spec.SecretVersion{},
-		audited: loaded.Audited,
+		audited: loaded.Audited, unsettled: loaded.Receipts,
 	}
 	c := spec.Commit{
 		Projects: loaded.Projects, Replicas: loaded.Replicas, Quarantine: loaded.Quarantine,

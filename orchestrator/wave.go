@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dunnage/orchestrator/plan"
+	"dunnage/spec"
 )
 
 // wavePatience is how long the loop waits for a wave. An action that takes longer
@@ -41,6 +42,9 @@ type outcome struct {
 	action plan.Action
 	err    error
 	began  *underway
+
+	took    span
+	written spec.Written // by an Apply
 }
 
 // execute does a wave and waits for it, as far as that takes no longer than
@@ -84,7 +88,9 @@ func (l *Loop) begin(ctx context.Context, a plan.Action) {
 	l.jobs.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, actionTimeout)
 		defer cancel()
+		from := l.cfg.Clock.Now()
 		o := outcome{action: a, err: l.act(ctx, a), began: u}
+		o.took = span{from, l.cfg.Clock.Now()}
 		select {
 		case l.waves.done <- o:
 		case <-l.ctx.Done():

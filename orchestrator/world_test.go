@@ -112,6 +112,7 @@ type scenario struct {
 	nonces int // made for secrets
 
 	removeUnknown bool // the flag of the next agent
+	quiet         bool // no clients but those of the test
 }
 
 func newScenario(seed uint64, lie world.Lie) *scenario {
@@ -196,7 +197,7 @@ func (s *scenario) live(d, step time.Duration) {
 		if !s.loop.failed {
 			s.w.CheckRoutes()
 		}
-		if s.rng.IntN(8) == 0 {
+		if !s.quiet && s.rng.IntN(8) == 0 {
 			s.w.Traffic(time.Duration(s.rng.IntN(8000)) * time.Millisecond)
 		}
 		s.w.Advance(min(wait, step))

@@ -13,7 +13,7 @@ type Receipt struct {
 	Project     string         `json:"project"`
 	Number      int            `json:"number"`           // 1 and up, per project
 	Release     int            `json:"release"`          // that it was to bring in
-	From        int            `json:"from,omitempty"`   // the one before, which is desired again where the outcome is rolled-back; 0 = there was none
+	From        int            `json:"from,omitempty"`   // the one that was desired before; 0 = there was none
 	Operation   string         `json:"operation"`        // Operation.ID
 	Kind        string         `json:"kind"`             // deploy, rollback, scale, restart, or secret for new versions of secrets
 	Reason      string         `json:"reason,omitempty"` // of the release: "scale web=3"

@@ -1,0 +1,313 @@
+package orchestrator
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"dunnage/orchestrator/plan"
+	"dunnage/spec"
+)
+
+// receipts are those that have yet to settle: of rollouts that go on, or whose
+// replaced replicas aren't all gone. A receipt is saved with the commit that
+// begins its rollout; the end and the rest come after, with the next look, so
+// that no deploy waits for another write to the disk. What ends in between is
+// told by the next agent, as interrupted.
+type receipts struct {
+	clock Clock
+	tally func(project string, since time.Time) []spec.VisitTally
+
+	mu  sync.Mutex
+	all []*account // in the order of their beginning
+}
+
+// account is a receipt that is being written.
+type account struct {
+	spec.Receipt
+	follows string // ID of the operation whose end is that of the rollout; empty = the looks decide
+	stale   bool   // the store has an older one
+	steps
+}
+
+func newReceipts(c Clock, tally func(project string, since time.Time) []spec.VisitTally, unsettled []spec.Receipt) *receipts {
+	rs := &receipts{clock: c, tally: tally}
+	for _, r := range unsettled {
+		a := &account{Receipt: r, stale: r.Ended.IsZero(), steps: resumed(r)}
+		if r.Ended.IsZero() {
+			a.Interrupted = c.Now()
+		}
+		rs.all = append(rs.all, a)
+	}
+	return rs
+}
+
+// draft is the receipt of the rollout that op is to begin: of the release
+// instead of the one that rec has. It is to be saved with the record, which gets
+// its number.
+func (l *Loop) draft(op *operation, rec *spec.ProjectRecord, to spec.Release) spec.Receipt {
+	rec.Receipts++
+	now := l.cfg.Clock.Now()
+	o := l.ops.copyOf(op)
+	r := spec.Receipt{
+		Project: rec.Name, Number: rec.Receipts, Release: to.Number, Operation: o.ID, Kind: o.Kind, Owner: o.Owner,
+		Outcome: spec.OperationRolling, Started: now, Images: map[string]string{}, Secrets: map[string]int{},
+	}
+	if from := l.present(rec.Name); from != nil {
+		r.From = from.Number
+	}
+	if to.Reason != o.Kind {
+		r.Reason = to.Reason
+	}
+	if !op.pull.from.IsZero() {
+		r.Started = op.pull.from
+		r.Steps = []spec.ReceiptStep{{Name: spec.StepPull, At: r.Started, Took: spec.Duration(op.pull.to.Sub(r.Started)), Times: 1}}
+	}
+	for name, image := range to.Images {
+		r.Images[name] = image.Digest
+	}
+	for _, pins := range to.Secrets {
+		for _, p := range pins {
+			if p.Version > 0 {
+				r.Secrets[p.String()] = p.Version
+			}
+		}
+	}
+	return r
+}
+
+// begin takes a receipt that was saved. The rollout before it, if that goes on,
+// ends by it.
+func (rs *receipts) begin(r spec.Receipt) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if a := rs.latest(r.Project); a != nil && a.Ended.IsZero() {
+		cause := fmt.Sprintf("replaced by release %d", r.Release)
+		if r.Kind == "rollback" {
+			cause = fmt.Sprintf("a rollback to release %d took over", r.Release)
+		}
+		rs.finish(a, spec.OperationFailed, cause)
+	}
+	rs.all = append(rs.all, &account{Receipt: r, follows: r.Operation, steps: resumed(r)})
+}
+
+// latest is the project's newest one, nil if that has settled. Called with mu
+// held.
+func (rs *receipts) latest(project string) *account {
+	for _, a := range slices.Backward(rs.all) {
+		if a.Project == project {
+			return a
+		}
+	}
+	return nil
+}
+
+// finish ends a receipt. Called with mu held.
+func (rs *receipts) finish(a *account, outcome spec.OperationState, cause string) {
+	a.Outcome, a.Cause, a.follows, a.stale = outcome, cause, "", true
+	a.Ended = rs.clock.Now()
+	a.Visits = rs.tally(a.Project, a.counted())
+}
+
+// counted is since when the receipt counts visits.
+func (a *account) counted() time.Time {
+	if a.Interrupted.After(a.Started) {
+		return a.Interrupted
+	}
+	return a.Started
+}
+
+// ended closes the receipt of the rollout that the operation followed to its end.
+func (rs *receipts) ended(op spec.Operation) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for _, a := range rs.all {
+		if a.follows == op.ID {
+			rs.finish(a, op.State, op.Cause)
+		}
+	}
+}
+
+// leave takes note that the operation ends and the rollout doesn't.
+func (rs *receipts) leave(op string) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for _, a := range rs.all {
+		if a.follows == op {
+			a.follows = ""
+		}
+	}
+}
+
+// follow lets the end of another operation be that of the release's rollout,
+// which goes on if it was paused.
+func (rs *receipts) follow(project string, release int, op string) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	a := rs.latest(project)
+	if a == nil || a.Release != release || !a.Ended.IsZero() && a.Outcome != spec.OperationPaused {
+		return
+	}
+	a.follows, a.Outcome, a.Cause, a.Ended, a.stale = op, spec.OperationRolling, "", time.Time{}, true
+}
+
+// reckon takes what a look has found into the receipts, and saves those that
+// have changed.
+func (l *Loop) reckon(p plan.Plan, o plan.Observed) {
+	rs := l.receipts
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if len(rs.all) == 0 {
+		return
+	}
+	applied := o.RulesEqual && p.Routing.Equal(o.Applied)
+	for _, a := range rs.all {
+		rec, _ := l.state.project(a.Project)
+		wanted := l.wanted(rec, p)
+		last := a == rs.latest(a.Project)
+		if last {
+			a.observe(o, wanted, rs.leavesEarlier)
+		} else {
+			a.watch(o)
+		}
+		if a.Ended.IsZero() && a.follows == "" {
+			rs.judge(a, rec, applied && settled(p, a.Project, nil))
+		}
+		if !a.Ended.IsZero() && len(a.leaving) == 0 && (!last || !unwanted(o, a.Project, wanted)) {
+			a.Settled, a.stale = o.Now, true
+		}
+	}
+	l.keepReceipts()
+}
+
+// leavesEarlier reports whether some receipt counts the replica's connections.
+// Called with mu held.
+func (rs *receipts) leavesEarlier(id string) bool {
+	return slices.ContainsFunc(rs.all, func(a *account) bool { return a.leaving[id] != nil })
+}
+
+// judge ends a receipt whose rollout no operation follows: the agent was
+// restarted, or a pause took over. Called with mu held.
+func (rs *receipts) judge(a *account, rec spec.ProjectRecord, settled bool) {
+	failed := slices.Contains(rec.Failed, a.Release)
+	back := failed && rec.Desired != a.Release && rec.Desired == rec.Good
+	cause := rec.Causes[a.Release]
+	switch {
+	case rec.Down:
+		rs.finish(a, spec.OperationFailed, "the project was taken down")
+	case back && settled:
+		rs.finish(a, spec.OperationRolledBack, fmt.Sprintf("%s; release %d is back", cause, rec.Desired))
+	case back: // on its way
+	case rec.Desired != a.Release:
+		rs.finish(a, spec.OperationFailed, fmt.Sprintf("replaced by release %d", rec.Desired))
+	case rec.Paused != "":
+		rs.finish(a, spec.OperationPaused, rec.Paused)
+	case rec.Desired == rec.Good && settled:
+		rs.finish(a, spec.OperationDone, "")
+	case failed:
+		rs.finish(a, spec.OperationFailed, cause)
+	}
+}
+
+// wanted tells replicas that the project's desired release wants from those that
+// are on their way out.
+func (l *Loop) wanted(rec spec.ProjectRecord, p plan.Plan) func(*plan.Replica) bool {
+	services := map[string]spec.ServiceStatus{}
+	if release, ok := l.state.release(rec.Name, rec.Desired); ok && !rec.Down {
+		for _, ps := range p.Status {
+			for _, s := range ps.Services {
+				if _, declared := release.Project.Service(s.Name); declared && ps.Name == rec.Name {
+					services[s.Name] = s
+				}
+			}
+		}
+	}
+	return func(r *plan.Replica) bool {
+		s, ok := services[r.Service]
+		return ok && s.Generation == r.Generation && r.Number <= s.Wanted+1 // one more is a spare
+	}
+}
+
+// unwanted reports whether a replica of the project is left that isn't wanted.
+func unwanted(o plan.Observed, project string, wanted func(*plan.Replica) bool) bool {
+	for i := range o.Replicas {
+		if r := &o.Replicas[i]; r.Project == project && !wanted(r) {
+			return true
+		}
+	}
+	return false
+}
+
+// keepReceipts saves what has changed and forgets what has settled. What can't be
+// saved is tried again with the next look. Called with the receipts' lock held.
+func (l *Loop) keepReceipts() {
+	rs := l.receipts
+	var c spec.Commit
+	for _, a := range rs.all {
+		if a.stale {
+			c.Receipts = append(c.Receipts, a.written())
+		}
+	}
+	if len(c.Receipts) == 0 {
+		return
+	}
+	if err := l.state.save(c); err != nil {
+		l.cfg.Log.Warn("save receipts", "error", err)
+		return
+	}
+	for _, a := range rs.all {
+		a.stale = false
+	}
+	rs.all = slices.DeleteFunc(rs.all, func(a *account) bool { return !a.Settled.IsZero() })
+}
+
+// written is the receipt as it is now.
+func (a *account) written() spec.Receipt {
+	r := a.Receipt
+	open, ended := a.drains()
+	r.Steps, r.Draining = a.list(), open
+	r.Drained += ended
+	return r
+}
+
+// Receipts lists the project's kept receipts, newest first. Those of rollouts
+// that go on say how it is now.
+func (l *Loop) Receipts(_ context.Context, project string) ([]spec.Receipt, error) {
+	if _, ok := l.state.project(project); !ok {
+		return nil, l.noProject(project)
+	}
+	kept, err := l.cfg.Store.Receipts(project)
+	if err != nil {
+		return nil, err
+	}
+	byNumber := map[int]spec.Receipt{}
+	for _, r := range kept {
+		byNumber[r.Number] = r
+	}
+	for _, r := range l.receipts.of(project) {
+		byNumber[r.Number] = r
+	}
+	return slices.SortedFunc(maps.Values(byNumber), func(a, b spec.Receipt) int { return cmp.Compare(b.Number, a.Number) }), nil
+}
+
+// of lists the project's receipts that have yet to settle.
+func (rs *receipts) of(project string) []spec.Receipt {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	var out []spec.Receipt
+	for _, a := range rs.all {
+		if a.Project != project {
+			continue
+		}
+		r := a.written()
+		if r.Ended.IsZero() {
+			r.Visits = rs.tally(project, a.counted())
+		}
+		out = append(out, r)
+	}
+	return out
+}
