@@ -394,7 +394,7 @@ func (l *Loop) setStopped(op *operation, prev spec.Release, services []string, s
 // asked, its volumes stay.
 func (l *Loop) down(op *operation, project string, prev spec.Release, volumes bool) error {
 	rec, _ := l.state.project(project)
-	rec.Down, rec.Networks, rec.Addresses, rec.Stopped = true, nil, nil, nil
+	rec.Down, rec.Networks, rec.Addresses, rec.Stopped, rec.Warm = true, nil, nil, nil, nil
 	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {
 		return err
 	}

@@ -61,6 +61,7 @@ func (l *Loop) propose(ctx context.Context, r spec.DeployRequest, images map[str
 		return c, err
 	}
 	c.changes = compare(prev, c.release)
+	c.notes = append(c.notes, l.warmNotes(prev, c)...)
 	if prev != nil {
 		c.notes = append(c.notes, keptLogging(*prev, c.release)...)
 	}
@@ -230,6 +231,7 @@ func (l *Loop) install(op *operation, from candidate, inactive []string) (int, e
 	if rec.Addresses, err = l.alloc.leases(rec, r.Project, now); err != nil {
 		return 0, err
 	}
+	rec.Warm = l.stillWarm(rec, r)
 	r.Number, r.Created = rec.Next, now
 	rec.Next++
 	receipt := l.draft(op, &rec, r)
@@ -303,7 +305,7 @@ func (l *Loop) outdated(rec spec.ProjectRecord) []spec.ReleaseRecord {
 	var out []spec.ReleaseRecord
 	history := l.state.history(rec.Name)
 	for _, r := range history[:max(0, len(history)+1-keptReleases)] {
-		if r.Number != rec.Good {
+		if r.Number != rec.Good && !slices.ContainsFunc(rec.Warm, func(w spec.WarmService) bool { return w.Release == r.Number }) {
 			out = append(out, spec.ReleaseRecord{Project: rec.Name, Release: r})
 		}
 	}

@@ -32,6 +32,7 @@ func (l *Loop) settleRollout(r plan.Rollout, now []spec.ProjectStatus) (changed 
 	desired := rec.Desired
 	switch {
 	case r.Converged:
+		rec.Warm = l.warmed(rec, now)
 		rec.Good, rec.Held, rec.Paused = rec.Desired, nil, ""
 		rec.Ran = append(without(rec.Ran, rec.Desired), rec.Desired)
 		rec.Failed, rec.Left = without(rec.Failed, rec.Desired), without(rec.Left, rec.Desired)

@@ -281,6 +281,8 @@ func (s *scenario) manifest(name string) spec.Project {
 			},
 		}
 		s.policy(&svc)
+		svc.Hold = spec.Duration([]time.Duration{0, 2 * time.Second, 10 * time.Second}[s.rng.IntN(3)])
+		svc.KeepWarm = spec.Duration([]time.Duration{0, 0, 5 * time.Second, 30 * time.Second, time.Minute}[s.rng.IntN(5)])
 		svc.Limits.Pids = int64([]int{0, 0, 100, 200, 201}[s.rng.IntN(5)])
 		if s.rng.IntN(3) == 0 && !s.inStep {
 			svc.Update.Order = spec.StopFirst
@@ -410,6 +412,7 @@ func (s *scenario) verdict() string {
 		}
 	}
 	bad = append(bad, s.undelivered(desired)...)
+	bad = append(bad, s.stillHeld(desired)...)
 	status, _ := s.loop.Status(context.Background())
 	for _, p := range status.Projects {
 		for _, svc := range p.Services {
@@ -424,6 +427,21 @@ func (s *scenario) verdict() string {
 		}
 	}
 	return strings.Join(bad, "\n")
+}
+
+// stillHeld lists the services whose connections wait though nothing has happened
+// to them for longer than they may; some fall ill now and then by themselves.
+func (s *scenario) stillHeld(d plan.Desired) []string {
+	var bad []string
+	for _, p := range d.Projects {
+		for _, svc := range p.Release.Project.Services {
+			name := p.Record.Name + "/" + svc.Name
+			if slices.Contains(s.w.Held(), name) && !slices.Contains([]string{"sickly", "mortal"}, svc.Container.Image) {
+				bad = append(bad, "connections to "+name+" still wait")
+			}
+		}
+	}
+	return bad
 }
 
 // undelivered lists the replicas that lack the secrets of their release, and the

@@ -52,6 +52,7 @@ const (
 	StateReady     ReplicaState = "ready"    // running and probes pass
 	StateUnhealthy ReplicaState = "unhealthy"
 	StateDraining  ReplicaState = "draining" // out of the rules, old connections finish
+	StateWarm      ReplicaState = "warm"     // running and out of the rules until WarmUntil: a rollback to it is one swap
 	StateHeld      ReplicaState = "held"     // running and not wanted, and left so while the agent holds
 	StateStopping  ReplicaState = "stopping" // stop signal sent
 	StateStopped   ReplicaState = "stopped"  // on request
@@ -81,8 +82,9 @@ type ReplicaStatus struct {
 	Started    time.Time         `json:"started,omitzero"`
 	ExitCode   *int              `json:"exit_code,omitempty"` // of the last exit
 	RetryAt    time.Time         `json:"retry_at,omitzero"`
-	Detail     string            `json:"detail,omitempty"` // last probe failure or exit, one line
-	Checks     []Check           `json:"checks,omitempty"` // the last five, oldest first
+	WarmUntil  time.Time         `json:"warm_until,omitzero"` // of a warm one; not known before the release after it has converged
+	Detail     string            `json:"detail,omitempty"`    // last probe failure or exit, one line
+	Checks     []Check           `json:"checks,omitempty"`    // the last five, oldest first
 }
 
 // EventKind names what happened.

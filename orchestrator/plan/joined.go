@@ -149,7 +149,8 @@ func (b *builder) staying(v *view) {
 		b.stays[r.ID] = !v.stopped
 	}
 	for _, r := range v.others {
-		b.stays[r.ID] = v.kept(r, backends)
+		_, warm := v.warmUntil(r)
+		b.stays[r.ID] = warm || v.kept(r, backends)
 	}
 }
 

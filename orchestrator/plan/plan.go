@@ -133,6 +133,8 @@ func (b *builder) service(v *view) {
 		if v.kept(r, backends) {
 			b.claimed[r.ID] = true
 			b.keep(v, r)
+		} else if b.keepWarm(v, r) {
+			b.claimed[r.ID] = true
 		}
 	}
 }

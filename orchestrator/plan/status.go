@@ -110,6 +110,9 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 		if r.Named {
 			st.Ports = v.Ports
 		}
+		if until, warm := v.warmUntil(r); warm && st.State == spec.StateDraining {
+			st.State, st.WarmUntil = spec.StateWarm, until
+		}
 		s.Replicas = append(s.Replicas, st)
 	}
 	return s

@@ -106,7 +106,7 @@ func (v *view) takeOver(u *update, now time.Time) {
 // batches lists the last number of each batch.
 func (v *view) batches(p spec.UpdatePolicy) []int {
 	size := p.Parallelism
-	if size <= 0 {
+	if size <= 0 || v.flips() {
 		size = v.Replicas
 	}
 	var ends []int

@@ -168,7 +168,7 @@ func (v *view) backends() []*Replica {
 	case v.policy().Order == spec.StopFirst && v.begun(v.Replicas):
 		return nil
 	default:
-		return usable(v.others)
+		return usable(v.cold(v.others))
 	}
 }
 

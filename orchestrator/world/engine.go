@@ -146,7 +146,7 @@ func (w *World) checkUnused(c *container) {
 		if x.owner != c.key.ID && !w.superseded(c) {
 			continue // somebody asked for it alone to stop
 		}
-		drain := w.state.replicas[x.owner].Drain.Std()
+		drain := w.drain(c, w.state.replicas[x.owner].Drain.Std())
 		if x.replica == c.key.ID && c.stopping.IsZero() && w.now.Before(x.unroutedAt.Add(drain)) {
 			w.violate("%s is signalled %s after its rules went, with a connection that had %s", c.key.ID, w.now.Sub(x.unroutedAt), drain)
 		}

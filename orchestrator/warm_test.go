@@ -1,0 +1,256 @@
+package orchestrator
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dunnage/orchestrator/world"
+	"dunnage/spec"
+)
+
+// warmth is a world in which release 2 of project shop has just taken the place
+// of release 1, which stays warm for five minutes.
+func warmth(t *testing.T) (*scenario, spec.Project) {
+	t.Helper()
+	s := newScenario(1, world.Truth)
+	t.Cleanup(func() { s.stop() })
+	p := valid("shop", "slow")
+	p.Services[0].Replicas, p.Services[0].KeepWarm = 2, spec.Duration(5*time.Minute)
+	p.Services[0].Drain = spec.Duration(2 * time.Second)
+	if op := ask(t, s, p); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	op := deployNext(t, s, p, "2")
+	if op.State != spec.OperationDone || len(op.Warnings) != 1 || !strings.Contains(op.Warnings[0], "web: 2 replicas of release 1 stay warm for 5m0s") {
+		t.Fatalf("%+v", op)
+	}
+	s.live(3*time.Second, time.Second) // nothing is retired meanwhile
+	return s, p
+}
+
+// deployNext deploys the project with another version of its service.
+func deployNext(t *testing.T, s *scenario, p spec.Project, version string) spec.Operation {
+	t.Helper()
+	p.Services = slices.Clone(p.Services)
+	p.Services[0].Container.Environment = []string{"V=" + version}
+	op, err := take(t, s, p, spec.Turn{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pass(t, s, op.ID, time.Minute)
+}
+
+// changed asks for a change, and lets the world live until that has ended.
+func changed(t *testing.T, s *scenario, r spec.ChangeRequest) spec.Operation {
+	t.Helper()
+	var op spec.Operation
+	var err error
+	s.answer(func(ctx context.Context) { op, err = s.loop.Change(ctx, "shop", r) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pass(t, s, op.ID, time.Minute)
+}
+
+// warm lists what is shown as warm.
+func warm(t *testing.T, s *scenario) []spec.ReplicaStatus {
+	t.Helper()
+	return slices.DeleteFunc(slices.Clone(status(t, s, "web").Replicas), func(r spec.ReplicaStatus) bool { return r.State != spec.StateWarm })
+}
+
+// wantWarm checks how many replicas are warm and how many run in all.
+func wantWarm(t *testing.T, s *scenario, what string, want, running int) {
+	t.Helper()
+	if got, run := len(warm(t, s)), len(s.w.Running()); got != want || run != running || len(s.w.Violations) > 0 {
+		t.Errorf("%s: %d warm, %d run, want %d and %d; %v\n%+v", what, got, run, want, running, s.w.Violations, status(t, s, "web"))
+	}
+}
+
+func TestWarmRollbackIsOneSwap(t *testing.T) {
+	s, _ := warmth(t)
+	wantWarm(t, s, "after the deploy", 2, 4)
+	until := warm(t, s)[0].WarmUntil
+	if left := until.Sub(s.w.Now()); left > 5*time.Minute || left < 4*time.Minute || warm(t, s)[0].Release != 1 {
+		t.Errorf("%+v", warm(t, s)[0])
+	}
+	old := warm(t, s)
+	before := len(s.w.String())
+	var op spec.Operation
+	var err error
+	s.answer(func(ctx context.Context) { op, err = s.loop.Change(ctx, "shop", spec.ChangeRequest{Kind: "rollback"}) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.loop.Step(t.Context())
+	for _, r := range old {
+		if !strings.Contains(s.w.String(), "route shop/web -> ") || !routed(s, r.Replica) {
+			t.Errorf("%s takes no connections after one step:\n%s", r.Replica, s.w.String()[before:])
+		}
+	}
+	if op = pass(t, s, op.ID, time.Minute); op.State != spec.OperationDone || op.Release != 1 {
+		t.Errorf("%+v", op)
+	}
+	s.live(10*time.Second, time.Second)
+	wantWarm(t, s, "what was left goes", 0, 2)
+	for _, word := range []string{"create shop", "start shop"} {
+		if strings.Contains(s.w.String()[before:], word) {
+			t.Errorf("the rollback has to %s", word)
+		}
+	}
+	if rec, _ := s.loop.state.project("shop"); len(rec.Warm) != 0 {
+		t.Errorf("recorded: %+v", rec.Warm)
+	}
+}
+
+// routed reports whether the loop's rules name the replica.
+func routed(s *scenario, id string) bool {
+	return slices.ContainsFunc(s.loop.applied.Services, func(r spec.ServiceRoute) bool {
+		return slices.ContainsFunc(r.Backends, func(b spec.Backend) bool { return b.Replica == id })
+	})
+}
+
+// A rollback to what is warm knows no batches: nothing has to be awaited.
+func TestWarmRollbackKnowsNoBatches(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "fast")
+	p.Services[0].Replicas, p.Services[0].KeepWarm = 3, spec.Duration(time.Hour)
+	p.Services[0].Update.Parallelism, p.Services[0].Update.Delay = 1, spec.Duration(5*time.Second)
+	ask(t, s, p)
+	if op := deployNext(t, s, p, "2"); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	op := changed(t, s, spec.ChangeRequest{Kind: "rollback"})
+	if took := op.Ended.Sub(op.Started); op.State != spec.OperationDone || took > time.Second {
+		t.Errorf("after %s: %+v", took, op)
+	}
+}
+
+func TestWarmEnds(t *testing.T) {
+	for name, tc := range map[string]struct {
+		do            func(t *testing.T, s *scenario, p spec.Project)
+		warm, running int
+	}{
+		"when its time is over": {func(_ *testing.T, s *scenario, _ spec.Project) { s.live(5*time.Minute, time.Second) }, 0, 2},
+		"not with the agent": {func(_ *testing.T, s *scenario, _ spec.Project) {
+			s.start(0)
+			s.live(4*time.Minute, time.Second)
+		}, 2, 4},
+		"when its time is over, over a start of the agent": {func(_ *testing.T, s *scenario, _ spec.Project) {
+			s.start(0)
+			s.live(5*time.Minute, time.Second)
+		}, 0, 2},
+		"with the host": {func(_ *testing.T, s *scenario, _ spec.Project) {
+			s.w.Damage(4, 0)
+			s.start(0)
+			s.live(20*time.Second, time.Second)
+		}, 0, 2},
+		"for one that dies": {func(t *testing.T, s *scenario, _ spec.Project) {
+			dies := warm(t, s)[0].Replica
+			s.w.Damage(1, slices.Index(s.w.Running(), dies))
+			s.live(20*time.Second, time.Second)
+			if slices.Contains(s.w.Running(), dies) {
+				t.Error(dies + " was started again")
+			}
+		}, 1, 3},
+		"when the service is replaced once more": {func(t *testing.T, s *scenario, p spec.Project) {
+			deployNext(t, s, p, "3")
+			s.live(20*time.Second, time.Second)
+			if got := warm(t, s); len(got) == 0 || got[0].Release != 2 {
+				t.Errorf("%+v", got)
+			}
+		}, 2, 4},
+		"not when it is scaled": {func(t *testing.T, s *scenario, _ spec.Project) {
+			changed(t, s, spec.ChangeRequest{Kind: "scale", Replicas: map[string]int{"web": 3}})
+			s.live(20*time.Second, time.Second)
+		}, 2, 5},
+		"when the manifest asks for it no more": {func(t *testing.T, s *scenario, p spec.Project) {
+			p.Services[0].KeepWarm = 0
+			deployNext(t, s, p, "2")
+			s.live(20*time.Second, time.Second)
+		}, 0, 2},
+		"with a stop": {func(t *testing.T, s *scenario, _ spec.Project) {
+			changed(t, s, spec.ChangeRequest{Kind: "stop"})
+			s.live(20*time.Second, time.Second)
+		}, 0, 0},
+		"with the project": {func(t *testing.T, s *scenario, _ spec.Project) {
+			changed(t, s, spec.ChangeRequest{Kind: "down"})
+			s.live(20*time.Second, time.Second)
+			if left := s.w.Leftovers(nil); len(left) > 0 {
+				t.Errorf("%v", left)
+			}
+		}, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, p := warmth(t)
+			s.w.Traffic(time.Hour)
+			tc.do(t, s, p)
+			wantWarm(t, s, name, tc.warm, tc.running)
+		})
+	}
+}
+
+// While the new release comes in nothing of the old one goes: a release that
+// fails late finds all of it, and three generations never run.
+func TestWarmDuringARollout(t *testing.T) {
+	s, p := warmth(t)
+	p.Services = slices.Clone(p.Services)
+	p.Services[0].Container.Image = "broken"
+	op, err := take(t, s, p, spec.Turn{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if op = pass(t, s, op.ID, time.Minute); op.State != spec.OperationRolledBack {
+		t.Errorf("%+v", op)
+	}
+	s.live(20*time.Second, time.Second)
+	wantWarm(t, s, "after a release that failed", 0, 2)
+}
+
+// What is warm never takes connections by itself: release 2 was to replace it.
+func TestWarmDoesNotStepIn(t *testing.T) {
+	s, _ := warmth(t)
+	current := slices.DeleteFunc(slices.Clone(status(t, s, "web").Replicas), func(r spec.ReplicaStatus) bool { return r.State == spec.StateWarm })
+	for _, r := range current {
+		s.w.Damage(1, slices.Index(s.w.Running(), r.Replica))
+		s.loop.Step(t.Context())
+	}
+	for _, r := range warm(t, s) {
+		if routed(s, r.Replica) {
+			t.Errorf("%s takes connections", r.Replica)
+		}
+	}
+}
+
+// An unhealthy one isn't kept, and a rollback makes it anew.
+func TestUnhealthyIsNotWarm(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "sickly") // after 50 s
+	p.Services[0].KeepWarm = spec.Duration(5 * time.Minute)
+	p.Services[0].Unhealthy = spec.UnhealthyKeep
+	op, err := take(t, s, p, spec.Turn{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass(t, s, op.ID, 10*time.Second)
+	p.Services = slices.Clone(p.Services)
+	p.Services[0].Container.Image = "fast"
+	if op, err = take(t, s, p, spec.Turn{}); err != nil {
+		t.Fatal(err)
+	}
+	pass(t, s, op.ID, 10*time.Second)
+	s.live(5*time.Second, time.Second)
+	wantWarm(t, s, "while it is well", 1, 2)
+	s.live(time.Minute, time.Second)
+	wantWarm(t, s, "when it is sick", 0, 1)
+	if left := s.w.Leftovers([]string{status(t, s, "web").Replicas[0].Replica}); len(left) > 0 {
+		t.Error(left)
+	}
+	if op := changed(t, s, spec.ChangeRequest{Kind: "rollback"}); op.State != spec.OperationDone || s.w.Served("shop", "web") != 1 {
+		t.Errorf("%+v", op)
+	}
+}
