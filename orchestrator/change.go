@@ -295,7 +295,7 @@ func (l *Loop) rollback(op *operation, project string, number int) error {
 	} else if rec.Desired != number {
 		rec.Ran, rec.Left = without(rec.Ran, rec.Desired), append(without(rec.Left, rec.Desired), rec.Desired)
 	}
-	rec.Down, rec.Desired, rec.Networks = false, number, networks
+	rec.Down, rec.Purge, rec.Desired, rec.Networks = false, nil, number, networks
 	rec.Since, rec.Backward, rec.Paused = l.cfg.Clock.Now(), true, ""
 	rec.Secrets = l.state.currentPins(target.Project)
 	if rec.Addresses, err = l.alloc.leases(rec, target.Project, l.cfg.Clock.Now()); err != nil {
@@ -395,6 +395,9 @@ func (l *Loop) setStopped(op *operation, prev spec.Release, services []string, s
 func (l *Loop) down(op *operation, project string, prev spec.Release, volumes bool) error {
 	rec, _ := l.state.project(project)
 	rec.Down, rec.Networks, rec.Addresses, rec.Stopped, rec.Warm = true, nil, nil, nil, nil
+	if volumes {
+		rec.Purge = prev.Project.Volumes
+	}
 	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {
 		return err
 	}
@@ -402,7 +405,6 @@ func (l *Loop) down(op *operation, project string, prev spec.Release, volumes bo
 		o.Services = compare(&prev, spec.Release{Project: spec.Project{Name: project}})
 	})
 	if volumes {
-		l.purge[project] = prev.Project.Volumes
 		return nil
 	}
 	for _, v := range prev.Project.Volumes {
@@ -411,19 +413,6 @@ func (l *Loop) down(op *operation, project string, prev spec.Release, volumes bo
 		})
 	}
 	return nil
-}
-
-// purgeVolumes removes the volumes of a project that is down, but for external
-// ones: those belong to somebody else.
-func (l *Loop) purgeVolumes(project string) error {
-	var errs []error
-	for _, v := range l.purge[project] {
-		if !v.External {
-			errs = append(errs, gone(l.cfg.Volumes.RemoveVolume(l.ctx, v.ID)))
-		}
-	}
-	delete(l.purge, project)
-	return errors.Join(errs...)
 }
 
 // Releases lists the project's kept releases, newest first.

@@ -100,13 +100,12 @@ type memory struct {
 	renewing map[string]time.Time // project -> when to try again to bring it new versions of secrets
 	shown    map[string]spec.ReplicaState
 	absent   map[string]plan.Absence
-	pulling  map[string]bool          // image -> a repair pull runs
-	purge    map[string][]spec.Volume // project -> volumes to remove when it is down
-	problem  string                   // what keeps the loop from looking
-	foreign  []string                 // what others have set up against our traffic
-	failed   bool                     // some action of the last wave failed
-	letGone  bool                     // what was retained for no release is let go
-	written  spec.Written             // to the kernel's tables, when that was asked last
+	pulling  map[string]bool // image -> a repair pull runs
+	problem  string          // what keeps the loop from looking
+	foreign  []string        // what others have set up against our traffic
+	failed   bool            // some action of the last wave failed
+	letGone  bool            // what was retained for no release is let go
+	written  spec.Written    // to the kernel's tables, when that was asked last
 }
 
 type failure struct {
@@ -136,7 +135,7 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 		ops:      newOperations(cfg.Clock),
 		memory: memory{
 			draining: map[string]time.Time{}, stopping: map[string]time.Time{}, names: map[string]string{}, routed: map[string]time.Time{},
-			failures: map[string]failure{}, renewing: map[string]time.Time{}, shown: map[string]spec.ReplicaState{}, pulling: map[string]bool{}, purge: map[string][]spec.Volume{},
+			failures: map[string]failure{}, renewing: map[string]time.Time{}, shown: map[string]spec.ReplicaState{}, pulling: map[string]bool{},
 		},
 	}
 	if cfg.Notice != "" {
@@ -208,6 +207,7 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 		return lookAnyway
 	}
 	l.letGo(ctx)
+	l.purgeLeft(observed)
 	l.reckon(p, observed)
 	if l.settle(p, observed) {
 		return 0 // the plan is for what was desired before

@@ -216,7 +216,7 @@ func (l *Loop) install(op *operation, from candidate, inactive []string) (int, e
 		rec = spec.ProjectRecord{Name: name, Next: 1}
 	}
 	if rec.Down {
-		rec.Down, rec.Good, rec.Stopped = false, 0, nil
+		rec.Down, rec.Purge, rec.Good, rec.Stopped = false, nil, 0, nil
 	}
 	// A deploy starts what was stopped on request, unless it is inactive. Until it
 	// has converged, that is remembered: a deploy that fails brings nobody's

@@ -33,6 +33,7 @@ type ProjectRecord struct {
 	Paused    string              `json:"paused,omitempty"`   // why the rollout stands still, one line; empty = it doesn't
 	Promoted  int                 `json:"promoted,omitempty"` // release whose canary was told to go on
 	Down      bool                `json:"down,omitempty"`     // taken down: nothing of it should run, history stays
+	Purge     []Volume            `json:"purge,omitempty"`    // volumes to remove once it is down and nothing of it is left
 	Stopped   []string            `json:"stopped,omitempty"`  // services that were stopped on request, sorted
 	Held      []string            `json:"held,omitempty"`     // Stopped before the present rollout: again if it fails
 	Networks  []NetworkAddressing `json:"networks,omitempty"`
