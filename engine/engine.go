@@ -156,7 +156,7 @@ func (c Config) prepare() error {
 			return fmt.Errorf("make the engine's directory: %w", err)
 		}
 	}
-	return nil
+	return c.clearTrees()
 }
 
 func (c Config) volumesDir() string   { return filepath.Join(c.StateDir, "volumes") }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"golang.org/x/sys/unix"
@@ -94,9 +95,38 @@ func (e *Engine) volumeUsers(ctx context.Context, id string) ([]string, error) {
 	return users, nil
 }
 
+// What is being filled, and what is being deleted, stands beside the rest under
+// a name of its own, which no volume or replica can have.
+const (
+	fillingPrefix = ".new-"
+	removedPrefix = ".removed-"
+)
+
+// clearTrees deletes what an agent that was killed had begun to fill or to delete.
+func (c Config) clearTrees() error {
+	for _, dir := range []string{c.volumesDir(), c.anonymousDir(), c.filesDir("")} {
+		entries, err := os.ReadDir(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("look for unfinished volumes and configs: %w", err)
+		}
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Name(), fillingPrefix) && !strings.HasPrefix(e.Name(), removedPrefix) {
+				continue
+			}
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return fmt.Errorf("remove what a killed agent left: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
 // removeTree takes the directory out of sight by a rename, then deletes it.
 func removeTree(dir string) error {
-	trash := filepath.Join(filepath.Dir(dir), ".removed-"+filepath.Base(dir))
+	trash := filepath.Join(filepath.Dir(dir), removedPrefix+filepath.Base(dir))
 	err := fault.Do("tree remove", func() error { return os.RemoveAll(trash) }) // of a removal that crashed
 	if err == nil {
 		err = fault.Do("tree rename away", func() error { return os.Rename(dir, trash) })
@@ -153,7 +183,7 @@ func (e *Engine) makeVolume(dir string, m spec.Mount, root func() (*rootView, er
 	if err := os.MkdirAll(parent, 0o711); err != nil {
 		return err
 	}
-	tmp, err := os.MkdirTemp(parent, ".new-")
+	tmp, err := os.MkdirTemp(parent, fillingPrefix)
 	if err != nil {
 		return err
 	}
