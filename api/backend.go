@@ -74,4 +74,6 @@ type Backend interface {
 
 	Networks(ctx context.Context) ([]spec.NetworkStatus, error)
 	Rules(ctx context.Context) (spec.RuleSet, error)
+	// Explain says what becomes of connections; it never waits for containerd.
+	Explain(ctx context.Context, r spec.ExplainRequest) (spec.Explanation, error)
 }

@@ -120,6 +120,16 @@ func (c *Client) Rules(ctx context.Context) (v spec.RuleSet, err error) {
 	return v, err
 }
 
+// Explain implements Backend.
+func (c *Client) Explain(ctx context.Context, r spec.ExplainRequest) (v spec.Explanation, err error) {
+	q := url.Values{"asked": {r.Asked}, "project": {r.Project}}
+	if r.From.IsValid() {
+		q.Set("from", r.From.String())
+	}
+	err = c.get(ctx, "/explain", q, &v)
+	return v, err
+}
+
 // Pull implements Backend; progress is called from one goroutine.
 func (c *Client) Pull(ctx context.Context, ref string, progress func(spec.PullProgress)) (img spec.Image, err error) {
 	body, err := json.Marshal(pullRequest{Ref: ref})

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -33,6 +34,7 @@ func (s *Server) routes() []route {
 		{"DELETE /images", changes, s.removeImage},
 		{"GET /networks", reads, s.networks},
 		{"GET /rules", reads, s.rules},
+		{"GET /explain", reads, s.explain},
 	}...)
 }
 
@@ -233,6 +235,23 @@ func (s *Server) networks(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) rules(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.backend.Rules(r.Context())
+	return reply(w, http.StatusOK, v, err)
+}
+
+// explain: ?asked=8080&project=NAME&from=ADDRESS.
+func (s *Server) explain(w http.ResponseWriter, r *http.Request) error {
+	q := spec.ExplainRequest{Asked: r.FormValue("asked"), Project: r.FormValue("project")}
+	if q.Asked == "" {
+		return invalid("asked is missing: a port, an address or a service")
+	}
+	if from := r.FormValue("from"); from != "" {
+		var err error
+		if q.From, err = netip.ParseAddr(from); err != nil {
+			return invalid("from=%q is not an address", from)
+		}
+	}
+	v, err := s.backend.Explain(r.Context(), q)
+	v.Ways = list(v.Ways)
 	return reply(w, http.StatusOK, v, err)
 }
 

@@ -141,6 +141,10 @@ func (p *program) arguments(c *cli.Context, a *arranger) (names []string) {
 		for _, name := range p.serviceNames(c, a) {
 			names = append(names, name+"=")
 		}
+	case "explain":
+		if len(a.positional) == 0 {
+			names = append(p.serviceNames(c, a), p.publishedPorts(c, a)...)
+		}
 	case "logs", "ps", "stop", "start", "restart":
 		names = p.serviceNames(c, a)
 	case "exec":
@@ -170,6 +174,28 @@ func (p *program) serviceNames(c *cli.Context, a *arranger) (names []string) {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+// publishedPorts lists the ports of the project that is named, else of all, as
+// explain takes them.
+func (p *program) publishedPorts(c *cli.Context, a *arranger) (ports []string) {
+	name := a.globalValue("project-name")
+	for _, pr := range p.completionStatus(c, a).Projects {
+		if name != "" && pr.Name != name {
+			continue
+		}
+		for _, s := range pr.Services {
+			for _, port := range s.Ports {
+				word := strconv.Itoa(int(port.Published))
+				if port.Protocol != spec.TCP {
+					word += "/" + string(port.Protocol)
+				}
+				ports = append(ports, word)
+			}
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
 }
 
 // releaseNumbers lists the releases that the project could go back to, the

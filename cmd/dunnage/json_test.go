@@ -28,6 +28,7 @@ var jsonOutputs = []struct{ verbs, is string }{
 	{"deploy, scale, stop, start, restart, rollback, down", "Operation"},
 	{"plan", "Preview"},
 	{"history", "[]Release"},
+	{"explain", "Explanation"},
 	{"events", "Event"}, // one a line
 	{"logs", "LogLine"}, // one a line; text is text
 	{"config", "Project"},

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"dunnage/api"
+	"dunnage/spec"
+)
+
+func (p *program) explainCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "explain",
+		Usage:     "say what becomes of connections to a port, an address or a service",
+		ArgsUsage: "PORT[/udp] | ADDRESS | SERVICE",
+		Description: "Follows the first packet of a connection through the kernel's rules as they are now, of all tools " +
+			"and of both backends, and says where it arrives or which rule ends it. A step marked with ? is one that may take the " +
+			"packet: the rule asks for what isn't known of it, as a list that another program keeps. " +
+			"Without --from the client is somebody of the world. The exit code is 3 if connections don't reach replicas that are ready.\n\n" +
+			"Example:\n   dunnage explain 8080\n   dunnage explain tcp://198.51.100.7:8080 --from 203.0.113.9\n   dunnage explain shop/web",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "from", Usage: "`ADDRESS` of the client; an address of the host: the host itself"},
+			&cli.BoolFlag{Name: "brief", Usage: "leave out the rules that only lead to others"},
+			jsonFlag(),
+		},
+		Action: p.withAgent(p.explain),
+	}
+}
+
+func (p *program) explain(ctx context.Context, c *cli.Context, agent *api.Client) error {
+	if err := wantArgs(c, 1, 1); err != nil {
+		return err
+	}
+	r := spec.ExplainRequest{Asked: c.Args().First(), Project: p.namedProject(c)}
+	if from := c.String("from"); from != "" {
+		var err error
+		if r.From, err = netip.ParseAddr(from); err != nil {
+			return &usageError{message: fmt.Sprintf("--from %q is not an address", from), hint: "give the client's IPv4 or IPv6 address, for example --from 203.0.113.9"}
+		}
+	}
+	e, err := agent.Explain(ctx, r)
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		err = p.printJSON(e)
+	} else {
+		err = p.printExplanation(e, c.Bool("brief"))
+	}
+	if err == nil && !e.OK {
+		return &exitCode{code: exitNotConverged, err: fmt.Errorf("%s: connections don't arrive as they should", printable(e.Asked))}
+	}
+	return err
+}
+
+// explainIndent is where the text of a step begins.
+const explainIndent = 5
+
+func (p *program) printExplanation(e spec.Explanation, brief bool) error {
+	var b strings.Builder
+	for _, w := range e.Ways {
+		p.explainWay(&b, w, brief)
+		if !w.OK && len(e.Ways) > 1 {
+			p.paragraph(&b, "", w.Verdict, red)
+		}
+		b.WriteByte('\n')
+	}
+	for _, r := range e.Replicas {
+		fmt.Fprintf(&b, "%s: %s", printable(spec.ShortReplica(r.Service, r.Replica)), p.paintOut(stateColours[r.State], string(r.State)))
+		if r.Health != "" && string(r.Health) != string(r.State) {
+			fmt.Fprintf(&b, ", %s", r.Health)
+		}
+		if !r.Routed {
+			b.WriteString(", no rule leads to it")
+		}
+		if detail := p.replicaDetail(r); detail != "" {
+			fmt.Fprintf(&b, ": %s", printable(detail))
+		}
+		b.WriteByte('\n')
+	}
+	if e.Holder != "" {
+		p.paragraph(&b, "host:  ", e.Holder+" listens on the port", 0)
+	}
+	for _, n := range e.Next {
+		p.paragraph(&b, "next:  ", n, 0)
+	}
+	colour := green
+	if !e.OK {
+		colour = red
+	}
+	p.paragraph(&b, "", e.Verdict, colour)
+	return p.print(b.String())
+}
+
+// paragraph writes text behind a label, wrapped below it.
+func (p *program) paragraph(b *strings.Builder, label, text string, colour int) {
+	for i, line := range p.wrapped(text, len(label)) {
+		if i > 0 {
+			label = strings.Repeat(" ", len(label))
+		}
+		fmt.Fprintf(b, "%s%s\n", label, p.paintOut(colour, line))
+	}
+}
+
+func (p *program) explainWay(b *strings.Builder, w spec.ExplainedWay, brief bool) {
+	p.paragraph(b, "", wayHeading(w), 0)
+	for i, s := range w.Steps {
+		if brief && strings.HasPrefix(s.What, "goes to ") {
+			continue
+		}
+		p.explainStep(b, i+1, s)
+	}
+	for _, r := range w.Reach {
+		fmt.Fprintf(b, "  => %s\n", arrival(r))
+	}
+	if r := w.Reached; r != nil && r.State != spec.ReachUnknown {
+		text := string(r.State)
+		if r.Detail != "" && r.State == spec.ReachUnreachable {
+			text += ": " + r.Detail
+		}
+		p.paragraph(b, "visitor:  ", text, 0)
+	}
+	count := 0
+	for _, f := range w.Flows {
+		count += f.Count
+	}
+	if count > 0 || len(w.Stale) > 0 {
+		p.paragraph(b, "open:     ", counted(count, "connection"), 0)
+	}
+	for _, s := range w.Stale {
+		p.paragraph(b, "stale:    ", s, yellow)
+	}
+	for _, s := range w.Unseen {
+		p.paragraph(b, "unseen:   ", s, yellow)
+	}
+}
+
+func wayHeading(w spec.ExplainedWay) string {
+	from := "from outside"
+	if w.Packet.Source.IsValid() {
+		from = "from " + w.Packet.Source.String()
+	}
+	if w.Packet.From == spec.FromHost {
+		from = "from the host itself"
+	} else if w.In != "" {
+		from += " by " + w.In
+	}
+	to := w.Packet.To.String()
+	if w.Packet.To.Port() == 0 {
+		to = w.Packet.To.Addr().String()
+	}
+	heading := fmt.Sprintf("%s to %s://%s", from, w.Packet.Protocol, to)
+	if w.Service != "" {
+		heading += ", of " + w.Service
+	}
+	return printable(heading)
+}
+
+// explainStep writes a step in two lines: what happens where, and the rule. The
+// rule that ends it is written in full.
+func (p *program) explainStep(b *strings.Builder, n int, s spec.TraceStep) {
+	sign, colour := " ", 0
+	switch {
+	case s.Ends && !s.Maybe:
+		sign, colour = "X", red
+	case s.Ends:
+		sign, colour = "?", yellow
+	case s.Maybe:
+		sign = "?"
+	}
+	where := printable(s.Where)
+	if s.Number > 0 {
+		where += fmt.Sprintf(" %d", s.Number)
+	}
+	if s.Answer {
+		where = "answer: " + where
+	}
+	if s.Owner != "" {
+		where += " (" + string(s.Owner) + ")"
+	}
+	label := fmt.Sprintf("%s%3d ", sign, n)
+	p.paragraph(b, label, where+": "+s.What, colour)
+	if s.Rule == "" {
+		return
+	}
+	rule := s.Rule
+	if s.Number > 0 {
+		rule = fmt.Sprintf("[%d] %s", s.Packets, s.Rule)
+	}
+	pad := strings.Repeat(" ", explainIndent)
+	if s.Ends {
+		p.paragraph(b, pad, rule, colour)
+		return
+	}
+	b.WriteString(p.paintOut(grey, p.fit(pad+printable(rule))) + "\n")
+}
+
+func arrival(r spec.Arrival) string {
+	who := cmp.Or(r.Replica, r.Link)
+	if r.Host {
+		who = "the host itself"
+	}
+	text := r.To.String()
+	if r.To.Port() == 0 {
+		text = r.To.Addr().String()
+	}
+	if who != "" {
+		text += " " + who
+	}
+	if r.Chance < 0.9999 {
+		text += fmt.Sprintf(" (%.0f %% of the connections)", 100*r.Chance)
+	}
+	if r.Maybe {
+		text += " ?"
+	}
+	return printable(text)
+}
