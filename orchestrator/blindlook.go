@@ -32,6 +32,8 @@ func (l *Loop) instances(ctx context.Context) ([]spec.Instance, error) {
 	found, err := l.cfg.Engine.Instances(ctx)
 	if l.blind++; err == nil {
 		l.blind = 0
+	} else {
+		l.guard.suspect()
 	}
 	return found, err
 }

@@ -339,9 +339,11 @@ func (l *Loop) before(rec spec.ProjectRecord) int {
 // for it.
 func (l *Loop) reclaim(target spec.Release) error {
 	var errs []error
+	ctx, cancel := context.WithTimeout(l.ctx, lookTimeout) // the loop waits for it
+	defer cancel()
 	for _, s := range target.Project.Services {
 		image := target.Images[s.Name]
-		if _, err := l.cfg.Images.Resolve(l.ctx, image.Pinned()); errors.Is(err, spec.ErrNotFound) {
+		if _, err := l.cfg.Images.Resolve(ctx, image.Pinned()); errors.Is(err, spec.ErrNotFound) {
 			errs = append(errs, fmt.Errorf("service %s: image %s is no longer on this host; `dunnage image pull %s` gets it back", s.Name, image.Pinned(), image.Pinned()))
 		} else if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -38,6 +39,9 @@ type Config struct {
 
 	RemoveUnknown   bool // remove replicas of projects that the store doesn't know
 	AllowPrivileged bool // services may own the host: privileged, pid: host, ipc: host
+
+	// Patience is how long containerd may be silent before it is wedged; 0 = 30 s.
+	Patience time.Duration
 
 	Notice string // something to be told with the problems for as long as the loop runs
 }
@@ -84,8 +88,10 @@ type Loop struct {
 
 	memory // owned by Run's goroutine
 	waves  waves
-	beat   atomic.Int64 // when the loop came round last, in ns since 1970
-	blind  int          // looks in a row that the engine didn't answer; Run's
+	guard  *guard
+	beat   atomic.Int64   // when the loop came round last
+	blind  int            // looks in a row that the engine didn't answer; Run's
+	hung   map[string]int // replica -> its shim that hangs, as told; Run's
 }
 
 // memory is what the loop learns by looking and may lose: after a restart the
@@ -131,6 +137,7 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 		wake:     make(chan struct{}, 1),
 		requests: make(chan func()),
 		looked:   make(chan struct{}),
+		guard:    newGuard(cmp.Or(cfg.Patience, defaultPatience)),
 		events:   newEvents(cfg.Clock),
 		ops:      newOperations(cfg.Clock),
 		memory: memory{
@@ -145,6 +152,7 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 	l.receipts = newReceipts(cfg.Clock, cfg.Visits.Tally, st.unsettled)
 	l.status.Store(&spec.Status{At: l.began, Started: l.began})
 	l.routing.Store(&spec.Routing{})
+	l.beats()
 	return l, l.openVault()
 }
 
@@ -176,6 +184,7 @@ func (l *Loop) Run() {
 				changes = nil
 			}
 		case f := <-requests:
+			l.beats()
 			f()
 		}
 		timer.Reset(l.Step(ctx))
@@ -188,7 +197,7 @@ func (l *Loop) Run() {
 // Step looks, does one wave and returns how long nothing need be looked at.
 // Run calls it; tests may instead.
 func (l *Loop) Step(ctx context.Context) time.Duration {
-	l.beat.Store(time.Now().UnixNano())
+	l.beats()
 	l.takeLate(ctx)
 	observed, err := l.observe(ctx)
 	if err != nil {

@@ -222,7 +222,8 @@ func (l *Loop) count(ctx context.Context, rs []plan.Replica) error {
 // publish makes the snapshot that readers see, and events of what changed.
 func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	l.routing.Store(&p.Routing)
-	problems := l.foreign
+	l.tellHung(o.Replicas)
+	problems := slices.Concat(l.foreign, l.stuck())
 	if l.cfg.Notice != "" {
 		problems = append([]string{l.cfg.Notice}, problems...)
 	}

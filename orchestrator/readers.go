@@ -18,6 +18,9 @@ func (l *Loop) Status(ctx context.Context) (spec.Status, error) {
 		return s, err
 	}
 	s.Projects = l.busy(s.Projects)
+	if text := l.guard.says(l.cfg.Clock.Now()); text != "" {
+		s.Problems = append([]string{text}, s.Problems...)
+	}
 	return s, nil
 }
 

@@ -258,7 +258,7 @@ func (l *Loop) install(op *operation, from candidate, inactive []string) (int, e
 		l.cfg.Log.Warn("let failed replicas begin anew", "project", name, "error", err) // they go on at their own pace
 	}
 	for _, old := range c.DropReleases {
-		if err := l.cfg.Images.Retain(l.ctx, retainName(name, old.Release.Number), nil); err != nil {
+		if err := l.pin(retainName(name, old.Release.Number), nil); err != nil {
 			l.cfg.Log.Warn("let go of an old release's images", "project", name, "release", old.Release.Number, "error", err)
 		}
 	}
@@ -278,10 +278,17 @@ func (l *Loop) retain(project string, r spec.Release) error {
 	for _, s := range r.Project.Services {
 		images = append(images, r.Images[s.Name])
 	}
-	if err := l.cfg.Images.Retain(l.ctx, retainName(project, r.Number), images); err != nil {
+	if err := l.pin(retainName(project, r.Number), images); err != nil {
 		return fmt.Errorf("retain the images of release %d: %w", r.Number, err)
 	}
 	return nil
+}
+
+// pin is Retain with a deadline: the loop waits for it.
+func (l *Loop) pin(name string, images []spec.PinnedImage) error {
+	ctx, cancel := context.WithTimeout(l.ctx, lookTimeout)
+	defer cancel()
+	return l.cfg.Images.Retain(ctx, name, images)
 }
 
 func retainName(project string, number int) string {

@@ -50,7 +50,9 @@ type agentOptions struct {
 	iptables                                        netns.Backend
 	removeUnknown                                   bool
 	allowPrivileged                                 bool
-	keySource, formerKeySource                      string // as package secrets takes them; former: empty = none
+	keySource, formerKeySource                      string        // as package secrets takes them; former: empty = none
+	restart                                         []string      // the command that restarts a system's containerd; none = nobody may
+	patience                                        time.Duration // with a silent containerd
 	log                                             *slog.Logger
 }
 
@@ -66,6 +68,8 @@ func agentCommand() *cli.Command {
 			&cli.StringFlag{Name: "run-dir", Value: defaultRunDir, Usage: "what ends with a reboot: sockets, namespaces"},
 			&cli.StringFlag{Name: "socket", Usage: "where the API listens (default: agent.sock in the run directory)"},
 			&cli.StringFlag{Name: "containerd", Value: engine.ModeAuto, Usage: "auto (the one used last; at first the system's if it answers, else a private one), managed (a private one), or the path of a socket"},
+			&cli.DurationFlag{Name: "containerd-patience", Value: 30 * time.Second, Usage: "how long containerd may leave a small write without an answer before it is restarted"},
+			&cli.StringFlag{Name: "containerd-restart", Usage: "`COMMAND` that restarts a containerd that isn't the agent's own, for example \"systemctl restart containerd\"; words are split at spaces (default: none; the agent says so and waits)"},
 			&cli.StringFlag{Name: "namespace", Usage: "containerd's namespace and the parent cgroup (default: dunnage, or one made from an unusual state directory)"},
 			&cli.StringFlag{Name: "pool", Value: defaultPool, Usage: "IPv4 `CIDR` that networks are cut from; must not be in use around the host"},
 			&cli.StringFlag{Name: "pool6", Value: defaultPool6, Usage: "IPv6 `CIDR`, or none"},
@@ -97,6 +101,11 @@ func agentFlags(c *cli.Context) (agentOptions, error) {
 		containerd: c.String("containerd"), namespace: c.String("namespace"), iptables: netns.Backend(c.String("iptables")),
 		removeUnknown:   c.Bool("remove-unknown"),
 		allowPrivileged: c.Bool("allow-privileged"),
+		restart:         strings.Fields(c.String("containerd-restart")),
+		patience:        c.Duration("containerd-patience"),
+	}
+	if o.patience < time.Second {
+		return o, fmt.Errorf("--containerd-patience %s: use a second or more", o.patience)
 	}
 	for _, dir := range []struct {
 		flag string
@@ -226,6 +235,8 @@ func runAgent(ctx context.Context, o agentOptions) error {
 		return err
 	}
 	wg.Go(loop.Run)
+	wg.Go(func() { loop.Guard(supervisor{Engine: eng, managed: managed, command: o.restart}) })
+	wg.Go(func() { watch(ctx, o, loop) })
 	wg.Go(func() {
 		if err := network.PrepareVisits(ctx); err != nil && ctx.Err() == nil {
 			o.log.Warn("the next visit tries again", "error", err)
@@ -250,7 +261,7 @@ func connectEngine(ctx context.Context, o agentOptions) (*engine.Engine, *engine
 	if err != nil {
 		return nil, nil, err
 	}
-	eng, err := engine.Connect(ctx, engine.Config{
+	eng, err := engine.Open(engine.Config{ // it may answer later
 		Address: address, Namespace: o.namespace, StateDir: o.stateDir, RunDir: o.runDir,
 		LogBinary: helper("dunnage-log"), InitBinary: helper("dunnage-init"), Log: o.log,
 	})
@@ -293,6 +304,7 @@ func newLoop(ctx context.Context, o agentOptions, st *store.Store, network *netn
 		Vault: vault, Secrets: deliverer,
 		Clock: systemClock{}, Log: o.log, Pool: o.pool, Pool6: o.pool6,
 		AllowPrivileged: o.allowPrivileged,
+		Patience:        o.patience,
 		StateDir:        o.stateDir, RemoveUnknown: o.removeUnknown, Notice: replaced,
 	})
 	return loop, w, err

@@ -1,0 +1,265 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"dunnage/spec"
+)
+
+// Supervisor is what can be known of containerd, and done to it, from outside.
+type Supervisor interface {
+	// Canary does a real, cheap operation that exercises containerd: one that
+	// only says its version may be wedged all the same. It has no deadline but
+	// ctx's.
+	Canary(ctx context.Context) error
+	// Present reports whether a process is there to answer. One that somebody has
+	// stopped isn't wedged.
+	Present(ctx context.Context) bool
+	// Restart ends it and has it started again; containers live on. Nil error
+	// means that it was done, not that it helped. Where nobody has said how, it
+	// wraps spec.ErrRefused.
+	Restart(ctx context.Context) error
+}
+
+// Times of the guard.
+const (
+	defaultPatience = 30 * time.Second
+	// canaryEvery is the time between two canaries while all is well: one write
+	// to containerd's database.
+	canaryEvery = 10 * time.Second
+	// canaryAgain is that after a canary that failed.
+	canaryAgain = time.Second
+	// canarySlow is what makes containerd slow, which is told and no more.
+	canarySlow = 5 * time.Second
+	// restartTime is what the restart itself gets. `systemctl restart` waits 90 s
+	// for one that doesn't want to stop.
+	restartTime = 2 * time.Minute
+	// firstRestartPause is the time between a restart and the next one, if the
+	// first didn't help; it doubles up to longestRestartPause.
+	firstRestartPause   = time.Minute
+	longestRestartPause = time.Hour
+)
+
+// vigil decides, by what the canary did, whether containerd is wedged and
+// whether it is to be restarted. It has no clock of its own.
+type vigil struct {
+	patience time.Duration // one that is silent for longer is wedged
+
+	silent  time.Time // since when no canary was answered; zero = the last one was
+	from    time.Time // patience is counted from here: silent, or the last restart
+	gone    time.Time // since when there is nobody to answer; zero = there is somebody
+	healthy time.Time // since when it has answered
+	latency time.Duration
+	err     string // of the last canary: why it wasn't answered, or with which error it was
+
+	tries   int       // restarts since it last answered for longestRestartPause
+	spell   int       // of them since it was silent
+	next    time.Time // no restart before
+	refused bool      // nobody has said how to restart it
+	failed  string    // why the last restart wasn't done
+}
+
+// canary is the outcome of one.
+type canary struct {
+	began, ended time.Time
+	answered     bool
+	present      bool // there is a process to answer
+	err          error
+}
+
+func (v *vigil) take(c canary) {
+	v.err = ""
+	if c.err != nil {
+		v.err = plain(c.err)
+	}
+	if c.answered {
+		if !v.silent.IsZero() || v.healthy.IsZero() {
+			v.healthy = c.ended
+		}
+		if c.ended.Sub(v.healthy) > longestRestartPause {
+			v.tries = 0
+		}
+		v.silent, v.from, v.gone, v.failed, v.refused, v.spell = time.Time{}, time.Time{}, time.Time{}, "", false, 0
+		v.latency = c.ended.Sub(c.began)
+		return
+	}
+	if v.silent.IsZero() {
+		v.silent, v.from = c.began, c.began
+	}
+	switch {
+	case c.present:
+		v.gone = time.Time{}
+		return
+	case v.gone.IsZero():
+		v.gone = c.began
+	}
+	v.from = c.ended // one that comes back gets all the time
+}
+
+// wedged reports whether it is there, and hasn't answered for longer than
+// patience.
+func (v *vigil) wedged(now time.Time) bool {
+	return !v.silent.IsZero() && v.gone.IsZero() && now.Sub(v.from) >= v.patience
+}
+
+func (v *vigil) due(now time.Time) bool { return v.wedged(now) && !v.refused && !now.Before(v.next) }
+
+// restarted takes the outcome of a restart.
+func (v *vigil) restarted(now time.Time, err error) {
+	if v.refused = errors.Is(err, spec.ErrRefused); v.refused {
+		return
+	}
+	if v.failed = ""; err != nil {
+		v.failed = plain(err)
+	}
+	v.next = now.Add(min(firstRestartPause<<min(v.tries, 10), longestRestartPause))
+	v.tries, v.spell = v.tries+1, v.spell+1
+	v.from = now
+}
+
+const serveOn = "replicas serve on, and nothing can be started or stopped"
+
+// problem says what is wrong; empty = nothing.
+func (v *vigil) problem(now time.Time) string {
+	since := func(t time.Time) time.Duration { return now.Sub(t).Round(time.Second) }
+	switch {
+	case v.silent.IsZero() && v.err != "":
+		return "containerd answers with an error: " + v.err
+	case v.silent.IsZero() && v.latency > canarySlow:
+		return fmt.Sprintf("containerd is slow: a write to its database took %s; is its disk busy?", v.latency.Round(100*time.Millisecond))
+	case v.silent.IsZero():
+		return ""
+	case !v.gone.IsZero():
+		if now.Sub(v.gone) < canarySlow {
+			return ""
+		}
+		return fmt.Sprintf("containerd has been gone for %s: %s", since(v.gone), serveOn)
+	case v.spell == 0 && !v.wedged(now):
+		return ""
+	}
+	text := fmt.Sprintf("containerd is wedged: no answer for %s (%s); %s", since(v.silent), v.err, serveOn)
+	switch {
+	case v.refused:
+		return text + "; restart it, or let the agent do that: `dunnage agent --containerd-restart \"systemctl restart containerd\"`"
+	case v.failed != "":
+		text += "; to restart it failed: " + v.failed
+	case v.spell > 0:
+		text += fmt.Sprintf("; restarted %s", times(v.spell))
+	}
+	if now.Before(v.next) {
+		text += fmt.Sprintf("; the next restart is in %s at the earliest", v.next.Sub(now).Round(time.Second))
+	}
+	return text
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+// guard watches over containerd apart from the loop, which waits for it.
+type guard struct {
+	doubt chan struct{}
+
+	mu sync.Mutex
+	vigil
+}
+
+func newGuard(patience time.Duration) *guard {
+	return &guard{doubt: make(chan struct{}, 1), vigil: vigil{patience: patience}}
+}
+
+// Guard tells a wedged containerd from a slow one, and has the wedged one
+// restarted, until the loop's context ends.
+func (l *Loop) Guard(s Supervisor) {
+	for ctx := l.ctx; ctx.Err() == nil; {
+		c := l.sing(ctx, s)
+		if ctx.Err() != nil {
+			return
+		}
+		if l.guard.note(c) {
+			l.restartEngine(ctx, s)
+		}
+		pause := canaryEvery
+		if !c.answered {
+			pause = canaryAgain
+		}
+		select {
+		case <-ctx.Done():
+		case <-l.guard.doubt:
+		case <-time.After(pause):
+		}
+	}
+}
+
+// sing sends a canary. An error that containerd answers with, of a full disk say,
+// is an answer: a restart wouldn't help.
+func (l *Loop) sing(ctx context.Context, s Supervisor) canary {
+	c := canary{began: l.cfg.Clock.Now()}
+	limited, cancel := context.WithTimeoutCause(ctx, l.guard.patience, fmt.Errorf("no answer within %s", l.guard.patience))
+	defer cancel()
+	c.err = s.Canary(limited)
+	c.answered = c.err == nil || limited.Err() == nil && !errors.Is(c.err, spec.ErrUnavailable)
+	c.present = c.answered || s.Present(ctx)
+	c.ended = l.cfg.Clock.Now()
+	return c
+}
+
+func (g *guard) note(c canary) (restart bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.take(c)
+	return g.due(c.ended)
+}
+
+// suspect asks for a canary now.
+func (g *guard) suspect() {
+	select {
+	case g.doubt <- struct{}{}:
+	default:
+	}
+}
+
+// says is the guard's problem with containerd.
+func (g *guard) says(now time.Time) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.problem(now)
+}
+
+// Latency is how long the last canary took, and whether it was answered.
+func (l *Loop) Latency() (time.Duration, bool) {
+	l.guard.mu.Lock()
+	defer l.guard.mu.Unlock()
+	return l.guard.latency, l.guard.silent.IsZero() && !l.guard.healthy.IsZero()
+}
+
+func (l *Loop) restartEngine(ctx context.Context, s Supervisor) {
+	was := l.guard.says(l.cfg.Clock.Now())
+	limited, cancel := context.WithTimeout(ctx, restartTime)
+	err := s.Restart(limited)
+	cancel()
+	l.guard.mu.Lock()
+	l.guard.restarted(l.cfg.Clock.Now(), err)
+	l.guard.mu.Unlock()
+	switch {
+	case ctx.Err() != nil:
+	case errors.Is(err, spec.ErrRefused):
+		was = l.guard.says(l.cfg.Clock.Now())
+		l.cfg.Log.Error("containerd", "problem", was)
+		l.events.add(spec.Event{Kind: spec.EventProblem, Message: was})
+	case err != nil:
+		l.cfg.Log.Error("restart containerd", "because", was, "error", err)
+		l.events.add(spec.Event{Kind: spec.EventProblem, Message: fmt.Sprintf("%s; to restart it failed: %s", was, plain(err))})
+	default:
+		l.cfg.Log.Warn("containerd restarted", "because", was)
+		l.events.add(spec.Event{Kind: spec.EventRepaired, Message: "containerd restarted: " + was})
+	}
+	l.Look()
+}

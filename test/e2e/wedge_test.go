@@ -1,0 +1,187 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"dunnage/spec"
+)
+
+// stopPid stops a process as SIGSTOP does, until cont is called.
+func (h *host) stopPid(pid int) (cont func()) {
+	h.t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		h.t.Fatalf("stop %d: %v", pid, err)
+	}
+	cont = func() { _ = syscall.Kill(pid, syscall.SIGCONT) } // it may have been killed
+	h.t.Cleanup(cont)
+	return cont
+}
+
+// restartWith starts the agent anew, with more flags.
+func (h *host) restartWith(flags ...string) {
+	h.t.Helper()
+	killAgent(h)
+	h.agent.Flags = append(h.agent.Flags, flags...)
+	h.start()
+}
+
+// soon runs a verb that answers out of what the agent knows, and returns how
+// long that took. In a test among others on a busy machine it may take longer
+// than in a soak.
+func (h *host) soon(args ...string) (result, time.Duration) {
+	h.t.Helper()
+	began := time.Now()
+	r := h.run(nil, args...)
+	took := time.Since(began)
+	if limit := 10 * time.Second; took > limit {
+		h.t.Errorf("dunnage %s took %s", strings.Join(args, " "), took)
+	}
+	return r, took
+}
+
+// While containerd is stopped, traffic goes on, everything that can be known is
+// answered at once, also by an agent that is started meanwhile, and afterwards
+// what was asked for comes to be.
+func TestContainerdStopped(t *testing.T) {
+	h := newHost(t)
+	h.restartWith("--containerd-patience", "5m")
+	h.mustDeploy(hello("v1", 2, ""))
+	before := h.ready(2)
+	frozen := time.Duration(rounds(5, 60)) * time.Second
+	var slowest, converged time.Duration
+	rep := h.underLoad(8080, func() {
+		cont := h.stopPid(h.containerdPid())
+		end := time.Now().Add(frozen)
+		for round := 0; time.Now().Before(end); round++ {
+			for _, verb := range [][]string{{"ps"}, {"events", "--no-follow"}, {"history", "-p", "hello"}} {
+				r, took := h.soon(verb...)
+				if r.code != 0 {
+					t.Errorf("dunnage %s: exit code %d: %s", verb[0], r.code, r.stderr)
+				}
+				slowest = max(slowest, took)
+			}
+			if round == 0 { // an agent that knows nothing but the store and the kernel
+				killAgent(h)
+				h.start()
+				r, _ := h.soon("ps", "--json")
+				var rs []spec.ReplicaStatus
+				if err := json.Unmarshal([]byte(r.stdout), &rs); err != nil || len(rs) != 2 || rs[0].State != spec.StateReady || rs[1].State != spec.StateReady {
+					t.Errorf("ps of a new agent: %v, %s%s", err, r.stdout, r.stderr)
+				}
+				if !strings.Contains(r.stderr, "what the store and the kernel say") {
+					t.Errorf("a new agent says %q", r.stderr)
+				}
+			}
+			time.Sleep(200 * time.Millisecond)
+		}
+		cont()
+		began := time.Now()
+		h.mustDeploy(hello("v2", 2, ""))
+		converged = time.Since(began)
+	})
+	if after := h.ready(2); pids(after) == pids(before) {
+		t.Error("the deploy replaced nothing")
+	}
+	must := "0 failed, ps ≤ 1 s, converged ≤ 5 s after"
+	ok := rep.Failed == 0 && (soakFile == "" || slowest <= time.Second && converged <= 5*time.Second)
+	row(t, fmt.Sprintf("containerd stopped (SIGSTOP) for %s under load", frozen), must,
+		fmt.Sprintf("%d of %d failed, ps %d ms, a deploy %.1f s after", rep.Failed, rep.Asked, slowest.Milliseconds(), converged.Seconds()), ok)
+	h.clean(h.ready(2))
+}
+
+// A private containerd that stays frozen is killed and started again, and
+// changes go on; one that answers slowly is left alone.
+func TestWedgedContainerdIsRestarted(t *testing.T) {
+	h := newHost(t)
+	h.restartWith("--containerd-patience", "2s")
+	h.mustDeploy(hello("v1", 2, ""))
+	before := h.ready(2)
+	wedged := h.containerdPid()
+	h.underLoad(8080, func() {
+		h.stopPid(wedged)
+		h.eventually(time.Minute, "another containerd", func() error {
+			if now := h.findContainerd(); now == 0 || now == wedged {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		h.eventually(time.Minute, "the agent looks again", func() error {
+			if r := h.run(nil, "ps"); strings.Contains(r.stderr, "containerd") {
+				return errors.New(r.stderr)
+			}
+			return nil
+		})
+		if now := h.ready(2); pids(now) != pids(before) {
+			t.Errorf("processes: %s, then %s", pids(before), pids(now))
+		}
+		h.mustDeploy(hello("v2", 2, ""))
+	})
+	if !strings.Contains(h.must("events", "--no-follow"), "containerd restarted: containerd is wedged: no answer for ") {
+		t.Errorf("nothing tells of it: %s", h.must("events", "--no-follow"))
+	}
+	h.clean(h.ready(2))
+}
+
+// shimOf is the pid of a replica's shim.
+func (h *host) shimOf(replica string) int {
+	h.t.Helper()
+	pid := h.findProcess(func(argv []string) bool {
+		line := strings.Join(argv, " ") + " "
+		return strings.HasPrefix(filepath.Base(argv[0]), "containerd-shim") && strings.Contains(line, "-namespace "+h.lab.Name+" ") && strings.Contains(line, "-id "+replica+" ")
+	})
+	if pid == 0 {
+		h.t.Fatalf("no shim of %s", replica)
+	}
+	return pid
+}
+
+// A shim that hangs is named; its replica serves on, others are deployed, and a
+// restart of the service replaces it, never with two copies of it.
+func TestShimHangs(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 1, ""))
+	r := h.ready(1)[0]
+	shim := h.shimOf(r.Replica)
+	h.stopPid(shim)
+	h.eventually(time.Minute, "the shim is named", func() error {
+		rs := h.ps()
+		if want := fmt.Sprintf("its shim (process %d) doesn't answer", shim); len(rs) != 1 || !strings.Contains(rs[0].Detail, want) || rs[0].State != spec.StateReady {
+			return fmt.Errorf("%+v, want %q", rs, want)
+		}
+		return nil
+	})
+	if events := h.events("hello"); !slices.ContainsFunc(events, func(e spec.Event) bool { return e.Replica == r.Replica && strings.Contains(e.Message, "doesn't answer") }) {
+		t.Errorf("events: %+v", events)
+	}
+	h.answers(8080, "version v1")
+	began := time.Now()
+	for _, version := range []string{"v1", "v2"} {
+		if r := h.run(nil, "deploy", "-f", h.file("other.yaml", strings.NewReplacer("name: hello", "name: other", "8080:80", "8081:80").Replace(hello(version, 1, "      max_failed: 1000\n")))); r.code != 0 {
+			t.Errorf("another project: %s%s", r.stdout, r.stderr)
+		}
+	}
+	t.Logf("two deploys of another project beside it took %s", time.Since(began))
+	h.must("down", "-p", "other")
+
+	copies, stop := make(chan int, 1), make(chan struct{})
+	go func() { copies <- h.mostCopies(stop) }()
+	h.must("restart", "-p", "hello", "web")
+	after := h.ready(1)[0]
+	close(stop)
+	if n := <-copies; n > 2 { // a restart that starts first has two, of two replicas
+		t.Errorf("%d live copies at once", n)
+	}
+	if after.Pid == r.Pid || after.Detail != "" {
+		t.Errorf("replaced by %+v", after)
+	}
+	h.answers(8080, "version v1")
+	h.clean(h.ready(1))
+}
