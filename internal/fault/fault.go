@@ -9,8 +9,12 @@
 //	at      where to die: "NAME before", "NAME after", either with "#K" for the
 //	        K-th time that it is passed since the file was written, or "#N" for
 //	        the N-th point of all
-//	passed  while the file is there, each point that is passed is appended, one a line
 //	died    where the process died
+//
+// Of these it fills in what is there:
+//
+//	passed      each point that is passed, one a line
+//	goroutines  how many there were at the last one
 //
 // and by DUNNAGE_SABOTAGE, a list of lies separated by commas: "skip NAME" is an
 // effect that is reported as done and isn't; other words mean what the place

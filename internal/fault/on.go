@@ -5,6 +5,7 @@ package fault
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,6 +49,7 @@ func point(name, when string) {
 	defer passing.Unlock()
 	here := name + " " + when
 	note("passed", os.O_APPEND, here)
+	note("goroutines", os.O_TRUNC, strconv.Itoa(runtime.NumGoroutine()))
 	b, err := os.ReadFile(filepath.Join(dir, "at"))
 	if err != nil {
 		return // nothing is asked for

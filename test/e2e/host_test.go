@@ -76,6 +76,17 @@ type host struct {
 
 func newHost(t *testing.T) *host {
 	t.Helper()
+	h := newBareHost(t)
+	h.start()
+	if err := h.agent.LoadImages(t.Context(), h.tools, "hello-v1", "hello-v2"); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// newBareHost is a host whose agent isn't started yet.
+func newBareHost(t *testing.T) *host {
+	t.Helper()
 	testenv.Root(t)
 	tools, err := built()
 	if err != nil {
@@ -90,10 +101,6 @@ func newHost(t *testing.T) *host {
 	h := &host{t: t, lab: l, tools: tools, dir: t.TempDir(), agent: lab.Agent{Lab: l, Program: filepath.Join(tools, "dunnage")}}
 	t.Cleanup(h.down)
 	if err := l.Up(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	h.start()
-	if err := h.agent.LoadImages(t.Context(), tools, "hello-v1", "hello-v2"); err != nil {
 		t.Fatal(err)
 	}
 	return h
@@ -269,7 +276,14 @@ func (h *host) under(port int, c load.Config, f func()) load.Report {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	stopped := false
+	defer func() {
+		if !stopped { // f gave up
+			_, _ = traffic.Stop()
+		}
+	}()
 	f()
+	stopped = true
 	rep, err := traffic.Stop()
 	if err != nil {
 		h.t.Fatal(err)

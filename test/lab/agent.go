@@ -35,6 +35,20 @@ func (a Agent) URL() string { return "unix://" + a.socket() }
 
 // Start starts the agent and waits until it answers.
 func (a Agent) Start(ctx context.Context) error {
+	if err := a.Launch(); err != nil {
+		return err
+	}
+	return Await(ctx, 30*time.Second, func() error {
+		if a.Lab.Pid("agent") == 0 {
+			return fmt.Errorf("the agent ended; see %s", a.Lab.Path("agent.log"))
+		}
+		_, err := a.Run(ctx, nil, "ps", "--json")
+		return err
+	})
+}
+
+// Launch starts the agent.
+func (a Agent) Launch() error {
 	if _, err := os.Stat(a.Program); err != nil {
 		return fmt.Errorf("no %s: run make build: %w", a.Program, err)
 	}
@@ -46,17 +60,7 @@ func (a Agent) Start(ctx context.Context) error {
 		"--namespace", a.Lab.Name,
 		"--pool", Pool.String(),
 		"--pool6", Pool6.String()}, a.Flags...)...)
-	err := a.Lab.Start("agent", a.Env, args...)
-	if err != nil {
-		return err
-	}
-	return Await(ctx, 30*time.Second, func() error {
-		if a.Lab.Pid("agent") == 0 {
-			return fmt.Errorf("the agent ended; see %s", a.Lab.Path("agent.log"))
-		}
-		_, err := a.Run(ctx, nil, "ps", "--json")
-		return err
-	})
+	return a.Lab.Start("agent", a.Env, args...)
 }
 
 // Run runs a verb and returns what it printed.
