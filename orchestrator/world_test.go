@@ -101,11 +101,12 @@ func TestWorldSaboteurs(t *testing.T) {
 
 // scenario is one random world with a random history.
 type scenario struct {
-	rng  *rand.Rand
-	w    *world.World
-	loop *Loop
-	stop context.CancelFunc
-	gaps []string
+	rng   *rand.Rand
+	extra *rand.Rand // of what else services ask for, so that histories stay as they were
+	w     *world.World
+	loop  *Loop
+	stop  context.CancelFunc
+	gaps  []string
 
 	inStep bool // most services share the network of the first, and are replaced with it
 
@@ -116,7 +117,7 @@ type scenario struct {
 }
 
 func newScenario(seed uint64, lie world.Lie) *scenario {
-	s := &scenario{rng: rand.New(rand.NewPCG(seed, 7)), w: world.New(images)}
+	s := &scenario{rng: rand.New(rand.NewPCG(seed, 7)), extra: rand.New(rand.NewPCG(seed, 8)), w: world.New(images)}
 	s.w.Lie = lie
 	s.inStep = s.rng.IntN(4) == 0
 	s.start(0)
@@ -281,8 +282,8 @@ func (s *scenario) manifest(name string) spec.Project {
 			},
 		}
 		s.policy(&svc)
-		svc.Hold = spec.Duration([]time.Duration{0, 2 * time.Second, 10 * time.Second}[s.rng.IntN(3)])
-		svc.KeepWarm = spec.Duration([]time.Duration{0, 0, 5 * time.Second, 30 * time.Second, time.Minute}[s.rng.IntN(5)])
+		svc.Hold = spec.Duration([]time.Duration{0, 2 * time.Second, 10 * time.Second}[s.extra.IntN(3)])
+		svc.KeepWarm = spec.Duration([]time.Duration{0, 0, 0, 5 * time.Second, 30 * time.Second, time.Minute}[s.extra.IntN(6)])
 		svc.Limits.Pids = int64([]int{0, 0, 100, 200, 201}[s.rng.IntN(5)])
 		if s.rng.IntN(3) == 0 && !s.inStep {
 			svc.Update.Order = spec.StopFirst

@@ -1,0 +1,97 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"dunnage/api"
+	"dunnage/spec"
+	"dunnage/test/load"
+)
+
+// kept is a hello whose old release stays warm.
+func kept(version, warm string) string {
+	return strings.Replace(hello(version, 2, ""), "drain: 1s", "drain: 1s\n      keep_warm: "+warm, 1)
+}
+
+// warm lists the replicas that are warm, once there are n of them.
+func (h *host) warm(n int) []spec.ReplicaStatus {
+	h.t.Helper()
+	var out []spec.ReplicaStatus
+	h.eventually(30*time.Second, fmt.Sprintf("%d replicas are warm", n), func() error {
+		out = nil
+		for _, r := range h.ps() {
+			if r.State == spec.StateWarm && !r.WarmUntil.IsZero() {
+				out = append(out, r)
+			}
+		}
+		if len(out) != n {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	return out
+}
+
+// A rollback to what is warm is one swap, also after a start of the agent, and
+// when the time is over nothing of it is left.
+func TestWarmRollback(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(kept("v1", "10m"))
+	n := rounds(2, 20)
+	var worst time.Duration
+	rep := h.under(8080, load.Config{Rate: 300}, func() {
+		for i := range n {
+			h.mustDeploy(kept("v2", "10m"))
+			before := h.warm(2)
+			if i == 0 {
+				killAgent(h)
+				h.start()
+				if after := h.warm(2); pids(after) != pids(before) || !after[0].WarmUntil.Equal(before[0].WarmUntil) {
+					t.Errorf("after a start of the agent: %+v, before: %+v", after, before)
+				}
+			}
+			h.must("rollback", "-p", "hello")
+			worst = max(worst, h.swapped())
+			if after := h.ready(2); pids(after) != pids(before) {
+				t.Errorf("went back to %s, want what was warm, %s", pids(after), pids(before))
+			}
+		}
+	})
+	row(t, "warm rollback", "≤ 50 ms from the request to the commit, 0 failed",
+		fmt.Sprintf("%.1f ms at most of %d, %d of %d failed", float64(worst.Microseconds())/1000, n, rep.Failed, rep.Asked),
+		rep.Failed == 0 && (worst <= 50*time.Millisecond || soakFile == "" && worst <= time.Second)) // the figure is the soak's: a test may run beside others
+	h.mustDeploy(kept("v2", "2s"))
+	h.warm(2)
+	h.clean(h.ready(2))
+	h.answers(8080, "version v2")
+}
+
+// swapped is how long the last rollback took from the request to the commit.
+func (h *host) swapped() time.Duration {
+	h.t.Helper()
+	client, err := api.Dial(h.agent.URL(), api.Version{})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var asked, done time.Time
+	for _, e := range h.events("hello") {
+		switch {
+		case e.Kind == spec.EventRelease && strings.HasPrefix(e.Message, "rollback to"):
+			op, err := client.Operation(h.t.Context(), e.Operation)
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			asked, done = op.Started, time.Time{}
+		case e.Kind == spec.EventRouted && done.IsZero():
+			done = e.At
+		}
+	}
+	if asked.IsZero() || done.IsZero() {
+		h.t.Fatalf("asked %s, done %s: %+v", asked, done, h.events("hello"))
+	}
+	return done.Sub(asked)
+}
