@@ -1,0 +1,128 @@
+package orchestrator
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"dunnage/orchestrator/world"
+	"dunnage/spec"
+)
+
+// Explain names what is between a client and the replicas, and what to do; it
+// answers while the engine doesn't.
+func TestExplain(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "fast")
+	p.Services[0].Ports = []spec.Port{{Published: 8080, Target: 80, Protocol: spec.TCP}}
+	if op := ask(t, s, p); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	s.w.Hung = true
+	explain := func(asked, from string) (spec.Explanation, error) {
+		r := spec.ExplainRequest{Asked: asked}
+		if from != "" {
+			r.From = netip.MustParseAddr(from)
+		}
+		return s.loop.Explain(t.Context(), r)
+	}
+	for _, asked := range []string{"8080", "8080/tcp", "tcp://192.0.2.1:8080", "192.0.2.1:8080", "web", "shop/web"} {
+		got, err := explain(asked, "")
+		if err != nil || !got.OK || got.Verdict != "connections reach web-1" || !slices.Equal(got.Services, []string{"shop/web"}) || len(got.Replicas) != 1 {
+			t.Errorf("%s: %+v, %v", asked, got, err)
+		}
+		if w := got.Ways[0]; len(w.Reach) == 0 || w.Reach[0].Replica != got.Replicas[0].Replica {
+			t.Errorf("%s: %+v", asked, w)
+		}
+	}
+	if got, err := explain("8080", "203.0.113.9"); err != nil || len(got.Ways) != 1 || got.Ways[0].Packet.Source.String() != "203.0.113.9" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := explain("9090", ""); err != nil || got.OK || !strings.Contains(got.Verdict, "port 9090/tcp isn't published, and nobody on the host listens") {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, wrong := range []string{"nobody", "8080/sctp", "0", "70000", "http://192.0.2.1", "other/web", ""} {
+		if got, err := explain(wrong, ""); !errors.Is(err, spec.ErrNotFound) && !errors.Is(err, spec.ErrRefused) {
+			t.Errorf("%q: %+v, %v", wrong, got, err)
+		}
+	}
+
+	s.w.Blocked = map[uint16]bool{8080: true}
+	got, err := explain("8080", "")
+	if err != nil || got.OK || !strings.Contains(got.Verdict, "dropped by iptables-nft filter FORWARD, rule 1: -p tcp -j DROP") ||
+		!slices.ContainsFunc(got.Next, func(n string) bool { return strings.Contains(n, "iptables-nft -t filter -vnL FORWARD") }) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// The verdict says what a person would conclude from the same facts.
+func TestVerdicts(t *testing.T) {
+	replica := netip.MustParseAddr("10.208.16.10")
+	status := func(state spec.ReplicaState) spec.Status {
+		return spec.Status{Projects: []spec.ProjectStatus{{Name: "shop", Services: []spec.ServiceStatus{{Name: "web", Replicas: []spec.ReplicaStatus{
+			{Project: "shop", Service: "web", Replica: "shop-web-0123abcd-1", State: state, Pid: 1, Addresses: []netip.Addr{replica}},
+		}}}}}}
+	}
+	to := netip.MustParseAddrPort("198.51.100.7:8080")
+	ended := func(where, rule string, owner spec.RuleOwner) []spec.TraceStep {
+		return []spec.TraceStep{{Where: where, Number: 3, Rule: rule, Owner: owner, What: "dropped", Ends: true}}
+	}
+	arrives := []spec.Arrival{{To: netip.AddrPortFrom(replica, 80), Chance: 1}}
+	cases := []struct {
+		name   string
+		state  spec.ReplicaState
+		way    spec.ExplainedWay
+		holder string
+		ok     bool
+		want   string
+		next   string
+		stale  string
+	}{
+		{name: "well", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives}}, ok: true, want: "connections reach web-1"},
+		{name: "unhealthy", state: spec.StateUnhealthy, way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives}}, want: "web-0123abcd-1, which is unhealthy", next: "dunnage logs -p shop web"},
+		{name: "a foreign redirection", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: []spec.Arrival{{To: netip.MustParseAddrPort("172.17.0.2:80")}},
+			Steps: []spec.TraceStep{{Where: "iptables-nft nat DOCKER", Number: 2, Rule: "-j DNAT", Owner: spec.OwnerDocker, What: "sent on to 172.17.0.2:80"}}}}, want: "172.17.0.2:80, which is no replica's: sent there by iptables-nft nat DOCKER, rule 2", next: "publish the service on another port"},
+		{name: "our rules are gone", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: []spec.Arrival{{To: to, Host: true}}}}, want: "nothing leads to a replica", next: "net rules --diff"},
+		{name: "held", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateHeld}}, want: "no replica of shop/web is ready: connections wait", next: "dunnage ps -p shop web"},
+		{name: "refused by us", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateRefused, Steps: ended("iptables-nft filter DUNNAGE-INPUT", "-j REJECT", spec.OwnerDunnage)}}, want: "no replica of shop/web takes connections"},
+		{name: "not allowed", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateRefused, Packet: spec.Packet{Source: netip.MustParseAddr("203.0.113.9")},
+			Steps: append([]spec.TraceStep{{Rule: `--comment "shop/web is closed to this client" -j DNAT`, Owner: spec.OwnerDunnage}}, ended("iptables-nft filter DUNNAGE-INPUT", "-j REJECT", spec.OwnerDunnage)...)}}, want: "203.0.113.9 isn't on the allow list of shop/web", next: "x-dunnage.allow"},
+		{name: "ufw", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateDropped, Dies: "iptables-legacy filter FORWARD: policy DROP, as ufw sets it", Steps: ended("iptables-legacy filter FORWARD", "policy DROP", spec.OwnerUFW)}}, want: "dropped by iptables-legacy filter FORWARD: policy DROP", next: "ufw route allow"},
+		{name: "a rule of the operator", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateDropped, Dies: "x", Steps: ended("iptables-nft filter DUNNAGE-USER", "-j DROP", spec.OwnerUser)}}, want: "(yours)", next: "a rule of yours"},
+		{name: "a native table", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateDropped, Dies: "x", Steps: ended("nft inet strict way", "drop # handle 4", spec.OwnerOther)}}, want: "dropped by x", next: "nft -a list chain inet strict way"},
+		{name: "forwarding is off", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateDropped, Dies: "route to x", Steps: []spec.TraceStep{{Where: "route", What: "the host forwards nothing", Ends: true}}}}, want: "dropped by route", next: "ip_forward"},
+		{name: "stale connections", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives, Packet: spec.Packet{Protocol: spec.UDP, To: to},
+			Flows: []spec.FlowCount{{Answers: netip.MustParseAddr("10.208.16.9"), Count: 2}, {Answers: replica, Count: 5}, {Answers: to.Addr(), Count: 1}}}},
+			ok: true, want: "connections reach web-1", next: "conntrack -D -p udp --orig-dst 198.51.100.7 --orig-port-dst 8080", stale: "2 UDP connections lead to 10.208.16.9, which is no replica's; 1 UDP connection leads to the host itself: they began before the port was published"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			if c.state == "" {
+				c.state = spec.StateReady
+			}
+			c.way.Service = "shop/web"
+			e := spec.Explanation{Ways: []spec.ExplainedWay{c.way}, Holder: c.holder}
+			answers{status: status(c.state)}.explain(&e)
+			if e.OK != c.ok || !strings.Contains(e.Verdict, c.want) || !strings.Contains(strings.Join(e.Next, "\n"), c.next) {
+				t.Errorf("%v %q next %q, want %v %q next %q", e.OK, e.Verdict, e.Next, c.ok, c.want, c.next)
+			}
+			if stale := strings.Join(e.Ways[0].Stale, "; "); stale != c.stale {
+				t.Errorf("stale %q, want %q", stale, c.stale)
+			}
+		})
+	}
+	unpublished := spec.Explanation{Holder: "nginx (pid 812)", Ways: []spec.ExplainedWay{{Trace: spec.Trace{Fate: spec.FateArrives, Packet: spec.Packet{Protocol: spec.TCP, To: to}, Reach: []spec.Arrival{{To: to, Host: true}}}}}}
+	answers{}.explain(&unpublished)
+	if !unpublished.OK || unpublished.Verdict != "port 8080/tcp isn't published by dunnage; nginx (pid 812) listens on the host" {
+		t.Errorf("%+v", unpublished)
+	}
+	unreachable := spec.Explanation{Ways: []spec.ExplainedWay{{Service: "shop/web", Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives, Packet: spec.Packet{Protocol: spec.TCP, To: to}}}}}
+	visited := []spec.Reach{{VisitTarget: spec.VisitTarget{Project: "shop", Service: "web", Addr: netip.MustParseAddrPort("198.51.100.7:8080")}, State: spec.ReachUnreachable, Detail: "connect: refused"}}
+	answers{status: status(spec.StateReady), reach: visited}.explain(&unreachable)
+	if unreachable.OK || !strings.Contains(unreachable.Verdict, "lead to web-1, but the visitor gets no answer: connect: refused") {
+		t.Errorf("%+v", unreachable)
+	}
+}
