@@ -8,9 +8,9 @@ import (
 	"dunnage/spec"
 )
 
-// Damage names how the kernel differs from what Apply(r) left, and from what
+// Damaged names how the kernel differs from what Apply(r) left, and from what
 // Attach left of the replicas.
-func (n *Network) Damage(ctx context.Context, r spec.Routing, replicas []string) ([]spec.Damage, error) {
+func (n *Network) Damaged(ctx context.Context, r spec.Routing, replicas []string) ([]spec.Damage, error) {
 	want4, want6, err := n.rendered.render(r, n.rules())
 	if err != nil {
 		return nil, fmt.Errorf("render rules: %w", err)

@@ -88,7 +88,7 @@ func (w *world) answersSoon(when string) {
 // wantDamage checks that all of want is named and nothing else.
 func (w *world) wantDamage(when string, r spec.Routing, want ...string) {
 	w.Helper()
-	all, err := w.net.Damage(w.ctx, r, []string{"app"})
+	all, err := w.net.Damaged(w.ctx, r, []string{"app"})
 	if err != nil {
 		w.Fatalf("%s: %v", when, err)
 	}

@@ -39,12 +39,21 @@ func (l *Loop) serveBlind(ctx context.Context, equal bool) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout) // the look's own time may be up
 	defer cancel()
+	var damage []spec.Damage
+	if !equal && l.laid {
+		damage, _ = l.cfg.Network.Damaged(ctx, l.applied, nil) // the repair matters more than its name
+	}
+	began := l.cfg.Clock.Now()
 	if err := l.cfg.Network.Apply(ctx, routing); err != nil {
 		l.cfg.Log.Error("repair the rules", "error", err)
+		l.laid = l.laid && routing.Equal(l.applied)
 		return
 	}
+	if len(damage) > 0 {
+		l.tellRepaired(spec.ReplicaKey{}, damage, l.cfg.Clock.Now().Sub(began))
+	}
 	l.tellRoutes(routing)
-	l.applied = routing
+	l.applied, l.laid = routing, true
 }
 
 // stillHeld ends a hold whose time is over: nobody learns of a replica that

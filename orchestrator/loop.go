@@ -52,7 +52,7 @@ const (
 	// milliseconds; a containerd that needs longer than this is wedged.
 	lookTimeout = 5 * time.Second
 	// lookAnyway is the longest time between two looks: what sends no event
-	// (rules that somebody flushed, a lost event) is seen after it.
+	// (a namespace that somebody unmounts, a lost event) is seen after it.
 	lookAnyway = time.Second
 	// afterFailure keeps a failing action from spinning the loop.
 	afterFailure = 100 * time.Millisecond
@@ -106,12 +106,15 @@ type memory struct {
 	renewing map[string]time.Time // project -> when to try again to bring it new versions of secrets
 	shown    map[string]spec.ReplicaState
 	absent   map[string]plan.Absence
-	pulling  map[string]bool // image -> a repair pull runs
-	problem  string          // what keeps the loop from looking
-	foreign  []string        // what others have set up against our traffic
-	failed   bool            // some action of the last wave failed
-	letGone  bool            // what was retained for no release is let go
-	written  spec.Written    // to the kernel's tables, when that was asked last
+	pulling  map[string]bool   // image -> a repair pull runs
+	laid     bool              // what applied says is what was left to the kernel
+	mending  map[string]repair // replica -> its repair under way; "" = of rules and routes
+	fights   map[string]*fight // by what is damaged
+	problem  string            // what keeps the loop from looking
+	foreign  []string          // what others have set up against our traffic
+	failed   bool              // some action of the last wave failed
+	letGone  bool              // what was retained for no release is let go
+	written  spec.Written      // to the kernel's tables, when that was asked last
 }
 
 type failure struct {
@@ -143,6 +146,7 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 		memory: memory{
 			draining: map[string]time.Time{}, stopping: map[string]time.Time{}, names: map[string]string{}, routed: map[string]time.Time{},
 			failures: map[string]failure{}, renewing: map[string]time.Time{}, shown: map[string]spec.ReplicaState{}, pulling: map[string]bool{},
+			mending: map[string]repair{}, fights: map[string]*fight{},
 		},
 	}
 	if cfg.Notice != "" {
@@ -169,7 +173,7 @@ func (l *Loop) Look() {
 func (l *Loop) Run() {
 	ctx := l.ctx
 	defer l.jobs.Wait()
-	changes := l.cfg.Engine.Changes(ctx)
+	changes, damages := l.cfg.Engine.Changes(ctx), l.cfg.Network.Changes(ctx)
 	var requests chan func() // nil until the first look: before it nobody knows whether to change anything
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -182,6 +186,10 @@ func (l *Loop) Run() {
 		case _, ok := <-changes:
 			if !ok {
 				changes = nil
+			}
+		case _, ok := <-damages:
+			if !ok {
+				damages = nil
 			}
 		case f := <-requests:
 			l.beats()
@@ -225,7 +233,11 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 		return 0
 	}
 	l.failed = false
-	begun := l.execute(ctx, p.Actions)
+	actions, due := l.mend(ctx, p, observed)
+	begun := l.execute(ctx, actions)
+	if p.Wake.IsZero() || !due.IsZero() && due.Before(p.Wake) {
+		p.Wake = due
+	}
 	switch {
 	case l.failed:
 		return afterFailure

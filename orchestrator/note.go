@@ -27,8 +27,9 @@ func (l *Loop) note(r outcome) {
 	switch a := r.action.(type) {
 	case plan.Apply:
 		delete(l.failures, "")
+		l.mended(key)
 		l.tellRoutes(a.Routing)
-		l.applied = a.Routing
+		l.applied, l.laid = a.Routing, true
 	case plan.WriteNames:
 		l.names[key.ID] = plan.Fingerprint(a.Endpoint.Names)
 	case plan.Drain:
@@ -39,6 +40,9 @@ func (l *Loop) note(r outcome) {
 		tell(spec.EventStopping, "%s got its stop signal", key.ID)
 	case plan.Create:
 		delete(l.failures, key.ID)
+		if l.mended(key) {
+			return
+		}
 		tell(spec.EventCreated, "%s created", key.ID)
 	case plan.Start:
 		delete(l.failures, key.ID)
@@ -144,6 +148,9 @@ func (l *Loop) noteFailure(key spec.ReplicaKey, r outcome) {
 		next.count = 1 // of another kind
 	}
 	l.failures[key.ID] = next
+	if a, ok := r.action.(plan.Apply); ok && !a.Routing.Equal(l.applied) {
+		l.laid = false // some of it may be there
+	}
 	if c, ok := r.action.(plan.Create); ok && errors.Is(r.err, spec.ErrNotFound) {
 		l.repull(c.Image)
 	}

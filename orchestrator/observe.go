@@ -223,7 +223,7 @@ func (l *Loop) count(ctx context.Context, rs []plan.Replica) error {
 func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	l.routing.Store(&p.Routing)
 	l.tellHung(o.Replicas)
-	problems := slices.Concat(l.foreign, l.stuck())
+	problems := slices.Concat(l.foreign, l.insisted(), l.stuck())
 	if l.cfg.Notice != "" {
 		problems = append([]string{l.cfg.Notice}, problems...)
 	}

@@ -126,6 +126,14 @@ type Network interface {
 	// Holder names the host process that listens on the port ("nginx (pid 812)"),
 	// or is empty. A zero ip means every address.
 	Holder(ctx context.Context, ip netip.Addr, port uint16, proto spec.Protocol) (string, error)
+	// Changes delivers a value whenever something of what Apply and Attach leave
+	// may have changed, at most a few times a second; values may be lost or
+	// doubled. It is closed when ctx ends.
+	Changes(ctx context.Context) <-chan struct{}
+	// Damaged names how the kernel differs from what Apply(r) left, and from
+	// what Attach left of the replicas. Nothing of it may change while somebody
+	// applies or attaches.
+	Damaged(ctx context.Context, r spec.Routing, replicas []string) ([]spec.Damage, error)
 	// Problems names what others have set up that may stop replicas' traffic,
 	// one line each.
 	Problems(ctx context.Context) ([]string, error)

@@ -187,6 +187,25 @@ func (w *World) Holder(context.Context, netip.Addr, uint16, spec.Protocol) (stri
 	return "", nil
 }
 
+// Damaged says what somebody has emptied or taken away.
+func (w *World) Damaged(_ context.Context, _ spec.Routing, replicas []string) ([]spec.Damage, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.dead {
+		return nil, ErrCrashed
+	}
+	var out []spec.Damage
+	if w.flushed {
+		out = append(out, spec.Damage{Kind: spec.DamageChain, What: "rules flushed"})
+	}
+	for _, id := range replicas {
+		if w.attached[id] == nil {
+			out = append(out, spec.Damage{Kind: spec.DamageNamespace, Replica: id, What: "namespace of " + id + " gone"})
+		}
+	}
+	return out, nil
+}
+
 // Problems finds none.
 func (w *World) Problems(context.Context) ([]string, error) { return nil, nil }
 
