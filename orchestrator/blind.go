@@ -103,7 +103,7 @@ func (l *Loop) tellVanished() map[string]bool {
 }
 
 func (l *Loop) showVanished(s *spec.ServiceStatus, r *spec.ReplicaStatus) {
-	if r.State == spec.StateReady && r.Generation == s.Generation {
+	if (r.State == spec.StateReady || r.State == spec.StateUnreachable) && r.Generation == s.Generation {
 		s.Ready--
 	}
 	r.State, r.Health, r.Detail = spec.StateUnhealthy, spec.HealthUnknown, vanished

@@ -73,7 +73,7 @@ func (l *Loop) act(ctx context.Context, a plan.Action) error {
 	case plan.RecordAccept:
 		return l.update(a.Key.ID, func(r *spec.ReplicaRecord) { r.Accepted = true })
 	case plan.Apply:
-		return l.cfg.Network.Apply(ctx, a.Routing)
+		return l.apply(ctx, a.Routing)
 	case plan.Deliver:
 		return l.redeliver(ctx, a)
 	case plan.WriteNames:

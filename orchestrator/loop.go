@@ -76,6 +76,9 @@ type Loop struct {
 	held     atomic.Pointer[string]       // why the loop doesn't act
 	routing  atomic.Pointer[spec.Routing] // as planned last
 
+	committed atomic.Pointer[time.Time] // when rules were committed last
+	lost      map[[2]string]string      // project and service -> the address that it can't be reached at; Run's
+
 	ctx  context.Context // of the agent: operations outlive the request that began them
 	jobs sync.WaitGroup  // operations that pull
 
@@ -220,6 +223,7 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 	p := plan.Make(l.state.desired(), observed)
 	l.absent = p.Absent
 	l.publish(p, observed)
+	l.visit(p.Visits)
 	if observed.Held {
 		return lookAnyway
 	}

@@ -38,7 +38,8 @@ func (l *Loop) observe(ctx context.Context) (plan.Observed, error) {
 	if err := l.count(ctx, o.Replicas); err != nil {
 		return plan.Observed{}, err
 	}
-	return o, nil
+	err = l.lookOutside(ctx, &o)
+	return o, err
 }
 
 // look asks engine and network side by side.
@@ -248,11 +249,13 @@ func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 		}
 	}
 	l.shown = now
+	l.tellReach(p.Status, o.Reach)
 }
 
 // transition tells of a replica that became ready or unhealthy.
 func (l *Loop) transition(r spec.ReplicaStatus) {
-	if l.shown[r.Replica] == r.State {
+	before := l.shown[r.Replica]
+	if before == r.State || before == spec.StateUnreachable && r.State == spec.StateReady { // the service's own event tells of that
 		return
 	}
 	kind := map[spec.ReplicaState]spec.EventKind{

@@ -28,18 +28,19 @@ type ProjectStatus struct {
 
 // ServiceStatus is a service's part of a Status.
 type ServiceStatus struct {
-	Name       string          `json:"name"`
-	Generation string          `json:"generation"`
-	Wanted     int             `json:"wanted"`
-	Ready      int             `json:"ready"`           // of the wanted generation
-	Trial      int             `json:"trial,omitempty"` // replicas on trial as a canary beside all the old ones
-	Stopped    bool            `json:"stopped,omitempty"`
-	Orphan     bool            `json:"orphan,omitempty"`
-	Waiting    string          `json:"waiting,omitempty"`   // why it isn't converged, in one line; empty = converged
-	Tolerated  string          `json:"tolerated,omitempty"` // which failures its policy leaves behind, in one line
-	Ports      []Port          `json:"ports,omitempty"`
-	HeldUntil  time.Time       `json:"held_until,omitzero"` // no replica is ready: new TCP connections wait until then, later ones are refused
-	Replicas   []ReplicaStatus `json:"replicas"`
+	Name        string          `json:"name"`
+	Generation  string          `json:"generation"`
+	Wanted      int             `json:"wanted"`
+	Ready       int             `json:"ready"`           // of the wanted generation
+	Trial       int             `json:"trial,omitempty"` // replicas on trial as a canary beside all the old ones
+	Stopped     bool            `json:"stopped,omitempty"`
+	Orphan      bool            `json:"orphan,omitempty"`
+	Waiting     string          `json:"waiting,omitempty"`   // why it isn't converged, in one line; empty = converged
+	Tolerated   string          `json:"tolerated,omitempty"` // which failures its policy leaves behind, in one line
+	Ports       []Port          `json:"ports,omitempty"`
+	Unreachable string          `json:"unreachable,omitempty"` // where clients don't get through to replicas that are well, in one line
+	HeldUntil   time.Time       `json:"held_until,omitzero"`   // no replica is ready: new TCP connections wait until then, later ones are refused
+	Replicas    []ReplicaStatus `json:"replicas"`
 }
 
 // ReplicaState is the one word that `ps` shows.
@@ -47,19 +48,20 @@ type ReplicaState string
 
 // The states of a replica.
 const (
-	StateCreated   ReplicaState = "created"
-	StateStarting  ReplicaState = "starting" // running, not yet ready
-	StateReady     ReplicaState = "ready"    // running and probes pass
-	StateUnhealthy ReplicaState = "unhealthy"
-	StateDraining  ReplicaState = "draining" // out of the rules, old connections finish
-	StateWarm      ReplicaState = "warm"     // running and out of the rules until WarmUntil: a rollback to it is one swap
-	StateHeld      ReplicaState = "held"     // running and not wanted, and left so while the agent holds
-	StateStopping  ReplicaState = "stopping" // stop signal sent
-	StateStopped   ReplicaState = "stopped"  // on request
-	StateCompleted ReplicaState = "completed"
-	StateBackoff   ReplicaState = "backoff" // exited, next try at RetryAt
-	StateFailed    ReplicaState = "failed"  // exited, no further try
-	StateLost      ReplicaState = "lost"
+	StateCreated     ReplicaState = "created"
+	StateStarting    ReplicaState = "starting" // running, not yet ready
+	StateReady       ReplicaState = "ready"    // running and probes pass
+	StateUnhealthy   ReplicaState = "unhealthy"
+	StateUnreachable ReplicaState = "unreachable" // ready, and clients don't get through to it
+	StateDraining    ReplicaState = "draining"    // out of the rules, old connections finish
+	StateWarm        ReplicaState = "warm"        // running and out of the rules until WarmUntil: a rollback to it is one swap
+	StateHeld        ReplicaState = "held"        // running and not wanted, and left so while the agent holds
+	StateStopping    ReplicaState = "stopping"    // stop signal sent
+	StateStopped     ReplicaState = "stopped"     // on request
+	StateCompleted   ReplicaState = "completed"
+	StateBackoff     ReplicaState = "backoff" // exited, next try at RetryAt
+	StateFailed      ReplicaState = "failed"  // exited, no further try
+	StateLost        ReplicaState = "lost"
 )
 
 // ReplicaStatus is one line of `ps --json`.
@@ -92,24 +94,26 @@ type EventKind string
 
 // The kinds of events.
 const (
-	EventPull      EventKind = "pull"      // progress of an image
-	EventRelease   EventKind = "release"   // a release became the desired one
-	EventCreated   EventKind = "created"   // a replica
-	EventStarted   EventKind = "started"   // a replica
-	EventReady     EventKind = "ready"     // a replica
-	EventUnhealthy EventKind = "unhealthy" // a replica
-	EventExited    EventKind = "exited"    // a replica
-	EventLimited   EventKind = "limited"   // a replica has other limits
-	EventRouted    EventKind = "routed"    // the nat rules were swapped
-	EventDraining  EventKind = "draining"  // a replica
-	EventStopping  EventKind = "stopping"  // a replica
-	EventRemoved   EventKind = "removed"   // a replica
-	EventConverged EventKind = "converged" // a service
-	EventFailed    EventKind = "failed"    // an operation
-	EventDone      EventKind = "done"      // an operation
-	EventProblem   EventKind = "problem"   // the agent can't look or act
-	EventSecret    EventKind = "secret"    // a replica has other secrets
-	EventRepaired  EventKind = "repaired"  // rules, links or routes that others damaged
+	EventPull        EventKind = "pull"        // progress of an image
+	EventRelease     EventKind = "release"     // a release became the desired one
+	EventCreated     EventKind = "created"     // a replica
+	EventStarted     EventKind = "started"     // a replica
+	EventReady       EventKind = "ready"       // a replica
+	EventUnhealthy   EventKind = "unhealthy"   // a replica
+	EventUnreachable EventKind = "unreachable" // a service: its replicas are well, and clients don't get through to them
+	EventReachable   EventKind = "reachable"   // a service, after that
+	EventExited      EventKind = "exited"      // a replica
+	EventLimited     EventKind = "limited"     // a replica has other limits
+	EventRouted      EventKind = "routed"      // the nat rules were swapped
+	EventDraining    EventKind = "draining"    // a replica
+	EventStopping    EventKind = "stopping"    // a replica
+	EventRemoved     EventKind = "removed"     // a replica
+	EventConverged   EventKind = "converged"   // a service
+	EventFailed      EventKind = "failed"      // an operation
+	EventDone        EventKind = "done"        // an operation
+	EventProblem     EventKind = "problem"     // the agent can't look or act
+	EventSecret      EventKind = "secret"      // a replica has other secrets
+	EventRepaired    EventKind = "repaired"    // rules, links or routes that others damaged
 )
 
 // Event is something that happened. Seq grows by one and starts anew with the agent.

@@ -85,9 +85,10 @@ func (a Apply) Replica() spec.ReplicaKey { return spec.ReplicaKey{} }
 // Plan is what to do next.
 type Plan struct {
 	Actions []Action
-	Routing spec.Routing // where connections should go; also in an Apply if the kernel differs
-	Wake    time.Time    // when to look again at the latest; zero = only on an event
-	Rollout []Rollout    // of the projects whose desired release has yet to prove itself
+	Routing spec.Routing       // where connections should go; also in an Apply if the kernel differs
+	Wake    time.Time          // when to look again at the latest; zero = only on an event
+	Visits  []spec.VisitTarget // where to see whether connections arrive
+	Rollout []Rollout          // of the projects whose desired release has yet to prove itself
 	Status  []spec.ProjectStatus
 	Absent  map[string]Absence // services without a ready replica, now or lately, by "project/name"; for the next plan
 }

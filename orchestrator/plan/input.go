@@ -55,6 +55,10 @@ type Observed struct {
 	// Absent is that of the plan before.
 	Absent map[string]Absence
 
+	Committed time.Time    // when Applied was committed; zero = not by this agent
+	Fronts    []netip.Addr // the host's own addresses that clients use
+	Reach     []spec.Reach // what the visitor found, sorted by key
+
 	// Held: the plan isn't carried out, so what isn't desired stays as it is.
 	Held bool
 }

@@ -33,6 +33,8 @@ func Make(d Desired, o Observed) Plan {
 		b.wakeAt(a.Until)
 	}
 	b.plan.Routing = routes(d, all, b.plan.Absent, o.Now)
+	b.plan.Visits = visits(all, b.plan.Routing, o.Fronts)
+	find(all, b.plan.Visits, o)
 	if (!o.RulesEqual || !b.plan.Routing.Equal(o.Applied)) && !b.postpone(o) {
 		b.plan.Actions = append(b.plan.Actions, Apply{b.plan.Routing})
 	}
@@ -381,14 +383,19 @@ func (b *builder) names(v *view, r *Replica) {
 func (b *builder) rollout(p *Project, all []*view, applied bool) Rollout {
 	out := Rollout{Project: p.Record.Name, Converged: applied}
 	for _, v := range all {
-		if v.project != p || v.untouched() {
+		if v.project != p || v.untouched() && !v.exposes() {
 			continue
 		}
-		if !v.settled(b.now) {
+		if !v.settled(b.now) || v.awaits(b.observed.Committed) != "" {
 			out.Converged = false
 		}
+		cause, due := v.shutOut(b.now)
+		b.wakeAt(due)
 		if out.Failed == "" && p.Record.Paused == "" {
 			f := v.failed(b.now)
+			if f.cause == "" && cause != "" {
+				f = v.deaf(cause)
+			}
 			out.Failed, out.Culprit, out.Action = f.cause, f.replica, v.policy().OnFailure
 		}
 		b.wakeAt(v.settles(b.now))

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -84,7 +85,11 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 	s := spec.ServiceStatus{
 		Name: v.Name, Generation: v.gen, Wanted: v.Replicas, Ready: v.ready(),
 		Stopped: v.stopped, Orphan: v.Orphan, Ports: v.Ports, Waiting: v.why(), Tolerated: v.leftBehind(),
-		Replicas: []spec.ReplicaStatus{},
+		Unreachable: v.unreachable(), Replicas: []spec.ReplicaStatus{},
+	}
+	if v.project.Rolling() && (!v.untouched() || v.exposes()) {
+		s.Waiting = cmp.Or(s.Waiting, v.awaits(o.Committed))
+		s.Tolerated = cmp.Or(s.Tolerated, v.leftUnreached())
 	}
 	if v.update.canary {
 		s.Trial = min(v.Canary.Replicas, v.Replicas)
@@ -94,6 +99,7 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 		st.Release, st.Labels = v.shownRelease(r, v.project.Release.Number), v.Container.Labels
 		if r.Named {
 			st.Ports = v.Ports
+			st.State = deafIf(s.Unreachable != "", st.State)
 		}
 		if v.stopped && !r.Alive() {
 			st.State = spec.StateStopped
@@ -109,6 +115,7 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 		}
 		if r.Named {
 			st.Ports = v.Ports
+			st.State = deafIf(s.Unreachable != "", st.State)
 		}
 		if until, warm := v.warmUntil(r); warm && st.State == spec.StateDraining {
 			st.State, st.WarmUntil = spec.StateWarm, until

@@ -22,6 +22,8 @@ type view struct {
 	visits  []Visited  // of all the project's targets
 	update  update
 
+	reach []spec.Reach // what was found at the addresses that clients use
+
 	owner   *view   // whose network it joins, if they go in step
 	joiners []*view // those that join its network and go in step with it
 

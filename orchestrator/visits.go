@@ -1,0 +1,90 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"dunnage/orchestrator/plan"
+	"dunnage/spec"
+)
+
+// visit tells the visitor where to look, often where an operation is under way.
+func (l *Loop) visit(targets []spec.VisitTarget) {
+	busy := map[string]bool{}
+	for _, op := range l.ops.rolling() {
+		busy[op.Project] = true
+	}
+	for i := range targets {
+		targets[i].Often = busy[targets[i].Project]
+	}
+	l.cfg.Visits.Watch(targets)
+}
+
+// apply commits the rules and has the visitor see at once where connections go
+// from then on: the rest of the wave may take longer.
+func (l *Loop) apply(ctx context.Context, r spec.Routing) error {
+	if err := l.cfg.Network.Apply(ctx, r); err != nil {
+		return err
+	}
+	now := l.cfg.Clock.Now()
+	l.committed.Store(&now)
+	l.cfg.Visits.Again()
+	return nil
+}
+
+// lookOutside adds what the visitor has found. That comes last in a look, so
+// that the visits after a commit have their time.
+func (l *Loop) lookOutside(ctx context.Context, o *plan.Observed) (err error) {
+	if at := l.committed.Load(); at != nil {
+		o.Committed = *at
+	}
+	if o.Fronts, err = l.cfg.Network.Fronts(ctx); err != nil {
+		return fmt.Errorf("find the host's addresses: %w", err)
+	}
+	o.Reach = l.cfg.Visits.Reach()
+	return nil
+}
+
+// tellReach tells where a service can no longer be reached, and where it can be
+// again.
+func (l *Loop) tellReach(now []spec.ProjectStatus, reach []spec.Reach) {
+	before := l.lost
+	l.lost = map[[2]string]string{}
+	for _, p := range now {
+		for _, s := range p.Services {
+			key := [2]string{p.Name, s.Name}
+			was := before[key]
+			what, _, _ := strings.Cut(s.Unreachable, ":") // which address; why may change
+			e := spec.Event{Project: p.Name, Service: s.Name}
+			switch {
+			case what != "" && what != was:
+				e.Kind, e.Message = spec.EventUnreachable, s.Name+": "+s.Unreachable
+			case what == "" && was != "" && reached(reach, p.Name, s.Name):
+				e.Kind, e.Message = spec.EventReachable, s.Name+": "+was+" is reached again"
+			case what == "" && was != "": // no replica is well any more, or the port is no longer published
+			}
+			if e.Kind != "" {
+				l.events.add(e)
+			}
+			if what != "" {
+				l.lost[key] = what
+			}
+		}
+	}
+}
+
+// reached reports whether the visitor found nothing wrong with the service.
+func reached(all []spec.Reach, project, service string) bool {
+	found := false
+	for _, r := range all {
+		if r.Project != project || r.Service != service {
+			continue
+		}
+		if r.State == spec.ReachUnreachable || r.Absent {
+			return false
+		}
+		found = true
+	}
+	return found
+}
