@@ -136,6 +136,10 @@ func testBackend(t *testing.T, b api.Backend) {
 	if err != nil || len(st.Projects) != 1 || len(st.Projects[0].Services[1].Replicas) != 3 {
 		t.Errorf("status: %+v, %v", st, err)
 	}
+	receipts, err := b.Receipts(ctx, "shop")
+	if err != nil || len(receipts) == 0 || receipts[len(receipts)-1].Release != 1 || receipts[0].Visits == nil {
+		t.Fatalf("Receipts: %+v, %v", receipts, err)
+	}
 	rel, err := b.Releases(ctx, "shop")
 	if err != nil || len(rel) != 2 || rel[0].Number != 2 || rel[0].Reason != "scale web=3" {
 		t.Errorf("releases: %+v, %v", rel, err)
@@ -189,6 +193,7 @@ func testErrors(t *testing.T, b api.Backend) {
 	}{
 		"operation": {second(b.Operation(ctx, "nope")), spec.ErrNotFound},
 		"releases":  {second(b.Releases(ctx, "no/such")), spec.ErrNotFound},
+		"receipts":  {second(b.Receipts(ctx, "no/such")), spec.ErrNotFound},
 		"change":    {second(b.Change(ctx, "nope", spec.ChangeRequest{Kind: "stop"})), spec.ErrNotFound},
 		"rollback":  {second(b.Change(ctx, "shop", spec.ChangeRequest{Kind: "rollback", Release: 99})), spec.ErrRefused},
 		"image":     {b.RemoveImage(ctx, "docker.io/library/nope:1"), spec.ErrNotFound},

@@ -33,6 +33,8 @@ type Backend interface {
 	Status(ctx context.Context) (spec.Status, error)
 	// Releases lists a project's kept releases, newest first.
 	Releases(ctx context.Context, project string) ([]spec.Release, error)
+	// Receipts lists a project's kept receipts, newest first.
+	Receipts(ctx context.Context, project string) ([]spec.Receipt, error)
 	// Events sends the kept events with Seq > since and, with follow, then new
 	// ones, until ctx ends or send returns an error. An operation's events are kept until long
 	// after its end, so following one never misses its outcome.

@@ -87,6 +87,12 @@ func (c *Client) Releases(ctx context.Context, project string) (v []spec.Release
 	return v, err
 }
 
+// Receipts implements Backend.
+func (c *Client) Receipts(ctx context.Context, project string) (v []spec.Receipt, err error) {
+	err = c.get(ctx, "/projects/"+url.PathEscape(project)+"/receipts", nil, &v)
+	return v, err
+}
+
 // Images implements Backend.
 func (c *Client) Images(ctx context.Context) (v []spec.Image, err error) {
 	err = c.get(ctx, "/images", nil, &v)

@@ -24,6 +24,7 @@ func (s *Server) routes() []route {
 		{"POST /preview", reads, s.preview},
 		{"POST /projects/{project}/change", changes, s.change},
 		{"GET /projects/{project}/releases", reads, s.releases},
+		{"GET /projects/{project}/receipts", reads, s.receipts},
 		{"GET /operations/{id}", reads, s.operation},
 		{"GET /events", reads, s.events},
 		{"GET /logs", reads, s.logs},
@@ -113,6 +114,11 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) releases(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.backend.Releases(r.Context(), r.PathValue("project"))
+	return reply(w, http.StatusOK, list(v), err)
+}
+
+func (s *Server) receipts(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.backend.Receipts(r.Context(), r.PathValue("project"))
 	return reply(w, http.StatusOK, list(v), err)
 }
 

@@ -46,6 +46,7 @@ type project struct {
 	details  map[string]string // by service: what its replicas say of themselves
 	trials   map[string]int    // by service: how many replicas are on trial
 	causes   map[int]string    // why releases failed
+	receipts []spec.Receipt    // oldest first
 }
 
 // New makes a Fake without projects.

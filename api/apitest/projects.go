@@ -93,6 +93,7 @@ func (f *Fake) end(op *spec.Operation, p spec.Project, changes []spec.ServicePre
 		}
 		op.Services = append(op.Services, o)
 	}
+	defer func() { f.account(op, p, changes) }()
 	op.Ended = f.Now.Add(2 * time.Second)
 	op.State = spec.OperationDone
 	last := spec.Event{Kind: spec.EventDone, Operation: op.ID, Project: p.Name, Message: "done"}

@@ -21,7 +21,7 @@ func (p *program) app() *cli.App {
 		Commands: []*cli.Command{
 			p.deployCommand(), p.planCommand(), p.psCommand(), p.logsCommand(), p.execCommand(),
 			p.scaleCommand(), p.stopCommand(), p.startCommand(), p.restartCommand(), p.downCommand(),
-			p.historyCommand(), p.rollbackCommand(), p.rolloutCommand(), p.promoteCommand(), p.configCommand(), p.eventsCommand(),
+			p.historyCommand(), p.receiptCommand(), p.rollbackCommand(), p.rolloutCommand(), p.promoteCommand(), p.configCommand(), p.eventsCommand(),
 			p.secretCommand(), p.unlockCommand(), p.doctorCommand(), p.explainCommand(), p.imageCommand(), p.netCommand(), agentCommand(),
 			p.versionCommand(), p.completionCommand(), p.completeCommand(), p.dialStdioCommand(),
 		},

@@ -155,6 +155,10 @@ func (p *program) arguments(c *cli.Context, a *arranger) (names []string) {
 		if len(a.positional) == 0 {
 			names = p.releaseNumbers(c, a)
 		}
+	case "receipt":
+		if len(a.positional) == 0 {
+			names = p.receiptReleases(c, a)
+		}
 	case "rm": // of image
 		names = p.imageNames(c, a)
 	}
@@ -201,10 +205,7 @@ func (p *program) publishedPorts(c *cli.Context, a *arranger) (ports []string) {
 // releaseNumbers lists the releases that the project could go back to, the
 // newest first.
 func (p *program) releaseNumbers(c *cli.Context, a *arranger) (numbers []string) {
-	project := cmp.Or(a.globalValue("project-name"), p.getenv("COMPOSE_PROJECT_NAME"))
-	if project == "" {
-		project = p.completionManifest(c, a).Project.Name
-	}
+	project := p.completionProject(c, a)
 	p.askForCompletion(c, a, func(ctx context.Context, agent *api.Client) error {
 		releases, err := agent.Releases(ctx, project)
 		for _, r := range releases {
@@ -215,6 +216,29 @@ func (p *program) releaseNumbers(c *cli.Context, a *arranger) (numbers []string)
 		return err
 	})
 	return numbers
+}
+
+// receiptReleases lists the releases that have receipts, the newest first.
+func (p *program) receiptReleases(c *cli.Context, a *arranger) (numbers []string) {
+	project := p.completionProject(c, a)
+	p.askForCompletion(c, a, func(ctx context.Context, agent *api.Client) error {
+		receipts, err := agent.Receipts(ctx, project)
+		for _, r := range receipts {
+			if n := strconv.Itoa(r.Release); !slices.Contains(numbers, n) {
+				numbers = append(numbers, n)
+			}
+		}
+		return err
+	})
+	return numbers
+}
+
+// completionProject is the project that the words mean.
+func (p *program) completionProject(c *cli.Context, a *arranger) string {
+	if name := cmp.Or(a.globalValue("project-name"), p.getenv("COMPOSE_PROJECT_NAME")); name != "" {
+		return name
+	}
+	return p.completionManifest(c, a).Project.Name
 }
 
 // imageNames lists the stored images that aren't named yet.

@@ -26,7 +26,7 @@ func (p *program) see(ctx context.Context, c *cli.Context, agent *api.Client, op
 	case !op.State.Ended():
 		return p.print(begun(op))
 	}
-	return p.tellOutcome(c, op)
+	return p.tellOutcome(ctx, c, agent, op)
 }
 
 // begun is what --detach says.
@@ -84,12 +84,12 @@ func (p *program) lostSight(ctx context.Context, op spec.Operation, err error) e
 }
 
 // tellOutcome prints the last lines and decides the exit code.
-func (p *program) tellOutcome(c *cli.Context, op spec.Operation) error {
+func (p *program) tellOutcome(ctx context.Context, c *cli.Context, agent *api.Client, op spec.Operation) error {
 	if c.Bool("json") {
 		if err := p.printJSON(op); err != nil {
 			return err
 		}
-	} else if err := p.printOutcome(op); err != nil {
+	} else if err := errors.Join(p.printOutcome(op), p.tellReceipt(ctx, agent, op)); err != nil {
 		return err
 	}
 	return verdict(op)

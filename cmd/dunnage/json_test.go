@@ -36,6 +36,8 @@ var jsonOutputs = []struct{ verbs, is string }{
 	{"secret ls", "[]SecretStatus"},
 	{"secret audit", "AuditEntry"}, // one a line
 	{"image ls, image load, image pull", "[]Image"},
+	{"receipt", "Receipt"},
+	{"receipt --all", "[]Receipt"},
 	{"net ls", "[]NetworkStatus"},
 	{"net rules", "RuleSet"},
 }
@@ -135,7 +137,7 @@ func (s schema) words(e ast.Expr) (text, leads string) {
 		text, leads = s.words(v.Value)
 		return "object of " + text, leads
 	case *ast.SelectorExpr:
-		return map[string]string{"Time": "time (RFC 3339)", "Addr": "address", "Prefix": "CIDR"}[v.Sel.Name], ""
+		return map[string]string{"Time": "time (RFC 3339)", "Addr": "address", "AddrPort": "address:port", "Prefix": "CIDR"}[v.Sel.Name], ""
 	}
 	name := e.(*ast.Ident).Name
 	switch {

@@ -144,6 +144,12 @@ func controlAgent(ts *testscript.TestScript, neg bool, args []string) {
 		f.SpoilAudit(1)
 	case "rules":
 		f.SetRules(spec.RuleSet{Rendered: "*nat\n-A A\n-A B\nCOMMIT\n", Kernel: "*nat\n-A A\n-A C\nCOMMIT\n", Held: text})
+	case "receipt": // the newest one of a project tells of a bad night
+		f.ChangeReceipt(args[1], func(r *spec.Receipt) {
+			r.Owner, r.Cut, r.Secrets = "alice", 1, map[string]int{"shop/token": 17}
+			r.Interrupted = r.Started.Add(time.Second)
+			r.Visits[0].Failed, r.Visits[0].Reasons = 3, map[string]int{"connection refused": 2, "no answer within 1s": 1}
+		})
 	case "awaitcall":
 		await(ts, f, text)
 	case "print":
