@@ -165,7 +165,7 @@ func (h *host) strayLeases() ([]string, error) {
 	return found, err
 }
 
-func (h *host) onHost(keep func(string) bool, commands ...string) ([]string, error) {
+func (h *host) hostLines(keep func(string) bool, commands ...string) ([]string, error) {
 	var out []string
 	for _, c := range commands {
 		text, err := lab.Output(h.t.Context(), h.lab.OnHost(strings.Fields(c)...)...)
@@ -178,26 +178,26 @@ func (h *host) onHost(keep func(string) bool, commands ...string) ([]string, err
 }
 
 func (h *host) links() ([]string, error) {
-	return h.onHost(func(line string) bool { return strings.HasPrefix(line, "dun") }, "ip -br link")
+	return h.hostLines(func(line string) bool { return strings.HasPrefix(line, "dun") }, "ip -br link")
 }
 
 func (h *host) routes() ([]string, error) {
-	return h.onHost(all, "ip -o route show table all proto 213", "ip -6 -o route show table all proto 213")
+	return h.hostLines(all, "ip -o route show table all proto 213", "ip -6 -o route show table all proto 213")
 }
 
 func (h *host) neighbours() ([]string, error) {
-	return h.onHost(func(line string) bool { return strings.Contains(line, " dev dun") }, "ip -o neigh show nud permanent", "ip -6 -o neigh show nud permanent")
+	return h.hostLines(func(line string) bool { return strings.Contains(line, " dev dun") }, "ip -o neigh show nud permanent", "ip -6 -o neigh show nud permanent")
 }
 
 func ours(line string) bool { return strings.Contains(line, "DUNNAGE-") }
 
-func (h *host) ourRules() ([]string, error) { return h.onHost(ours, "iptables-save", "ip6tables-save") }
+func (h *host) ourRules() ([]string, error) { return h.hostLines(ours, "iptables-save", "ip6tables-save") }
 
 // foreign are the rules that aren't ours, with comments and counters left out.
 func (h *host) foreign() string {
 	h.t.Helper()
 	notOurs := func(line string) bool { return !ours(line) && !strings.HasPrefix(line, "#") }
-	found, err := h.onHost(notOurs, "iptables-save", "ip6tables-save", "iptables-legacy-save", "nft list table inet foreign")
+	found, err := h.hostLines(notOurs, "iptables-save", "ip6tables-save", "iptables-legacy-save", "nft list table inet foreign")
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -212,7 +212,9 @@ func (h *host) foreign() string {
 // deadFlows are connections to addresses of the pool that no replica has.
 func (h *host) deadFlows() ([]string, error) {
 	live := map[netip.Addr]bool{}
-	status, err := h.client().Status(h.t.Context())
+	c := h.client()
+	defer c.Close() // an open connection counts among the agent's
+	status, err := c.Status(h.t.Context())
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +227,7 @@ func (h *host) deadFlows() ([]string, error) {
 			}
 		}
 	}
-	return h.onHost(func(line string) bool {
+	return h.hostLines(func(line string) bool {
 		for _, f := range strings.Fields(line) {
 			if src, ok := strings.CutPrefix(f, "src="); ok {
 				a, err := netip.ParseAddr(src)
