@@ -13,6 +13,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # make the timing tests jitter.
 TEST_PARALLEL ?= 2
 TEST_TIMEOUT  ?= 20m
+# Which tests `make soak` plays.
+SOAK ?= .
 # What `make test` looks at; narrow it with PKG=./netns/...
 PKG ?= ./...
 
@@ -71,6 +73,10 @@ test: root go debs-test ## Run everything, as root; installs what it needs.
 	@go build -o build/bin/testsum ./internal/testsum
 	DUNNAGE_ROOT_TESTS=1 build/bin/testsum -check 'go vet $(PKG)' -- \
 		go test -json -count=1 -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(PKG)
+
+.PHONY: soak
+soak: root go debs-test ## Run the tests that measure whole, for hours; writes build/soak.json (SOAK=REGEXP picks some).
+	go run ./test/soak -run '$(SOAK)' -o build/soak.json
 
 .PHONY: lint
 lint: go ## gofmt, go vet, staticcheck and golangci-lint.
