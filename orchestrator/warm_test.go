@@ -225,6 +225,22 @@ func TestWarmDoesNotStepIn(t *testing.T) {
 	}
 }
 
+// Nor when its time is over while nothing else is ready.
+func TestWarmGoesThoughNothingIsReady(t *testing.T) {
+	s, p := warmth(t)
+	p.Services = slices.Clone(p.Services)
+	p.Services[0].Container.Image, p.Services[0].Unhealthy = "sickly", spec.UnhealthyKeep
+	op, err := take(t, s, p, spec.Turn{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass(t, s, op.ID, 20*time.Second)
+	s.live(4*time.Minute, time.Second)
+	wantWarm(t, s, "while it is warm", 2, 2)
+	s.live(2*time.Minute, time.Second)
+	wantWarm(t, s, "when its time is over", 0, 0)
+}
+
 // An unhealthy one isn't kept, and a rollback makes it anew.
 func TestUnhealthyIsNotWarm(t *testing.T) {
 	s := newScenario(1, world.Truth)

@@ -35,12 +35,14 @@ func (v *view) warmUntil(r *Replica) (until time.Time, ok bool) {
 	return time.Time{}, coming && r.Generation == v.goodGen && r.Number <= v.goodReplicas && KeepsWarm(*p.Good, p.Release, v.Name)
 }
 
-// cold are those of the replicas that aren't warm for good: a newer release has
-// converged without them, so that they carry nothing but after a rollback.
+// cold are those of the replicas that aren't kept warm, nor were until their time
+// was over: a newer release has converged without those, so that they carry
+// nothing but after a rollback.
 func (v *view) cold(rs []*Replica) []*Replica {
+	w, _ := v.project.Record.WarmOf(v.Name)
 	var out []*Replica
 	for _, r := range rs {
-		if until, warm := v.warmUntil(r); !warm || until.IsZero() {
+		if r.Generation != w.Generation || v.gen != v.goodGen {
 			out = append(out, r)
 		}
 	}
