@@ -217,6 +217,7 @@ type composeExtension struct {
 	OnUnhealthy      spec.OnUnhealthy `yaml:"on_unhealthy,omitempty"`
 	Canary           *composeCanary   `yaml:"canary,omitempty"`
 	ProgressDeadline string           `yaml:"progress_deadline,omitempty"`
+	MaxFailed        int              `yaml:"max_failed,omitempty"`
 	Build            string           `yaml:"build,omitempty"`
 	SecretEnv        ordered[string]  `yaml:"secret_env,omitempty"`
 	OnSecretChange   string           `yaml:"on_secret_change,omitempty"`

@@ -38,6 +38,7 @@ type extension struct {
 	sticky    bool
 	ramp      spec.Duration
 	deadline  spec.Duration
+	maxFailed int
 	build     string
 }
 
@@ -53,6 +54,9 @@ func (c *converter) extension(name string, in types.ServiceConfig) extension {
 	}
 	if v, ok := m["keep_warm"]; ok {
 		x.keepWarm = duration(v)
+	}
+	if v, ok := m["max_failed"]; ok {
+		x.maxFailed = number(v)
 	}
 	list, _ := m["allow"].([]any)
 	for _, v := range list {

@@ -89,6 +89,7 @@ var (
 	kindCommand       = kind{shape: shapeText | shapeList | shapeNull, check: checkShellWords}
 	kindScalar        = kind{shape: scalar | shapeNull}
 	kindBool          = kind{shape: shapeBool | shapeText, check: checkBool, what: "true or false"}
+	kindFailed        = kind{shape: textOrInt, check: checkFailed, what: "a whole number"}
 	kindCount         = kind{shape: textOrInt, check: checkCount, what: "a whole number"}
 	kindSize          = kind{shape: textOrInt, check: checkSize, what: "a size, such as 64m"}
 	kindMode          = kind{shape: textOrInt, check: checkMode, what: "a file mode, such as 0700"}

@@ -232,3 +232,13 @@ func (c *converter) checkCanary(s spec.Service) {
 		c.failAt(refuse("Lower it", "the canary has %d replicas, but the service only %d", s.Canary.Replicas, s.Replicas), slices.Concat(at, []string{"replicas"})...)
 	}
 }
+
+// mostFailed is more than the visits of any rollout.
+const mostFailed = 1_000_000
+
+func checkFailed(v string) error {
+	if n, err := strconv.Atoi(v); err != nil || n < 0 || n > mostFailed {
+		return refuse("Write one, such as 2", "%q isn't a whole number from 0 to %d", clip(v), mostFailed)
+	}
+	return nil
+}

@@ -42,12 +42,9 @@ func TestMaxFailed(t *testing.T) {
 		"on the way back":         {[]plan.Visited{failed(8080, 214, 3)}, func(p *plan.Project, _, _ *spec.Service) { p.Record.Backward = true }, ""},
 		"paused":                  {[]plan.Visited{failed(8080, 214, 3)}, func(p *plan.Project, _, _ *spec.Service) { p.Record.Paused = "on request" }, ""},
 		"continue":                {[]plan.Visited{failed(8080, 214, 3)}, func(_ *plan.Project, _, next *spec.Service) { next.Update.OnFailure = spec.FailureContinue }, ""},
-		"a gap that is asked for": {[]plan.Visited{failed(8080, 214, 3)}, func(_ *plan.Project, _, next *spec.Service) { next.Update.Order, next.Hold = spec.StopFirst, 0 }, ""},
-		"a gap that is held": {[]plan.Visited{failed(8080, 214, 3)}, func(_ *plan.Project, _, next *spec.Service) {
-			next.Update.Order, next.Hold = spec.StopFirst, spec.Duration(time.Second)
-		}, blamed},
-		"a port that goes":  {[]plan.Visited{failed(8080, 214, 3)}, func(_ *plan.Project, _, next *spec.Service) { next.Ports = nil }, ""},
-		"a port that comes": {[]plan.Visited{failed(8080, 214, 3)}, func(_ *plan.Project, good, _ *spec.Service) { good.Ports = nil }, ""},
+		"a gap that is asked for": {[]plan.Visited{failed(8080, 214, 3)}, func(_ *plan.Project, _, next *spec.Service) { next.Update.Order = spec.StopFirst }, ""},
+		"a port that goes":        {[]plan.Visited{failed(8080, 214, 3)}, func(_ *plan.Project, _, next *spec.Service) { next.Ports = nil }, ""},
+		"a port that comes":       {[]plan.Visited{failed(8080, 214, 3)}, func(_ *plan.Project, good, _ *spec.Service) { good.Ports = nil }, ""},
 		"a port for one address only": {[]plan.Visited{failed(8080, 214, 3)}, func(_ *plan.Project, _, next *spec.Service) {
 			next.Ports = []spec.Port{{HostIP: netip.MustParseAddr("127.0.0.1"), Published: 8080, Target: 80, Protocol: spec.TCP}}
 		}, ""},
