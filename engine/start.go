@@ -21,6 +21,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 
+	"dunnage/internal/fault"
 	"dunnage/spec"
 )
 
@@ -39,6 +40,11 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 	}
 	if err := e.start(ctx, c); err != nil {
 		return fmt.Errorf("start %s: %w", id, err)
+	}
+	if fault.Sabotaged("second copy") { // of what the tests run, which watch for that
+		e.wg.Go(func() {
+			_, _ = e.Exec(e.ctx, spec.ExecRequest{Replica: id, Command: []string{"/testapp", "sleep", "1h"}}, spec.Terminal{})
+		})
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func (n *Network) detach(ctx context.Context, replica string) error {
 	if err := fault.Do("host files remove", func() error { return os.RemoveAll(n.dir(replica)) }); err != nil {
 		return fmt.Errorf("remove host files: %w", err)
 	}
-	return nil
+	return sabotageDetach()
 }
 
 // disownLink takes its owner's name off the replica's link. The kernel deletes

@@ -68,7 +68,7 @@ func (p programs) sync(ctx context.Context, want rules.Document, cfg rules.Confi
 		return change{}, err
 	}
 	done.unnamed = loses(rules.Named(have.doc, cfg), rules.Named(want, cfg))
-	return done, nil
+	return done, p.sabotageCommit()
 }
 
 // loses reports whether after lacks one of before; both are sorted.

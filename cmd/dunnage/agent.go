@@ -22,6 +22,7 @@ import (
 
 	"dunnage/api"
 	"dunnage/engine"
+	"dunnage/internal/fault"
 	"dunnage/netns"
 	"dunnage/orchestrator"
 	"dunnage/orchestrator/health"
@@ -187,6 +188,9 @@ func claimNetwork() (net.Listener, error) {
 // look and probe leaves garbage.
 const gcPercent = 150
 
+// sabotagedStart is longer than a recovery may take.
+const sabotagedStart = 3 * time.Second
+
 // runAgent is the process tree: every long-lived goroutine of the agent is
 // begun here, or by what is begun here.
 func runAgent(ctx context.Context, o agentOptions) error {
@@ -198,6 +202,9 @@ func runAgent(ctx context.Context, o agentOptions) error {
 	}
 	if err := os.MkdirAll(o.runDir, 0o711); err != nil {
 		return fmt.Errorf("create run directory: %w", err)
+	}
+	if fault.Sabotaged("slow start") {
+		time.Sleep(sabotagedStart)
 	}
 	debug.SetGCPercent(gcPercent)
 	if err := secrets.Harden(); err != nil {
@@ -243,7 +250,10 @@ func runAgent(ctx context.Context, o agentOptions) error {
 		}
 	})
 	wg.Go(func() { <-ctx.Done(); watchers.wait() })
-	return serve(ctx, o, backend{Loop: loop, engine: eng})
+	return serve(ctx, o, backend{
+		Loop: loop, engine: eng,
+		examiner: examiner{options: o, managed: managed != nil, engine: eng, network: network, loop: loop},
+	})
 }
 
 func connectEngine(ctx context.Context, o agentOptions) (*engine.Engine, *engine.Managed, error) {

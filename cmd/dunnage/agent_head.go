@@ -41,6 +41,10 @@ func (s *headedStore) Commit(c spec.Commit) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if fault.Sabotaged("forget audit") && c.Audit[n-1].Seq%2 == 0 {
+		c.Audit = nil
+		return s.Store.Commit(c)
+	}
 	if err := s.Store.Commit(c); err != nil {
 		return err
 	}

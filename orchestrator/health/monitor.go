@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"dunnage/internal/fault"
 	"dunnage/spec"
 )
 
@@ -245,6 +246,9 @@ func (m *Monitor) Checks(replica string, started time.Time) []spec.Check {
 func (m *Monitor) Health(replica string, started time.Time) (spec.Health, string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if fault.Sabotaged("all are healthy") {
+		return spec.HealthHealthy, ""
+	}
 	w := m.watched[replica]
 	if w == nil || !w.target.StartedAt.Equal(started) {
 		return spec.HealthStarting, ""

@@ -191,7 +191,9 @@ func (h *host) neighbours() ([]string, error) {
 
 func ours(line string) bool { return strings.Contains(line, "DUNNAGE-") }
 
-func (h *host) ourRules() ([]string, error) { return h.hostLines(ours, "iptables-save", "ip6tables-save") }
+func (h *host) ourRules() ([]string, error) {
+	return h.hostLines(ours, "iptables-save", "ip6tables-save")
+}
 
 // foreign are the rules that aren't ours, with comments and counters left out.
 func (h *host) foreign() string {
@@ -208,6 +210,9 @@ func (h *host) foreign() string {
 	}
 	return strings.Join(found, "\n")
 }
+
+// hostPart is what of the pool is the host's own: gateway, hold, visitor.
+var hostPart = netip.PrefixFrom(lab.Pool.Addr(), 24)
 
 // deadFlows are connections to addresses of the pool that no replica has.
 func (h *host) deadFlows() ([]string, error) {
@@ -231,7 +236,7 @@ func (h *host) deadFlows() ([]string, error) {
 		for _, f := range strings.Fields(line) {
 			if src, ok := strings.CutPrefix(f, "src="); ok {
 				a, err := netip.ParseAddr(src)
-				if err == nil && lab.Pool.Contains(a) && !a.Is6() && a.As4()[2] != 0 && !live[a] { // the first 256 are the host's own
+				if err == nil && lab.Pool.Contains(a) && !hostPart.Contains(a) && !live[a] {
 					return true
 				}
 			}
