@@ -81,7 +81,7 @@ func (l *Loop) deploy(ctx context.Context, op *operation, r spec.DeployRequest) 
 		if err != nil {
 			return err
 		}
-		l.ops.change(op, func(o *operation) { o.Services, o.Warnings = c.changes, c.notes })
+		l.ops.change(op, func(o *operation) { o.Services, o.Warnings = c.changes, append(c.notes, l.warmNotes(prev, c)...) })
 		if ctx.Err() != nil { // somebody else took over
 			return context.Cause(ctx)
 		}

@@ -61,7 +61,6 @@ func (l *Loop) propose(ctx context.Context, r spec.DeployRequest, images map[str
 		return c, err
 	}
 	c.changes = compare(prev, c.release)
-	c.notes = append(c.notes, l.warmNotes(prev, c)...)
 	if prev != nil {
 		c.notes = append(c.notes, keptLogging(*prev, c.release)...)
 	}

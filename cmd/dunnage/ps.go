@@ -20,7 +20,8 @@ func (p *program) psCommand() *cli.Command {
 		Description: "Lists the replicas of the project, or of all projects where there is neither -p nor a manifest. " +
 			"A replica is named in full, or as web-1, or as shop-web-1. " +
 			"HEALTH is - where nothing but the process itself is looked at. " +
-			"PORTS are shown while the kernel's rules send them to the replica.\n\n" +
+			"PORTS are shown while the kernel's rules send them to the replica. " +
+			"A replica that is warm runs beside what has replaced it, for as long as its STATE says (x-dunnage.keep_warm).\n\n" +
 			"What is wrong with a replica stands below it on a terminal, and on standard error where the output goes elsewhere: " +
 			"there it is one line a replica, with all columns. " +
 			"A narrow terminal shows replicas without their generation and ports without what goes without saying, then leaves out SERVICE, PORTS, RELEASE, HEALTH, AGE, RESTARTS and PROJECT, in this order; " +
@@ -140,7 +141,7 @@ func (p *program) replicaTable(replicas []spec.ReplicaStatus, withProject bool, 
 		}
 		name, open := written(r)
 		t.rows = append(t.rows, row{
-			cells: []string{printable(r.Service), printable(name), fmt.Sprint(r.Release), string(r.State), string(r.Health),
+			cells: []string{printable(r.Service), printable(name), fmt.Sprint(r.Release), p.stateCell(r), string(r.Health),
 				fmt.Sprint(r.Restarts), age(p.now(), r.Started), open},
 			colours: map[int]int{3: stateColours[r.State]},
 			below:   below,
@@ -156,9 +157,17 @@ func (p *program) replicaTable(replicas []spec.ReplicaStatus, withProject bool, 
 	return t
 }
 
+// stateCell is a replica's state; of a warm one with the time that is left.
+func (p *program) stateCell(r spec.ReplicaStatus) string {
+	if r.State == spec.StateWarm && !r.WarmUntil.IsZero() {
+		return fmt.Sprintf("%s %s", r.State, age(r.WarmUntil, p.now()))
+	}
+	return string(r.State)
+}
+
 var stateColours = map[spec.ReplicaState]int{
 	spec.StateReady: green, spec.StateCompleted: green,
-	spec.StateStarting: yellow, spec.StateDraining: yellow, spec.StateHeld: yellow, spec.StateStopping: yellow, spec.StateBackoff: yellow,
+	spec.StateStarting: yellow, spec.StateDraining: yellow, spec.StateHeld: yellow, spec.StateWarm: yellow, spec.StateStopping: yellow, spec.StateBackoff: yellow,
 	spec.StateUnhealthy: red, spec.StateFailed: red, spec.StateLost: red,
 	spec.StateStopped: grey, spec.StateCreated: grey,
 }
@@ -225,6 +234,9 @@ func (p *program) problems(project string, s spec.ServiceStatus, replicas []spec
 		case !p.terminal.stdout && !inWaiting:
 			lines = append(lines, printable(r.Replica)+": "+detail)
 		}
+	}
+	if !s.HeldUntil.IsZero() && s.HeldUntil.After(p.now()) {
+		lines = append([]string{printable(s.Name+" of "+project) + ": new connections wait, " + took(s.HeldUntil.Sub(p.now())) + " more at most"}, lines...)
 	}
 	if waiting != "" {
 		lines = append([]string{printable(s.Name+" of "+project) + ": " + waiting}, lines...)
