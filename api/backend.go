@@ -76,6 +76,9 @@ type Backend interface {
 
 	Networks(ctx context.Context) ([]spec.NetworkStatus, error)
 	Rules(ctx context.Context) (spec.RuleSet, error)
+	// Examine looks at the host within two seconds, whatever hangs there; with fix
+	// it removes what belongs to nobody, which may take longer.
+	Examine(ctx context.Context, fix bool) ([]spec.Finding, error)
 	// Explain says what becomes of connections; it never waits for containerd.
 	Explain(ctx context.Context, r spec.ExplainRequest) (spec.Explanation, error)
 }

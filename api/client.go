@@ -136,6 +136,16 @@ func (c *Client) Explain(ctx context.Context, r spec.ExplainRequest) (v spec.Exp
 	return v, err
 }
 
+// Examine implements Backend.
+func (c *Client) Examine(ctx context.Context, fix bool) (v []spec.Finding, err error) {
+	if fix {
+		err = c.post(ctx, "/doctor/fix", struct{}{}, &v)
+		return v, err
+	}
+	err = c.get(ctx, "/doctor", nil, &v)
+	return v, err
+}
+
 // Pull implements Backend; progress is called from one goroutine.
 func (c *Client) Pull(ctx context.Context, ref string, progress func(spec.PullProgress)) (img spec.Image, err error) {
 	body, err := json.Marshal(pullRequest{Ref: ref})

@@ -35,6 +35,8 @@ func (s *Server) routes() []route {
 		{"DELETE /images", changes, s.removeImage},
 		{"GET /networks", reads, s.networks},
 		{"GET /rules", reads, s.rules},
+		{"GET /doctor", reads, s.doctor},
+		{"POST /doctor/fix", changes, s.fix},
 		{"GET /explain", reads, s.explain},
 	}...)
 }
@@ -259,6 +261,18 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.backend.Explain(r.Context(), q)
 	v.Ways = list(v.Ways)
 	return reply(w, http.StatusOK, v, err)
+}
+
+func (s *Server) doctor(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.backend.Examine(r.Context(), false)
+	return reply(w, http.StatusOK, list(v), err)
+}
+
+func (s *Server) fix(w http.ResponseWriter, r *http.Request) error {
+	ctx, cancel := context.WithTimeout(r.Context(), answerTime)
+	defer cancel()
+	v, err := s.backend.Examine(ctx, true)
+	return reply(w, http.StatusOK, list(v), err)
 }
 
 func invalid(format string, args ...any) error {

@@ -90,3 +90,12 @@ func killProcess(pid int) error {
 	}
 	return nil
 }
+
+// Version is containerd's, as it says.
+func (e *Engine) Version(ctx context.Context) (string, error) {
+	v, err := e.client.Version(ctx)
+	if err != nil {
+		return "", e.wrap(ctx, err, "ask containerd for its version")
+	}
+	return v.Version, nil
+}

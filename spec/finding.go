@@ -1,9 +1,11 @@
 package spec
 
-// Finding is one line of doctor.
+// Finding is what doctor says of one thing. With --fix, what it removed is told
+// in Text.
 type Finding struct {
 	Check string `json:"check"`
 	OK    bool   `json:"ok"`
+	Warn  bool   `json:"warn,omitempty"` // nothing is wrong yet, and somebody should look
 	Text  string `json:"text"`
 	Next  string `json:"next,omitempty"` // what to do
 	Fix   string `json:"fix,omitempty"`  // what `doctor --fix` would remove; empty = nothing

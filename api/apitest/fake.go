@@ -26,6 +26,7 @@ type Fake struct {
 	lines      []spec.LogLine
 	images     []spec.Image
 	rules      spec.RuleSet
+	findings   []spec.Finding
 	calls      []string
 	failNext   string // cause of the next operation's failure
 	refuseNext error

@@ -18,6 +18,7 @@ import (
 // changes no desired state.
 type backend struct {
 	*orchestrator.Loop
+	examiner
 	engine *engine.Engine
 }
 

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -14,97 +17,188 @@ import (
 func (p *program) doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "doctor",
-		Usage: "check the agent, the packet rules, secrets and services, and say what to do",
-		Description: "The exit code is 3 if anything is wrong, and 0 if all is well.\n\n" +
+		Usage: "check the host, the agent, its rules, secrets and services, and say what to do",
+		Description: "Everything is looked at side by side, so that there is an answer within two seconds or so, also while containerd, a disk or the agent hangs. " +
+			"What is wrong comes first, then what may go wrong (warn), then what is well. " +
+			"Where no agent answers, the host alone is looked at.\n\n" +
+			"The exit code is 3 if anything is wrong, 4 if no agent answers, and 0 otherwise, also with warnings.\n\n" +
+			"--fix removes what belongs to no replica and no project of this agent, such as the writable layer of a container that somebody deleted by hand, " +
+			"has the kernel forget connections to addresses that nobody has, and says what it removed. It repairs nothing else, and touches nothing of others.\n\n" +
 			"Example:\n   dunnage doctor",
-		Flags:  []cli.Flag{jsonFlag()},
-		Action: p.withAgent(p.doctor),
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "fix", Usage: "remove what belongs to nobody"},
+			jsonFlag(),
+		},
+		Action: p.doctor,
 	}
 }
 
-// finding is one line of doctor.
-type finding struct {
-	Check string `json:"check"`
-	OK    bool   `json:"ok"`
-	Text  string `json:"text"`
-	Next  string `json:"next,omitempty"` // what to do
-}
+// askTime is what the agent gets to answer each of doctor's questions; its own
+// checks are over before that.
+const askTime = 2500 * time.Millisecond
 
-func (p *program) doctor(ctx context.Context, c *cli.Context, agent *api.Client) error {
+func (p *program) doctor(c *cli.Context) error {
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
-	status, err := agent.Status(ctx)
-	if err != nil {
-		return err
+	agent, err := p.connect(c.String("host"))
+	var all []spec.Finding
+	if err == nil {
+		defer agent.Close()
+		ctx, cancel := context.WithTimeout(c.Context, askTime)
+		_, err = agent.Version(ctx)
+		cancel()
 	}
-	secrets, key, err := agent.Secrets(ctx, "")
-	if err != nil {
+	switch {
+	case errors.Is(err, api.ErrNoAgent) && !strings.HasPrefix(c.String("host"), "ssh://"):
+		all = withoutAgent(c.Context, err)
+	case err != nil:
 		return err
+	default:
+		all = askAgent(c.Context, agent, c.Bool("fix"))
 	}
-	rules, err := agent.Rules(ctx)
-	if err != nil {
-		return err
-	}
-	var all []finding
-	all = append(all, examineHost(status, key)...)
-	all = append(all, examineRules(rules), examineSecrets(secrets, key))
-	all = append(all, examineBehind(secrets)...)
-	all = append(all, examineServices(status)...)
+	worstFirst(all)
 	if c.Bool("json") {
-		err = p.printJSON(all)
-	} else {
-		err = p.printFindings(all)
+		if err := p.printJSON(all); err != nil {
+			return err
+		}
+	} else if err := p.printFindings(all); err != nil {
+		return err
 	}
-	wrong := 0
+	bad := 0
 	for _, f := range all {
 		if !f.OK {
-			wrong++
+			bad++
 		}
 	}
-	if err == nil && wrong > 0 {
-		return &exitCode{code: exitNotConverged, err: fmt.Errorf("%d of %d checks found something wrong", wrong, len(all))}
+	switch {
+	case errors.Is(err, api.ErrNoAgent):
+		return err
+	case bad > 0:
+		return &exitCode{code: exitNotConverged, err: fmt.Errorf("%d of %d checks found something wrong", bad, len(all))}
 	}
-	return err
+	return nil
 }
 
-// findingIndent is where a finding's text begins.
-const findingIndent = 17
+// withoutAgent looks at what there is to see of the host.
+func withoutAgent(ctx context.Context, err error) []spec.Finding {
+	all := []spec.Finding{{Check: "agent", Text: api.Text(err), Next: "`systemctl status dunnage` and `journalctl -u dunnage` say why; containers and traffic go on without it"}}
+	return append(all, examine(ctx, examineTime, hostChecks(localOptions()))...)
+}
 
-func (p *program) printFindings(all []finding) error {
+// askAgent puts all questions side by side, so that one that hangs holds up no
+// other.
+func askAgent(ctx context.Context, agent *api.Client, fix bool) []spec.Finding {
+	failed := func(err error) []spec.Finding {
+		return []spec.Finding{wrong("`dunnage events --no-follow` and the agent's log say more", "the agent doesn't say: %s", api.Text(err))}
+	}
+	limit := askTime
+	if fix {
+		limit = fixTime + askTime
+	}
+	status := sync.OnceValues(func() (spec.Status, error) {
+		ctx, cancel := context.WithTimeout(ctx, askTime)
+		defer cancel()
+		return agent.Status(ctx)
+	})
+	type answer struct {
+		secrets []spec.SecretStatus
+		key     spec.KeyStatus
+	}
+	secrets := sync.OnceValues(func() (answer, error) {
+		ctx, cancel := context.WithTimeout(ctx, askTime)
+		defer cancel()
+		all, key, err := agent.Secrets(ctx, "")
+		return answer{all, key}, err
+	})
+	more := make(chan []spec.Finding, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		found, err := agent.Examine(ctx, fix)
+		if err != nil {
+			found = failed(err)
+			found[0].Check = "agent"
+		}
+		more <- found
+	}()
+	all := examine(ctx, askTime, []check{
+		{"host", func(context.Context) []spec.Finding {
+			st, err := status()
+			if err != nil {
+				return failed(err)
+			}
+			known, _ := secrets() // whether they are locked is told of there
+			return examineHost(st, known.key)
+		}},
+		{"rules", func(ctx context.Context) []spec.Finding {
+			rules, err := agent.Rules(ctx)
+			if err != nil {
+				return failed(err)
+			}
+			return []spec.Finding{examineRules(rules)}
+		}},
+		{"secrets", func(context.Context) []spec.Finding {
+			s, err := secrets()
+			if err != nil {
+				return failed(err)
+			}
+			return append([]spec.Finding{examineSecrets(s.secrets, s.key)}, examineBehind(s.secrets)...)
+		}},
+		{"services", func(context.Context) []spec.Finding {
+			st, err := status()
+			if err != nil {
+				return failed(err)
+			}
+			return examineServices(st)
+		}},
+	})
+	return append(all, <-more...)
+}
+
+// printFindings leaves as much room for the names as the longest one needs.
+func (p *program) printFindings(all []spec.Finding) error {
+	width := 0
+	for _, f := range all {
+		width = max(width, len(f.Check))
+	}
+	indent := len("WRONG") + 2 + width + 2
 	var b strings.Builder
 	for _, f := range all {
 		word := p.paintOut(green, "ok   ")
-		if !f.OK {
+		switch {
+		case !f.OK:
 			word = p.paintOut(red, "WRONG")
+		case f.Warn:
+			word = p.paintOut(yellow, "warn ")
 		}
-		fmt.Fprintf(&b, "%s  %-8s  ", word, f.Check)
-		lines := p.wrapped(f.Text, findingIndent)
+		fmt.Fprintf(&b, "%s  %-*s  ", word, width, f.Check)
+		lines := p.wrapped(f.Text, indent)
 		if f.Next != "" {
-			lines = append(lines, p.wrapped(f.Next, findingIndent)...)
+			lines = append(lines, p.wrapped(f.Next, indent)...)
 		}
-		b.WriteString(strings.Join(lines, "\n"+strings.Repeat(" ", findingIndent)) + "\n")
+		b.WriteString(strings.Join(lines, "\n"+strings.Repeat(" ", indent)) + "\n")
 	}
 	return p.print(b.String())
 }
 
 // examineHost tells what keeps the agent from looking or acting, and what others
 // have set up that may stop traffic.
-func examineHost(s spec.Status, key spec.KeyStatus) []finding {
-	var out []finding
+func examineHost(s spec.Status, key spec.KeyStatus) []spec.Finding {
+	var out []spec.Finding
 	for _, problem := range s.Problems {
 		if key.Locked == "" || !strings.HasPrefix(problem, "secrets are locked") { // else examineSecrets tells
-			out = append(out, finding{Check: "host", Text: problem})
+			out = append(out, spec.Finding{Check: "host", Text: problem})
 		}
 	}
 	if len(out) == 0 {
-		out = append(out, finding{Check: "host", OK: true, Text: "containerd answers, and no rule of others is in the way"})
+		out = append(out, spec.Finding{Check: "host", OK: true, Text: "containerd answers, and no rule of others is in the way"})
 	}
 	return out
 }
 
-func examineRules(r spec.RuleSet) finding {
-	f := finding{Check: "rules", OK: r.Rendered == r.Kernel, Text: "the kernel's rules are what they should be"}
+func examineRules(r spec.RuleSet) spec.Finding {
+	f := spec.Finding{Check: "rules", OK: r.Rendered == r.Kernel, Text: "the kernel's rules are what they should be"}
 	if !f.OK {
 		f.Text, f.Next = "the kernel's rules differ from what they should be", "`dunnage net rules --diff` shows where; a running agent repairs them within a second"
 		if r.Held != "" {
@@ -115,8 +209,8 @@ func examineRules(r spec.RuleSet) finding {
 }
 
 // examineSecrets tells of an open store also when the next start would find it locked.
-func examineSecrets(all []spec.SecretStatus, key spec.KeyStatus) finding {
-	f := finding{Check: "secrets", OK: true, Text: fmt.Sprintf("%s can be opened with the key from %s", counted(len(all), "secret"), key.Source)}
+func examineSecrets(all []spec.SecretStatus, key spec.KeyStatus) spec.Finding {
+	f := spec.Finding{Check: "secrets", OK: true, Text: fmt.Sprintf("%s can be opened with the key from %s", counted(len(all), "secret"), key.Source)}
 	if len(all) == 0 {
 		f.Text = "there are none; the key is from " + key.Source
 	}
@@ -137,14 +231,14 @@ func examineSecrets(all []spec.SecretStatus, key spec.KeyStatus) finding {
 
 // examineBehind tells of projects that run another version of a secret than the
 // current one. What a manifest brings is left out: the next deploy brings its own.
-func examineBehind(all []spec.SecretStatus) []finding {
-	var out []finding
+func examineBehind(all []spec.SecretStatus) []spec.Finding {
+	var out []spec.Finding
 	for _, s := range all {
 		for _, u := range s.Behind {
 			if s.Origin == spec.OriginManifest {
 				continue
 			}
-			out = append(out, finding{
+			out = append(out, spec.Finding{
 				Check: "secrets", Text: fmt.Sprintf("project %s runs version %d of the secret %s; the current one is %d", u.Project, u.Version, s.SecretID, s.Version),
 				Next: fmt.Sprintf("`dunnage events -p %s` says why; `dunnage secret set %s` with the same value tries again, `dunnage secret rollback %s` takes version %d back", u.Project, s.SecretID, s.SecretID, s.Version),
 			})
@@ -153,12 +247,12 @@ func examineBehind(all []spec.SecretStatus) []finding {
 	return out
 }
 
-func examineServices(s spec.Status) []finding {
-	var out []finding
+func examineServices(s spec.Status) []spec.Finding {
+	var out []spec.Finding
 	replicas, services := 0, 0
 	for _, project := range s.Projects {
 		if project.Paused != "" {
-			out = append(out, finding{
+			out = append(out, spec.Finding{
 				Check: "services", Text: fmt.Sprintf("the rollout of project %s stands still: %s", project.Name, project.Paused),
 				Next: fmt.Sprintf("`dunnage rollout resume -p %s` goes on, `dunnage rollback -p %s` goes back", project.Name, project.Name),
 			})
@@ -166,7 +260,7 @@ func examineServices(s spec.Status) []finding {
 		for _, service := range project.Services {
 			services, replicas = services+1, replicas+service.Ready
 			if service.Waiting != "" && project.Paused == "" {
-				out = append(out, finding{
+				out = append(out, spec.Finding{
 					Check: "services", Text: fmt.Sprintf("%s/%s: %d of %d ready: %s", project.Name, service.Name, service.Ready, service.Wanted, service.Waiting),
 					Next: fmt.Sprintf("`dunnage logs -p %s %s` shows what it writes", project.Name, service.Name),
 				})
@@ -174,7 +268,7 @@ func examineServices(s spec.Status) []finding {
 		}
 	}
 	if len(out) == 0 {
-		out = append(out, finding{Check: "services", OK: true, Text: fmt.Sprintf("%s of %s ready", counted(replicas, "replica"), counted(services, "service"))})
+		out = append(out, spec.Finding{Check: "services", OK: true, Text: fmt.Sprintf("%s of %s ready", counted(replicas, "replica"), counted(services, "service"))})
 	}
 	return out
 }

@@ -40,6 +40,7 @@ var jsonOutputs = []struct{ verbs, is string }{
 	{"receipt --all", "[]Receipt"},
 	{"net ls", "[]NetworkStatus"},
 	{"net rules", "RuleSet"},
+	{"doctor", "[]Finding"},
 }
 
 // schema is package spec as its source has it: types, comments and values.

@@ -144,6 +144,16 @@ func controlAgent(ts *testscript.TestScript, neg bool, args []string) {
 		f.SpoilAudit(1)
 	case "rules":
 		f.SetRules(spec.RuleSet{Rendered: "*nat\n-A A\n-A B\nCOMMIT\n", Kernel: "*nat\n-A A\n-A C\nCOMMIT\n", Held: text})
+	case "nofindings":
+		f.SetFindings()
+	case "findings": // of the host
+		f.SetFindings(
+			spec.Finding{Check: "containerd", OK: true, Text: "the agent's own containerd 2.2.0 answers a write in 1.5ms"},
+			spec.Finding{Check: "clock", OK: true, Warn: true, Text: "nobody keeps the clock right", Next: "install chrony"},
+			spec.Finding{
+				Check: "leftovers", Text: "writable layer of shop-web-0123abcd-1: nobody owns it",
+				Next: "`dunnage doctor --fix` removes it", Fix: "writable layer of shop-web-0123abcd-1",
+			})
 	case "receipt": // the newest one of a project tells of a bad night
 		f.ChangeReceipt(args[1], func(r *spec.Receipt) {
 			r.Owner, r.Cut, r.Secrets = "alice", 1, map[string]int{"shop/token": 17}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"dunnage/engine"
+	"dunnage/netns"
+	"dunnage/orchestrator"
+	"dunnage/spec"
+)
+
+// examiner is doctor's part that needs the agent's eyes.
+type examiner struct {
+	options agentOptions
+	managed bool // containerd is the agent's own
+	engine  *engine.Engine
+	network *netns.Network
+	loop    *orchestrator.Loop
+}
+
+func ownerOf(info fs.FileInfo) (uid uint32, ok bool) {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, false
+	}
+	return st.Uid, true
+}
+
+// Examine looks at the host and at what the agent keeps there; with fix it
+// removes what belongs to nobody.
+func (x examiner) Examine(ctx context.Context, fix bool) ([]spec.Finding, error) {
+	checks := []check{
+		{"agent", x.itself},
+		{"containerd", x.containerd},
+		{"ports", x.ports},
+		{"sysctls", x.sysctls},
+		{"connections", func(ctx context.Context) []spec.Finding { return x.strays(ctx, fix) }},
+	}
+	limit := examineTime
+	if fix { // the removal of a layer takes its time
+		limit = fixTime
+	}
+	checks = append(checks, check{"leftovers", func(ctx context.Context) []spec.Finding { return x.leftovers(ctx, fix) }})
+	return examine(ctx, limit, append(checks, hostChecks(x.options)...)), nil
+}
+
+// fixTime is what removals get.
+const fixTime = 20 * time.Second
+
+func (x examiner) itself(context.Context) []spec.Finding {
+	if silent := x.loop.Silence(); silent > dumpAfter/4 {
+		return []spec.Finding{wrong(fmt.Sprintf("`kill -QUIT` of the agent shows what it hangs in; after %s it ends by itself, to be started anew", exitAfter), "the agent's loop hasn't come round for %s", silent.Round(time.Second))}
+	}
+	return fine("the agent's loop comes round")
+}
+
+// containerd is asked for something real: a wedged one still says its version.
+func (x examiner) containerd(ctx context.Context) []spec.Finding {
+	whose, next := "the system's", "restart it; `dunnage agent --containerd-restart \"systemctl restart containerd\"` does that from now on"
+	if len(x.options.restart) > 0 {
+		next = fmt.Sprintf("after %s the agent runs `%s`", x.options.patience, strings.Join(x.options.restart, " "))
+	}
+	if x.managed {
+		whose, next = "the agent's own", fmt.Sprintf("after %s the agent restarts it; containers live on", x.options.patience)
+	}
+	began := time.Now()
+	if err := x.engine.Canary(ctx); err != nil {
+		return []spec.Finding{wrong(next, "%s containerd doesn't do a small write: %s", whose, err)}
+	}
+	took := time.Since(began)
+	version, err := x.engine.Version(ctx)
+	if err != nil {
+		return []spec.Finding{wrong(next, "%s", err)}
+	}
+	out := judge("containerd", version, knownContainerd)
+	return append([]spec.Finding{{OK: true, Text: fmt.Sprintf("%s containerd %s answers a write in %s", whose, version, took.Round(100*time.Microsecond))}},
+		slices.DeleteFunc(out, func(f spec.Finding) bool { return f.OK && !f.Warn })...)
+}
+
+func (x examiner) ports(context.Context) []spec.Finding {
+	return portFindings(x.loop.Reach())
+}
+
+func portFindings(all []spec.Reach) []spec.Finding {
+	var out []spec.Finding
+	reached := 0
+	for _, r := range all {
+		switch {
+		case r.Unasked != "":
+			out = append(out, warned("", "%s %s can't be visited: %s", r.Service, r.Addr, r.Unasked))
+		case r.State == spec.ReachUnreachable:
+			out = append(out, wrong(fmt.Sprintf("`dunnage explain %d` follows the packet to where it ends", r.Addr.Port()), "%s of %s can't be reached at %s: %s", r.Service, r.Project, r.Addr, r.Detail))
+		case r.State == spec.ReachReachable:
+			reached++
+		}
+	}
+	if len(out) == 0 {
+		return fine("%s visited on the way that clients take", counted(reached, "address"))
+	}
+	return out
+}
+
+// sysctls are those that replicas' traffic needs. The agent sets them and puts
+// them back.
+func (x examiner) sysctls(context.Context) []spec.Finding {
+	names := []string{"net/ipv4/ip_forward"}
+	if x.options.pool6.IsValid() {
+		names = append(names, "net/ipv6/conf/all/forwarding")
+	}
+	return sysctlFindings("/proc/sys", names)
+}
+
+func sysctlFindings(root string, names []string) (out []spec.Finding) {
+	for _, name := range names {
+		b, err := os.ReadFile(root + "/" + name)
+		dotted := strings.ReplaceAll(name, "/", ".")
+		if value := strings.TrimSpace(string(b)); err != nil || value != "1" {
+			out = append(out, wrong("`grep -r "+dotted+" /etc/sysctl.conf /etc/sysctl.d` shows who else sets it; the agent puts it back with the first replica", "%s is %q, and replicas' traffic needs 1", dotted, value))
+		}
+	}
+	if len(out) == 0 {
+		return fine("the kernel forwards packets")
+	}
+	return out
+}
+
+// strays are connections to where nothing is.
+func (x examiner) strays(ctx context.Context, fix bool) []spec.Finding {
+	found, err := x.network.Strays(ctx, x.loop.Owners().Addresses())
+	if err != nil {
+		return []spec.Finding{wrong("", "the kernel's connections can't be listed: %v", err)}
+	}
+	if len(found) == 0 {
+		return fine("no connection leads to an address that nobody has")
+	}
+	addrs := slices.SortedFunc(maps.Keys(found), netip.Addr.Compare)
+	n := 0
+	for _, count := range found {
+		n += count
+	}
+	text := fmt.Sprintf("%s to %s, which no replica has", counted(n, "connection"), addrs[0])
+	if len(addrs) > 1 {
+		text = fmt.Sprintf("%s to %d addresses that no replica has, %s first", counted(n, "connection"), len(addrs), addrs[0])
+	}
+	if fix {
+		if err := x.network.ForgetStrays(ctx, addrs); err != nil {
+			return []spec.Finding{wrong("", "%s, and the kernel doesn't forget them: %v", text, err)}
+		}
+		return fine("forgotten: %s", text)
+	}
+	f := wrong("`dunnage doctor --fix` has the kernel forget them, and their clients connect anew", "stale: %s", text)
+	f.Fix = text
+	return []spec.Finding{f}
+}
+
+// leftovers belong to nobody. An agent that holds may have got the wrong store:
+// then everything looks like that.
+func (x examiner) leftovers(ctx context.Context, fix bool) []spec.Finding {
+	owners := x.loop.Owners()
+	if why := owners.Held(); why != "" {
+		return []spec.Finding{warned("", "not looked for, since %s", why)}
+	}
+	found, err := x.engine.Leftovers(ctx, owners)
+	var out []spec.Finding
+	if err != nil {
+		out = append(out, wrong("", "not all of them can be looked for: %v", err))
+	}
+	if fix {
+		return append(out, x.remove(ctx, found, owners)...)
+	}
+	for _, l := range found {
+		f := wrong("`dunnage doctor --fix` removes it", "%s: nobody owns it", l)
+		f.Fix = l.String()
+		out = append(out, f)
+	}
+	if len(out) == 0 {
+		return fine("nothing is left over")
+	}
+	return out
+}
+
+func (x examiner) remove(ctx context.Context, found []engine.Leftover, owners orchestrator.Owners) []spec.Finding {
+	var out []spec.Finding
+	for _, l := range found {
+		if why := owners.Held(); why != "" {
+			return append(out, wrong("", "not removed, since %s", why))
+		}
+		if err := x.engine.RemoveLeftover(ctx, l, owners); err != nil {
+			out = append(out, wrong("", "%v", err))
+			continue
+		}
+		x.options.log.Warn("removed what nobody owned", "what", l.String())
+		out = append(out, spec.Finding{OK: true, Text: "removed: " + l.String()})
+	}
+	if len(out) == 0 {
+		return fine("nothing is left over")
+	}
+	return out
+}

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dunnage/spec"
+)
+
+// A check that hangs is a finding, and holds up no other one.
+func TestExamineWaitsForNobody(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	began := time.Now()
+	all := examine(t.Context(), 50*time.Millisecond, []check{
+		{"hangs", func(context.Context) []spec.Finding { <-release; return nil }},
+		{"fine", func(context.Context) []spec.Finding { return fine("it is") }},
+		{"late", func(ctx context.Context) []spec.Finding { <-ctx.Done(); return []spec.Finding{wrong("", "no answer")} }},
+	})
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if len(all) != 3 || all[0].Check != "hangs" || all[0].OK || !strings.Contains(all[0].Text, "isn't done within 50ms") ||
+		all[1] != (spec.Finding{Check: "fine", OK: true, Text: "it is"}) || all[2].Check != "late" {
+		t.Errorf("%+v", all)
+	}
+	all = append(all, warned("", "soon"))
+	worstFirst(all)
+	for i, want := range []string{"the check isn't", "no answer", "soon", "it is"} {
+		if !strings.HasPrefix(all[i].Text, want) {
+			t.Errorf("%d: %+v, want %q", i, all[i], want)
+		}
+	}
+}
+
+// level is how bad findings are at worst.
+func level(all []spec.Finding) string {
+	worst := "ok"
+	for _, f := range all {
+		switch {
+		case !f.OK:
+			return "wrong"
+		case f.Warn:
+			worst = "warn"
+		}
+	}
+	return worst
+}
+
+func TestHostFindings(t *testing.T) {
+	const gib = 1 << 30
+	one := func(f spec.Finding) []spec.Finding { return []spec.Finding{f} }
+	at := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+	for name, tc := range map[string]struct {
+		found []spec.Finding
+		level string
+		says  string
+	}{
+		"disk":                  {one(space{"/d", 100 * gib, 50 * gib, 1000, 900}.finding()), "ok", "/d has 50.0 GiB of 100.0 GiB free"},
+		"disk nearly full":      {one(space{"/d", 100 * gib, 6 * gib, 1000, 900}.finding()), "warn", "6.0 GiB"},
+		"disk full":             {one(space{"/d", 100 * gib, 2 * gib, 1000, 900}.finding()), "wrong", "deploys fail"},
+		"large disk":            {one(space{"/d", 20000 * gib, 300 * gib, 0, 0}.finding()), "ok", ""},
+		"inodes":                {one(space{"/d", 100 * gib, 50 * gib, 1000, 20}.finding()), "wrong", "2 % of its inodes"},
+		"inodes nearly gone":    {one(space{"/d", 100 * gib, 50 * gib, 1000, 80}.finding()), "warn", "8 % of its inodes"},
+		"clock":                 {one(clockFinding(at, unix.TIME_OK, 0)), "ok", "synchronised"},
+		"clock unwatched":       {one(clockFinding(at, unix.TIME_ERROR, unix.STA_UNSYNC)), "warn", "nobody keeps"},
+		"clock of 1970":         {one(clockFinding(time.Unix(100, 0), unix.TIME_OK, 0)), "wrong", "1970-01-01"},
+		"conntrack":             {examineConntrack(100, 65536), "ok", "100 of 65536"},
+		"conntrack filling":     {examineConntrack(50000, 65536), "warn", "filling up"},
+		"conntrack full":        {examineConntrack(65000, 65536), "wrong", "drops new connections"},
+		"no conntrack":          {examineConntrack(-1, -1), "ok", "isn't in use"},
+		"good runc":             {judge("runc", "1.3.4", knownRunc), "ok", "runc 1.3.4"},
+		"old runc":              {judge("runc", "1.1.5+ds1", knownRunc), "warn", "CVE-2024-21626"},
+		"runc of 2025":          {judge("runc", "1.3.2", knownRunc), "warn", "CVE-2025-31133"},
+		"runc 1.2.8":            {judge("runc", "1.2.8", knownRunc), "ok", ""},
+		"runc that freezes":     {judge("runc", "1.0.0", knownRunc), "wrong", "runc#3085"},
+		"containerd":            {judge("containerd", "1.6.20~ds1", knownContainerd), "ok", ""},
+		"containerd 2":          {judge("containerd", "v2.2.0", knownContainerd), "ok", ""},
+		"containerd that hangs": {judge("containerd", "1.7.7", knownContainerd), "warn", "containerd#9103"},
+		"containerd that loses": {judge("containerd", "1.7.21", knownContainerd), "warn", "containerd#10589"},
+		"containerd 1.7.22":     {judge("containerd", "1.7.22", knownContainerd), "ok", ""},
+		"ancient containerd":    {judge("containerd", "1.4.13", knownContainerd), "wrong", "no longer maintained"},
+		"kernel":                {judge("Linux", "6.1.0-41-cloud-amd64", knownKernels), "ok", "Linux 6.1.0-41"},
+		"ancient kernel":        {judge("Linux", "4.19.0-27", knownKernels), "wrong", "pidfd_open"},
+		"no version":            {judge("runc", "unknown", knownRunc), "warn", "says nothing"},
+		"reached":               {portFindings([]spec.Reach{{State: spec.ReachReachable}}), "ok", "1 address visited"},
+		"not reached": {portFindings([]spec.Reach{{VisitTarget: spec.VisitTarget{Project: "shop", Service: "web", Addr: netip.MustParseAddrPort("192.0.2.1:80")},
+			State: spec.ReachUnreachable, Detail: "no answer within 1s"}}), "wrong", "web of shop can't be reached at 192.0.2.1:80: no answer within 1s"},
+		"not asked":  {portFindings([]spec.Reach{{Unasked: "its allow list leaves the visitor out"}}), "warn", "allow list"},
+		"no cgroups": {examineCgroups(t.TempDir()), "wrong", "no cgroup controller"},
+	} {
+		text := ""
+		for _, f := range tc.found {
+			text += f.Text + "\n"
+			if level([]spec.Finding{f}) == "wrong" && f.Next == "" {
+				t.Errorf("%s: nobody says what to do: %+v", name, f)
+			}
+		}
+		if got := level(tc.found); got != tc.level || !strings.Contains(text, tc.says) {
+			t.Errorf("%s: %s: %q, want %s: %q", name, got, text, tc.level, tc.says)
+		}
+	}
+}
+
+func TestCgroupFindings(t *testing.T) {
+	v1, v2 := t.TempDir(), t.TempDir()
+	for _, c := range []string{"cpu", "memory", "pids"} {
+		if err := os.Mkdir(filepath.Join(v1, c), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found := examineCgroups(v1); level(found) != "ok" || !strings.HasPrefix(found[0].Text, "cgroup v1") {
+		t.Errorf("%+v", found)
+	}
+	if err := os.WriteFile(filepath.Join(v2, "cgroup.controllers"), []byte("cpuset cpu io pids\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if found := examineCgroups(v2); level(found) != "wrong" || !strings.Contains(found[0].Text, "cgroup v2 lacks memory") || !strings.Contains(found[0].Next, "cgroup_enable=memory") {
+		t.Errorf("%+v", found)
+	}
+}
+
+func TestRightsFindings(t *testing.T) {
+	dir := t.TempDir()
+	o := agentOptions{stateDir: filepath.Join(dir, "s"), runDir: filepath.Join(dir, "r"), socket: filepath.Join(dir, "r", "agent.sock"), keySource: "file:" + filepath.Join(dir, "s", "key")}
+	for _, d := range []string{o.stateDir, o.runDir} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files := map[string]os.FileMode{filepath.Join(o.stateDir, "dunnage.db"): 0o600, filepath.Join(o.stateDir, "key"): 0o600, o.socket: 0o660}
+	for path, mode := range files {
+		if err := os.WriteFile(path, nil, mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wrongs := func() (texts []string) {
+		for _, f := range examineRights(o) {
+			if !f.OK && !strings.Contains(f.Text, "belongs to uid") { // of whoever runs the test
+				texts = append(texts, f.Text+" "+f.Next)
+			}
+		}
+		return texts
+	}
+	if w := wrongs(); len(w) != 0 {
+		t.Errorf("as the agent makes them: %q", w)
+	}
+	for path := range files {
+		if err := os.Chmod(path, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := strings.Join(wrongs(), "\n")
+	for _, want := range []string{"others can read the store", "others can read the key", "everybody can use the agent", "`chmod 0600 "} {
+		if !strings.Contains(w, want) {
+			t.Errorf("%q lacks %q", w, want)
+		}
+	}
+}
+
+func TestOthersFindings(t *testing.T) {
+	root := t.TempDir()
+	if found := examineOthers(root); len(found) != 1 || !strings.HasPrefix(found[0].Text, "neither") {
+		t.Errorf("%+v", found)
+	}
+	for path, text := range map[string]string{"etc/ufw/ufw.conf": "ENABLED=yes\n", "run/docker.pid": "1", "run/firewalld.pid": "1"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, path)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, path), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found := examineOthers(root)
+	if len(found) != 3 || level(found) != "ok" {
+		t.Errorf("%+v", found)
+	}
+	if err := os.WriteFile(filepath.Join(root, "net.ipv4.ip_forward"), []byte("0\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if found := sysctlFindings(root, []string{"net.ipv4.ip_forward"}); level(found) != "wrong" || !strings.Contains(found[0].Text, `is "0"`) {
+		t.Errorf("%+v", found)
+	}
+}
