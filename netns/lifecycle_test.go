@@ -289,7 +289,8 @@ func TestDropRules(t *testing.T) {
 	testenv.Host(t, func() {
 		w := newWorld(t, Auto)
 		app := w.start("app", member(network(1, false), 10))
-		w.apply(spec.Routing{Networks: []spec.NetworkAddressing{network(1, false)}, Published: published(8080, 80, app.backend(0))})
+		r := spec.Routing{Networks: []spec.NetworkAddressing{network(1, false)}, Published: published(8080, 80, app.backend(0))}
+		w.apply(r)
 		testenv.Run(t, "iptables", "-A", "FORWARD", "-j", "DROP")
 		w.wantAnswer("DROP appended", w.Client, "tcp", w.HostAddr, 8080, "app", w.ClientAddr)
 		w.wantProblems(0)
@@ -309,6 +310,13 @@ func TestDropRules(t *testing.T) {
 		w.wantProblems(0)
 		testenv.Run(t, "iptables-legacy", "-P", "FORWARD", "DROP")
 		w.wantProblems(1)
+		testenv.Run(t, "iptables-legacy", "-P", "FORWARD", "ACCEPT")
+		look(t, w, r)
+		for port, n := range map[string]int{"80": 0, "8080": 1} {
+			testenv.Run(t, "iptables-legacy", "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", port, "-j", "DNAT", "--to-destination", "192.0.2.1")
+			w.wantProblems(n)
+			testenv.Run(t, "iptables-legacy", "-t", "nat", "-F", "PREROUTING")
+		}
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/coreos/go-iptables/iptables"
 
 	"dunnage/netns/rules"
+	"dunnage/spec"
 )
 
 // inUse reports whether the backend has tables at all, without making any:
@@ -27,7 +28,8 @@ func (p programs) inUse() bool {
 
 // Problems names what others have set up that may stop replicas' traffic: a
 // dropping rule before dunnage's in FORWARD, or rules in the backend that
-// dunnage doesn't use. A drop in either backend is final. dunnage respects
+// dunnage doesn't use. A drop in either backend is final, and of translations
+// those of the backend that was used last come first. dunnage respects
 // them and changes nothing. The list is empty when there is nothing to tell.
 // To ask often is cheap: see reading.
 func (n *Network) Problems(ctx context.Context) ([]string, error) {
@@ -43,6 +45,11 @@ func (n *Network) Problems(ctx context.Context) ([]string, error) {
 		text := have.text
 		for _, rule := range dropsBeforeOurs(text) {
 			all = append(all, fmt.Sprintf("%s: rule %q in FORWARD comes before dunnage's and may drop traffic of replicas: move it to DUNNAGE-USER or after the jump to DUNNAGE-FORWARD", p.name(), rule))
+		}
+		if p.last == n.tables.other4.last || p.last == n.tables.other6.last {
+			for _, rule := range n.rendered.taken(text) {
+				all = append(all, fmt.Sprintf("%s: rule %q redirects a port that a release publishes, and comes before dunnage's if its backend was used later: remove it", p.name(), rule))
+			}
 		}
 		for _, rule := range n.dropsElsewhere(text) {
 			all = append(all, fmt.Sprintf("%s: rule %q drops traffic of replicas: remove it, or move it to DUNNAGE-USER in the table filter", p.name(), rule))
@@ -83,6 +90,27 @@ func dropsBeforeOurs(text string) []string {
 		}
 	}
 	return drops
+}
+
+// taken lists the nat rules that lead a port which a release publishes elsewhere.
+func (m *rendered) taken(text string) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, nat, _ := strings.Cut(text, "*nat\n")
+	nat, _, _ = strings.Cut(nat, "\nCOMMIT")
+	var out []string
+	for line := range strings.Lines(nat) {
+		line = strings.TrimSpace(line)
+		if !strings.Contains(line, " -j DNAT ") && !strings.Contains(line, " -j REDIRECT") {
+			continue
+		}
+		if slices.ContainsFunc(m.routing.Published, func(p spec.PublishedRoute) bool {
+			return strings.Contains(line+" ", fmt.Sprintf(" -p %s ", p.Protocol)) && strings.Contains(line+" ", fmt.Sprintf(" --dport %d ", p.Port))
+		}) {
+			out = append(out, "-t nat "+line)
+		}
+	}
+	return out
 }
 
 // dropsElsewhere lists the dropping rules of raw and mangle, which every packet
