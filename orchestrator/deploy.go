@@ -150,11 +150,12 @@ func (l *Loop) Preview(ctx context.Context, r spec.DeployRequest) (spec.Preview,
 			return out, err
 		case missing && s.Build != "":
 			out.Notes = append(out.Notes, fmt.Sprintf("%s: the image %s isn't built; build it with `%s`", s.Name, s.Container.Image, s.Build))
-		case (missing || s.Pull == spec.PullAlways) && !slices.Contains(out.Pull, s.Container.Image):
-			out.Pull = append(out.Pull, s.Container.Image)
+		case (missing || s.Pull == spec.PullAlways) && !slices.ContainsFunc(out.Pull, func(p spec.ImagePull) bool { return p.Ref == s.Container.Image }):
+			out.Pull = append(out.Pull, spec.ImagePull{Ref: s.Container.Image})
 		}
 		images[s.Name] = image
 	}
+	l.pullSizes(ctx, out.Pull)
 	err := l.do(ctx, func() error {
 		l.vault.RLock()
 		defer l.vault.RUnlock()
@@ -169,7 +170,7 @@ func (l *Loop) Preview(ctx context.Context, r spec.DeployRequest) (spec.Preview,
 			out.From = prev.Number
 			l.previewPaused(&out, c)
 		}
-		return nil
+		return l.foresee(ctx, &out, prev, c, r.Inactive)
 	})
 	return out, err
 }

@@ -63,6 +63,8 @@ type Images interface {
 	// Resolve finds the image for ref among the stored and unpacked ones
 	// (ref may carry a digest), or wraps spec.ErrNotFound.
 	Resolve(ctx context.Context, ref string) (spec.PinnedImage, error)
+	// Missing asks the registry how many bytes a Pull of ref would download.
+	Missing(ctx context.Context, ref string) (int64, error)
 	// Healthcheck is the stored image's HEALTHCHECK as a probe, nil if it has none.
 	Healthcheck(ctx context.Context, digest string) (*spec.Probe, error)
 	Load(ctx context.Context, archive io.Reader) ([]spec.Image, error)
@@ -144,6 +146,9 @@ type Network interface {
 	// Trace follows packets through everybody's rules as the kernel has them
 	// now, and counts the connections for their addresses.
 	Trace(ctx context.Context, packets []spec.Packet) ([]spec.Trace, error)
+	// Compare says which rules Apply(to) would add and remove after Apply(from).
+	// It asks the kernel nothing.
+	Compare(from, to spec.Routing) (spec.RuleDiff, error)
 	// RuleSet returns the rules of r rendered and as the kernel has them.
 	RuleSet(ctx context.Context, r spec.Routing) (spec.RuleSet, error)
 }

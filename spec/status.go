@@ -245,18 +245,24 @@ type Preview struct {
 	From     int              `json:"from,omitempty"`   // the present release
 	Paused   string           `json:"paused,omitempty"` // why its rollout stands still, which a deploy ends; empty = it doesn't
 	Services []ServicePreview `json:"services"`
-	Pull     []string         `json:"pull,omitempty"`  // images that aren't present
-	Notes    []string         `json:"notes,omitempty"` // defaults that differ from Compose, orphans ...
+	Pull     []ImagePull      `json:"pull,omitempty"`    // images that aren't present
+	Rules    RuleDiff         `json:"rules"`             // between now and the end, when all replicas are ready
+	Draining int              `json:"draining"`          // connections that are open now to replicas that go
+	Secrets  []string         `json:"secrets,omitempty"` // versions that running replicas don't have: "db-password 17 -> 18"
+	Notes    []string         `json:"notes,omitempty"`   // defaults that differ from Compose, orphans ...
 }
 
 // ServicePreview is one service's part of a Preview.
 type ServicePreview struct {
-	Name    string      `json:"name"`
-	Change  Change      `json:"change"`
-	Order   UpdateOrder `json:"order"`
-	From    int         `json:"from"` // replicas now
-	To      int         `json:"to"`
-	Changed []string    `json:"changed,omitempty"` // JSON field names that differ, for example "container.command", or other reasons: "secret db-password 17 -> 18"
+	Name     string      `json:"name"`
+	Change   Change      `json:"change"`
+	Order    UpdateOrder `json:"order"`
+	From     int         `json:"from"` // replicas now
+	To       int         `json:"to"`
+	Draining int         `json:"draining,omitempty"` // connections that are open now to its replicas that go
+	Gap      string      `json:"gap,omitempty"`      // whether clients notice the change, and why, one line
+	Warm     string      `json:"warm,omitempty"`     // what is kept of the old generation, and what that costs, one line
+	Changed  []string    `json:"changed,omitempty"`  // JSON field names that differ, for example "container.command", or other reasons: "secret db-password 17 -> 18"
 }
 
 // ExecRequest runs a command in a running replica.

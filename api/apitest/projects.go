@@ -256,7 +256,7 @@ func (f *Fake) preview(r spec.DeployRequest) spec.Preview {
 		was, had := old.Service(s.Name)
 		sp := spec.ServicePreview{Name: s.Name, Order: s.Update.Order, From: was.Replicas, To: s.Replicas, Change: compare(was, s, had)}
 		if sp.Change == spec.ChangeCreate {
-			out.Pull = append(out.Pull, s.Container.Image)
+			out.Pull = append(out.Pull, spec.ImagePull{Ref: s.Container.Image, Size: 12 << 20, Known: s.Name != "db"})
 		}
 		if sp.Change == spec.ChangeReplace && was.Container.Image != s.Container.Image {
 			sp.Changed = []string{"container.image"}

@@ -15,11 +15,13 @@ func (p *program) planCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "plan",
 		Usage: "show what deploy would do, changing nothing",
-		Description: "Compares the manifest with what is deployed. The notes name the defaults that differ from Compose's.\n\n" +
+		Description: "Compares the manifest with what is deployed, and says what clients notice: the rules that differ once all new replicas are ready, " +
+			"connections that are open to replicas that go, gaps, and how much is to be downloaded. The notes name the defaults that differ from Compose's.\n\n" +
 			"Example:\n   dunnage plan -f compose.yaml",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "force", Usage: "as in deploy"},
 			&cli.BoolFlag{Name: "remove-orphans", Usage: "as in deploy"},
+			&cli.BoolFlag{Name: "rules", Usage: "list the packet rules that come and go"},
 			jsonFlag(),
 		},
 		Action: p.withAgent(p.plan),
@@ -40,7 +42,7 @@ func (p *program) plan(ctx context.Context, c *cli.Context, agent *api.Client) e
 	if c.Bool("json") {
 		return p.printJSON(prev)
 	}
-	return p.printPreview(prev)
+	return p.printPreview(prev, c.Bool("rules"))
 }
 
 var changeColours = map[spec.Change]int{
@@ -48,7 +50,7 @@ var changeColours = map[spec.Change]int{
 	spec.ChangeUpdate: yellow, spec.ChangeRemove: red, spec.ChangeNone: grey, spec.ChangeOrphan: grey,
 }
 
-func (p *program) printPreview(v spec.Preview) error {
+func (p *program) printPreview(v spec.Preview, withRules bool) error {
 	heading := fmt.Sprintf("project %s: new\n", v.Project)
 	if v.From > 0 {
 		heading = fmt.Sprintf("project %s: against release %d\n", v.Project, v.From)
@@ -66,8 +68,38 @@ func (p *program) printPreview(v spec.Preview) error {
 		return err
 	}
 	var b strings.Builder
-	for _, ref := range v.Pull {
-		fmt.Fprintf(&b, "pull: %s\n", printable(ref))
+	for _, s := range v.Services {
+		if s.Gap != "" {
+			p.paragraph(&b, "gap: ", s.Name+": "+s.Gap, 0)
+		}
+		if s.Warm != "" {
+			p.paragraph(&b, "warm: ", s.Name+": "+s.Warm, 0)
+		}
+	}
+	for _, pull := range v.Pull {
+		missing := "size unknown"
+		if pull.Known {
+			missing = size(pull.Size)
+		}
+		fmt.Fprintf(&b, "pull: %s (%s)\n", printable(pull.Ref), missing)
+	}
+	for _, s := range v.Secrets {
+		fmt.Fprintf(&b, "secret: %s\n", printable(s))
+	}
+	if v.Rules.Added+v.Rules.Removed > 0 {
+		fmt.Fprintf(&b, "rules: %d added, %d removed\n", v.Rules.Added, v.Rules.Removed)
+	}
+	if withRules {
+		for _, l := range v.Rules.Lines {
+			colour := green
+			if strings.HasPrefix(l, "-") {
+				colour = red
+			}
+			b.WriteString(p.paintOut(colour, printable(l)) + "\n")
+		}
+	}
+	if v.Draining > 0 {
+		fmt.Fprintf(&b, "drain: %s open to replicas that go\n", counted(v.Draining, "connection"))
 	}
 	for _, n := range v.Notes {
 		fmt.Fprintf(&b, "note: %s\n", printable(n))

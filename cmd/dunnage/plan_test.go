@@ -8,6 +8,27 @@ import (
 	"dunnage/spec"
 )
 
+// What a deploy costs is told beside what it changes.
+func TestPlanOfWhatClientsNotice(t *testing.T) {
+	v := spec.Preview{Project: "shop", From: 2, Draining: 1, Services: []spec.ServicePreview{{
+		Name: "db", Change: spec.ChangeReplace, Order: spec.StopFirst, From: 1, To: 1,
+		Gap: "stop-first: db is down for about 3s (its last start took 2.8s); connections wait for up to 10s", Warm: "1 of the old version",
+	}}, Pull: []spec.ImagePull{{Ref: "db:2", Size: 12 << 20, Known: true}, {Ref: "far:1"}}, Secrets: []string{"key 1 -> 2"},
+		Rules: spec.RuleDiff{RuleChange: spec.RuleChange{Added: 2, Removed: 1}, Lines: []string{"- -t nat -A A -j B", "+ -t nat -A A -j C"}}}
+	for rules, want := range map[bool]string{false: "", true: "- -t nat -A A -j B\n+ -t nat -A A -j C\n"} {
+		var out bytes.Buffer
+		p := program{stdout: &out}
+		if err := p.printPreview(v, rules); err != nil {
+			t.Fatal(err)
+		}
+		_, got, _ := strings.Cut(out.String(), "stop-first  -\n")
+		if want := "gap: db: " + v.Services[0].Gap + "\nwarm: db: 1 of the old version\npull: db:2 (12.0 MiB)\npull: far:1 (size unknown)\nsecret: key 1 -> 2\n" +
+			"rules: 2 added, 1 removed\n" + want + "drain: 1 connection open to replicas that go\n"; got != want {
+			t.Errorf("got\n%swant\n%s", got, want)
+		}
+	}
+}
+
 // TestPlanOfAPausedRollout: a deploy of the same manifest isn't nothing while
 // the rollout of the present release is paused.
 func TestPlanOfAPausedRollout(t *testing.T) {
@@ -16,7 +37,7 @@ func TestPlanOfAPausedRollout(t *testing.T) {
 		var out bytes.Buffer
 		p := program{stdout: &out}
 		v.Paused = paused
-		if err := p.printPreview(v); err != nil || strings.Contains(out.String(), "nothing to do") != want {
+		if err := p.printPreview(v, false); err != nil || strings.Contains(out.String(), "nothing to do") != want {
 			t.Errorf("paused %q: %s, %v", paused, out.String(), err)
 		}
 	}
