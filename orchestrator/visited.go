@@ -8,8 +8,9 @@ import (
 )
 
 // illBefore is how long before a rollout a failed visit says that it isn't the
-// release's fault when others fail.
-const illBefore = time.Minute
+// release's fault when others fail: three idle visits, and short enough that who
+// tries again after a release that failed is judged again.
+const illBefore = 15 * time.Second
 
 // visited tells the planner how the visits went since each release that has yet
 // to prove itself became desired.

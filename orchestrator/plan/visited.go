@@ -12,7 +12,7 @@ import (
 // Visited is how the visits of a target went since the release became desired.
 type Visited struct {
 	spec.VisitTally
-	IllBefore bool // some failed in the minute before that
+	IllBefore bool // some failed shortly before that
 }
 
 // missed says that more visits of the service failed while its new replicas came

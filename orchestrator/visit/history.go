@@ -1,6 +1,7 @@
 package visit
 
 import (
+	"slices"
 	"time"
 
 	"dunnage/spec"
@@ -16,8 +17,8 @@ const (
 	idleKept = time.Minute
 )
 
-// history counts the visits of a target, by the time when they ended. Those
-// before the first that succeeded aren't in it.
+// history counts the visits of a target, by the time when they ended, and those
+// that failed by the time when they began. Those before the first that succeeded aren't in it.
 type history struct {
 	entries []entry
 	first   time.Time // end of the first visit that succeeded
@@ -48,6 +49,26 @@ func (h *history) add(now time.Time, err error) {
 		h.entries = append(h.entries, entry{at: now})
 	}
 	h.entries[len(h.entries)-1].add(now, err)
+}
+
+// miss counts a visit that began at began and failed, at the time when it began:
+// it takes a second until one has no answer, and an operation that begins
+// meanwhile isn't to blame. One that began before the first that succeeded isn't
+// counted.
+func (h *history) miss(began, now time.Time, err error) {
+	if h.first.IsZero() || began.Before(h.first) {
+		return
+	}
+	h.trim(now)
+	i := len(h.entries)
+	for i > 0 && h.entries[i-1].at.After(began) {
+		i--
+	}
+	if apart := i > 0 && !began.Before(h.since) && h.entries[i-1].at.Before(h.since); i == 0 || apart || began.Sub(h.entries[i-1].at) >= width {
+		h.entries = slices.Insert(h.entries, i, entry{at: began})
+		i++
+	}
+	h.entries[i-1].add(now, err)
 }
 
 func (e *entry) add(now time.Time, err error) {

@@ -262,8 +262,11 @@ func (v *Visitor) note(t *target, began time.Time, absent bool, err error) bool 
 	v.flying--
 	now := time.Now()
 	before, fresh := t.Reach, t.Asked.Before(t.stirred)
-	if !errors.Is(err, spec.ErrUnavailable) && (err == nil || !t.Asked.IsZero()) {
-		t.history.add(now, err)
+	switch {
+	case err == nil:
+		t.history.add(now, nil)
+	case !errors.Is(err, spec.ErrUnavailable):
+		t.history.miss(began, now, err)
 	}
 	t.result(now, began, absent || t.Absent, err)
 	if t.Failed > 0 || t.Unasked != "" {
