@@ -21,12 +21,13 @@ const (
 	// undoneSoon after a repair, the same damage means that somebody doesn't
 	// want it repaired.
 	undoneSoon = 10 * time.Second
-	// repairsAtOnce is how many repairs in a row that are undone soon are done
-	// without delay. Who tries something out by hand does it less often.
+	// repairsAtOnce is how many repairs that are undone soon are done without
+	// delay. Who tries something out by hand does it less often.
 	repairsAtOnce = 12
-	// After these, the time between two repairs doubles from firstPause on, to
-	// longestPause.
-	firstPause   = 500 * time.Millisecond
+	// After these there is a shortPause between two repairs. When as many were
+	// of this damage and nothing else in between, which is a program that
+	// insists, it doubles with each to longestPause.
+	shortPause   = 250 * time.Millisecond
 	longestPause = time.Minute
 	// namedDamage is how much of what was found an event names.
 	namedDamage = 3
@@ -41,7 +42,8 @@ type repair struct {
 // fight is about damage that comes back.
 type fight struct {
 	damage  []spec.Damage
-	repairs int       // in a row that were undone soon, the last one included
+	repairs int       // that were undone soon, the last one included
+	row     int       // of them without a repair of other damage in between
 	since   time.Time // the first of them
 	last    time.Time // the last of them
 	undone  time.Time // when it was first seen after that; zero = it wasn't
@@ -55,7 +57,7 @@ func (f *fight) pause() time.Duration {
 	if !f.fighting() {
 		return 0
 	}
-	return min(firstPause<<min(f.repairs-repairsAtOnce-1, 10), longestPause)
+	return min(shortPause<<min(max(f.row-repairsAtOnce, 0), 10), longestPause)
 }
 
 func (f *fight) text() string {
@@ -168,9 +170,14 @@ func (l *Loop) mended(key spec.ReplicaKey) bool {
 	l.tellRepaired(key, r.damage, now.Sub(r.began))
 	f := l.fight(r.damage)
 	if f.last.IsZero() || f.undone.Sub(f.last) >= undoneSoon {
-		f.repairs, f.since = 0, now
+		f.repairs, f.row, f.since = 0, 0, now
 	}
-	f.repairs, f.last, f.undone = f.repairs+1, now, time.Time{}
+	for _, g := range l.fights {
+		if g.damage[0].Replica == f.damage[0].Replica && g.last.After(f.last) {
+			f.row = 0
+		}
+	}
+	f.repairs, f.row, f.last, f.undone = f.repairs+1, f.row+1, now, time.Time{}
 	if f.repairs == repairsAtOnce+1 {
 		l.cfg.Log.Warn("repairs are undone", "problem", f.text())
 		l.events.add(spec.Event{Kind: spec.EventProblem, Project: key.Project, Service: key.Service, Replica: key.ID, Message: f.text()})

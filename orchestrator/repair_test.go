@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -15,7 +16,8 @@ import (
 // damaged is a network that somebody else works on.
 type damaged struct {
 	*world.World
-	hit     bool // the rules aren't as they were left
+	hit     bool   // the rules aren't as they were left
+	what    string // they say of it
 	lacks   string
 	insists bool // whoever hits them does it again at once
 	applied int
@@ -48,7 +50,7 @@ func (d *damaged) Routed(ctx context.Context, r spec.Routing) ([]netip.Addr, boo
 func (d *damaged) Damaged(_ context.Context, _ spec.Routing, replicas []string) ([]spec.Damage, error) {
 	var out []spec.Damage
 	if d.hit {
-		out = append(out, spec.Damage{Kind: spec.DamageJump, What: "jump gone"})
+		out = append(out, spec.Damage{Kind: spec.DamageJump, What: cmp.Or(d.what, "jump gone")})
 	}
 	for _, id := range replicas {
 		out = append(out, spec.Damage{Kind: spec.DamageLink, Replica: id, What: "link of " + id + " gone"})
@@ -193,14 +195,23 @@ func TestFightIsLeft(t *testing.T) {
 	}
 }
 
-// Damage done by hand, ten times in a row, waits never.
+// Damage done by hand never waits: neither the same ten times in a row, nor the
+// same again and again with others in between.
 func TestRepairsAtOnce(t *testing.T) {
 	s, d := converged(t)
-	for i := range 10 {
-		d.hit = true
+	hit := func(what string) {
+		t.Helper()
+		d.hit, d.what = true, what
 		if s.loop.Step(t.Context()); d.hit {
-			t.Fatalf("repair %d waits", i+1)
+			t.Fatalf("the repair of %q waits", what)
 		}
 		s.w.Advance(200 * time.Millisecond)
+	}
+	for range 10 {
+		hit("nat flushed")
+	}
+	for i := range 140 {
+		hit("all flushed")
+		hit([]string{"nat flushed", "jump moved", "jump doubled"}[i%3])
 	}
 }
