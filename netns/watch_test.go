@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -107,16 +108,17 @@ func TestChangesOfOthers(t *testing.T) {
 			t.Error("routes and neighbours of others are news")
 		case <-time.After(3 * pace):
 		}
-		began, values := time.Now(), 0
+		began := time.Now()
+		var values atomic.Int32
 		go func() {
 			for range news {
-				values++
+				values.Add(1)
 			}
 		}()
 		testenv.Run(t, "sh", "-ec", "iptables-nft -N X; for i in $(seq 40); do iptables-nft -A X -j RETURN; done")
 		time.Sleep(pace)
-		if most := paceBurst + 1 + int(time.Since(began)/pace); values == 0 || values > most {
-			t.Errorf("40 commits in %v made %d values, want 1 to %d", time.Since(began), values, most)
+		if n, most := int(values.Load()), paceBurst+1+int(time.Since(began)/pace); n == 0 || n > most {
+			t.Errorf("40 commits in %v made %d values, want 1 to %d", time.Since(began), n, most)
 		}
 	})
 }
