@@ -184,7 +184,7 @@ func (a answers) arrives(w spec.ExplainedWay, holder string) verdict {
 	var ready, others []string
 	for _, r := range w.Reach {
 		switch status, known := a.at(r.To.Addr()); {
-		case known && status.State == spec.StateReady:
+		case known && (status.State == spec.StateReady || status.State == spec.StateUnreachable): // what the visitor found stands below
 			ready = append(ready, spec.ShortReplica(status.Service, status.Replica))
 		case known:
 			others = append(others, fmt.Sprintf("%s, which is %s", status.Replica, status.State))
