@@ -7,7 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dunnage/internal/fault"
-	"dunnage/netns/rules"
 )
 
 // sabotageDetach leaves a link behind, where a test asks for that to see that
@@ -17,9 +16,9 @@ func sabotageDetach() error {
 		return nil
 	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.Alias = rules.LinkPrefix+"left", "nobody" // without an owner it would be removed
+	attrs.Name = "left" // one with our prefix and no owner would be removed
 	left := netlink.NewVeth(attrs)
-	left.PeerName = attrs.Name + "-too"
+	left.PeerName = "left-too"
 	if err := netlink.LinkAdd(left); !errors.Is(err, unix.EEXIST) {
 		return err
 	}

@@ -178,7 +178,7 @@ func (h *host) hostLines(keep func(string) bool, commands ...string) ([]string, 
 }
 
 func (h *host) links() ([]string, error) {
-	return h.hostLines(func(line string) bool { return strings.HasPrefix(line, "dun") }, "ip -br link")
+	return h.hostLines(all, "ip -br link") // also those that don't look like ours
 }
 
 func (h *host) routes() ([]string, error) {
