@@ -19,6 +19,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	dockerconfig "github.com/docker/cli/cli/config"
+	"github.com/docker/cli/cli/config/configfile"
+	"github.com/docker/cli/cli/config/types"
 
 	"dunnage/spec"
 )
@@ -62,7 +64,7 @@ func (e *Engine) credentials(host string) (user, secret string, err error) {
 	if host == "registry-1.docker.io" {
 		host = "https://index.docker.io/v1/" // the key that docker login writes for Docker Hub
 	}
-	auth, err := file.GetAuthConfig(host)
+	auth, err := e.askHelper(file, host)
 	if err != nil {
 		return "", "", fmt.Errorf("credentials for %s from %s: %w", host, e.dockerFile(), err)
 	}
@@ -70,6 +72,26 @@ func (e *Engine) credentials(host string) (user, secret string, err error) {
 		return "", auth.IdentityToken, nil
 	}
 	return auth.Username, auth.Password, nil
+}
+
+// askHelper gives up on a credential helper that hangs: Docker's library waits
+// for the program for ever, and a pull with it.
+func (e *Engine) askHelper(file *configfile.ConfigFile, host string) (types.AuthConfig, error) {
+	type answer struct {
+		auth types.AuthConfig
+		err  error
+	}
+	done := make(chan answer, 1)
+	go func() { // ends with the program
+		auth, err := file.GetAuthConfig(host)
+		done <- answer{auth, err}
+	}()
+	select {
+	case a := <-done:
+		return a.auth, a.err
+	case <-time.After(e.cfg.PullIdle):
+		return types.AuthConfig{}, fmt.Errorf("the credential helper doesn't answer within %s: %w", e.cfg.PullIdle, spec.ErrUnavailable)
+	}
 }
 
 // errStalled: the registry keeps the connection but sends nothing.
