@@ -137,7 +137,7 @@ func sysctlFindings(root string, names []string) (out []spec.Finding) {
 func (x examiner) strays(ctx context.Context, fix bool) []spec.Finding {
 	found, err := x.network.Strays(ctx, x.loop.Owners().Addresses())
 	if err != nil {
-		return []spec.Finding{wrong("", "the kernel's connections can't be listed: %v", err)}
+		return []spec.Finding{wrong("see `dmesg`, and whether the agent is confined", "the kernel's connections can't be listed: %v", err)}
 	}
 	if len(found) == 0 {
 		return fine("no connection leads to an address that nobody has")
@@ -153,7 +153,7 @@ func (x examiner) strays(ctx context.Context, fix bool) []spec.Finding {
 	}
 	if fix {
 		if err := x.network.ForgetStrays(ctx, addrs); err != nil {
-			return []spec.Finding{wrong("", "%s, and the kernel doesn't forget them: %v", text, err)}
+			return []spec.Finding{wrong("`conntrack -D -d ADDRESS` does it by hand", "%s, and the kernel doesn't forget them: %v", text, err)}
 		}
 		return fine("forgotten: %s", text)
 	}
@@ -172,7 +172,7 @@ func (x examiner) leftovers(ctx context.Context, fix bool) []spec.Finding {
 	found, err := x.engine.Leftovers(ctx, owners)
 	var out []spec.Finding
 	if err != nil {
-		out = append(out, wrong("", "not all of them can be looked for: %v", err))
+		out = append(out, warned("look again once containerd answers", "not all of them can be looked for: %v", err))
 	}
 	if fix {
 		return append(out, x.remove(ctx, found, owners)...)
@@ -192,10 +192,10 @@ func (x examiner) remove(ctx context.Context, found []engine.Leftover, owners or
 	var out []spec.Finding
 	for _, l := range found {
 		if why := owners.Held(); why != "" {
-			return append(out, wrong("", "not removed, since %s", why))
+			return append(out, wrong("see why it holds first", "not removed, since %s", why))
 		}
 		if err := x.engine.RemoveLeftover(ctx, l, owners); err != nil {
-			out = append(out, wrong("", "%v", err))
+			out = append(out, wrong("see why, and try again", "%v", err))
 			continue
 		}
 		x.options.log.Warn("removed what nobody owned", "what", l.String())

@@ -220,7 +220,7 @@ func examineRunc(ctx context.Context) []spec.Finding {
 	cmd := exec.CommandContext(ctx, path, "--version")
 	cmd.Stdout, cmd.WaitDelay = &out, time.Second
 	if err := cmd.Run(); err != nil {
-		return []spec.Finding{wrong("", "`%s --version` fails: %v", path, err)}
+		return []spec.Finding{wrong("run it by hand, and reinstall it", "`%s --version` fails: %v", path, err)}
 	}
 	line, _, _ := strings.Cut(out.String(), "\n")
 	text := strings.TrimPrefix(line, "runc version ")

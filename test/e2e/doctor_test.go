@@ -1,0 +1,99 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"dunnage/spec"
+)
+
+// doctor is `dunnage doctor --json`, by check.
+func (h *host) doctor(args ...string) (map[string][]spec.Finding, result) {
+	h.t.Helper()
+	r, _ := h.soon(append([]string{"doctor", "--json"}, args...)...)
+	var all []spec.Finding
+	if err := json.Unmarshal([]byte(r.stdout), &all); err != nil {
+		h.t.Fatalf("doctor: %v: %s%s", err, r.stdout, r.stderr)
+	}
+	byCheck := map[string][]spec.Finding{}
+	for _, f := range all {
+		if !f.OK && f.Next == "" {
+			h.t.Errorf("nobody says what to do: %+v", f)
+		}
+		byCheck[f.Check] = append(byCheck[f.Check], f)
+	}
+	return byCheck, r
+}
+
+// Doctor finds nothing wrong on a host where nothing is; says of a stopped
+// containerd that it does no small write, soon; and removes what belongs to
+// nobody, and nothing else.
+func TestDoctor(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 2, ""))
+	rs := h.ready(2)
+	ours := map[string]bool{"disk": true, "rights": true} // those are the machine's, which may have its own troubles
+	h.eventually(20*time.Second, "nothing is wrong", func() error {
+		found, _ := h.doctor()
+		for name, all := range found {
+			for _, f := range all {
+				if !f.OK && !ours[name] {
+					return errors.New(name + ": " + f.Text)
+				}
+			}
+		}
+		return nil
+	})
+	found, _ := h.doctor()
+	for _, name := range []string{"agent", "containerd", "ports", "sysctls", "connections", "leftovers", "disk", "clock", "cgroups", "conntrack", "rights", "runc", "kernel", "others", "host", "rules", "secrets", "services"} {
+		if len(found[name]) == 0 {
+			t.Errorf("%s isn't looked at", name)
+		}
+	}
+	if f := found["containerd"]; !strings.Contains(f[0].Text, "the agent's own containerd") || !strings.Contains(f[0].Text, "answers a write in") {
+		t.Errorf("%+v", f)
+	}
+
+	cont := h.stopPid(h.containerdPid())
+	began := time.Now()
+	found, r := h.doctor()
+	t.Logf("with containerd stopped it takes %s", time.Since(began))
+	if r.code != 3 || found["containerd"][0].OK || !strings.Contains(found["containerd"][0].Next, "the agent restarts it") {
+		t.Errorf("stopped: exit code %d, %+v", r.code, found["containerd"])
+	}
+	cont()
+
+	logs, files := h.lab.Path("state/logs/elsewhere/web"), h.lab.Path("state/files/elsewhere-web-0123abcd-1")
+	for _, dir := range []string{logs, files} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.eventually(20*time.Second, "what is left over is found", func() error {
+		if found, r = h.doctor(); r.code == 3 && len(found["leftovers"]) == 2 {
+			return nil
+		}
+		return errors.New(r.stdout)
+	})
+	found, r = h.doctor("--fix")
+	if len(found["leftovers"]) != 2 || !strings.HasPrefix(found["leftovers"][0].Text, "removed: ") {
+		t.Errorf("fixed: %+v %s", found["leftovers"], r.stderr)
+	}
+	for _, dir := range []string{filepath.Dir(logs), files} {
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("%s is there still", dir)
+		}
+	}
+	if found, _ = h.doctor(); len(found["leftovers"]) != 1 || !found["leftovers"][0].OK {
+		t.Errorf("still left: %+v", found["leftovers"])
+	}
+	if after := h.ready(2); pids(after) != pids(rs) {
+		t.Errorf("processes: %s, then %s", pids(rs), pids(after))
+	}
+	h.clean(h.ready(2))
+}
