@@ -65,7 +65,7 @@ func (p *program) printExplanation(e spec.Explanation, brief bool) error {
 	var b strings.Builder
 	for _, w := range e.Ways {
 		p.explainWay(&b, w, brief)
-		if !w.OK && len(e.Ways) > 1 {
+		if !w.OK && w.Verdict != e.Verdict {
 			p.paragraph(&b, "", w.Verdict, red)
 		}
 		b.WriteByte('\n')

@@ -32,7 +32,7 @@ func match(module, option string, values []string) test {
 	case "--dport", "--dports":
 		return func(p *packet) answer { return p.toPorts(value) }
 	case "--sport", "--sports":
-		return func(p *packet) answer { return inPorts(value, p.sport) }
+		return func(p *packet) answer { return p.fromPorts(value) }
 	case "--tcp-flags":
 		if len(values) == 2 {
 			return func(p *packet) answer { return is(p.flags(values[0]) == values[1]) }
@@ -187,7 +187,35 @@ func (p *packet) speaks(value string) bool {
 	return value == string(p.facts.Packet.Protocol)
 }
 
-func (p *packet) toPorts(value string) answer { return inPorts(value, p.port) }
+func (p *packet) toPorts(value string) answer {
+	if p.reply {
+		return clientPorts(value)
+	}
+	return inPorts(value, p.port)
+}
+
+func (p *packet) fromPorts(value string) answer {
+	if p.reply {
+		return inPorts(value, p.sport)
+	}
+	return clientPorts(value)
+}
+
+// clientPorts tests the port of a client, of which is known that it isn't one that
+// only servers have.
+func clientPorts(value string) answer {
+	const firstFree = 1024
+	for _, part := range strings.Split(value, ",") {
+		low, high, has := strings.Cut(part, ":")
+		if !has {
+			high = low
+		}
+		if n, err := strconv.ParseUint(high, 10, 16); err != nil || n >= firstFree {
+			return maybe
+		}
+	}
+	return no
+}
 
 // inPorts tests "80", "8000:8100" and lists of them.
 func inPorts(value string, port uint16) answer {

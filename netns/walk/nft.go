@@ -360,14 +360,14 @@ func (n *native) equals(kind string, raw json.RawMessage) test {
 	case "tcp dport", "udp dport", "th dport", "tcp sport", "udp sport", "th sport":
 		return func(p *packet) answer {
 			proto, field, _ := strings.Cut(kind, " ")
-			port := p.port
-			if field == "sport" {
-				port = p.sport
-			}
-			if proto != "th" && !p.speaks(proto) {
+			ports := strings.Replace(value, "-", ":", 1)
+			switch {
+			case proto != "th" && !p.speaks(proto):
 				return no
+			case field == "sport":
+				return p.fromPorts(ports)
 			}
-			return inPorts(strings.Replace(value, "-", ":", 1), port)
+			return p.toPorts(ports)
 		}
 	case "ct original proto-dst":
 		return func(p *packet) answer {

@@ -472,7 +472,10 @@ func (w *walker) conclude() {
 		t.Fate = spec.FateArrives
 		return
 	}
-	worst := w.ends[len(w.ends)-1] // where all may end it, the last takes what the others leave
+	worst := w.ends[0]
+	if len(t.Reach) == 0 { // where all may end it, the last takes what the others leave
+		worst = w.ends[len(w.ends)-1]
+	}
 	unsure := false
 	for _, e := range w.ends {
 		unsure = unsure || e.maybe
