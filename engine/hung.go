@@ -140,9 +140,9 @@ func (e *Engine) quiet(i spec.Instance, s stocked) spec.Instance {
 
 // endHung kills the shims of a replica that is to be ended or started anew, if
 // they hang, with what runs under them: containerd waits for them for ever. It
-// looks twice, so that a slow one gets its time. containerd then cleans up.
+// asks twice more, so that a slow one gets its time. containerd then cleans up.
 func (e *Engine) endHung(ctx context.Context, id string) error {
-	for range 3 {
+	for range 2 {
 		_, err := e.taskOf(ctx, id)
 		if err == nil || !errors.Is(err, errSilent) {
 			return err

@@ -47,11 +47,17 @@ func (h *host) soon(args ...string) (result, time.Duration) {
 	return r, took
 }
 
+func TestContainerdHangs(t *testing.T) {
+	h := newHost(t)
+	t.Run("stopped for a while", func(t *testing.T) { testContainerdStopped(t, h.in(t)) })
+	t.Run("frozen for good", func(t *testing.T) { testWedgedContainerd(t, h.in(t)) })
+	t.Run("a system's", func(t *testing.T) { testWedgedSystemContainerd(t, h.in(t)) })
+}
+
 // While containerd is stopped, traffic goes on, everything that can be known is
 // answered at once, also by an agent that is started meanwhile, and afterwards
 // what was asked for comes to be.
-func TestContainerdStopped(t *testing.T) {
-	h := newHost(t)
+func testContainerdStopped(t *testing.T, h *host) {
 	h.restartWith("--containerd-patience", "5m")
 	h.mustDeploy(hello("v1", 2, ""))
 	before := h.ready(2)
@@ -99,8 +105,7 @@ func TestContainerdStopped(t *testing.T) {
 
 // A private containerd that stays frozen is killed and started again, and
 // changes go on; one that answers slowly is left alone.
-func TestWedgedContainerdIsRestarted(t *testing.T) {
-	h := newHost(t)
+func testWedgedContainerd(t *testing.T, h *host) {
 	h.restartWith("--containerd-patience", "2s")
 	h.mustDeploy(hello("v1", 2, ""))
 	before := h.ready(2)
@@ -158,7 +163,9 @@ func TestShimHangs(t *testing.T) {
 		}
 		return nil
 	})
-	if events := h.events("hello"); !slices.ContainsFunc(events, func(e spec.Event) bool { return e.Replica == r.Replica && strings.Contains(e.Message, "doesn't answer") }) {
+	if events := h.events("hello"); !slices.ContainsFunc(events, func(e spec.Event) bool {
+		return e.Replica == r.Replica && strings.Contains(e.Message, "doesn't answer")
+	}) {
 		t.Errorf("events: %+v", events)
 	}
 	h.answers(8080, "version v1")
@@ -183,5 +190,43 @@ func TestShimHangs(t *testing.T) {
 		t.Errorf("replaced by %+v", after)
 	}
 	h.answers(8080, "version v1")
+	h.clean(h.ready(1))
+}
+
+// A containerd that isn't the agent's own is restarted by the command that its
+// owner gave, and not without one.
+func testWedgedSystemContainerd(t *testing.T, h *host) {
+	h.mustDeploy(hello("v1", 1, ""))
+	before := h.ready(1)
+	wedged := h.containerdPid()
+	h.restartWith("--containerd", h.lab.Path("run/containerd/containerd.sock"), "--containerd-patience", "2s")
+	h.ready(1)
+	h.stopPid(wedged)
+	h.eventually(time.Minute, "the agent says what would help", func() error {
+		if r := h.run(nil, "ps"); !strings.Contains(r.stderr, "containerd is wedged: no answer for ") || !strings.Contains(r.stderr, "--containerd-restart") {
+			return errors.New(r.stderr)
+		}
+		return nil
+	})
+	if h.findContainerd() != wedged {
+		t.Fatal("somebody else's containerd was restarted")
+	}
+	script := h.file("restart.sh", fmt.Sprintf("kill -9 %d\nsetsid containerd --config %s >/dev/null 2>&1 &\n", wedged, h.lab.Path("run/containerd/config.toml")))
+	h.restartWith("--containerd-restart", "sh "+script)
+	h.eventually(time.Minute, "another containerd", func() error {
+		if now := h.findContainerd(); now == 0 || now == wedged {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	h.eventually(time.Minute, "a deploy", func() error {
+		if r := h.deploy(hello("v2", 1, "")); r.code != 0 {
+			return errors.New(r.stderr)
+		}
+		return nil
+	})
+	if after := h.ready(1); pids(after) == pids(before) {
+		t.Error("the deploy replaced nothing")
+	}
 	h.clean(h.ready(1))
 }
