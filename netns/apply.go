@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -84,12 +85,15 @@ func (n *Network) syncTables(ctx context.Context, v4, v6 rules.Document) (wrote,
 		})
 	}
 	err = g.Wait()
+	done := time.Now()
 	for _, c := range all {
 		c.close()
 		wrote = wrote || c.wrote()
 		unnamed = unnamed || c.unnamed
 		if c.wrote() {
-			n.written.Add(rules.Count(c.want, c.from.doc))
+			counted := rules.Count(c.want, c.from.doc)
+			counted.Last = done
+			n.written.Add(counted)
 		}
 	}
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"dunnage/spec"
 )
@@ -52,7 +53,7 @@ func (l *Loop) serveBlind(ctx context.Context, equal bool) {
 	if len(damage) > 0 {
 		l.tellRepaired(spec.ReplicaKey{}, damage, l.cfg.Clock.Now().Sub(began))
 	}
-	l.tellRoutes(routing)
+	l.tellRoutes(routing, time.Time{})
 	l.applied, l.laid = routing, true
 }
 

@@ -29,7 +29,9 @@ func (e *events) add(ev spec.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.last++
-	ev.Seq, ev.At = e.last, e.clock.Now()
+	if ev.Seq = e.last; ev.At.IsZero() {
+		ev.At = e.clock.Now()
+	}
 	if len(e.ring) == keptEvents {
 		e.ring = append(e.ring[:0], e.ring[keptEvents/8:]...)
 	}

@@ -28,7 +28,7 @@ func (l *Loop) note(r outcome) {
 	case plan.Apply:
 		delete(l.failures, "")
 		l.mended(key)
-		l.tellRoutes(a.Routing)
+		l.tellRoutes(a.Routing, l.cfg.Network.Written().Last)
 		l.applied, l.laid = a.Routing, true
 	case plan.WriteNames:
 		l.names[key.ID] = plan.Fingerprint(a.Endpoint.Names)
@@ -61,8 +61,9 @@ func (l *Loop) note(r outcome) {
 	}
 }
 
-// tellRoutes makes an event for each service whose backends are others now.
-func (l *Loop) tellRoutes(next spec.Routing) {
+// tellRoutes makes an event for each service whose backends are others since the
+// commit; its time is zero where it isn't known.
+func (l *Loop) tellRoutes(next spec.Routing, commit time.Time) {
 	before := backendsOf(l.applied)
 	after := backendsOf(next)
 	for _, s := range next.Services {
@@ -70,7 +71,7 @@ func (l *Loop) tellRoutes(next spec.Routing) {
 		if now := after[key]; now != before[key] {
 			before[key] = now // a service is in several networks, but told of once
 			l.events.add(spec.Event{
-				Kind: spec.EventRouted, Project: s.Project, Service: s.Service,
+				At: commit, Kind: spec.EventRouted, Project: s.Project, Service: s.Service,
 				Message: whereto(s),
 			})
 		}

@@ -199,9 +199,13 @@ func (l *Loop) asked(r spec.ReplicaRecord) netip.Addr {
 // started has none, and a deploy waits for every look.
 func (l *Loop) count(ctx context.Context, rs []plan.Replica) error {
 	var addrs []netip.Addr
-	for _, r := range rs {
+	for i := range rs {
+		r := &rs[i]
 		known := !l.routed[r.ID].IsZero() || r.StartedAt.Before(l.began)
 		if r.Phase == spec.PhaseRunning && !r.Named && known && r.StoppingSince.IsZero() {
+			if r.Uncounted = l.shown[r.ID] == spec.StateWarm; r.Uncounted {
+				continue // for minutes to come nobody asks, and a walk through conntrack's table takes time
+			}
 			addrs = append(addrs, plan.Addresses(r.Record)...)
 		}
 	}

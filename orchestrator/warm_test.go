@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -239,6 +240,40 @@ func TestWarmGoesThoughNothingIsReady(t *testing.T) {
 	wantWarm(t, s, "while it is warm", 2, 2)
 	s.live(2*time.Minute, time.Second)
 	wantWarm(t, s, "when its time is over", 0, 0)
+}
+
+// counting is a network that knows whose connections it was asked for.
+type counting struct {
+	*world.World
+	asked []netip.Addr
+}
+
+func (c *counting) Connections(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]int, error) {
+	c.asked = append(c.asked, addrs...)
+	return c.World.Connections(ctx, addrs)
+}
+
+// Nobody walks through conntrack's table for what is warm, and none of its
+// connections is cut for that.
+func TestWarmIsNotCounted(t *testing.T) {
+	s, p := warmth(t)
+	network := &counting{World: s.w}
+	s.loop.cfg.Network = network
+	s.live(time.Minute, time.Second)
+	if len(network.asked) > 0 {
+		t.Errorf("connections of %v were counted", network.asked)
+	}
+	changed(t, s, spec.ChangeRequest{Kind: "rollback"})
+	deployNext(t, s, p, "3")
+	s.w.Traffic(time.Hour) // to what is replaced now
+	deployNext(t, s, p, "4")
+	s.live(2*time.Second, time.Second)
+	network.asked = nil
+	changed(t, s, spec.ChangeRequest{Kind: "stop"})
+	s.live(20*time.Second, time.Second)
+	if len(network.asked) == 0 || len(s.w.Violations) > 0 {
+		t.Errorf("asked for %v; %v", network.asked, s.w.Violations)
+	}
 }
 
 // An unhealthy one isn't kept, and a rollback makes it anew.

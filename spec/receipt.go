@@ -46,6 +46,7 @@ type RuleChange struct {
 type Written struct {
 	Commits int // of nat tables, one for each address family
 	Rules   RuleChange
+	Last    time.Time // when the last of them was done
 }
 
 // Add counts what o counts too.
@@ -53,6 +54,9 @@ func (w *Written) Add(o Written) {
 	w.Commits += o.Commits
 	w.Rules.Added += o.Rules.Added
 	w.Rules.Removed += o.Rules.Removed
+	if o.Last.After(w.Last) {
+		w.Last = o.Last
+	}
 }
 
 // The steps of a rollout. Those of all replicas of a service are one.

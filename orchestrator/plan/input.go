@@ -87,7 +87,8 @@ type Replica struct {
 	// RoutedSince is when a rule was first seen to name its present process;
 	// zero unless Named. Of one that ran before the agent: when it started.
 	RoutedSince time.Time
-	Conns       int // live connections to it; counted only while it runs unnamed
+	Conns       int  // live connections to it; counted only while it runs unnamed
+	Uncounted   bool // it was warm at the look before, so that Conns isn't known
 
 	DrainingSince time.Time // when it was first seen running and unnamed
 	StoppingSince time.Time // when the stop signal was sent

@@ -302,6 +302,8 @@ func (b *builder) stop(r *Replica, unwell bool) {
 		// The Apply of this plan frees it.
 	case !r.StoppingSince.IsZero():
 		b.escalate(r)
+	case r.Uncounted:
+		b.wakeAt(b.now.Add(time.Millisecond)) // it isn't warm any more, so the next look counts
 	case b.drainsWithOwner(r):
 		// What it still answers are connections of who it joins, which wakes us.
 	case b.drained(r) && b.dependedOn(r):
