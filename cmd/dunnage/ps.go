@@ -168,7 +168,7 @@ func (p *program) stateCell(r spec.ReplicaStatus) string {
 var stateColours = map[spec.ReplicaState]int{
 	spec.StateReady: green, spec.StateCompleted: green,
 	spec.StateStarting: yellow, spec.StateDraining: yellow, spec.StateHeld: yellow, spec.StateWarm: yellow, spec.StateStopping: yellow, spec.StateBackoff: yellow,
-	spec.StateUnhealthy: red, spec.StateFailed: red, spec.StateLost: red,
+	spec.StateUnhealthy: red, spec.StateUnreachable: red, spec.StateFailed: red, spec.StateLost: red,
 	spec.StateStopped: grey, spec.StateCreated: grey,
 }
 
@@ -237,6 +237,9 @@ func (p *program) problems(project string, s spec.ServiceStatus, replicas []spec
 	}
 	if !s.HeldUntil.IsZero() && s.HeldUntil.After(p.now()) {
 		lines = append([]string{printable(s.Name+" of "+project) + ": new connections wait, " + took(s.HeldUntil.Sub(p.now())) + " more at most"}, lines...)
+	}
+	if lost := printable(s.Unreachable); lost != "" {
+		lines = append([]string{printable(s.Name+" of "+project) + ": " + lost}, lines...)
 	}
 	if waiting != "" {
 		lines = append([]string{printable(s.Name+" of "+project) + ": " + waiting}, lines...)

@@ -1,0 +1,131 @@
+package visit
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"dunnage/spec"
+)
+
+var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
+// TestRecord tells a story of visits a line: what is said of the target, and
+// what a visit of the next second finds.
+func TestRecord(t *testing.T) {
+	served, absent := spec.VisitTarget{}, spec.VisitTarget{Absent: true}
+	bad, mute := errors.New("no answer within 1s"), fmt.Errorf("no namespace: %w", spec.ErrUnavailable)
+	type step struct {
+		to    spec.VisitTarget
+		err   error
+		times int
+	}
+	for name, tc := range map[string]struct {
+		steps  []step
+		state  spec.ReachState
+		since  int // second of the story
+		failed int
+		muted  bool
+	}{
+		"reached":                         {[]step{{served, nil, 3}}, spec.ReachReachable, 1, 0, false},
+		"two failures are none":           {[]step{{served, nil, 1}, {served, bad, 2}}, spec.ReachReachable, 1, 2, false},
+		"three are":                       {[]step{{served, nil, 1}, {served, bad, 3}}, spec.ReachUnreachable, 4, 3, false},
+		"they must be in a row":           {[]step{{served, bad, 2}, {served, nil, 1}, {served, bad, 2}}, spec.ReachReachable, 3, 2, false},
+		"never reached":                   {[]step{{served, bad, 5}}, spec.ReachUnreachable, 3, 5, false},
+		"and back":                        {[]step{{served, bad, 5}, {served, nil, 2}}, spec.ReachReachable, 6, 0, false},
+		"nobody to reach":                 {[]step{{served, nil, 1}, {absent, bad, 9}}, spec.ReachUnknown, 2, 0, false},
+		"that isn't held against those":   {[]step{{served, nil, 1}, {absent, bad, 9}, {served, bad, 2}}, spec.ReachUnknown, 2, 2, false},
+		"nor are failures from before":    {[]step{{served, bad, 2}, {absent, bad, 1}, {served, bad, 2}}, spec.ReachUnknown, 0, 2, false},
+		"unreachable before and after":    {[]step{{served, bad, 3}, {absent, bad, 3}, {served, bad, 3}}, spec.ReachUnreachable, 3, 3, false},
+		"a visitor that can't ask":        {[]step{{served, nil, 1}, {served, mute, 3}}, spec.ReachUnknown, 4, 0, true},
+		"one that can again":              {[]step{{served, mute, 3}, {served, nil, 1}}, spec.ReachReachable, 4, 0, false},
+		"one that couldn't a single time": {[]step{{served, nil, 1}, {served, mute, 1}}, spec.ReachReachable, 1, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var r record
+			second := 0
+			for _, s := range tc.steps {
+				r.become(s.to)
+				for range s.times {
+					second++
+					now := noon.Add(time.Duration(second) * time.Second)
+					r.result(now, now.Add(-time.Millisecond), s.to.Absent, s.err)
+				}
+			}
+			since := time.Time{}
+			if tc.since > 0 {
+				since = noon.Add(time.Duration(tc.since) * time.Second)
+			}
+			if r.State != tc.state || !r.Since.Equal(since) || r.Failed != tc.failed || (r.Unasked != "") != tc.muted {
+				t.Errorf("%q since %s, %d failed, %q; want %q since %s, %d failed", r.State, r.Since, r.Failed, r.Unasked, tc.state, since, tc.failed)
+			}
+		})
+	}
+}
+
+// Visits overlap after a commit: what ends late says nothing of what came after.
+func TestRecordKeepsTheOrder(t *testing.T) {
+	var r record
+	at := func(s int) time.Time { return noon.Add(time.Duration(s) * time.Second) }
+	r.result(at(3), at(2), false, nil)
+	for range 3 {
+		r.result(at(4), at(1), false, errors.New("late"))
+	}
+	if r.State != spec.ReachReachable || r.Failed != 0 {
+		t.Errorf("an old failure counts: %q, %d failed", r.State, r.Failed)
+	}
+	for range 3 {
+		r.result(at(6), at(5), false, errors.New("gone"))
+	}
+	r.result(at(7), at(3), false, nil)
+	if r.State != spec.ReachUnreachable || !r.Asked.Equal(at(3)) {
+		t.Errorf("an old success counts: %q, asked %s", r.State, r.Asked)
+	}
+}
+
+func TestHistory(t *testing.T) {
+	var h history
+	at := func(ms int) time.Time { return noon.Add(time.Duration(ms) * time.Millisecond) }
+	bad := errors.New("connection refused")
+	h.add(at(0), nil)
+	h.add(at(5000), nil)
+	h.turn(at(5100), true) // an operation
+	for _, ms := range []int{5150, 5200, 5250} {
+		h.add(at(ms), nil)
+	}
+	h.add(at(5300), bad)
+	h.add(at(5350), bad)
+	h.add(at(7350), nil)
+	got := h.tally(spec.VisitTarget{}, at(5090))
+	if got.Sent != 6 || got.Failed != 2 || got.Reasons["connection refused"] != 2 || got.LongestGap.Std() != 2100*time.Millisecond {
+		t.Errorf("tally %+v", got)
+	}
+	if got := h.tally(spec.VisitTarget{}, at(-1)); got.Sent != 8 || got.LongestGap.Std() != 5*time.Second {
+		t.Errorf("tally of all %+v", got)
+	}
+}
+
+// An hour with an operation under way is kept, a day without one isn't.
+func TestHistoryIsBounded(t *testing.T) {
+	var h history
+	h.turn(noon, true)
+	for s := range 3600 {
+		h.add(noon.Add(time.Duration(s)*time.Second), nil)
+	}
+	if got := h.tally(spec.VisitTarget{}, noon); got.Sent != 3600 {
+		t.Errorf("%d of 3600 visits are counted", got.Sent)
+	}
+	end := noon.Add(time.Hour)
+	h.turn(end, false)
+	h.add(end.Add(time.Second), nil)
+	if got := h.tally(spec.VisitTarget{}, noon); got.Sent != 3601 {
+		t.Errorf("just after the operation, %d of 3601 visits are counted", got.Sent)
+	}
+	for s := range 24 * 720 {
+		h.add(end.Add(time.Duration(5*s)*time.Second), nil)
+	}
+	if n := len(h.entries); n > 20 {
+		t.Errorf("%d entries are kept of a quiet day", n)
+	}
+}
