@@ -40,6 +40,10 @@ func silence(err error) bool {
 	return errdefs.IsDeadlineExceeded(err) || errors.Is(err, context.DeadlineExceeded)
 }
 
+// unanswered reports whether a task is what containerd 1.6 makes of a shim that
+// doesn't answer before the caller's time is up.
+func unanswered(t *task.Process) bool { return t.GetStatus() == task.Status_UNKNOWN }
+
 // errSilent: the shim of a task doesn't answer.
 var errSilent = fmt.Errorf("its shim does not answer: %w", spec.ErrUnavailable)
 
@@ -53,7 +57,7 @@ func (e *Engine) taskOf(ctx context.Context, id string) (*task.Process, error) {
 	switch {
 	case errdefs.IsNotFound(err):
 		return nil, nil
-	case err == nil && r.Process.Status == task.Status_UNKNOWN, err != nil && silence(err) && ctx.Err() == nil:
+	case err == nil && unanswered(r.Process), err != nil && silence(err) && ctx.Err() == nil:
 		return nil, fmt.Errorf("look at task %s: %w", id, errSilent)
 	case err != nil:
 		return nil, e.wrap(ctx, err, "look at task %s", id)

@@ -201,6 +201,9 @@ func (e *Engine) listAll(ctx context.Context, now time.Time) error {
 	if !e.inventory.anySilent() {
 		list, err = e.client.TaskService().List(listing, &tasks.ListTasksRequest{})
 		err = errgrpc.ToNative(err)
+		if err == nil && slices.ContainsFunc(list.Tasks, unanswered) { // it noticed our deadline first
+			list, err = nil, context.DeadlineExceeded
+		}
 	}
 	if err != nil && !silence(err) {
 		return e.wrap(ctx, err, "list tasks")
