@@ -55,7 +55,7 @@ func TestCyclesLeaveNothing(t *testing.T) {
 	h.loadApp()
 	n := rounds(10, 500)
 	// History and the addresses that rest are full after the first of these.
-	warm, every := n/3, max(n/50, 1)
+	warm, every := n/3, max(n/50, 2)
 	file := h.file("compose.yaml", cycled)
 	var empty inventory
 	var all []figures
