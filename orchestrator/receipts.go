@@ -29,8 +29,9 @@ type receipts struct {
 // account is a receipt that is being written.
 type account struct {
 	spec.Receipt
-	follows string // ID of the operation whose end is that of the rollout; empty = the looks decide
-	stale   bool   // the store has an older one
+	follows string    // ID of the operation whose end is that of the rollout; empty = the looks decide
+	stale   bool      // the store has an older one
+	near    time.Time // when the looks first found the release, or the one before, desired for good, but not all of it ready
 	steps
 }
 
@@ -175,7 +176,7 @@ func (l *Loop) reckon(p plan.Plan, o plan.Observed) {
 			a.watch(o)
 		}
 		if a.Ended.IsZero() && a.follows == "" {
-			rs.judge(a, rec, applied && settled(p, a.Project, nil))
+			rs.judge(a, rec, applied && settled(p, a.Project, nil), o.Now)
 		}
 		if !a.Ended.IsZero() && len(a.leaving) == 0 && (!last || !unwanted(o, a.Project, wanted)) {
 			a.Settled, a.stale = o.Now, true
@@ -192,15 +193,21 @@ func (rs *receipts) leavesEarlier(id string) bool {
 
 // judge ends a receipt whose rollout no operation follows: the agent was
 // restarted, or a pause took over. Called with mu held.
-func (rs *receipts) judge(a *account, rec spec.ProjectRecord, settled bool) {
+func (rs *receipts) judge(a *account, rec spec.ProjectRecord, settled bool, now time.Time) {
 	failed := slices.Contains(rec.Failed, a.Release)
 	back := failed && rec.Desired != a.Release && rec.Desired == rec.Good
 	cause := rec.Causes[a.Release]
+	if a.near.IsZero() && rec.Desired == rec.Good {
+		a.near = now
+	}
+	late := !a.near.IsZero() && now.Sub(a.near) >= returnPatience
 	switch {
 	case rec.Down:
 		rs.finish(a, spec.OperationFailed, "the project was taken down")
 	case back && settled:
 		rs.finish(a, spec.OperationRolledBack, fmt.Sprintf("%s; release %d is back", cause, rec.Desired))
+	case back && late:
+		rs.finish(a, spec.OperationRolledBack, fmt.Sprintf("%s; release %d is desired again, but it isn't back yet", cause, rec.Desired))
 	case back: // on its way
 	case rec.Desired != a.Release:
 		rs.finish(a, spec.OperationFailed, fmt.Sprintf("replaced by release %d", rec.Desired))
@@ -208,6 +215,8 @@ func (rs *receipts) judge(a *account, rec spec.ProjectRecord, settled bool) {
 		rs.finish(a, spec.OperationPaused, rec.Paused)
 	case rec.Desired == rec.Good && settled:
 		rs.finish(a, spec.OperationDone, "")
+	case rec.Desired == rec.Good && late:
+		rs.finish(a, spec.OperationFailed, "not all is as asked for; the agent keeps trying")
 	case failed:
 		rs.finish(a, spec.OperationFailed, cause)
 	}

@@ -426,6 +426,9 @@ func (s *scenario) verdict() string {
 		for _, l := range s.w.Leftovers(wanted) {
 			bad = append(bad, "left over: "+l)
 		}
+		for _, a := range s.loop.receipts.all {
+			bad = append(bad, fmt.Sprintf("the receipt of release %d of %s (%s) doesn't settle", a.Release, a.Project, a.Outcome))
+		}
 	}
 	return strings.Join(bad, "\n")
 }
