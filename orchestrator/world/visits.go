@@ -38,8 +38,17 @@ func (v Visits) Watch(targets []spec.VisitTarget) {
 	}
 }
 
-// Again changes nothing.
-func (Visits) Again() {}
+// Again makes what was found until now older than this moment.
+func (v Visits) Again() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for key, r := range v.visited {
+		if !r.Asked.IsZero() {
+			r.Asked = r.Asked.Add(-time.Nanosecond)
+		}
+		v.visited[key] = r
+	}
+}
 
 // Reach visits everything.
 func (v Visits) Reach() []spec.Reach {

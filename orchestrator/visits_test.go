@@ -1,0 +1,37 @@
+package orchestrator
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"dunnage/orchestrator/world"
+	"dunnage/spec"
+)
+
+// A release whose replicas are healthy and can't be reached goes back; with a
+// visitor that says that everything is reached, it would stay.
+func TestDeafReleaseGoesBack(t *testing.T) {
+	for _, lie := range []world.Lie{world.Truth, world.LieReached} {
+		s := &scenario{rng: rand.New(rand.NewPCG(1, 7)), w: world.New(map[string]world.Behaviour{"fast": {}, "deaf": {Deaf: true}})}
+		s.w.Lie = lie
+		s.start(0)
+		for _, image := range []string{"fast", "deaf"} {
+			s.deploy(spec.Project{Name: "a", Networks: []spec.Network{{Name: "default"}}, Services: []spec.Service{{
+				Name: "web", Replicas: 1, Restart: spec.RestartPolicy{Mode: spec.RestartAlways},
+				Update: spec.UpdatePolicy{Order: spec.StartFirst, OnFailure: spec.FailureRollback},
+				Ports:  []spec.Port{{Published: 8080, Target: 80, Protocol: spec.TCP}},
+				Container: spec.Container{
+					Image: image, Networks: []spec.Attachment{{Name: "default"}}, Probes: []spec.Probe{{Kind: spec.ProbeRunning}},
+				},
+			}}})
+			s.live(30*time.Second, 250*time.Millisecond)
+		}
+		rec, _ := s.loop.state.project("a")
+		s.stop()
+		if wentBack := rec.Desired == 1 && slices.Contains(rec.Failed, 2); wentBack != (lie == world.Truth) {
+			t.Errorf("with %q: release %d is desired, %v failed\n%s", lie, rec.Desired, rec.Failed, s.w)
+		}
+	}
+}
