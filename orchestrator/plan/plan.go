@@ -29,8 +29,8 @@ func Make(d Desired, o Observed) Plan {
 		}
 	}
 	b.plan.Absent = absences(all, o)
-	for _, a := range b.plan.Absent {
-		b.wakeAt(a.Until)
+	for _, v := range all {
+		b.wakeAt(b.plan.Absent[v.path()].Until)
 	}
 	b.plan.Routing = routes(d, all, b.plan.Absent, o.Now)
 	b.plan.Visits = visits(all, b.plan.Routing, o.Fronts)
