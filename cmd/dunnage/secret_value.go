@@ -157,7 +157,7 @@ func readHidden(fd int) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.IoctlSetTermios(fd, unix.TCSETS, before) //nolint:errcheck // nothing better can be done about it
-	const longest = 4096 // a terminal's line
+	const longest = 4096                                // a terminal's line
 	b := make([]byte, longest)
 	for {
 		n, err := unix.Read(fd, b)

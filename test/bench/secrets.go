@@ -26,11 +26,11 @@ const (
 
 // secretTimes are taken in turn: each with what it is compared to.
 type secretTimes struct {
-	Set    []time.Duration `json:"set"`
-	Bbolt  []time.Duration `json:"bbolt"`
-	None   []time.Duration `json:"start_with_none"`
-	Files  []time.Duration `json:"start_with_20_files"`
-	Half   []time.Duration `json:"start_with_10_files_and_10_variables"`
+	Set   []time.Duration `json:"set"`
+	Bbolt []time.Duration `json:"bbolt"`
+	None  []time.Duration `json:"start_with_none"`
+	Files []time.Duration `json:"start_with_20_files"`
+	Half  []time.Duration `json:"start_with_10_files_and_10_variables"`
 }
 
 func (b *bench) secrets(ctx context.Context) error {
