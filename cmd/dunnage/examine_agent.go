@@ -104,7 +104,7 @@ func portFindings(all []spec.Reach) []spec.Finding {
 		}
 	}
 	if len(out) == 0 {
-		return fine("%s visited on the way that clients take", counted(reached, "address"))
+		return fine("%s visited on the way that clients take", counted(reached, "target"))
 	}
 	return out
 }

@@ -12,7 +12,7 @@ type filters []func(spec.ReplicaStatus) bool
 
 // closed are the values of filters that have only some.
 var closed = map[string][]string{
-	"state":  {"created", "starting", "ready", "unhealthy", "unreachable", "draining", "held", "stopping", "stopped", "completed", "backoff", "failed", "lost"},
+	"state":  {"created", "starting", "ready", "unhealthy", "unreachable", "draining", "warm", "held", "stopping", "stopped", "completed", "backoff", "failed", "lost"},
 	"health": {"starting", "healthy", "unhealthy"},
 }
 
