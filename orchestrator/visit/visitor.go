@@ -192,6 +192,7 @@ func (v *Visitor) begin(now time.Time) time.Duration {
 			break // the end of one wakes the schedule
 		}
 		v.start(t, now)
+		wait = min(wait, t.due.Sub(now))
 	}
 	return wait
 }

@@ -113,6 +113,20 @@ func TestVisitorFollows(t *testing.T) {
 	}
 }
 
+// What is to be visited often is, though nothing else wakes the schedule.
+func TestVisitorKeepsPace(t *testing.T) {
+	d := &dialer{}
+	v, await := begin(t, d)
+	v.Watch([]spec.VisitTarget{{Project: "p", Addr: server(t, func(http.ResponseWriter, *http.Request) {}), Often: true}})
+	await("reached", all(spec.ReachReachable))
+	asked := func() int { d.mu.Lock(); defer d.mu.Unlock(); return d.asked }
+	for until := time.Now().Add(seldom - time.Second); asked() < 10; time.Sleep(often) {
+		if time.Now().After(until) {
+			t.Fatalf("%d visits in %s, want one every %s", asked(), seldom-time.Second, often)
+		}
+	}
+}
+
 // Hundreds of addresses that don't answer keep no more than so many visits.
 func TestVisitorDoesNotPileUp(t *testing.T) {
 	d := &dialer{}
