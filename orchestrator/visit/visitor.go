@@ -178,10 +178,10 @@ func (v *Visitor) begin(now time.Time) time.Duration {
 	for _, key := range v.keys {
 		t := v.targets[key]
 		switch {
-		case t.idle(), t.flying > 0 && !(t.awaited && t.flying == 1):
-			continue // the end of the visit, or another Watch, wakes the schedule
+		case t.idle(): // another Watch wakes the schedule
 		case t.due.After(now):
 			wait = min(wait, t.due.Sub(now))
+		case t.flying > 0 && !(t.awaited && t.flying == 1): // the end of the visit does
 		default:
 			due = append(due, t)
 		}
