@@ -173,7 +173,7 @@ func (l *Loop) reckon(p plan.Plan, o plan.Observed) {
 		if last {
 			a.observe(o, wanted, rs.leavesEarlier)
 		} else {
-			a.watch(o)
+			a.watch(o, wanted)
 		}
 		if a.Ended.IsZero() && a.follows == "" {
 			rs.judge(a, rec, applied && settled(p, a.Project, nil), o.Now)

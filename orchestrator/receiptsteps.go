@@ -112,7 +112,7 @@ func (a *account) observe(o plan.Observed, wanted func(*plan.Replica) bool, earl
 			a.leaving[r.ID] = &leaver{service: r.Service, since: o.Now, stopping: r.StoppingSince}
 		}
 	}
-	a.watch(o)
+	a.watch(o, wanted)
 	if a.carried > 0 { // the agent was away meanwhile: nothing was stopped, so what is gone ended by itself
 		was := a.carried
 		a.carried = 0
@@ -123,13 +123,13 @@ func (a *account) observe(o plan.Observed, wanted func(*plan.Replica) bool, earl
 }
 
 // watch brings the replicas that leave up to date.
-func (a *account) watch(o plan.Observed) {
+func (a *account) watch(o plan.Observed, wanted func(*plan.Replica) bool) {
 	for i := range o.Replicas {
 		r := &o.Replicas[i]
 		v := a.leaving[r.ID]
 		switch {
 		case v == nil:
-		case r.Alive() && r.Named: // it is wanted again, and its connections go on
+		case r.Alive() && (r.Named || wanted(r) && v.stopping.IsZero()): // it is wanted again, and its connections go on
 			a.Drained += v.most - v.now
 			delete(a.leaving, r.ID)
 		case r.Alive():
