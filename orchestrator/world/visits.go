@@ -71,7 +71,7 @@ func (v Visits) visit(r *spec.Reach) {
 		}
 	}
 	switch {
-	case v.answers(r.VisitTarget) || v.Lie == LieReached:
+	case v.answers(r.VisitTarget) || v.Lie == LieReached || v.Lie == LieEqual:
 		turn(spec.ReachReachable)
 		r.Asked, r.Failed, r.Failing, r.Detail = v.now, 0, time.Time{}, ""
 	case r.Absent && r.State == spec.ReachReachable:

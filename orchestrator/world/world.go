@@ -42,7 +42,7 @@ const (
 	LieUnnamed      Lie = "Routed says that no rule names anything"
 	LieNoConns      Lie = "Connections says that there are none"
 	LieHealthy      Lie = "Health says that everything is healthy"
-	LieEqual        Lie = "Apply does nothing and Routed says that the rules are equal"
+	LieEqual        Lie = "Apply does nothing, Routed says that the rules are equal, and Reach that all is reached" // else the visitor tells
 	LieNoLeftovers  Lie = "Attached lists nothing that the engine doesn't have"
 	LieOldGone      Lie = "Instances leaves out what got its stop signal"
 	LieNoQuarantine Lie = "the store forgets the quarantine"
