@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -25,8 +26,11 @@ func TestExplain(t *testing.T) {
 	if _, err := w.client.Explain(t.Context(), spec.ExplainRequest{Asked: "nobody"}); !errors.Is(err, spec.ErrNotFound) {
 		t.Errorf("%v", err)
 	}
-	dial := func(string, string) (net.Conn, error) { return net.Dial("unix", w.socket) }
-	raw := http.Client{Transport: &http.Transport{Dial: dial, DisableKeepAlives: true}}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", w.socket)
+	}
+	raw := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 	for query, want := range map[string]string{"": "asked is missing", "asked=80&from=here": "not an address"} {
 		resp, err := raw.Get("http://agent/v1/explain?" + query)
 		if err != nil {
