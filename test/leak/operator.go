@@ -29,7 +29,8 @@ func (d *Dunnage) look(ctx context.Context) error {
 	if _, err := d.run(ctx, "", nil, "doctor"); err != nil && !strings.Contains(err.Error(), "status 3") { // others of the machine may be at fault
 		return err
 	}
-	return d.must(ctx, "ps", "ps -a --json", "history -p files", "history -p env --json", "secret ls", "secret ls --json", "secret audit",
+	return d.must(ctx, "ps", "ps -a --json", "history -p files", "history -p env --json", "receipt -p files", "receipt -p env --json",
+		"explain -p files many", "explain -p env half0 --json", "secret ls", "secret ls --json", "secret audit",
 		"secret audit --json", "secret audit --verify", "logs -p files", "logs -p env",
 		"net rules", "net rules --json", "net ls --json", "image ls --json", "config -f env.yaml", "plan -f env.yaml", "plan -f env.yaml --json", "version --json")
 }
@@ -117,13 +118,22 @@ func (d *Dunnage) badRequests(ctx context.Context, v string) error {
 }
 
 // Gets are all that the API has.
-var Gets = []string{"/version", "/status", "/projects/{project}/releases", "/operations/{id}", "/events", "/logs", "/images", "/networks", "/rules", "/secrets", "/secrets/audit"}
+var Gets = []string{
+	"/version", "/status", "/projects/{project}/releases", "/projects/{project}/receipts", "/operations/{id}", "/events", "/logs", "/images",
+	"/networks", "/rules", "/explain", "/doctor", "/secrets", "/secrets/audit",
+}
 
 // asked are the requests that a scan makes of them.
 func asked(get string) []string {
 	switch get {
-	case "/projects/{project}/releases":
-		return []string{"/projects/files/releases", "/projects/env/releases", "/projects/plant/releases"}
+	case "/projects/{project}/releases", "/projects/{project}/receipts":
+		var all []string
+		for _, project := range []string{"files", "env", "plant"} {
+			all = append(all, strings.Replace(get, "{project}", project, 1))
+		}
+		return all
+	case "/explain": // its ways show rules, those of others too, and the replicas
+		return []string{"/explain?asked=many&project=files", "/explain?asked=half0&project=env", "/explain?asked=a&project=plant"}
 	case "/logs":
 		return []string{"/logs?project=files", "/logs?project=env", "/logs?project=plant"}
 	case "/operations/{id}":
