@@ -268,7 +268,9 @@ func (h *host) underLoad(port int, f func()) load.Report {
 	}, f)
 }
 
-// under is underLoad with a load of the caller's choice.
+// under is underLoad with a load of the caller's choice. It lasts a second at
+// least: what f brings about may show after it, and a load that asked hardly
+// anything tells nothing.
 func (h *host) under(port int, c load.Config, f func()) load.Report {
 	h.t.Helper()
 	c.Addr = h.lab.Host.String() + ":" + strconv.Itoa(port)
@@ -282,7 +284,9 @@ func (h *host) under(port int, c load.Config, f func()) load.Report {
 			_, _ = traffic.Stop()
 		}
 	}()
+	began := time.Now()
 	f()
+	time.Sleep(time.Until(began.Add(time.Second)))
 	stopped = true
 	rep, err := traffic.Stop()
 	if err != nil {
