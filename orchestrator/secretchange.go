@@ -231,10 +231,10 @@ func (l *Loop) rollbackTarget(rec spec.SecretRecord, asked int) (int, error) {
 		next = fmt.Sprintf("`dunnage secret rollback %s --to N` takes one of %s", id, strings.Join(others, ", "))
 	}
 	what := fmt.Sprintf("version %d isn't kept", to)
-	switch {
-	case asked == 0:
+	switch asked {
+	case 0:
 		what = fmt.Sprintf("no version before %d is kept", rec.Current)
-	case asked == rec.Current:
+	case rec.Current:
 		what = fmt.Sprintf("version %d is the current one", to)
 	}
 	return 0, fmt.Errorf("secret %s: %s; %s: %w", id, what, next, spec.ErrRefused)
