@@ -25,7 +25,7 @@ type Dialer interface {
 const (
 	// answerWithin is how long a visit may take: a lost SYN is repeated after 1 s,
 	// and a host that is busy with a rollout may be late once.
-	answerWithin = 3 * time.Second
+	answerWithin = 2 * time.Second
 	// often is the interval while connections move, which is for stirred after
 	// an operation has begun or the rules were changed for it; an operation may
 	// take days.

@@ -45,7 +45,7 @@ func TestUnreachable(t *testing.T) {
 	iptables("-I")
 	h.eventually(20*time.Second, "the drop is seen", is(spec.StateUnreachable))
 	r := h.run(nil, "ps", "-p", "hello")
-	if want := "port 8080: healthy inside, unreachable outside: no answer within 3s; `dunnage explain 8080` shows where"; !strings.Contains(r.stdout+r.stderr, want) {
+	if want := "port 8080: healthy inside, unreachable outside: no answer within 2s; `dunnage explain 8080` shows where"; !strings.Contains(r.stdout+r.stderr, want) {
 		t.Errorf("ps says %q %q, want %q", r.stdout, r.stderr, want)
 	}
 	// The release that mends it, or any other, isn't held up by it.
