@@ -24,8 +24,9 @@ type VisitTarget struct {
 	Path    string         `json:"path,omitempty"`  // asked by HTTP GET, where a status below 500 is an answer; empty = a TCP connection is enough
 	Often   bool           `json:"often,omitempty"` // an operation is under way
 
-	// Absent: no replica takes its connections, so that a failure says nothing
-	// of the way to one.
+	// Absent: no replica takes its connections, or one that answers some of them
+	// in another's network has yet to come, so that a failure says nothing of the
+	// way to one.
 	Absent bool `json:"absent,omitempty"`
 	// Patience is how long a visit may take while Absent, beside the usual
 	// second: connections are held for this long.

@@ -14,15 +14,35 @@ import (
 // decides for both, and a new owner takes connections from an old one only
 // when those beside it are ready too.
 
-// link ties the services of a project that go in step to each other.
+// link ties the services of a project that share a network to each other.
 func link(p *Project, vs []*view) {
 	for _, v := range vs {
-		if !p.Release.Project.InStep(v.Service) {
-			continue
+		i := slices.IndexFunc(vs, func(o *view) bool { return o.Name == v.Container.Joins })
+		switch {
+		case i < 0:
+		case p.Release.Project.InStep(v.Service):
+			v.owner = vs[i]
+			v.owner.joiners = append(v.owner.joiners, v)
+		default:
+			vs[i].lodgers = append(vs[i].lodgers, v)
 		}
-		v.owner = vs[slices.IndexFunc(vs, func(o *view) bool { return o.Name == v.Container.Joins })]
-		v.owner.joiners = append(v.owner.joiners, v)
 	}
+}
+
+// replaced reports whether the release has other replicas of the service than
+// those that run when it comes.
+func (v *view) replaced() bool { return v.gen != v.goodGen || v.halfway() }
+
+// leavesGap reports whether the release replaces one who answers some of the
+// service's connections, and not in step with it: the old one goes first.
+func (v *view) leavesGap() bool { return slices.ContainsFunc(v.lodgers, (*view).replaced) }
+
+// awaitsJoiner reports whether the rollout lets connections come to the service
+// before one is there who answers some of them.
+func (v *view) awaitsJoiner() bool {
+	comes := func(j *view) bool { return j.replaced() && !j.enough() }
+	return v.project.Rolling() &&
+		(slices.ContainsFunc(v.lodgers, comes) || len(v.update.old) == 0 && slices.ContainsFunc(v.joiners, comes))
 }
 
 // follow gives a joiner the position of its owner's update.

@@ -305,3 +305,87 @@ func TestHostnames(t *testing.T) {
 		}
 	}
 }
+
+// TestGapOfWhoJoins: a release isn't blamed for visits that the owner of a
+// network loses while who joins it is replaced stop-first, nor for those before
+// a joiner is there.
+func TestGapOfWhoJoins(t *testing.T) {
+	addr := netip.MustParseAddr("192.0.2.1")
+	target := spec.VisitTarget{Project: "p", Service: "vpn", Addr: netip.AddrPortFrom(addr, 8081), Port: 8081}
+	visits := map[string][]plan.Visited{"p": {{VisitTally: spec.VisitTally{
+		VisitTarget: target, Sent: 20, Failed: 3, Reasons: map[string]int{"connection refused": 3},
+	}}}}
+	const blamed = "vpn: 3 of 20 visits of port 8081 failed during the rollout (max_failed 0): connection refused"
+	addressed := func(r *plan.Replica) {
+		r.Record.Addresses = []spec.EndpointAddress{{Network: "p_default", Addr: netip.MustParseAddr("10.9.1.11")}}
+	}
+	scaled := func(r spec.Release) spec.Release {
+		r.Project.Services[1].Replicas = 2
+		return r
+	}
+	alone, beside := pair(1, "vpn1", "app1"), inStep(1, "vpn1", "app1")
+	for name, tc := range map[string]struct {
+		before   *spec.Release
+		after    spec.Release
+		replicas func(before, after spec.Release) []plan.Replica
+		failed   string
+		absent   bool
+	}{
+		"both are replaced, the joiner is on its way": {
+			&alone, pair(2, "vpn2", "app1"), func(before, after spec.Release) []plan.Replica {
+				return []plan.Replica{member(after, "vpn", addressed, named), member(before, "app", stopped), member(after, "app", starting)}
+			}, "", true,
+		},
+		"and is there": {
+			&alone, pair(2, "vpn2", "app1"), func(_, after spec.Release) []plan.Replica {
+				return []plan.Replica{member(after, "vpn", addressed, named), member(after, "app")}
+			}, "", false,
+		},
+		"the joiner stays as it is": {
+			&alone, scaled(pair(2, "vpn1", "app1")), func(_, after spec.Release) []plan.Replica {
+				return []plan.Replica{member(after, "vpn", addressed, named), member(after, "app")}
+			}, blamed, false,
+		},
+		"and falls ill": {
+			&alone, scaled(pair(2, "vpn1", "app1")), func(_, after spec.Release) []plan.Replica {
+				return []plan.Replica{member(after, "vpn", addressed, named), member(after, "app", unhealthy)}
+			}, blamed, false,
+		},
+		"they go in step": {
+			&beside, inStep(2, "vpn2", "app1"), func(before, after spec.Release) []plan.Replica {
+				return []plan.Replica{member(before, "vpn", addressed, named), member(before, "app"), member(after, "vpn"), member(after, "app", starting)}
+			}, blamed, false,
+		},
+		"they come for the first time": {
+			nil, inStep(2, "vpn1", "app1"), func(_, after spec.Release) []plan.Replica {
+				return []plan.Replica{member(after, "vpn", addressed, named), member(after, "app", starting)}
+			}, "", true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			project := plan.Project{Record: spec.ProjectRecord{
+				Name: "p", Desired: 2, Since: noon.Add(-time.Minute),
+				Networks: []spec.NetworkAddressing{{ID: "p_default", Subnet: netip.MustParsePrefix("10.9.1.0/24")}},
+			}, Release: tc.after, Good: tc.before}
+			publish := func(r spec.Release) {
+				r.Project.Services[1].Ports = []spec.Port{{Published: 8081, Target: 81, Protocol: spec.TCP}}
+			}
+			publish(tc.after)
+			var before spec.Release
+			if tc.before != nil {
+				project.Record.Good, before = 1, *tc.before
+				publish(before)
+			}
+			o := plan.Observed{Now: noon, Replicas: tc.replicas(before, tc.after), Visits: visits, RulesEqual: true, Fronts: []netip.Addr{addr}}
+			slices.SortFunc(o.Replicas, func(a, b plan.Replica) int { return strings.Compare(a.ID, b.ID) })
+			got := plan.Make(plan.Desired{Projects: []plan.Project{project}}, o)
+			if r := got.Rollout[0]; r.Failed != tc.failed {
+				t.Errorf("failed %q, want %q", r.Failed, tc.failed)
+			}
+			i := slices.IndexFunc(got.Visits, func(v spec.VisitTarget) bool { return v.Port == 8081 })
+			if i < 0 || got.Visits[i].Absent != tc.absent {
+				t.Errorf("visits %+v, want absent %v", got.Visits, tc.absent)
+			}
+		})
+	}
+}

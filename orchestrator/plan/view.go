@@ -26,6 +26,7 @@ type view struct {
 
 	owner   *view   // whose network it joins, if they go in step
 	joiners []*view // those that join its network and go in step with it
+	lodgers []*view // those that join its network and are replaced in it, stop-first
 
 	goodGen      string // generation of the release to go back to, "" = none
 	goodReplicas int    // and how many it wants

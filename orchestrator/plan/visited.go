@@ -18,11 +18,12 @@ type Visited struct {
 // missed says that more visits of the service failed while its new replicas came
 // in than it allows; its cause is empty while that isn't so. It doesn't speak of
 // failures that the release isn't to blame for: those of a way back, of what
-// failed before it already, of the gap that stop-first asks for, and of addresses that the release takes away or gives to others. Where
-// failures are tolerated (continue), these are too.
+// failed before it already, of the gap that stop-first asks for, here or of who
+// shares the network, and of addresses that the release takes away or gives to
+// others. Where failures are tolerated (continue), these are too.
 func (v *view) missed() fault {
 	policy := v.policy()
-	if v.project.Good == nil || v.project.Record.Backward || policy.Order == spec.StopFirst || policy.OnFailure == spec.FailureContinue || v.stopped || v.Replicas == 0 {
+	if v.project.Good == nil || v.project.Record.Backward || policy.Order == spec.StopFirst || policy.OnFailure == spec.FailureContinue || v.stopped || v.Replicas == 0 || v.leavesGap() {
 		return fault{}
 	}
 	failed, worst := 0, spec.VisitTally{}

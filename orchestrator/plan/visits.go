@@ -55,6 +55,7 @@ func (v *view) target(to netip.AddrPort, backends []spec.Backend, absent spec.Ab
 	if t.Absent && absent == spec.Hold {
 		t.Patience = v.Hold
 	}
+	t.Absent = t.Absent || v.awaitsJoiner()
 	return t
 }
 
