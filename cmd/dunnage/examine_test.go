@@ -90,7 +90,7 @@ func TestHostFindings(t *testing.T) {
 		"kernel":                {judge("Linux", "6.1.0-41-cloud-amd64", knownKernels), "ok", "Linux 6.1.0-41"},
 		"ancient kernel":        {judge("Linux", "4.19.0-27", knownKernels), "wrong", "pidfd_open"},
 		"no version":            {judge("runc", "unknown", knownRunc), "warn", "says nothing"},
-		"reached":               {portFindings([]spec.Reach{{State: spec.ReachReachable}}), "ok", "1 address visited"},
+		"reached":               {portFindings([]spec.Reach{{State: spec.ReachReachable}}), "ok", "1 target visited"},
 		"not reached": {portFindings([]spec.Reach{{VisitTarget: spec.VisitTarget{Project: "shop", Service: "web", Addr: netip.MustParseAddrPort("192.0.2.1:80")},
 			State: spec.ReachUnreachable, Detail: "no answer within 1s"}}), "wrong", "web of shop can't be reached at 192.0.2.1:80: no answer within 1s"},
 		"not asked":  {portFindings([]spec.Reach{{Unasked: "its allow list leaves the visitor out"}}), "warn", "allow list"},
