@@ -79,6 +79,10 @@ type Loop struct {
 	committed atomic.Pointer[time.Time] // when rules were committed last
 	lost      map[[2]string]string      // project and service -> the address that it can't be reached at; Run's
 
+	// Where to visit once the rules of the plan are committed, and what the
+	// visitor was told last without any to come.
+	planned, reachable atomic.Pointer[[]spec.VisitTarget]
+
 	ctx  context.Context // of the agent: operations outlive the request that began them
 	jobs sync.WaitGroup  // operations that pull
 
@@ -223,7 +227,7 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 	p := plan.Make(l.state.desired(), observed)
 	l.absent = p.Absent
 	l.publish(p, observed)
-	l.visit(p.Visits)
+	l.visit(p)
 	if observed.Held {
 		return lookAnyway
 	}

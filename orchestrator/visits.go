@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"dunnage/orchestrator/plan"
@@ -10,15 +11,41 @@ import (
 )
 
 // visit tells the visitor where to look, often where an operation is under way.
-func (l *Loop) visit(targets []spec.VisitTarget) {
+// What the plan's rules are yet to open stays absent until apply has committed
+// them: a visit before would be held, to be answered by its repeat a second
+// later, in which nothing else is asked there.
+func (l *Loop) visit(p plan.Plan) {
 	busy := map[string]bool{}
 	for _, op := range l.ops.rolling() {
 		busy[op.Project] = true
 	}
-	for i := range targets {
-		targets[i].Often = busy[targets[i].Project]
+	for i := range p.Visits {
+		p.Visits[i].Often = busy[p.Visits[i].Project]
 	}
-	l.cfg.Visits.Watch(targets)
+	l.planned.Store(&p.Visits)
+	before := l.reachable.Load()
+	pending := slices.ContainsFunc(p.Actions, func(a plan.Action) bool { _, rules := a.(plan.Apply); return rules })
+	if !pending || before == nil { // at first, the rules may be those of the agent before
+		l.opened()
+		return
+	}
+	open := map[string]bool{}
+	for _, t := range *before {
+		open[t.Key()] = !t.Absent
+	}
+	now := slices.Clone(p.Visits)
+	for i := range now {
+		now[i].Absent = now[i].Absent || !open[now[i].Key()]
+	}
+	l.cfg.Visits.Watch(now)
+}
+
+// opened tells the visitor of all targets as the plan has them.
+func (l *Loop) opened() {
+	if targets := l.planned.Load(); targets != nil {
+		l.reachable.Store(targets)
+		l.cfg.Visits.Watch(*targets)
+	}
 }
 
 // apply commits the rules and has the visitor see at once where connections go
@@ -29,6 +56,7 @@ func (l *Loop) apply(ctx context.Context, r spec.Routing) error {
 	}
 	now := l.cfg.Clock.Now()
 	l.committed.Store(&now)
+	l.opened()
 	l.cfg.Visits.Again()
 	return nil
 }

@@ -35,3 +35,45 @@ func TestDeafReleaseGoesBack(t *testing.T) {
 		}
 	}
 }
+
+// hasty is a visitor that goes everywhere as soon as it is told.
+type hasty struct {
+	world.Visits
+	asked, vain int
+}
+
+func (h *hasty) Watch(targets []spec.VisitTarget) {
+	h.Visits.Watch(targets)
+	for _, r := range h.Reach() {
+		if !r.Absent {
+			h.asked++
+			if r.Failed > 0 {
+				h.vain++
+			}
+		}
+	}
+}
+
+// No visit begins before the rules that let it through are committed: its packet
+// would be held, or refused.
+func TestVisitsBeginAfterTheCommit(t *testing.T) {
+	s := &scenario{rng: rand.New(rand.NewPCG(1, 7)), w: world.New(map[string]world.Behaviour{"fast": {}})}
+	s.start(0)
+	defer func() { s.stop() }()
+	v := &hasty{Visits: world.Visits{World: s.w}}
+	s.loop.cfg.Visits = v
+	for _, name := range []string{"a", "b"} {
+		s.deploy(spec.Project{Name: name, Networks: []spec.Network{{Name: "default"}}, Services: []spec.Service{{
+			Name: "web", Replicas: 1, Restart: spec.RestartPolicy{Mode: spec.RestartAlways}, Hold: spec.Duration(10 * time.Second),
+			Update: spec.UpdatePolicy{Order: spec.StartFirst, OnFailure: spec.FailureRollback},
+			Ports:  []spec.Port{{Published: map[string]uint16{"a": 8080, "b": 8081}[name], Target: 80, Protocol: spec.TCP}},
+			Container: spec.Container{
+				Image: "fast", Networks: []spec.Attachment{{Name: "default"}}, Probes: []spec.Probe{{Kind: spec.ProbeRunning}},
+			},
+		}}})
+		s.live(10*time.Second, 250*time.Millisecond)
+	}
+	if v.asked == 0 || v.vain > 0 {
+		t.Errorf("%d visits, %d of them in vain", v.asked, v.vain)
+	}
+}
