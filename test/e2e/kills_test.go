@@ -186,7 +186,7 @@ services:
     command: [serve, "80", "0", "53"]
     ports: ["5353:53/udp"]
     stop_grace_period: 1s
-    x-dunnage: {drain: 200ms, max_failed: 100, probe: {http: {port: 80, path: /health}, interval: 200ms}} # the flow decides here, not visits
+    x-dunnage: {drain: 200ms, probe: {http: {port: 80, path: /health}, interval: 200ms}}
 `, version, version)
 	}
 	h.mustDeploy(manifest("v1"))

@@ -15,7 +15,7 @@ import (
 // kept is a hello whose old release stays warm. What the agent's own visits find
 // is another test's: they give up after a second, which a busy machine takes.
 func kept(version, warm string) string {
-	return strings.Replace(hello(version, 2, ""), "drain: 1s", "drain: 1s\n      max_failed: 1000\n      keep_warm: "+warm, 1)
+	return strings.Replace(hello(version, 2, ""), "drain: 1s", "drain: 1s\n      keep_warm: "+warm, 1)
 }
 
 // warm lists the replicas that are warm, once there are n of them.

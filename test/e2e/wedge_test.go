@@ -171,7 +171,7 @@ func TestShimHangs(t *testing.T) {
 	h.answers(8080, "version v1")
 	began := time.Now()
 	for _, version := range []string{"v1", "v2"} {
-		if r := h.run(nil, "deploy", "-f", h.file("other.yaml", strings.NewReplacer("name: hello", "name: other", "8080:80", "8081:80").Replace(hello(version, 1, "      max_failed: 1000\n")))); r.code != 0 {
+		if r := h.run(nil, "deploy", "-f", h.file("other.yaml", strings.NewReplacer("name: hello", "name: other", "8080:80", "8081:80").Replace(hello(version, 1, "")))); r.code != 0 {
 			t.Errorf("another project: %s%s", r.stdout, r.stderr)
 		}
 	}
