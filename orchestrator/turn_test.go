@@ -36,10 +36,14 @@ func pass(t *testing.T, s *scenario, id string, d time.Duration) spec.Operation 
 		if op.State.Ended() || !s.w.Now().Before(end) {
 			return op
 		}
+		patience := time.Millisecond // a job may be on its way to ask
+		if op.State == spec.OperationPulling {
+			patience = time.Second // this one is, and on a busy machine the world would grow old meanwhile
+		}
 		select {
 		case r := <-s.loop.requests:
 			r()
-		case <-time.After(time.Millisecond): // a job may be on its way to ask
+		case <-time.After(patience):
 			s.live(200*time.Millisecond, 100*time.Millisecond)
 		}
 	}
