@@ -126,7 +126,12 @@ func (l *Loop) roll(op *operation, c candidate, inactive []string) error {
 	if err != nil {
 		return err
 	}
-	l.ops.change(op, func(o *operation) { o.State, o.Release = spec.OperationRolling, number })
+	l.ops.change(op, func(o *operation) {
+		o.Release = number
+		if !o.State.Ended() { // somebody may have taken over meanwhile
+			o.State = spec.OperationRolling
+		}
+	})
 	l.Look()
 	return nil
 }
