@@ -79,7 +79,7 @@ var badReleases = map[string]struct {
 	"bind source missing":            {app("v2", "[serve]", served+"    volumes: [{type: bind, source: /no/such/folder, target: /data}]\n"), 1, "/no/such/folder", ""},
 	"port of a process":              {strings.Replace(app("v2", "[serve]", served), "8080:80", "9100:80", 1), 1, "held by socat", ""},
 	"crashes again and again":        {app("v2", "[exit, '9', 20ms]", served+"    restart: always\n"), 3, "exited with code 9, 3 times in a row", ""},
-	"sick canary":                    {app("v2", "[sicken, 1s]", strings.Replace(served, "drain", "canary: {replicas: 1, for: 1m}, drain", 1)), 3, "answered 503", "sick"},
+	"sick canary":                    {app("v2", "[sicken, 1s]", strings.Replace(served, "drain", "canary: {replicas: 1, for: 1m}, max_failed: 1000, drain", 1)), 3, "answered 503", "sick"}, // its own check is to find it, not visits
 	"no progress":                    {app("v2", "[tick, 50ms]", "    deploy: {replicas: 2}\n    x-dunnage: {progress_deadline: 2s, probe: {http: {port: 80}, start_period: 1h}}\n"), 3, "no progress for 2s", "tick "},
 	"gets sick while it is watched":  {app("v2", "[sicken, 500ms]", watched+"    x-dunnage: {probe: {http: {port: 80, path: /health}, interval: 200ms, retries: 2}}\n"), 3, "answered 503", "sick"},
 }
