@@ -38,9 +38,9 @@ func match(module, option string, values []string) test {
 			return func(p *packet) answer { return is(p.flags(values[0]) == values[1]) }
 		}
 	case "--src-type":
-		return func(p *packet) answer { return p.sourceType(values) }
+		return func(p *packet) answer { return p.addressType(p.src, values) }
 	case "--dst-type":
-		return func(p *packet) answer { return p.destinationType(values) }
+		return func(p *packet) answer { return p.addressType(p.dst, values) }
 	case "--ctstate", "--state":
 		return func(p *packet) answer { return p.inState(strings.Split(value, ",")) }
 	case "--ctdir":
@@ -254,25 +254,12 @@ func (p *packet) flags(mask string) string {
 	return strings.Join(has, ",")
 }
 
-func (p *packet) sourceType(types []string) answer {
+// addressType is addrtype's answer about the packet's source or destination.
+func (p *packet) addressType(a netip.Addr, types []string) answer {
 	if len(types) != 1 {
 		return maybe
 	}
-	local := p.src.IsValid() && p.facts.Local(p.src)
-	switch types[0] {
-	case "LOCAL":
-		return is(local)
-	case "UNICAST":
-		return is(!local)
-	}
-	return no
-}
-
-func (p *packet) destinationType(types []string) answer {
-	if len(types) != 1 {
-		return maybe
-	}
-	local := p.dst.IsValid() && p.facts.Local(p.dst)
+	local := a.IsValid() && p.facts.Local(a)
 	switch types[0] {
 	case "LOCAL":
 		return is(local)

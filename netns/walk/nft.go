@@ -390,9 +390,9 @@ func (n *native) equals(kind string, raw json.RawMessage) test {
 	case "ct direction":
 		return func(p *packet) answer { return is((value == "reply") == p.reply) }
 	case "fib type daddr":
-		return func(p *packet) answer { return p.destinationType([]string{strings.ToUpper(value)}) }
+		return func(p *packet) answer { return p.addressType(p.dst, []string{strings.ToUpper(value)}) }
 	case "fib type saddr":
-		return func(p *packet) answer { return p.sourceType([]string{strings.ToUpper(value)}) }
+		return func(p *packet) answer { return p.addressType(p.src, []string{strings.ToUpper(value)}) }
 	}
 	return unknown
 }
