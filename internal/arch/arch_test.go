@@ -60,10 +60,10 @@ func TestSaboteurs(t *testing.T) {
 	}
 	cases := []struct{ name, file, body, want string }{
 		{"spec imports ours", "spec/b.go", "package spec\nimport _ \"dunnage/engine\"\n", "spec may see nothing of ours"},
-		{"adapter imports adapter", "engine/b.go", "package engine\nimport _ \"dunnage/netns\"\n", "engine may see internal/fault, internal/keyed, internal/reread, spec"},
+		{"adapter imports adapter", "engine/b.go", "package engine\nimport _ \"dunnage/netns\"\n", "engine may see engine/logwriter, internal/fault, internal/keyed, internal/reread, spec"},
 		{"adapter imports orchestrator", "store/b.go", doc + "package store\nimport _ \"dunnage/orchestrator\"\n", "store may see internal/fault, spec"},
-		{"orchestrator imports an adapter", "orchestrator/b.go", "package orchestrator\nimport _ \"dunnage/engine\"\n", "orchestrator may see internal/fault, spec"},
-		{"orchestrator's part imports an adapter", "orchestrator/health/b.go", doc + "package health\nimport _ \"dunnage/netns\"\n", "orchestrator may see internal/fault, spec"},
+		{"orchestrator imports an adapter", "orchestrator/b.go", "package orchestrator\nimport _ \"dunnage/engine\"\n", "orchestrator may see internal/fault, internal/keyed, spec"},
+		{"orchestrator's part imports an adapter", "orchestrator/health/b.go", doc + "package health\nimport _ \"dunnage/netns\"\n", "orchestrator may see internal/fault, internal/keyed, spec"},
 		{"api imports the orchestrator", "api/b.go", doc + "package api\nimport _ \"dunnage/orchestrator\"\n", "api may see internal/fault, spec"},
 		{"manifest imports the planner", "manifest/b.go", doc + "package manifest\nimport _ \"dunnage/orchestrator/plan\"\n", "manifest may see spec"},
 		{"the planner imports fault points", "orchestrator/plan/b.go", "package plan\nimport _ \"dunnage/internal/fault\"\n", "orchestrator/plan may see spec"},

@@ -10,6 +10,7 @@
 //	        K-th time that it is passed since the file was written, or "#N" for
 //	        the N-th point of all
 //	died    where the process died
+//	boot    the kernel's boot id, so that an agent finds the machine rebooted
 //
 // Of these it fills in what is there:
 //
@@ -36,3 +37,6 @@ func Point(name, when string) { point(name, when) }
 
 // Sabotaged reports whether the lie is asked for.
 func Sabotaged(name string) bool { return sabotaged(name) }
+
+// Claim is what a test says instead of the truth, in the file of that name.
+func Claim(name, truth string) string { return claim(name, truth) }

@@ -3,6 +3,7 @@
 package fault
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -33,6 +34,14 @@ func do(name string, effect func() error) error {
 
 func sabotaged(name string) bool { return slices.Contains(lies, name) }
 
+func claim(name, truth string) string {
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if dir == "" || err != nil {
+		return truth
+	}
+	return strings.TrimSpace(string(b))
+}
+
 // passing counts the points since the order was given; points are passed by
 // many goroutines.
 var passing struct {
@@ -49,7 +58,7 @@ func point(name, when string) {
 	defer passing.Unlock()
 	here := name + " " + when
 	note("passed", os.O_APPEND, here)
-	note("goroutines", os.O_TRUNC, strconv.Itoa(runtime.NumGoroutine()))
+	note("goroutines", 0, fmt.Sprintf("%8d", runtime.NumGoroutine())) // one write over the last: a reader never sees half of it
 	b, err := os.ReadFile(filepath.Join(dir, "at"))
 	if err != nil {
 		return // nothing is asked for

@@ -1,4 +1,5 @@
-// Package keyed locks by name.
+// Package keyed has a lock a name, and values that outlast the use of their key
+// for a while.
 package keyed
 
 import "sync"

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -31,6 +32,7 @@ var commands = map[string]func(args []string) error{
 	"spawn":    spawn,    // spawn N: N children that sleep, then sleeps itself
 	"orphan":   orphan,   // orphan DURATION: a grandchild in a session of its own, left behind; then sleeps
 	"log":      log,      // log N [SIZE]: N lines of SIZE bytes on stdout, every tenth on stderr
+	"flood":    flood,    // flood N: N numbered lines of 100 bytes as fast as can be, then sleeps
 	"tick":     tick,     // tick EVERY: numbered lines for ever
 	"cat":      cat,      // cat FILE...
 	"ls":       ls,       // ls PATH: mode uid gid name, one line an entry, recursively
@@ -233,6 +235,24 @@ func log(args []string) error {
 			return err
 		}
 	}
+	return nil
+}
+
+func flood(args []string) error {
+	n, err := strconv.Atoi(arg(args, 0, "0"))
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriterSize(os.Stdout, 64<<10)
+	for i := range n {
+		if _, err := fmt.Fprintf(w, "flood %09d %s\n", i, strings.Repeat("x", 83)); err != nil {
+			return err
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	time.Sleep(time.Hour)
 	return nil
 }
 
