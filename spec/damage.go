@@ -15,6 +15,11 @@ const (
 	DamageNamespace DamageKind = "namespace" // a replica's network namespace, or what belongs in it
 )
 
+// DamageKinds are all of them.
+var DamageKinds = []DamageKind{
+	DamageChain, DamageJump, DamageSetting, DamageRoute, DamageAddress, DamageNeighbour, DamageLink, DamageNamespace,
+}
+
 // Damage is something of ours that the kernel doesn't have as dunnage left it.
 type Damage struct {
 	Kind    DamageKind `json:"kind"`

@@ -107,6 +107,7 @@ type Service struct {
 	Sticky    bool           `json:"sticky,omitempty"`     // a client's address stays with one replica
 	Ramp      Duration       `json:"ramp,omitempty"`       // a new replica's share of connections grows to the full one over this time
 	Logging   Logging        `json:"logging,omitzero"`
+	Disk      int64          `json:"disk,omitempty"`   // bytes that the writable layer of a replica may have; past it the replica is replaced; 0 = any
 	Orphan    bool           `json:"orphan,omitempty"` // no longer in the manifest, kept until --remove-orphans
 }
 
@@ -168,8 +169,38 @@ type RestartPolicy struct {
 
 // Logging are the options of the log writer; zero = the agent's defaults.
 type Logging struct {
-	MaxSize int64 `json:"max_size,omitempty"` // bytes of a file until it is rotated
-	MaxFile int   `json:"max_file,omitempty"` // files kept, the one that is written included
+	MaxSize  int64      `json:"max_size,omitempty"` // bytes of a file until it is rotated; 4 KiB at least
+	MaxFile  int        `json:"max_file,omitempty"` // files kept, the one that is written included
+	Compress Toggle     `json:"compress,omitempty"` // of the files that aren't written any more
+	Forward  LogForward `json:"forward,omitzero"`
+}
+
+// Toggle is on, off or, by default, left to somebody else.
+type Toggle string
+
+// The positions of a Toggle.
+const (
+	On  Toggle = "on"
+	Off Toggle = "off"
+)
+
+// Journald is the LogForward.To of systemd's journal.
+const Journald = "journald"
+
+// LogForward is where lines go too, besides the log. What can't be sent is
+// dropped there, never here.
+type LogForward struct {
+	To       string `json:"to,omitempty"`       // "journald", or a syslog: udp://ADDRESS:PORT, tcp://ADDRESS:PORT, unix:///PATH; empty = nowhere
+	Tag      string `json:"tag,omitempty"`      // names the lines; empty = PROJECT-SERVICE-NUMBER
+	Facility string `json:"facility,omitempty"` // one of SyslogFacilities; empty = daemon
+	Format   string `json:"format,omitempty"`   // of a syslog: rfc5424 or rfc3164; empty = rfc5424, and rfc3164 to a socket of this host
+}
+
+// SyslogFacilities are syslog's names of where a line comes from, by their
+// number (RFC 5424, table 1).
+var SyslogFacilities = []string{
+	"kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
+	"ntp", "security", "console", "solaris-cron", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
 }
 
 // Condition is what a dependency must have reached.

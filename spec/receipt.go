@@ -85,6 +85,7 @@ func (r Receipt) Sum() VisitTally {
 	for _, v := range r.Visits {
 		out.Sent += v.Sent
 		out.Failed += v.Failed
+		out.Unreached += v.Unreached
 		out.LongestGap = max(out.LongestGap, v.LongestGap)
 	}
 	return out

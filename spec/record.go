@@ -75,6 +75,7 @@ type ReplicaRecord struct {
 	Requested bool              `json:"requested,omitempty"` // the stop signal of this run was ours
 	Unwell    bool              `json:"unwell,omitempty"`    // the stop signal of this run was for its health: it starts again
 	Accepted  bool              `json:"accepted,omitempty"`  // its accept probe has passed
+	Outgrown  int64             `json:"outgrown,omitempty"`  // bytes of its writable layer, which the next run isn't to have: it is made anew; 0 = it stays
 	Running   bool              `json:"running,omitempty"`   // was started, and no exit of that run is recorded yet
 }
 
@@ -83,6 +84,7 @@ type Exit struct {
 	At   time.Time `json:"at"`
 	Code int       `json:"code"`
 	OOM  bool      `json:"oom,omitempty"`
+	Disk int64     `json:"disk,omitempty"` // bytes of its writable layer, if they were why it was stopped
 	Lost bool      `json:"lost,omitempty"` // the host or the agent went down under it: no failure of its own
 }
 

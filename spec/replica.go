@@ -105,6 +105,8 @@ const (
 
 // ProbeTarget is a process to be probed.
 type ProbeTarget struct {
+	Project   string
+	Service   string
 	Replica   string
 	Addr      netip.Addr // where http and tcp ask; zero = nothing can be asked from outside
 	StartedAt time.Time

@@ -56,6 +56,7 @@ type Backend struct {
 	Replica string     `json:"replica"` // ReplicaKey.ID
 	Addr    netip.Addr `json:"addr"`
 	Addr6   netip.Addr `json:"addr6,omitzero"`
+	Port    uint16     `json:"port,omitempty"`   // of a published route, where it isn't the Target: a replica of the release before; 0 = there
 	Weight  int        `json:"weight,omitempty"` // its part of the sum of all weights; 0 = 1
 }
 

@@ -1,7 +1,9 @@
 package spec
 
 import (
+	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"time"
 )
@@ -10,7 +12,8 @@ import (
 // sorted by name.
 type Status struct {
 	At       time.Time       `json:"at"`
-	Started  time.Time       `json:"started,omitzero"` // the agent; events and operations are kept since
+	Started  time.Time       `json:"started,omitzero"` // the agent; operations are kept since
+	Events   time.Time       `json:"events,omitzero"`  // the first event that is kept
 	Projects []ProjectStatus `json:"projects"`
 	Problems []string        `json:"problems,omitempty"` // what keeps the agent from looking or acting, for example "containerd: no answer within 5s"
 }
@@ -99,6 +102,7 @@ const (
 	EventCreated     EventKind = "created"     // a replica
 	EventStarted     EventKind = "started"     // a replica
 	EventReady       EventKind = "ready"       // a replica
+	EventLate        EventKind = "late"        // a replica has run for ten seconds and isn't ready
 	EventUnhealthy   EventKind = "unhealthy"   // a replica
 	EventUnreachable EventKind = "unreachable" // a service: its replicas are well, and clients don't get through to them
 	EventReachable   EventKind = "reachable"   // a service, after that
@@ -113,10 +117,11 @@ const (
 	EventDone        EventKind = "done"        // an operation
 	EventProblem     EventKind = "problem"     // the agent can't look or act
 	EventSecret      EventKind = "secret"      // a replica has other secrets
-	EventRepaired    EventKind = "repaired"    // rules, links or routes that others damaged
+	EventRepaired    EventKind = "repaired"    // rules, links or routes that others damaged, or what kept the agent from looking is over
 )
 
-// Event is something that happened. Seq grows by one and starts anew with the agent.
+// Event is something that happened. Seq grows, by one within one run of the agent; the
+// next run begins at a higher one.
 type Event struct {
 	Seq       uint64        `json:"seq"`
 	At        time.Time     `json:"at"`
@@ -257,12 +262,12 @@ type ServicePreview struct {
 	Name     string      `json:"name"`
 	Change   Change      `json:"change"`
 	Order    UpdateOrder `json:"order"`
-	From     int         `json:"from"` // replicas now
+	From     int         `json:"from"` // replicas now; 0 of a service that is stopped on request
 	To       int         `json:"to"`
 	Draining int         `json:"draining,omitempty"` // connections that are open now to its replicas that go
 	Gap      string      `json:"gap,omitempty"`      // whether clients notice the change, and why, one line
 	Warm     string      `json:"warm,omitempty"`     // what is kept of the old generation, and what that costs, one line
-	Changed  []string    `json:"changed,omitempty"`  // JSON field names that differ, for example "container.command", or other reasons: "secret db-password 17 -> 18"
+	Changed  []string    `json:"changed,omitempty"`  // JSON field names that differ, for example "container.command", or other reasons: "secret db-password 17 -> 18", "stopped on request"
 }
 
 // ExecRequest runs a command in a running replica.
@@ -278,13 +283,30 @@ type ExecRequest struct {
 }
 
 // LogRequest selects log lines: of the services and of the replicas, of all
-// where neither is named. Tail -1 is everything, 0 nothing of the past.
+// where neither is named.
 type LogRequest struct {
 	Project  string
 	Services []string
 	Replicas []string // ReplicaKey.ID, or "<service>-<number>" for that number of any generation
-	Tail     int
-	Follow   bool
+	// All includes replicas of earlier releases that are gone, as far as their
+	// logs are kept. Without it they are where Since or Until is set, and a
+	// service that has no replica shows the one that was removed last.
+	All          bool
+	Since, Until time.Time // of the first part of a line, both included; zero = open
+	Grep         string    // what a whole line must match, as Pattern reads it; empty = anything
+	Tail         int       // of each replica, the last lines that the rest selects; -1 = all, 0 = nothing of the past
+	Follow       bool      // go on with what is written later, until Until if that is set
+}
+
+// longestPattern bounds what the agent compiles.
+const longestPattern = 1000
+
+// Pattern compiles Grep, an expression of RE2 (as package regexp has it).
+func (r LogRequest) Pattern() (*regexp.Regexp, error) {
+	if len(r.Grep) > longestPattern {
+		return nil, fmt.Errorf("the expression has %d bytes, and may have %d", len(r.Grep), longestPattern)
+	}
+	return regexp.Compile(r.Grep)
 }
 
 // Wants reports whether r selects the lines of a replica.

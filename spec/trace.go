@@ -79,8 +79,8 @@ type FlowCount struct {
 }
 
 // ExplainRequest asks what becomes of connections to Asked: a port ("8080",
-// "53/udp"), an address ("tcp://198.51.100.7:8080") or a service ("web",
-// "shop/web").
+// "53/udp"), an address ("tcp://198.51.100.7:8080"), a service ("web", "shop/web")
+// or a replica ("web-1").
 type ExplainRequest struct {
 	Asked   string     `json:"asked"`
 	Project string     `json:"project,omitempty"` // of the service; empty = the one that has it

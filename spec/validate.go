@@ -88,6 +88,7 @@ func (v *validation) service(p Project, s Service) {
 	v.check(slices.Contains([]RestartMode{RestartNo, RestartOnFailure, RestartAlways, RestartUnlessStopped}, s.Restart.Mode), "%s", in("restart %.40q", s.Restart.Mode))
 	v.check(s.Hold >= 0 && s.Hold <= MaxHold, "%s", in("hold %s: 0s to %s are possible", s.Hold, MaxHold))
 	v.check(s.KeepWarm >= 0 && s.KeepWarm <= MaxKeepWarm, "%s", in("keep_warm %s: 0s to %s are possible", s.KeepWarm, MaxKeepWarm))
+	v.check(s.Disk == 0 || s.Disk >= SmallestDisk, "%s", in("disk %d: %d bytes or more are possible", s.Disk, SmallestDisk))
 	v.check(s.Drain >= 0 && s.Ramp >= 0 && s.Container.StopGrace >= 0 && s.Restart.Delay >= 0 && s.Restart.Window >= 0, "%s", in("a time is negative"))
 	v.container(p, s.Container, in)
 	v.secrets(p, s, in)
