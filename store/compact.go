@@ -38,6 +38,7 @@ func (s *Store) Compact() error {
 	atStep("renamed")
 	old := s.db
 	s.db = db
+	s.owned.Store(0)
 	err = syncDir(filepath.Dir(s.path)) // if this fails, a power cut may bring the old file back, which has the mark
 	atStep("durable")
 	if err := errors.Join(err, old.Close()); err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,6 +27,8 @@ type Store struct {
 	path string
 	mu   sync.RWMutex // held for writing while db is exchanged
 	db   *bbolt.DB
+
+	owned atomic.Int64 // bytes of the file that have blocks
 }
 
 // Open opens the file at path, creating it and its directory (0700) if there
@@ -64,7 +67,9 @@ func Open(path string) (*Store, error) {
 		_ = db.Close() // the first error is the one to report
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
-	return &Store{path: path, db: db}, nil
+	s := &Store{path: path, db: db}
+	s.reach()
+	return s, nil
 }
 
 // Close waits for transactions and releases the file.
@@ -152,7 +157,7 @@ func create(path string) error {
 	if err := os.Link(tmp, path); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	return syncDir(dir)
+	return errors.Join(syncDir(dir), syncDir(filepath.Dir(dir))) // the directory itself may be new
 }
 
 func initialise(path string) error {

@@ -106,7 +106,7 @@ func (s *Store) Commit(c spec.Commit) error {
 		w.receipts(c.Receipts)
 		return w.err
 	}
-	if err := fault.Do("store commit", func() error { return s.db.Update(write) }); err != nil {
+	if err := fault.Do("store commit", func() error { return s.update(write) }); err != nil {
 		return fmt.Errorf("write store: %w", err)
 	}
 	return nil
