@@ -126,6 +126,7 @@ func (c *converter) service(name string, in types.ServiceConfig) spec.Service {
 		Drain:     x.drain,
 		Hold:      x.hold,
 		KeepWarm:  x.keepWarm,
+		Disk:      x.disk,
 		MaxFailed: x.maxFailed,
 		Allow:     x.allow,
 		Sticky:    x.sticky,

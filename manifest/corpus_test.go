@@ -65,7 +65,7 @@ func prepare(t *testing.T, path string) Options {
 	dir := filepath.Join(t.TempDir(), "home", "somebody", "stacks", "app") // some files name ../
 	file := filepath.Join(dir, filepath.Base(path))
 	writeFile(t, file, data)
-	for _, l := range parse(source{name: path, data: data}, newReport()) {
+	for _, l := range parse(source{name: path, data: data}, ofCompose, newReport()) {
 		for _, s := range l.root.child("services").children() {
 			for _, name := range envFileNames(s.child("env_file")) {
 				if !filepath.IsAbs(name) {
@@ -204,7 +204,7 @@ func checkWholly(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range parse(source{name: path, data: data}, newReport()) {
+	for _, l := range parse(source{name: path, data: data}, ofCompose, newReport()) {
 		eachKey(l.root, "", func(p string) {
 			if r := rowFor(p); r == nil || r.key.verdict == refused {
 				t.Errorf("%s loaded, but %s isn't honoured", path, p)

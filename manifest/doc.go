@@ -14,4 +14,4 @@
 // randomness, no environment of the process.
 package manifest
 
-//go:generate go test -run TestDocs -update .
+//go:generate go test -run Docs -update .

@@ -211,6 +211,7 @@ type composeExtension struct {
 	Drain            string           `yaml:"drain"`
 	Hold             string           `yaml:"hold,omitempty"`
 	KeepWarm         string           `yaml:"keep_warm,omitempty"`
+	Disk             int64            `yaml:"disk,omitempty"`
 	Ramp             string           `yaml:"ramp,omitempty"`
 	Sticky           string           `yaml:"sticky,omitempty"`
 	Allow            []string         `yaml:"allow,omitempty"`

@@ -55,7 +55,7 @@ func optional(d spec.Duration) string {
 
 func encodeExtension(s spec.Service) composeExtension {
 	x := composeExtension{
-		Drain: s.Drain.String(), Hold: encodeHold(s.Hold), KeepWarm: optional(s.KeepWarm), MaxFailed: s.MaxFailed, Ramp: optional(s.Ramp), OnUnhealthy: s.Unhealthy,
+		Drain: s.Drain.String(), Hold: encodeHold(s.Hold), KeepWarm: optional(s.KeepWarm), Disk: s.Disk, MaxFailed: s.MaxFailed, Ramp: optional(s.Ramp), OnUnhealthy: s.Unhealthy,
 		ProgressDeadline: optional(s.Update.Deadline), Build: s.Build,
 	}
 	for _, a := range s.Allow {

@@ -1,6 +1,8 @@
 package manifest
 
 import (
+	"fmt"
+
 	"go.yaml.in/yaml/v4"
 )
 
@@ -8,6 +10,7 @@ import (
 // make gigabytes of a few lines.
 type expander struct {
 	file   string
+	of     fileKind
 	report *report
 	vars   substitutions
 	open   map[*yaml.Node]bool
@@ -34,7 +37,7 @@ func (x *expander) document(doc *yaml.Node) *tree {
 	case t == nil || t.null():
 		return nil
 	case t.kind != yaml.MappingNode:
-		x.fail(top, "", refuse("Start with `services:`", "a Compose file is a mapping, but this is %s", t.describe()))
+		x.fail(top, "", refuse(fmt.Sprintf("Start with a key, such as `%s:` in %s", x.of.begins, x.of.name), "the file must be a mapping, but this is %s", t.describe()))
 		return nil
 	}
 	return t
@@ -104,7 +107,7 @@ func (x *expander) tag(n *yaml.Node, t *tree, path string) bool {
 	case "!reset", "!override":
 		t.mark, t.tag = t.tag, untagged(n)
 	default:
-		x.fail(n, path, refuse("Remove the tag", "the YAML tag %s has no meaning in a Compose file", t.tag))
+		x.fail(n, path, refuse("Remove the tag", "the YAML tag %s has no meaning in %s", t.tag, x.of.name))
 		return false
 	}
 	return true

@@ -39,6 +39,7 @@ type extension struct {
 	ramp      spec.Duration
 	deadline  spec.Duration
 	maxFailed int
+	disk      int64
 	build     string
 }
 
@@ -57,6 +58,9 @@ func (c *converter) extension(name string, in types.ServiceConfig) extension {
 	}
 	if v, ok := m["max_failed"]; ok {
 		x.maxFailed = number(v)
+	}
+	if v, ok := m["disk"]; ok {
+		x.disk, _ = parseSize(text(v))
 	}
 	list, _ := m["allow"].([]any)
 	for _, v := range list {

@@ -136,7 +136,7 @@ func (l *loading) read(path string) ([]*layer, error) {
 		return nil, err
 	}
 	l.also = append(l.also, path)
-	return parse(source{name: shown(l.opts.WorkingDir, path), path: path, data: data}, l.report), nil
+	return parse(source{name: shown(l.opts.WorkingDir, path), path: path, data: data}, ofCompose, l.report), nil
 }
 
 func (l *loading) drawFiles(paths []string) string {

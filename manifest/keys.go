@@ -58,6 +58,7 @@ type rule struct {
 	key      key
 	name     string
 	known    bool // a row stands for it
+	own      bool // of dunnage's own, where no Compose key is meant
 	children []*rule
 }
 
@@ -67,13 +68,16 @@ var table = slices.Concat(topKeys, serviceKeys, imageKeys, rolloutKeys, containe
 var rules = buildRules(table)
 
 func buildRules(rows []key) *rule {
-	root := &rule{known: true, key: key{shape: shapeMap}}
+	return addRules(&rule{known: true, key: key{shape: shapeMap}}, rows)
+}
+
+func addRules(root *rule, rows []key) *rule {
 	for _, row := range rows {
 		at := root
 		for _, name := range strings.Split(row.path, ".") {
 			next := at.child(name)
 			if next == nil {
-				next = &rule{name: name}
+				next = &rule{name: name, own: at.own || name == "x-dunnage"}
 				at.children = append(at.children, next)
 			}
 			at = next

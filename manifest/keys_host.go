@@ -59,8 +59,8 @@ var hostKeys = []key{
 	yes("services.*.secrets.[].gid", kindID, "Default the container's group."),
 	yes("services.*.secrets.[].mode", kindSecretMode, "Octal with its leading 0; default 0400."),
 	yes("services.*.logging", kindMap, ""),
-	other("services.*.logging.driver", kindLogDriver, "`json-file` and `local` are accepted and mean dunnage's own log files, which `dunnage logs` reads. Others are refused."),
-	other("services.*.logging.options", kindMap, "`max-size`, in units of 1024, and `max-file`; others are refused. Without them the log rotates all the same. A change alone replaces no replica: it holds for those that are created after it, and a note says so. `dunnage restart` replaces them."),
+	other("services.*.logging.driver", kindLogDriver, "All mean dunnage's own log files, which `dunnage logs` reads: `json-file`, `local`, and `journald` and `syslog`, where lines go too. Others are refused."),
+	other("services.*.logging.options", kindMap, "`max-size`, in units of 1024 and at least 4k, `max-file`, `compress`, `tag` (with `{{.Name}}`, `{{.ID}}`, `{{.FullID}}`, `{{.ImageName}}`; of what is forwarded), and for `syslog` `syslog-address` (no name, no TLS), `syslog-facility` and `syslog-format` (`rfc5424`, `rfc3164`); others are refused. Without them the log rotates and is compressed all the same. A change alone replaces no replica: it holds for those that are created after it, and a note says so. `dunnage restart` replaces them."),
 	yes("services.*.logging.options.*", kindScalar, ""),
 }
 

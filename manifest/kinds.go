@@ -96,6 +96,7 @@ var (
 	kindDuration      = kind{shape: shapeText, check: checkDuration, what: "a duration, such as 10s"}
 	kindHold          = kind{shape: shapeText, check: checkHold, what: "a duration, such as 10s"}
 	kindKeepWarm      = kind{shape: shapeText, check: checkKeepWarm, what: "a duration, such as 10m"}
+	kindDisk          = kind{shape: textOrInt, check: checkDisk, what: "a size, such as 2G"}
 	kindPeriod        = kind{shape: shapeText, check: checkPeriod, what: "a duration, such as 10s"}
 	kindPortItem      = kind{shape: textOrInt | shapeMap, check: checkPortItem}
 	kindPortNumber    = kind{shape: textOrInt, check: checkPortNumber, what: "a port"}

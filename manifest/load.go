@@ -109,7 +109,7 @@ func (l *loading) run(ctx context.Context, sources []source) (spec.Project, map[
 	broken := false // a file isn't YAML
 	for _, s := range sources {
 		before := len(l.report.errs)
-		layers := parse(s, l.report)
+		layers := parse(s, ofCompose, l.report)
 		broken = broken || len(layers) == 0 && len(l.report.errs) > before
 		l.layers = append(l.layers, layers...)
 	}

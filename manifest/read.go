@@ -34,6 +34,17 @@ type source struct {
 	data []byte
 }
 
+// fileKind is what a file is, for the words about it.
+type fileKind struct {
+	name   string
+	begins string // a key that it may begin with
+}
+
+var (
+	ofCompose = fileKind{"a Compose file", "services"}
+	ofHost    = fileKind{"the host's file", "disk"}
+)
+
 // layer is one YAML document of a source. Later layers override earlier ones.
 type layer struct {
 	src  source
@@ -85,7 +96,7 @@ func readLimited(r io.Reader, name string) ([]byte, error) {
 
 // parse reads the documents of a source. Problems go to r; what it returns may
 // be empty then.
-func parse(src source, r *report) []*layer {
+func parse(src source, of fileKind, r *report) []*layer {
 	r.file(src.name)
 	data := bytes.TrimPrefix(src.data, []byte("\xef\xbb\xbf"))
 	if p, line := checkText(data); p != nil {
@@ -107,7 +118,7 @@ func parse(src source, r *report) []*layer {
 			r.add(place{src.name, doc.Line, doc.Column}, "", refuse("Split the file", "it holds more than %d documents", maxDocuments))
 			return nil
 		}
-		x := expander{file: src.name, report: r}
+		x := expander{file: src.name, of: of, report: r}
 		root := x.document(&doc)
 		if r.ended {
 			return nil

@@ -48,7 +48,7 @@ func (w *walker) entry(e entry, r *rule, path string) bool {
 	case ours && r.child("x-dunnage") == nil:
 		w.fail(e.at, path, refuse("Write it as services.<service>.x-dunnage", "x-dunnage has a meaning directly under a service, or a secret of the top level, only"))
 		return false
-	case rule == nil && !ours && strings.HasPrefix(e.key, "x-") && r.extensible() && !r.dunnage():
+	case rule == nil && !ours && strings.HasPrefix(e.key, "x-") && r.extensible() && !r.own:
 		return true
 	case rule == nil:
 		w.fail(e.at, path, unknown(e.key, r))
@@ -66,18 +66,15 @@ func (w *walker) entry(e entry, r *rule, path string) bool {
 	return w.value(e.val, rule, path)
 }
 
-// dunnage reports whether r is x-dunnage or below: there every key counts.
-func (r *rule) dunnage() bool { return strings.Contains(r.key.path, ".x-dunnage") }
-
 // unknown says what a key that the table lacks might have meant.
 func unknown(name string, r *rule) *problem {
 	near := spec.Nearest(name, r.names())
 	switch {
 	case near == "x-dunnage":
 		return refuse("Did you mean x-dunnage?", "the key would have no effect")
-	case r.dunnage() && near != "":
+	case r.own && near != "":
 		return refuse(fmt.Sprintf("Did you mean %s?", near), "this version of dunnage doesn't know the key")
-	case r.dunnage():
+	case r.own:
 		return refuse("Known here: "+strings.Join(r.names(), ", "), "this version of dunnage doesn't know the key")
 	case near != "":
 		return refuse(fmt.Sprintf("Did you mean %s?", near), "the Compose Specification has no such key here")
