@@ -77,10 +77,10 @@ func (n *Network) syncTables(ctx context.Context, v4, v6 rules.Document) (wrote,
 		families = append(families, wanted{n.tables.v6, v6})
 	}
 	all := make([]change, len(families))
-	g, gctx := errgroup.WithContext(ctx)
+	var g errgroup.Group // no failure of one family ends the other's commit
 	for i, f := range families {
 		g.Go(func() (err error) {
-			all[i], err = f.sync(gctx, f.doc, n.rules())
+			all[i], err = f.sync(ctx, f.doc, n.rules())
 			return err
 		})
 	}

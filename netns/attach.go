@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -22,6 +21,9 @@ import (
 // completes what is missing of them. Order: the files come first, because they
 // record the addresses; whatever a crash leaves behind is listed by Attached.
 func (n *Network) Attach(ctx context.Context, e spec.Endpoint) error {
+	if !n.cfg.Pool6.IsValid() { // the addresses are of a time when there was one
+		e.Addresses = withoutIPv6(e.Addresses)
+	}
 	if err := n.checkEndpoint(e); err != nil {
 		return fmt.Errorf("attach %s: %w", e.Replica, err)
 	}
@@ -96,10 +98,6 @@ func checkName(replica string) error {
 		return fmt.Errorf("replica name %q: %w: it can't be a file name", replica, spec.ErrRefused)
 	}
 	return nil
-}
-
-func hasIPv6(e spec.Endpoint) bool {
-	return slices.ContainsFunc(e.Addresses, func(a spec.EndpointAddress) bool { return a.Addr6.IsValid() })
 }
 
 // addressesFile records the replica's addresses, for Detach: it is only told

@@ -12,6 +12,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"dunnage/spec"
 )
@@ -42,7 +45,8 @@ func (n *Network) Attached(context.Context) (some, whole []string, err error) {
 
 // present is what the host has of all replicas.
 type present struct {
-	some map[string]bool // replicas of which there is anything
+	some  map[string]bool // replicas of which there is anything
+	pools []netip.Prefix  // whose families the host has
 	kernelState
 }
 
@@ -58,7 +62,7 @@ func hopOf(link int, ip net.IP) hop {
 }
 
 func (n *Network) present() (present, error) {
-	p := present{some: map[string]bool{}}
+	p := present{some: map[string]bool{}, pools: n.usable()}
 	for _, dir := range []string{"netns", "replicas"} {
 		entries, err := os.ReadDir(filepath.Join(n.cfg.RunDir, dir))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -101,14 +105,22 @@ func (n *Network) replicaDamage(p present, replica string) ([]spec.Damage, error
 		return []spec.Damage{damage(spec.DamageLink, "link %s of %s gone", hostLink(replica), replica)}, nil
 	case link.Flags&net.FlagUp == 0:
 		return []spec.Damage{damage(spec.DamageLink, "link %s of %s down", link.Name, replica)}, nil
+	case link.RawFlags&unix.IFF_LOWER_UP == 0: // no carrier: the kernel sends a message of that, but of nothing else inside
+		return []spec.Damage{damage(spec.DamageLink, "%s of %s down, inside its namespace", insideName, replica)}, nil
 	}
 	var all []spec.Damage
+	if link.MTU < p.leastMTU {
+		all = append(all, damage(spec.DamageLink, "MTU of link %s of %s is %d instead of %d or more", link.Name, replica, link.MTU, p.leastMTU))
+	}
 	s := routeLocalnet(link.Name) // a sysctl.d file with a pattern sets it to 0: no answers to 127.0.0.1
 	if now, err := n.settings.read(s); err != nil || now != s.value {
 		all = append(all, damage(spec.DamageSetting, "%s", s.instead(now)))
 	}
+	if p.stuck[link.Index] { // the replica's answers end here
+		all = append(all, damage(spec.DamageSetting, "%s", linkForwarding(link.Name).instead("0")))
+	}
 	mac := hardwareAddr(replica, "replica")
-	for _, a := range addrs {
+	for _, a := range ofFamilies(p.pools, addrs) {
 		h := hop{link.Index, a}
 		if !p.routes[h] {
 			all = append(all, damage(spec.DamageRoute, "route to %s of %s gone", a, replica))
@@ -116,6 +128,12 @@ func (n *Network) replicaDamage(p present, replica string) ([]spec.Damage, error
 		if !bytes.Equal(p.neighbours[h], mac) {
 			all = append(all, damage(spec.DamageNeighbour, "neighbour %s of %s gone or another", a, replica))
 		}
+	}
+	if len(all) > 0 { // the repair sets up both ends
+		return all, nil
+	}
+	if missing := n.innardsOf(replica, time.Now()); missing != "" {
+		all = append(all, damage(spec.DamageNamespace, "%s", missing))
 	}
 	return all, nil
 }

@@ -53,6 +53,10 @@ func testDamageIsNamed(t *testing.T, backend Backend) {
 		{"ip route del " + one.Addr.String(), []string{"route app: route to 10.213.1.10 of app gone"}},
 		{"ip neigh del " + one.Addr6.String() + " dev " + link, []string{"neighbour app: neighbour " + one.Addr6.String() + " of app gone or another"}},
 		{"ip link set " + link + " down", []string{"link app: link " + link + " of app down"}},
+		{"sysctl -qw net.ipv4.conf." + link + ".forwarding=0", []string{"setting app: setting net.ipv4.conf." + link + ".forwarding: 0 instead of 1"}},
+		{"sysctl -qw net.ipv6.conf.default.disable_ipv6=1 net.ipv6.conf." + link + ".disable_ipv6=1", []string{"route app: route to " + one.Addr6.String() + " of app gone", "neighbour app: neighbour " + one.Addr6.String()}},
+		{"ip link set " + link + " mtu 576", []string{"link app: MTU of link " + link + " of app is 576 instead of 1500", "route app: route to " + one.Addr6.String() + " of app gone", "neighbour app: neighbour " + one.Addr6.String()}},
+		{"nsenter --net=" + w.net.Namespace("app") + " ip link set eth0 down", []string{"link app: eth0 of app down, inside its namespace"}},
 		{"ip link del " + link, []string{"link app: link " + link + " of app gone"}},
 		{"umount -l " + w.net.Namespace("app"), []string{"namespace app: namespace of app not mounted"}},
 	} {
@@ -76,13 +80,18 @@ func testDamageIsNamed(t *testing.T, backend Backend) {
 // been set up.
 func (w *world) answersSoon(when string) {
 	w.Helper()
+	w.hasAnswerSoon(when, w.Client, netip.AddrPortFrom(w.HostAddr, 8080))
+}
+
+func (w *world) hasAnswerSoon(when string, from *testenv.NS, to netip.AddrPort) {
+	w.Helper()
 	var err error
 	for began := time.Now(); time.Since(began) < generous; time.Sleep(10 * time.Millisecond) {
-		if _, err = testenv.Ask(w.Client, "tcp", netip.AddrPortFrom(w.HostAddr, 8080)); err == nil {
+		if _, err = testenv.Ask(from, "tcp", to); err == nil {
 			return
 		}
 	}
-	w.Errorf("%s: %v", when, err)
+	w.Errorf("%s, to %s: %v", when, to, err)
 }
 
 // wantDamage checks that all of want is named and nothing else.

@@ -44,6 +44,7 @@ func (n *Network) detach(ctx context.Context, replica string) error {
 	if err := n.forgetConnections(ctx, addrs); err != nil {
 		return err
 	}
+	n.forgetInnards(replica)
 	n.addresses.Forget(n.addressesPath(replica))
 	n.settings.forget(routeLocalnet(hostLink(replica)))
 	if err := fault.Do("host files remove", func() error { return os.RemoveAll(n.dir(replica)) }); err != nil {

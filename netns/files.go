@@ -121,7 +121,9 @@ func readIfThere(path string) (string, error) {
 // has looked at the size already, and a file that grows is short for an
 // instant. So the file never shrinks: blank lines are appended up to the new
 // length first, then one write puts the new content, filled up with blank
-// lines, over the old. Equal content isn't written.
+// lines, over the old. Equal content isn't written. What is left is the instant
+// of the kernel's copy: it doesn't keep readers out of the page, and one that
+// reads at the same time may find a part of the new content in the old.
 func overwrite(path string, content []byte) error {
 	old, err := os.ReadFile(path)
 	if err == nil && string(bytes.TrimRight(old, "\n")) == string(bytes.TrimRight(content, "\n")) {

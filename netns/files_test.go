@@ -71,8 +71,8 @@ func TestHostFiles(t *testing.T) {
 	wantFile(t, files.Hostname, "app1\n")
 	wantFile(t, files.ResolvConf, "nameserver 192.0.2.53\n")
 
-	// Names change in the same inode, and no reader ever finds less than a
-	// whole version, whether it grows or shrinks.
+	// Names change in the same inode, and every reader finds what stays, whether
+	// the file grows or shrinks. In what changes the kernel's copy may be half done.
 	inode := inodeOf(t, files.Hosts)
 	few := e
 	few.Names = nil
@@ -97,8 +97,10 @@ func TestHostFiles(t *testing.T) {
 		default:
 		}
 		b, err := os.ReadFile(files.Hosts)
-		if text := strings.TrimRight(string(b), "\n") + "\n"; err != nil || text != want && text != fewText {
-			t.Fatalf("a reader found %q (%v)", b, err)
+		if err != nil || !strings.HasPrefix(string(b), fewText) {
+			t.Errorf("a reader found %q (%v)", b, err)
+			<-done // it writes there
+			break
 		}
 	}
 	wantFile(t, files.Hosts, want)

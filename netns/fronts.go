@@ -19,21 +19,29 @@ import (
 // else the first global one. A host without an IPv4 address has the gateway's.
 func (n *Network) Fronts(context.Context) ([]netip.Addr, error) {
 	have, err := n.kernelState()
-	return have.fronts, err
+	return ofFamilies(n.usable(), have.fronts), err
 }
 
-func (n *Network) findFronts() ([]netip.Addr, error) {
+// findFronts also returns the indexes of the links by which IPv4 clients come.
+func (n *Network) findFronts() (all []netip.Addr, by []int, err error) {
 	list, err := retryDump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
-		return nil, fmt.Errorf("list the host's addresses: %w", err)
+		return nil, nil, fmt.Errorf("list the host's addresses: %w", err)
 	}
-	var all []netip.Addr
 	for _, pool := range n.pools() {
 		route, err := defaultRoute(family(pool))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		front := n.front(list, route, pool.Addr().Is6())
+		if pool.Addr().Is4() {
+			if route != nil {
+				by = append(by, route.LinkIndex)
+			}
+			if i := slices.IndexFunc(list, func(a netlink.Addr) bool { return fromIP(a.IP) == front }); i >= 0 {
+				by = append(by, list[i].LinkIndex)
+			}
+		}
 		if !front.IsValid() && pool.Addr().Is4() {
 			front = rules.Reserved(pool).Gateway
 		}
@@ -41,7 +49,7 @@ func (n *Network) findFronts() ([]netip.Addr, error) {
 			all = append(all, front)
 		}
 	}
-	return all, nil
+	return all, by, nil
 }
 
 // front picks the address of a family; route is nil without a default one.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -16,15 +18,13 @@ import (
 // ensureHost gives the host its address in each pool and makes hold and refuse
 // local, so that packets sent there meet INPUT's rules. What is left of the
 // pool is unreachable: an unused address must not leave by the default route.
+// A failure of IPv6 alone isn't one of the whole.
 func (n *Network) ensureHost(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	n.host.Lock()
 	defer n.host.Unlock()
-	if err := n.ensureForwarding(); err != nil {
-		return err
-	}
 	lo, err := loopback()
 	if err != nil {
 		return err
@@ -34,8 +34,12 @@ func (n *Network) ensureHost(ctx context.Context) error {
 			return fmt.Errorf("set loopback up: %w", err)
 		}
 	}
-	for _, pool := range n.pools() {
-		if err := ensurePool(lo, pool); err != nil {
+	for _, pool := range n.usable() {
+		err := n.ensureForwarding(pool)
+		if err == nil {
+			err = ensurePool(lo, pool)
+		}
+		if err := n.tolerate(pool.Addr(), err); err != nil {
 			return err
 		}
 	}
@@ -89,6 +93,53 @@ func localRoute(lo netlink.Link, a, source netip.Addr) *netlink.Route {
 
 // maxVethMTU is the largest that a veth takes; loopback's is one more.
 const maxVethMTU = 65535
+
+// Bounds of what a link of ours needs.
+const (
+	leastIPv6MTU = 1280 // IPv6 leaves a link with a smaller one
+	usualMTU     = 1500
+)
+
+// linkMTU is what a new link gets.
+func (n *Network) linkMTU() (int, error) {
+	mtu, err := hostMTU()
+	if n.cfg.Pool6.IsValid() {
+		mtu = max(mtu, leastIPv6MTU)
+	}
+	return mtu, err
+}
+
+// leastMTU is what each of our links needs: the host's MTU may have become
+// larger or smaller since a link was made, and both are well up to the usual.
+// It is asked for only when one of the links may have less.
+func (n *Network) leastMTU(links []netlink.Link) (int, error) {
+	small := func(l netlink.Link) bool { return isOurs(l.Attrs().Name) && l.Attrs().MTU < usualMTU }
+	if !slices.ContainsFunc(links, small) {
+		return 0, nil
+	}
+	mtu, err := n.linkMTU()
+	return min(mtu, usualMTU), err
+}
+
+// ensureMTU gives a link that somebody has narrowed what a new one gets.
+func (n *Network) ensureMTU(set func(netlink.Link, int) error, l netlink.Link) error {
+	if l.Attrs().MTU >= usualMTU {
+		return nil
+	}
+	mtu, err := n.linkMTU()
+	if err != nil || l.Attrs().MTU >= min(mtu, usualMTU) {
+		return err
+	}
+	if err := fault.Do("link mtu", func() error { return set(l, mtu) }); err != nil {
+		return fmt.Errorf("set the MTU of %s to %d: %w", l.Attrs().Name, mtu, err)
+	}
+	return nil
+}
+
+// isOurs reports whether a link of the host has a name as ours have.
+func isOurs(link string) bool {
+	return strings.HasPrefix(link, rules.LinkPrefix) || link == rules.VisitorLink
+}
 
 // hostMTU is the MTU of the device with the default route, so that a replica's
 // packets fit where they leave; 1500 without one.

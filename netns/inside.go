@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -15,7 +16,10 @@ import (
 // setUpInside configures the replica's end of the link: addresses, the
 // neighbour entry of the gateway, routes.
 func (n *Network) setUpInside(inside *netlink.Handle, peer netlink.Link, e spec.Endpoint) error {
-	if err := replaceAddrs(inside, peer, endpointAddrs(e)); err != nil {
+	if err := n.ensureMTU(inside.LinkSetMTU, peer); err != nil {
+		return err
+	}
+	if err := n.replaceAddrs(inside, peer, endpointAddrs(e)); err != nil {
 		return err
 	}
 	if err := fault.Do("inside link up", func() error { return inside.LinkSetUp(peer) }); err != nil {
@@ -26,17 +30,27 @@ func (n *Network) setUpInside(inside *netlink.Handle, peer netlink.Link, e spec.
 		return err
 	}
 	if hasIPv6(e) {
-		if err := setNeighbour(inside.NeighSet, peer, gateway6, mac); err != nil {
+		if err := n.tolerateInside(gateway6, setNeighbour(inside.NeighSet, peer, gateway6, mac)); err != nil {
 			return err
 		}
 	}
 	for _, r := range n.insideRoutes(e) {
 		r.LinkIndex = peer.Attrs().Index
-		if err := fault.Do("inside route set", func() error { return inside.RouteReplace(&r) }); err != nil {
+		err := fault.Do("inside route set", func() error { return inside.RouteReplace(&r) })
+		if err := n.tolerateInside(fromIP(r.Dst.IP), err); err != nil {
 			return fmt.Errorf("route %v inside: %w", r.Dst, err)
 		}
 	}
 	return nil
+}
+
+// tolerateInside is tolerate in a replica's namespace. Its owner may switch
+// IPv6 off there by a sysctl of the service.
+func (n *Network) tolerateInside(of netip.Addr, err error) error {
+	if of.Is6() && errors.Is(err, unix.EACCES) {
+		return nil
+	}
+	return n.tolerate(of, err)
 }
 
 func setLoopbackUp(inside *netlink.Handle) error {
@@ -52,7 +66,7 @@ func setLoopbackUp(inside *netlink.Handle) error {
 
 // replaceAddrs gives the link exactly these addresses. Those of an earlier
 // life of the same name go: two replicas must never answer for one address.
-func replaceAddrs(inside *netlink.Handle, peer netlink.Link, want []netip.Addr) error {
+func (n *Network) replaceAddrs(inside *netlink.Handle, peer netlink.Link, want []netip.Addr) error {
 	surplus := map[netip.Addr]netlink.Addr{}
 	have, err := retryDump(func() ([]netlink.Addr, error) { return inside.AddrList(peer, netlink.FAMILY_ALL) })
 	if err != nil {
@@ -69,7 +83,8 @@ func replaceAddrs(inside *netlink.Handle, peer netlink.Link, want []netip.Addr) 
 		if a.Is6() {
 			addr.Flags = unix.IFA_F_NODAD
 		}
-		if err := fault.Do("inside address set", func() error { return inside.AddrReplace(peer, addr) }); err != nil {
+		err := fault.Do("inside address set", func() error { return inside.AddrReplace(peer, addr) })
+		if err := n.tolerateInside(a, err); err != nil {
 			return fmt.Errorf("set address %s: %w", a, err)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"os"
 	"strings"
 	"sync"
 	"unsafe"
@@ -22,6 +21,7 @@ type xtables struct {
 	mu     sync.Mutex
 	socket int
 	open   bool
+	names  int // descriptor of the list of tables; 0 = not open
 	seed   maphash.Seed
 	buf    []byte
 }
@@ -61,7 +61,7 @@ func (x *xtables) fingerprint(proto iptables.Protocol) (uint64, error) {
 	if err := x.begin(form); err != nil {
 		return 0, err
 	}
-	names, err := tableNames(proto)
+	names, err := x.tableNames(proto)
 	if err != nil {
 		return 0, err
 	}
@@ -87,17 +87,36 @@ func (x *xtables) begin(form entryForm) (err error) {
 	return nil
 }
 
-// tableNames lists the tables that there are: to ask for another makes it.
-func tableNames(proto iptables.Protocol) ([]string, error) {
-	path := "/proc/thread-self/net/ip_tables_names"
-	if proto == iptables.ProtocolIPv6 {
-		path = "/proc/thread-self/net/ip6_tables_names"
+// present lists the tables that there are.
+func (x *xtables) present(proto iptables.Protocol) ([]string, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.tableNames(proto)
+}
+
+// tableNames lists the tables that there are: to ask for another makes it. The
+// list's file stays open, as the socket does. Called with mu held.
+func (x *xtables) tableNames(proto iptables.Protocol) ([]string, error) {
+	if x.names == 0 {
+		path := "/proc/thread-self/net/ip_tables_names"
+		if proto == iptables.ProtocolIPv6 {
+			path = "/proc/thread-self/net/ip6_tables_names"
+		}
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if errors.Is(err, unix.ENOENT) {
+			return nil, nil // a kernel without, so far
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list the legacy tables: %w", err)
+		}
+		x.names = fd
 	}
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil // a kernel without
+	var b [1024]byte // five names of at most 32 bytes
+	n, err := preadAll(x.names, b[:])
+	if err != nil {
+		return nil, fmt.Errorf("list the legacy tables: %w", err)
 	}
-	return strings.Fields(string(b)), err
+	return strings.Fields(string(b[:n])), nil
 }
 
 // addTable adds a table without what changes by itself. Another may change it

@@ -55,7 +55,7 @@ func hardwareAddr(replica, side string) net.HardwareAddr {
 
 // ensureLink makes the veth pair and sets up both ends.
 func (n *Network) ensureLink(ctx context.Context, inside *netlink.Handle, ns *os.File, e spec.Endpoint) error {
-	host, peer, err := ensurePair(ctx, inside, ns, e.Replica)
+	host, peer, err := n.ensurePair(ctx, inside, ns, e.Replica)
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (n *Network) ensureLink(ctx context.Context, inside *netlink.Handle, ns *os
 
 // ensurePair returns both ends of a whole pair. A half of one, or a pair that
 // belongs to another namespace, is deleted first.
-func ensurePair(ctx context.Context, inside *netlink.Handle, ns *os.File, replica string) (host, peer netlink.Link, err error) {
+func (n *Network) ensurePair(ctx context.Context, inside *netlink.Handle, ns *os.File, replica string) (host, peer netlink.Link, err error) {
 	name := hostLink(replica)
 	host, hostErr := netlink.LinkByName(name)
 	if peer, err = inside.LinkByName(insideName); err == nil && hostErr == nil && peer.Attrs().ParentIndex == host.Attrs().Index {
@@ -86,14 +86,14 @@ func ensurePair(ctx context.Context, inside *netlink.Handle, ns *os.File, replic
 			return nil, nil, err
 		}
 	}
-	return makePair(ctx, inside, ns, replica)
+	return n.makePair(ctx, inside, ns, replica)
 }
 
-func makePair(ctx context.Context, inside *netlink.Handle, ns *os.File, replica string) (host, peer netlink.Link, err error) {
+func (n *Network) makePair(ctx context.Context, inside *netlink.Handle, ns *os.File, replica string) (host, peer netlink.Link, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
-	mtu, err := hostMTU()
+	mtu, err := n.linkMTU()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -129,14 +129,23 @@ func deleteLink(del func(netlink.Link) error, l netlink.Link) error {
 // answers to 127.0.0.1 back in (rules keep everything else from it).
 func (n *Network) setUpHost(host netlink.Link, e spec.Endpoint) error {
 	name := host.Attrs().Name
+	if err := n.ensureMTU(netlink.LinkSetMTU, host); err != nil { // before IPv6's settings, which a small one takes away
+		return err
+	}
 	err := setAll([]sysctl{
 		{"net/ipv4/conf/" + name + "/rp_filter", "1"},
 		routeLocalnet(name),
+		linkForwarding(name),
 		{"net/ipv6/conf/" + name + "/addr_gen_mode", "1"},
 		{"net/ipv6/conf/" + name + "/accept_ra", "0"},
 	})
 	if err != nil {
 		return err
+	}
+	if hasIPv6(e) && n.lacksIPv6() == "" { // last: it brings addresses as the others say
+		if err := n.tolerate(gateway6, setAll([]sysctl{disableIPv6(name)})); err != nil {
+			return err
+		}
 	}
 	if host.Attrs().Alias != e.Replica {
 		if err := fault.Do("link own", func() error { return netlink.LinkSetAlias(host, e.Replica) }); err != nil {
@@ -155,21 +164,33 @@ func routeLocalnet(link string) sysctl {
 	return sysctl{"net/ipv4/conf/" + link + "/route_localnet", "1"}
 }
 
+// linkForwarding is without effect on IPv6: there, the setting of all links decides.
+func linkForwarding(link string) sysctl {
+	return sysctl{"net/ipv4/conf/" + link + "/forwarding", "1"}
+}
+
 // hostRoutes leads each address of the replica to its link. The source of the
 // host's own connections is the gateway's address.
 func (n *Network) hostRoutes(host netlink.Link, e spec.Endpoint) error {
 	mac := hardwareAddr(e.Replica, "replica")
-	for _, a := range endpointAddrs(e) {
-		if err := setNeighbour(netlink.NeighSet, host, a, mac); err != nil {
+	for _, a := range ofFamilies(n.usable(), endpointAddrs(e)) {
+		if err := n.tolerate(a, n.hostRoute(host, a, mac)); err != nil {
 			return err
 		}
-		r := netlink.Route{LinkIndex: host.Attrs().Index, Dst: hostNet(a), Src: n.gateway(a).AsSlice(), Protocol: routeProtocol}
-		if a.Is4() {
-			r.Scope = netlink.SCOPE_LINK
-		}
-		if err := fault.Do("host route set", func() error { return netlink.RouteReplace(&r) }); err != nil {
-			return fmt.Errorf("route %s to link %s: %w", a, host.Attrs().Name, err)
-		}
+	}
+	return nil
+}
+
+func (n *Network) hostRoute(host netlink.Link, a netip.Addr, mac net.HardwareAddr) error {
+	if err := setNeighbour(netlink.NeighSet, host, a, mac); err != nil {
+		return err
+	}
+	r := netlink.Route{LinkIndex: host.Attrs().Index, Dst: hostNet(a), Src: n.gateway(a).AsSlice(), Protocol: routeProtocol}
+	if a.Is4() {
+		r.Scope = netlink.SCOPE_LINK
+	}
+	if err := fault.Do("host route set", func() error { return netlink.RouteReplace(&r) }); err != nil {
+		return fmt.Errorf("route %s to link %s: %w", a, host.Attrs().Name, err)
 	}
 	return nil
 }

@@ -50,7 +50,9 @@ type Network struct {
 	rendered  rendered
 	seen      seen
 
-	visits visits
+	visits  visits
+	ipv6    ipv6Failure
+	innards innards
 
 	conntrack  netfilter
 	forgetting forgetting
@@ -87,6 +89,12 @@ func New(cfg Config) (*Network, error) {
 	var err error
 	n.tables, err = findTables(cfg.Iptables)
 	return n, err
+}
+
+// CheckPools reports a pool that can't be used on any host; the error wraps
+// spec.ErrRefused. A zero pool6 is none.
+func CheckPools(pool, pool6 netip.Prefix) error {
+	return rules.Config{Pool: pool.Masked(), Pool6: pool6.Masked()}.Check()
 }
 
 func (n *Network) rules() rules.Config { return rules.Config{Pool: n.cfg.Pool, Pool6: n.cfg.Pool6} }

@@ -3,6 +3,7 @@ package netns
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -22,11 +23,12 @@ func (p programs) inUse() bool {
 	if !p.legacy {
 		return true
 	}
-	names, err := tableNames(p.proto)
+	names, err := p.xtables.present(p.proto)
 	return err == nil && len(names) > 0
 }
 
-// Problems names what others have set up that may stop replicas' traffic: a
+// Problems names what others have set up that may stop replicas' traffic: that
+// the host has no IPv6 (see lacksIPv6), an uplink that doesn't forward, a network of the host in a pool, a
 // dropping rule before dunnage's in FORWARD, or rules in the backend that
 // dunnage doesn't use. A drop in either backend is final, and of translations
 // those of the backend that was used last come first. dunnage respects
@@ -34,6 +36,26 @@ func (p programs) inUse() bool {
 // To ask often is cheap: see reading.
 func (n *Network) Problems(ctx context.Context) ([]string, error) {
 	var all []string
+	if why := n.lacksIPv6(); why != "" {
+		all = append(all, why)
+	}
+	have, err := n.kernelState()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range have.uplinks {
+		if have.stuck[l.Index] {
+			s := linkForwarding(l.Name).dotted()
+			all = append(all, fmt.Sprintf("the host passes on nothing that comes by its link %s, so clients behind it reach no replica: %s is 0; `sysctl -w %s=1`, and look for what sets it: `grep -rs forwarding /etc/sysctl.conf /etc/sysctl.d`", l.Name, s, s))
+		}
+	}
+	overlaps, err := n.seen.overlapsOnce(n.Overlaps)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range overlaps {
+		all = append(all, o+", which replicas can't reach and which may not reach the host: give that another address, or take every project down, start the agent with another pool, and deploy again")
+	}
 	for _, p := range []programs{n.tables.v4, n.tables.v6, n.tables.other4, n.tables.other6} {
 		if !p.inUse() {
 			continue
@@ -43,19 +65,38 @@ func (n *Network) Problems(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		text := have.text
-		for _, rule := range dropsBeforeOurs(text) {
-			all = append(all, fmt.Sprintf("%s: rule %q in FORWARD comes before dunnage's and may drop traffic of replicas: move it to DUNNAGE-USER or after the jump to DUNNAGE-FORWARD", p.name(), rule))
-		}
+		all = append(all, forwardDrops(p.name(), text)...)
 		if p.last == n.tables.other4.last || p.last == n.tables.other6.last {
 			for _, rule := range n.rendered.taken(text) {
 				all = append(all, fmt.Sprintf("%s: rule %q redirects a port that a release publishes, and comes before dunnage's if its backend was used later: remove it", p.name(), rule))
 			}
 		}
 		for _, rule := range n.dropsElsewhere(text) {
-			all = append(all, fmt.Sprintf("%s: rule %q drops traffic of replicas: remove it, or move it to DUNNAGE-USER in the table filter", p.name(), rule))
+			all = append(all, fmt.Sprintf("%s: rule %q drops traffic of replicas before dunnage's rules see it: delete it (`%s`), or narrow it", p.name(), rule, deletes(p.name(), rule)))
 		}
 	}
 	return all, nil
+}
+
+// NotForwarding lists the settings of links of ours, and of those by which
+// clients come, that keep IPv4 packets from being passed on, in sysctl's form.
+func (n *Network) NotForwarding() ([]string, error) {
+	have, err := n.kernelState()
+	if err != nil {
+		return nil, err
+	}
+	links := slices.Concat(have.uplinks, slices.Collect(maps.Values(have.links)))
+	if have.visitor != nil {
+		links = append(links, have.visitor)
+	}
+	var off []string
+	for _, l := range links {
+		if have.stuck[l.Index] {
+			off = append(off, linkForwarding(l.Name).dotted())
+		}
+	}
+	slices.Sort(off)
+	return off, nil
 }
 
 func (p programs) name() string {
@@ -69,27 +110,36 @@ func (p programs) name() string {
 	return name
 }
 
-// dropsBeforeOurs lists the rules of FORWARD that drop or reject and that a
-// packet meets before dunnage's jump; in a backend without the jump, all of
-// them and a dropping policy.
-func dropsBeforeOurs(text string) []string {
+// forwardDrops tells of the rules of FORWARD that drop or reject and that a
+// packet meets before dunnage's jump; in a backend without the jump, of all of
+// them and of a dropping policy: nothing that dunnage accepts changes what those do.
+func forwardDrops(backend, text string) []string {
 	_, filter, _ := strings.Cut(text, "*filter\n")
 	filter, _, _ = strings.Cut(filter, "\nCOMMIT")
 	jump := strings.Contains(filter, " -j DUNNAGE-FORWARD")
-	var drops []string
+	var out []string
 	for line := range strings.Lines(filter) {
 		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "-A FORWARD ") && strings.HasSuffix(line, " -j DUNNAGE-FORWARD") {
-			break
-		}
-		if strings.HasPrefix(line, ":FORWARD DROP") && !jump {
-			drops = append(drops, "policy DROP")
-		}
-		if strings.HasPrefix(line, "-A FORWARD ") && (strings.Contains(line, " -j DROP") || strings.Contains(line, " -j REJECT")) {
-			drops = append(drops, line)
+		rule := "-t filter " + line
+		switch {
+		case strings.HasPrefix(line, "-A FORWARD ") && strings.HasSuffix(line, " -j DUNNAGE-FORWARD"):
+			return out
+		case strings.HasPrefix(line, ":FORWARD DROP") && !jump:
+			out = append(out, fmt.Sprintf("%s: the policy DROP of FORWARD drops traffic of replicas, whatever dunnage's own rules accept: "+
+				"set another (`%s -P FORWARD ACCEPT`), or add rules that accept what goes to and comes from %s+", backend, backend, rules.LinkPrefix))
+		case !strings.HasPrefix(line, "-A FORWARD ") || !strings.Contains(line, " -j DROP") && !strings.Contains(line, " -j REJECT"):
+		case jump:
+			out = append(out, fmt.Sprintf("%s: rule %q comes before dunnage's and may drop traffic of replicas: delete it (`%s`), narrow it, or move it behind the jump to DUNNAGE-FORWARD", backend, rule, deletes(backend, rule)))
+		default:
+			out = append(out, fmt.Sprintf("%s: rule %q may drop traffic of replicas, whatever dunnage's own rules accept: delete it (`%s`), or narrow it", backend, rule, deletes(backend, rule)))
 		}
 	}
-	return drops
+	return out
+}
+
+// deletes is the command that deletes a rule of "-t TABLE -A CHAIN ...".
+func deletes(backend, rule string) string {
+	return backend + " " + strings.Replace(rule, " -A ", " -D ", 1)
 }
 
 // taken lists the nat rules that lead a port which a release publishes elsewhere.

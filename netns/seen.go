@@ -24,6 +24,9 @@ type kernelState struct {
 	visitor    *netlink.LinkAttrs            // nil = it has no link
 	routes     map[hop]bool
 	neighbours map[hop]net.HardwareAddr // permanent ones
+	leastMTU   int                      // that a link of ours needs
+	stuck      map[int]bool             // see notForwarding
+	uplinks    []*netlink.LinkAttrs     // by which IPv4 clients come: the links of the default route and of the front
 
 	local        map[netip.Addr]bool   // with a local route
 	closed       map[netip.Prefix]bool // pools whose rest is unreachable
@@ -36,6 +39,9 @@ type seen struct {
 	sync.Mutex
 	news  news
 	state *kernelState // nil = to be dumped
+
+	overlaps     []string // see Overlaps
+	overlapsWith *kernelState
 
 	disowned map[int]time.Time // links without an owner's name -> first seen
 }
@@ -57,6 +63,20 @@ func (n *Network) kernelState() (kernelState, error) {
 		n.seen.state = &s
 	}
 	return s, err
+}
+
+// overlapsOnce looks again if the kernel's state has changed since.
+func (s *seen) overlapsOnce(find func() ([]string, error)) (all []string, err error) {
+	s.Lock()
+	defer s.Unlock()
+	if s.state != nil && s.state == s.overlapsWith {
+		return s.overlaps, nil
+	}
+	s.overlaps, err = find()
+	if s.overlapsWith = s.state; err != nil {
+		s.overlapsWith = nil
+	}
+	return s.overlaps, err
 }
 
 // disownedFor is how long the kernel gets to delete a disowned link with its
@@ -105,6 +125,9 @@ func (n *Network) dump() (kernelState, error) {
 			p.links[a.Alias] = a
 		}
 	}
+	if p.leastMTU, err = n.leastMTU(links); err != nil {
+		return p, err
+	}
 	for _, pool := range n.pools() {
 		routes, err := listRoutes(family(pool), unix.RT_TABLE_MAIN, unix.RTN_UNICAST)
 		if err != nil {
@@ -128,7 +151,10 @@ func (n *Network) dump() (kernelState, error) {
 			}
 		}
 	}
-	local, err := n.localRoutes()
+	if p.stuck, err = notForwarding(); err != nil {
+		return p, err
+	}
+	local, err := localRoutes(n.pools())
 	if err != nil {
 		return p, err
 	}
@@ -138,12 +164,18 @@ func (n *Network) dump() (kernelState, error) {
 	if p.lostGateways, err = n.lostGateways(); err != nil {
 		return p, err
 	}
-	p.fronts, err = n.findFronts()
+	var by []int
+	p.fronts, by, err = n.findFronts()
+	for _, l := range links {
+		if slices.Contains(by, l.Attrs().Index) {
+			p.uplinks = append(p.uplinks, l.Attrs())
+		}
+	}
 	return p, err
 }
 
-// news tells whether links, addresses, routes or neighbours of the host have
-// changed: the kernel sends a message for each change.
+// news tells whether links, addresses, routes, neighbours or the forwarding of
+// links have changed: the kernel sends a message for each change.
 type news struct {
 	socket int
 	open   bool
@@ -152,7 +184,7 @@ type news struct {
 // Groups of messages (linux/rtnetlink.h), as bits.
 const newsGroups = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_NEIGH-1) |
 	1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_IFADDR-1) |
-	1<<(unix.RTNLGRP_IPV4_ROUTE-1) | 1<<(unix.RTNLGRP_IPV6_ROUTE-1)
+	1<<(unix.RTNLGRP_IPV4_ROUTE-1) | 1<<(unix.RTNLGRP_IPV6_ROUTE-1) | 1<<(unix.RTNLGRP_IPV4_NETCONF-1)
 
 // any takes all messages and reports whether there was any since the last call;
 // before the first one there was.

@@ -3,6 +3,7 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -17,13 +18,14 @@ import (
 // serviceAddrs are the addresses that must be local for r.
 func (n *Network) serviceAddrs(r spec.Routing) map[netip.Addr]bool {
 	want := map[netip.Addr]bool{}
-	for _, pool := range n.pools() {
+	pools := n.usable()
+	for _, pool := range pools {
 		res := rules.Reserved(pool)
 		want[res.Hold], want[res.Refuse] = true, true
 	}
 	for _, s := range r.Services {
 		want[s.Addr] = true
-		if s.Addr6.IsValid() && n.cfg.Pool6.IsValid() {
+		if s.Addr6.IsValid() && len(pools) > 1 {
 			want[s.Addr6] = true
 		}
 	}
@@ -33,7 +35,7 @@ func (n *Network) serviceAddrs(r spec.Routing) map[netip.Addr]bool {
 // addServiceRoutes makes service addresses local: the host must find a route
 // before OUTPUT can rewrite the destination.
 func (n *Network) addServiceRoutes(r spec.Routing) error {
-	have, err := n.localRoutes()
+	have, err := localRoutes(n.usable())
 	if err != nil {
 		return err
 	}
@@ -45,7 +47,7 @@ func (n *Network) addServiceRoutes(r spec.Routing) error {
 		if _, ok := have[a]; ok {
 			continue
 		}
-		if err := addLocal(lo, a, n.gateway(a)); err != nil {
+		if err := n.tolerate(a, addLocal(lo, a, n.gateway(a))); err != nil {
 			return err
 		}
 	}
@@ -53,7 +55,7 @@ func (n *Network) addServiceRoutes(r spec.Routing) error {
 }
 
 func (n *Network) removeServiceRoutes(r spec.Routing) error {
-	have, err := n.localRoutes()
+	have, err := localRoutes(n.usable())
 	if err != nil {
 		return err
 	}
@@ -62,17 +64,17 @@ func (n *Network) removeServiceRoutes(r spec.Routing) error {
 		if want[a] {
 			continue
 		}
-		if err := deleteRoute(route); err != nil {
+		if err := n.tolerate(a, deleteRoute(route)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// localRoutes lists the local routes that dunnage made.
-func (n *Network) localRoutes() (map[netip.Addr]netlink.Route, error) {
+// localRoutes lists the local routes that dunnage made in the pools.
+func localRoutes(pools []netip.Prefix) (map[netip.Addr]netlink.Route, error) {
 	all := map[netip.Addr]netlink.Route{}
-	for _, pool := range n.pools() {
+	for _, pool := range pools {
 		list, err := listRoutes(family(pool), unix.RT_TABLE_LOCAL, unix.RTN_LOCAL)
 		if err != nil {
 			return nil, err
@@ -119,7 +121,9 @@ func (n *Network) hostDamage(r spec.Routing) ([]spec.Damage, error) {
 	add := func(kind spec.DamageKind, format string, args ...any) {
 		all = append(all, spec.Damage{Kind: kind, What: fmt.Sprintf(format, args...)})
 	}
-	for _, s := range n.forwarding() {
+	pools := n.usable()
+	for _, p := range pools {
+		s := forwarding(p)
 		now, err := n.settings.read(s)
 		if err != nil {
 			return nil, err
@@ -132,7 +136,7 @@ func (n *Network) hostDamage(r spec.Routing) ([]spec.Damage, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, a := range have.lostGateways {
+	for _, a := range ofFamilies(pools, have.lostGateways) {
 		add(spec.DamageAddress, "address %s of the host gone", a)
 	}
 	want := n.serviceAddrs(r)
@@ -142,7 +146,7 @@ func (n *Network) hostDamage(r spec.Routing) ([]spec.Damage, error) {
 			gone = append(gone, a)
 		}
 	}
-	for a := range have.local {
+	for _, a := range ofFamilies(pools, slices.Collect(maps.Keys(have.local))) {
 		if !want[a] {
 			surplus = append(surplus, a)
 		}
@@ -153,7 +157,7 @@ func (n *Network) hostDamage(r spec.Routing) ([]spec.Damage, error) {
 	if len(surplus) > 0 {
 		add(spec.DamageRoute, "local %s left over", routesTo(surplus))
 	}
-	for _, p := range n.pools() {
+	for _, p := range pools {
 		if !have.closed[p] {
 			add(spec.DamageRoute, "unreachable route for the rest of %s gone", p)
 		}

@@ -4,39 +4,32 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 
 	"dunnage/internal/fault"
 )
 
-// forwarding are the settings without which the host doesn't route.
-func (n *Network) forwarding() []sysctl {
-	all := []sysctl{{"net/ipv4/ip_forward", "1"}}
-	if n.cfg.Pool6.IsValid() {
-		all = append(all, sysctl{"net/ipv6/conf/all/forwarding", "1"})
+// forwarding is the setting without which the host doesn't route the family.
+func forwarding(pool netip.Prefix) sysctl {
+	if pool.Addr().Is6() {
+		return sysctl{"net/ipv6/conf/all/forwarding", "1"}
 	}
-	return all
+	return sysctl{"net/ipv4/ip_forward", "1"}
 }
 
 // ensureForwarding turns routing on. What stood there before is written down
 // first, for Remove.
-func (n *Network) ensureForwarding() error {
-	var change []sysctl
-	for _, s := range n.forwarding() {
-		now, err := s.read()
-		if err != nil {
-			return err
-		}
-		if now != s.value {
-			change = append(change, s)
-		}
-		if now != s.value && s.ipv6() {
-			change = append(acceptRA(), change...)
-		}
+func (n *Network) ensureForwarding(pool netip.Prefix) error {
+	s := forwarding(pool)
+	now, err := s.read()
+	if err != nil || now == s.value {
+		return err
 	}
-	if len(change) == 0 {
-		return nil
+	change := []sysctl{s}
+	if s.ipv6() {
+		change = append(acceptRA(), s)
 	}
 	if err := n.rememberSettings(change); err != nil {
 		return err

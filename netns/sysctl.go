@@ -1,13 +1,15 @@
 package netns
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"dunnage/internal/fault"
 )
@@ -20,9 +22,14 @@ func (s sysctl) path() string { return filepath.Join("/proc/sys", s.name) }
 
 func (s sysctl) ipv6() bool { return strings.HasPrefix(s.name, "net/ipv6/") }
 
+// dotted is its name as sysctl takes it, also where a link's name has a dot.
+func (s sysctl) dotted() string {
+	return strings.NewReplacer("/", ".", ".", "/").Replace(s.name)
+}
+
 // instead says that the setting isn't what it has to be.
 func (s sysctl) instead(now string) string {
-	return fmt.Sprintf("setting %s: %s instead of %s", strings.ReplaceAll(s.name, "/", "."), now, s.value)
+	return fmt.Sprintf("setting %s: %s instead of %s", s.dotted(), now, s.value)
 }
 
 // set writes only what differs: reading is cheaper, and writing some settings
@@ -54,7 +61,7 @@ type held struct {
 }
 
 type heldFile struct {
-	*os.File
+	fd    int
 	value string // as read last
 	lost  bool   // it can't be read any more
 }
@@ -69,14 +76,14 @@ func (h *held) read(s sysctl) (string, error) {
 		}
 		h.drop(s.name) // of a link that is gone; there may be another of its name
 	}
-	file, err := os.Open(s.path())
+	fd, err := unix.Open(s.path(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", fmt.Errorf("read %s: %w", s.name, err)
 	}
 	if h.files == nil {
 		h.files = map[string]*heldFile{}
 	}
-	f := &heldFile{File: file}
+	f := &heldFile{fd: fd}
 	h.files[s.name] = f
 	err = f.read()
 	return f.value, err
@@ -96,14 +103,27 @@ func (h *held) changed() bool {
 	return changed
 }
 
+// read asks once: an os.File would ask for the end of the file too, and with
+// fifty replicas there are hundreds of these a second.
 func (f *heldFile) read() error {
 	var b [64]byte
-	n, err := f.ReadAt(b[:], 0)
-	if err != nil && err != io.EOF {
+	n, err := preadAll(f.fd, b[:])
+	if err != nil {
 		return err
 	}
-	f.value = strings.TrimSpace(string(b[:n]))
+	if now := bytes.TrimSpace(b[:n]); string(now) != f.value {
+		f.value = string(now)
+	}
 	return nil
+}
+
+// preadAll reads a file of the kernel's that fits into b whole.
+func preadAll(fd int, b []byte) (n int, err error) {
+	for {
+		if n, err = unix.Pread(fd, b, 0); !errors.Is(err, unix.EINTR) {
+			return max(n, 0), err
+		}
+	}
 }
 
 // forget closes a setting that won't be asked for again.
@@ -115,7 +135,7 @@ func (h *held) forget(s sysctl) {
 
 func (h *held) drop(name string) {
 	if f := h.files[name]; f != nil {
-		_ = f.Close() // read only
+		_ = unix.Close(f.fd) // read only
 		delete(h.files, name)
 	}
 }

@@ -171,7 +171,13 @@ func (k *kernelRoutes) route(a netip.Addr) walk.Route {
 
 func routeTo(a netip.Addr) walk.Route {
 	found, err := netlink.RouteGet(net.IP(a.AsSlice()))
+	rule := ""
+	if err != nil {
+		rule = policyAgainst(a, err)
+	}
 	switch {
+	case rule != "":
+		return walk.Route{Dead: rule}
 	case errors.Is(err, unix.ENETUNREACH):
 		return walk.Route{Dead: "the host has no route to it"}
 	case errors.Is(err, unix.EHOSTUNREACH):
@@ -188,6 +194,37 @@ func routeTo(a netip.Addr) walk.Route {
 	return r
 }
 
+// policyAgainst names the rule of policy routing that keeps packets to an address
+// from any route; empty = it isn't one. Such a rule has no table, and the error
+// tells which kind it is.
+func policyAgainst(a netip.Addr, err error) string {
+	kind := ""
+	switch {
+	case errors.Is(err, unix.EINVAL):
+		kind = "blackhole"
+	case errors.Is(err, unix.EACCES):
+		kind = "prohibit"
+	case errors.Is(err, unix.ENETUNREACH):
+		kind = "unreachable"
+	default:
+		return ""
+	}
+	list, err := retryDump(func() ([]netlink.Rule, error) { return netlink.RuleList(family(netip.PrefixFrom(a, a.BitLen()))) })
+	if err != nil {
+		return ""
+	}
+	for _, r := range list { // in the order in which the kernel asks them
+		if r.Table == unix.RT_TABLE_UNSPEC && r.Goto < 0 && !r.Invert && (r.Dst == nil || r.Dst.Contains(a.AsSlice())) {
+			to := "all"
+			if r.Dst != nil {
+				to = r.Dst.String()
+			}
+			return fmt.Sprintf("rule %d of `ip rule` ends it: to %s %s", r.Priority, to, kind)
+		}
+	}
+	return ""
+}
+
 // source is the address from which the host itself sends.
 func (k *kernelRoutes) source(to netip.Addr) netip.Addr {
 	found, err := netlink.RouteGet(net.IP(to.AsSlice()))
@@ -200,15 +237,24 @@ func (k *kernelRoutes) source(to netip.Addr) netip.Addr {
 
 // stays says why the host passes nothing on that comes by the link, empty if it does.
 func stays(in string, v6 bool) string {
-	s := sysctl{name: "net/ipv4/ip_forward"}
-	switch {
-	case v6:
-		s.name = "net/ipv6/conf/all/forwarding"
-	case in != "":
-		s.name = "net/ipv4/conf/" + in + "/forwarding"
+	off := func(s sysctl) bool {
+		v, err := s.read()
+		return err == nil && v == "0"
 	}
-	if v, err := s.read(); err == nil && v == "0" {
-		return "the host forwards nothing: " + strings.ReplaceAll(s.name, "/", ".") + " is 0"
+	all := sysctl{name: "net/ipv4/ip_forward"}
+	if v6 {
+		all.name = "net/ipv6/conf/all/forwarding"
+	}
+	one := all
+	if !v6 && in != "" { // it decides; that of all links only switches each
+		one = linkForwarding(in)
+	}
+	switch {
+	case !off(one):
+	case off(all):
+		return "the host forwards nothing: " + all.dotted() + " is 0"
+	default:
+		return "the host forwards nothing that comes by " + in + ": " + linkForwarding(in).dotted() + " is 0"
 	}
 	return ""
 }

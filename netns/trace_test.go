@@ -103,8 +103,16 @@ func testTrace(t *testing.T, backend Backend) {
 	testenv.Run(t, "nft", "delete", "table", "inet", "strict")
 
 	testenv.Run(t, "sysctl", "-w", "net.ipv4.ip_forward=0")
-	want("forwarding is off", outside, spec.FateDropped, "net.ipv4.conf.lan0.forwarding is 0")
+	want("forwarding is off", outside, spec.FateDropped, "net.ipv4.ip_forward is 0")
 	testenv.Run(t, "sysctl", "-w", "net.ipv4.ip_forward=1")
+	testenv.Run(t, "sysctl", "-w", "net.ipv4.conf.lan0.forwarding=0")
+	want("a link that doesn't forward", outside, spec.FateDropped, "the host forwards nothing that comes by lan0: net.ipv4.conf.lan0.forwarding is 0")
+	testenv.Run(t, "sysctl", "-w", "net.ipv4.conf.lan0.forwarding=1")
+	for _, kind := range []string{"blackhole", "prohibit", "unreachable"} {
+		testenv.Run(t, "ip", "rule", "add", "pref", "10", "to", pool4.String(), kind)
+		want("a rule of policy routing", outside, spec.FateRefused, "rule 10 of `ip rule` ends it: to 10.213.0.0/16 "+kind)
+		testenv.Run(t, "ip", "rule", "del", "pref", "10")
+	}
 	testenv.Run(t, "ip", "route", "del", addr4(1, 11).String())
 	want("a route is gone", outside, spec.FatePartly, "nobody has this address", both[0])
 	if got := w.trace(outside); len(got.Unseen) > 0 {

@@ -45,6 +45,9 @@ func (n *Network) Dial(ctx context.Context, from spec.Vantage, to netip.AddrPort
 		return nil, err
 	}
 	c, err := n.dialInside(ctx, to)
+	if err != nil && !errors.Is(err, spec.ErrUnavailable) && elsewhere(to.Addr()) {
+		return nil, fmt.Errorf("the host has no address %s: %w", to.Addr(), err)
+	}
 	if lost := errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EADDRNOTAVAIL); !lost || !n.mayMend() {
 		return c, err
 	}
@@ -52,6 +55,12 @@ func (n *Network) Dial(ctx context.Context, from spec.Vantage, to netip.AddrPort
 		return nil, err
 	}
 	return n.dialInside(ctx, to)
+}
+
+// elsewhere reports whether an address isn't one of the host's own.
+func elsewhere(a netip.Addr) bool {
+	found, err := netlink.RouteGet(a.AsSlice())
+	return err != nil || len(found) > 0 && found[0].Type != unix.RTN_LOCAL
 }
 
 func (n *Network) mayMend() bool {
@@ -108,11 +117,11 @@ func (n *Network) visitorWhole() (bool, error) {
 		return false, err
 	}
 	have, err := n.kernelState()
-	if err != nil || have.visitor == nil || have.visitor.Flags&net.FlagUp == 0 {
+	if err != nil || have.visitor == nil || have.visitor.Flags&net.FlagUp == 0 || have.visitor.RawFlags&unix.IFF_LOWER_UP == 0 || have.visitor.MTU < have.leastMTU || have.stuck[have.visitor.Index] {
 		return false, err
 	}
 	mac := hardwareAddr(visitor, "replica")
-	for _, a := range endpointAddrs(n.visitorEndpoint()) {
+	for _, a := range ofFamilies(n.usable(), endpointAddrs(n.visitorEndpoint())) {
 		h := hop{have.visitor.Index, a}
 		if !have.routes[h] || !bytes.Equal(have.neighbours[h], mac) {
 			return false, nil

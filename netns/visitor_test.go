@@ -57,7 +57,11 @@ func testVisitor(t *testing.T, backend Backend) {
 		w.wantNoVisit("a port that isn't published", netip.AddrPortFrom(host, 8082))
 		w.wantNoVisit("a replica", netip.AddrPortFrom([]netip.Addr{addr4(1, 10), addr6(1, 10)}[i], 80))
 		w.wantNoVisit("a service address", netip.AddrPortFrom([]netip.Addr{addr4(1, 2), addr6(1, 2)}[i], 80))
-		w.wantNoVisit("another machine", netip.AddrPortFrom([]netip.Addr{w.ClientAddr, w.ClientAddr6}[i], 80))
+		other := netip.AddrPortFrom([]netip.Addr{w.ClientAddr, w.ClientAddr6}[i], 80)
+		w.wantNoVisit("another machine", other)
+		if _, err := w.visit(other); err == nil || !strings.Contains(err.Error(), "the host has no address "+other.Addr().String()) {
+			t.Errorf("another machine: %v; want that the address isn't the host's", err)
+		}
 	}
 	w.wantForgedDropped()
 

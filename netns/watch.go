@@ -24,8 +24,9 @@ const (
 	// changes rules ten times a second must not keep a core busy with looking.
 	paceBurst = 4
 	pace      = 300 * time.Millisecond
-	// pollEvery is how often that is asked for which the kernel sends nothing.
-	pollEvery = 200 * time.Millisecond
+	// pollEvery is how often that is asked for which the kernel sends nothing, in
+	// step with the clock: the probes of replicas come in the same moments.
+	pollEvery = 250 * time.Millisecond
 	// pollShare bounds the polls to one part in so many of the time: of legacy
 	// tables with ten thousand rules each takes milliseconds.
 	pollShare = 100
@@ -101,13 +102,9 @@ func paced(ctx context.Context, found <-chan struct{}, out chan<- struct{}) {
 	}
 }
 
-// Groups of rtnetlink messages (linux/rtnetlink.h), as bits. Netconf is about
+// routeGroups are the groups of messages that wake, as bits. Netconf is about
 // settings of interfaces, such as forwarding.
-const (
-	groupNetconf4 = 24
-	groupNetconf6 = 25
-	routeGroups   = newsGroups | 1<<(groupNetconf4-1) | 1<<(groupNetconf6-1)
-)
+const routeGroups = newsGroups | 1<<(unix.RTNLGRP_IPV6_NETCONF-1)
 
 // subscribe opens a netlink socket that gets the messages of the groups.
 func subscribe(protocol int, groups uint32) (*os.File, error) {
@@ -252,6 +249,7 @@ func (n *Network) poll(ctx context.Context, found chan<- struct{}) {
 				nudge(found)
 			}
 		}
-		timer.Reset(max(pollEvery, pollShare*time.Since(began)))
+		now := time.Now()
+		timer.Reset(max(now.Truncate(pollEvery).Add(pollEvery).Sub(now), pollShare*now.Sub(began)))
 	}
 }

@@ -37,6 +37,7 @@ func testChanges(t *testing.T, backend Backend) {
 		ipt + " -R FORWARD 1 -p tcp --dport 26 -j DROP", // no larger and no smaller
 		ipt + " -P FORWARD DROP",
 		"ip6" + ipt[2:] + " -t raw -F PREROUTING",
+		"sysctl -qw net.ipv4.conf." + link + ".forwarding=0",
 		"sysctl -qw net.ipv4.ip_forward=0",
 		"sysctl -qw net.ipv6.conf.all.forwarding=0",
 		"sysctl -qw net.ipv4.conf." + link + ".route_localnet=0",
@@ -46,6 +47,7 @@ func testChanges(t *testing.T, backend Backend) {
 		"ip route del unreachable " + pool4.String(),
 		"ip neigh del " + one.Addr.String() + " dev " + link,
 		"ip addr del " + gateway(false).String() + "/32 dev lo",
+		"nsenter --net=" + w.net.Namespace("app") + " ip link set eth0 down",
 		"ip link set " + link + " down",
 		"ip link del " + link,
 	} {

@@ -20,6 +20,8 @@ func scenarios() map[string]spec.Routing {
 	app := testBackends("app", 1, 10, 3)
 	weighted := testBackends("app", 1, 10, 3)
 	weighted[0].Weight, weighted[2].Weight = 9, 2
+	moved := testBackends("app", 1, 10, 2)
+	moved[0].Port = 81
 	route := func(port, target uint16, proto spec.Protocol, backends []spec.Backend) spec.PublishedRoute {
 		return spec.PublishedRoute{Project: "web", Service: "app", Port: port, Target: target, Protocol: proto, Backends: backends}
 	}
@@ -55,6 +57,7 @@ func scenarios() map[string]spec.Routing {
 			route(80, 80, spec.TCP, nil),
 			with(route(443, 443, spec.TCP, nil), func(p *spec.PublishedRoute) { p.Absent = spec.Hold })),
 		"many-ports": published(ports...),
+		"moved":      published(route(8080, 8080, spec.TCP, moved)),
 		"weighted":   published(route(8080, 80, spec.TCP, weighted)),
 		"sticky": published(with(route(8080, 80, spec.TCP, weighted), func(p *spec.PublishedRoute) {
 			p.Sticky = true

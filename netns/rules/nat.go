@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"net/netip"
@@ -105,8 +106,8 @@ func (n *nat) network(id string) (netip.Prefix, bool) {
 // split says what a chain spreads its connections over.
 type split struct {
 	owner    string // for comments: project/service
-	proto    string // "-p tcp" where the port changes, because only then the target needs it
-	port     uint16 // 0 keeps the packet's
+	proto    spec.Protocol
+	port     uint16 // of backends that have none of their own; 0 keeps the packet's
 	sticky   bool
 	backends []spec.Backend
 	absent   spec.Absent
@@ -141,8 +142,12 @@ func (n *nat) random(chain string, s split, own []spec.Backend) {
 }
 
 func (n *nat) dnat(chain string, s split, source string, b spec.Backend, chance string) {
-	n.add(chain, source, s.proto, replicaComment(s.owner, b), chance,
-		"-j DNAT --to-destination "+n.destination(n.backend(b), s.port))
+	port, proto := cmp.Or(b.Port, s.port), ""
+	if port != 0 { // only then the target needs it
+		proto = "-p " + string(s.proto)
+	}
+	n.add(chain, source, proto, replicaComment(s.owner, b), chance,
+		"-j DNAT --to-destination "+n.destination(n.backend(b), port))
 }
 
 func weight(b spec.Backend) int { return max(b.Weight, 1) }

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -118,7 +119,7 @@ func dnat(to string) string { return "DNAT --to-destination " + to }
 func (f family) shares(backends []spec.Backend, absent spec.Absent, port uint16) outcome {
 	want := outcome{}
 	for _, b := range backends {
-		want[dnat(f.destination(f.backend(b), port))] = float64(weight(b)) / float64(total(backends))
+		want[dnat(f.destination(f.backend(b), cmp.Or(b.Port, port)))] = float64(weight(b)) / float64(total(backends))
 	}
 	if len(backends) == 0 {
 		to := f.Refuse

@@ -151,10 +151,7 @@ func (n *nat) newPort(p spec.PublishedRoute) uint16 {
 // sources are always local, on to the backends and refuses the others.
 func (n *nat) publishedChain(chain string, key []string, p spec.PublishedRoute) {
 	name := owner(p.Project, p.Service)
-	s := split{owner: name, port: n.newPort(p), sticky: p.Sticky, backends: p.Backends, absent: p.Absent}
-	if s.port != 0 {
-		s.proto = "-p " + string(p.Protocol)
-	}
+	s := split{owner: name, proto: p.Protocol, port: n.newPort(p), sticky: p.Sticky, backends: p.Backends, absent: p.Absent}
 	if len(p.Allow) == 0 {
 		n.balance(chain, s)
 		return

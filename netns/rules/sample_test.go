@@ -82,6 +82,10 @@ func drawPublished(t *rapid.T, i int, s spec.ServiceRoute) []spec.PublishedRoute
 			Project: "web", Service: s.Service, Port: port, Target: target, Allow: allow,
 			Sticky: s.Sticky, Backends: s.Backends, Absent: s.Absent,
 		}
+		if len(p.Backends) > 0 && rapid.IntRange(0, 3).Draw(t, "moved") == 0 {
+			p.Backends = slices.Clone(p.Backends)
+			p.Backends[0].Port = uint16(rapid.IntRange(1, 65535).Draw(t, "port before"))
+		}
 		if host != "" {
 			p.HostIP = netip.MustParseAddr(host)
 		}
