@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,10 +12,6 @@ import (
 	"dunnage/engine/logfile"
 	"dunnage/spec"
 )
-
-// oldLogs is how many removed replicas of a service keep their log: enough to
-// read why the last ones failed, bounded so that the disk doesn't only fill.
-const oldLogs = 5
 
 // pruneLogs deletes the logs of all but the newest removed replicas of a
 // service. What can't be deleted now is tried at the next removal.
@@ -43,7 +40,7 @@ func (e *Engine) pruneLogs(k spec.ReplicaKey) {
 		ids = append(ids, id)
 	}
 	slices.SortFunc(ids, func(a, b string) int { return newest[b].Compare(newest[a]) })
-	for _, id := range ids[min(oldLogs, len(ids)):] {
+	for _, id := range ids[min(spec.OldLogs, len(ids)):] {
 		e.removeLog(dir, id)
 	}
 }
@@ -58,11 +55,36 @@ func (e *Engine) removeLog(dir, id string) {
 	}
 }
 
-// Logs sends the log lines that r selects: of the replicas that exist, or,
-// for a service that has none, of the one that was removed last. It reads only
-// files, so it works without containerd.
+// Logs sends the log lines that r selects (see spec.LogRequest.All). It reads
+// only files, so it works without containerd.
 func (e *Engine) Logs(ctx context.Context, r spec.LogRequest, send func(spec.LogLine) error) error {
-	return logfile.Read(ctx, func() []logfile.Source { return e.logSources(r) }, r.Tail, r.Follow, send)
+	q := logfile.Query{Tail: r.Tail, Since: r.Since, Until: r.Until, Follow: r.Follow}
+	if r.Grep != "" {
+		grep, err := r.Pattern()
+		if err != nil {
+			return err
+		}
+		q.Grep = grep
+	}
+	if name := e.unlogged(r); name != "" && !r.Follow {
+		return fmt.Errorf("replica %s: %w: it has never run, or its log is gone; `dunnage ps -a` shows who is there, `dunnage logs --all` what is kept", name, spec.ErrNotFound)
+	}
+	return logfile.Read(ctx, func() []logfile.Source { return e.logSources(r) }, q, send)
+}
+
+// unlogged is one of the named replicas that has no log; empty = all have.
+func (e *Engine) unlogged(r spec.LogRequest) string {
+	kept := r
+	kept.All = true
+	sources := e.logSources(kept)
+	for _, name := range r.Replicas {
+		if !slices.ContainsFunc(sources, func(s logfile.Source) bool {
+			return name == s.Replica || name == spec.ShortReplica(s.Service, s.Replica)
+		}) {
+			return name
+		}
+	}
+	return ""
 }
 
 // longestTail bounds a line of Tail: some programs write a megabyte of JSON.
@@ -76,10 +98,7 @@ func (e *Engine) Tail(ctx context.Context, k spec.ReplicaKey, since time.Time, l
 	source := []logfile.Source{{Service: k.Service, Replica: k.ID, Path: e.cfg.logPath(k)}}
 	var out []string
 	var line []byte
-	err := logfile.Read(ctx, func() []logfile.Source { return source }, lines, false, func(l spec.LogLine) error {
-		if l.At.Before(since) {
-			return nil
-		}
+	err := logfile.Read(ctx, func() []logfile.Source { return source }, logfile.Query{Tail: lines, Since: since}, func(l spec.LogLine) error {
 		line = append(line, l.Text[:min(len(l.Text), longestTail-len(line))]...)
 		if !l.Partial {
 			out = append(out, strings.ToValidUTF8(string(line), "?"))
@@ -107,6 +126,7 @@ func (e *Engine) serviceLogs(r spec.LogRequest, service string) []logfile.Source
 	if err != nil {
 		return nil
 	}
+	all := r.All || !r.Since.IsZero() || !r.Until.IsZero()
 	var present []logfile.Source
 	var newest logfile.Source
 	var newestAt time.Time
@@ -115,10 +135,10 @@ func (e *Engine) serviceLogs(r spec.LogRequest, service string) []logfile.Source
 		if !r.Wants(service, s.Replica) {
 			continue
 		}
-		if _, ok := e.started.get(s.Replica); ok {
+		if _, ok := e.started.get(s.Replica); ok || all {
 			present = append(present, s)
 		}
-		if info, err := os.Stat(path); err == nil && info.ModTime().After(newestAt) {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.ModTime().After(newestAt) {
 			newest, newestAt = s, info.ModTime()
 		}
 	}

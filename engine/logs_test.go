@@ -31,6 +31,14 @@ func TestLogSources(t *testing.T) {
 			}
 		}
 	}
+	odd := e.cfg.logPath(spec.ReplicaKey{ID: "p-job-eeeeeeee-1", Project: "p", Service: "job"})
+	if err := os.Mkdir(odd, 0o700); err != nil { // the newest, but no log
+		t.Fatal(err)
+	}
+	later := time.Now().Add(time.Hour)
+	if err := os.Chtimes(odd, later, later); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		services, replicas, want string
 	}{
@@ -49,6 +57,61 @@ func TestLogSources(t *testing.T) {
 		if slices.Sort(got); strings.Join(got, " ") != c.want {
 			t.Errorf("services %q, replicas %q: %v, want %s", c.services, c.replicas, got, c.want)
 		}
+	}
+	for name, want := range map[string]string{"web-3": "web-3", "p-web-99999999-1": "p-web-99999999-1", "web-1": "", "p-web-aaaaaaaa-1": ""} {
+		if got := e.unlogged(spec.LogRequest{Project: "p", Replicas: []string{"web-2", name}}); got != want {
+			t.Errorf("without a log of %s: %q", name, got)
+		}
+	}
+	for _, r := range []spec.LogRequest{{All: true}, {Since: time.Now()}, {Until: time.Now()}} {
+		r.Project, r.Services = "p", []string{"web"}
+		if got := e.logSources(r); len(got) != 3 {
+			t.Errorf("%+v: %v, want the removed one too", r, got)
+		}
+	}
+}
+
+// TestLogsBeforeTheRedeploy: what the replica of the release before wrote is
+// shown with a time, in order, but not without.
+func TestLogsBeforeTheRedeploy(t *testing.T) {
+	e := &Engine{cfg: Config{StateDir: t.TempDir()}, started: &startRecords{dir: t.TempDir(), boot: "now"}}
+	for id, text := range map[string]string{
+		"p-web-aaaaaaaa-1": "2026-11-22T12:00:00Z stdout F old starts\n2026-11-22T12:00:02Z stderr F old: database is gone\n",
+		"p-web-bbbbbbbb-1": "2026-11-22T12:00:01Z stdout F new starts\n2026-11-22T12:00:03Z stdout F new: database is there\n",
+	} {
+		path := e.cfg.logPath(spec.ReplicaKey{ID: id, Project: "p", Service: "web"})
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.started.put("p-web-bbbbbbbb-1", startRecord{}); err != nil {
+		t.Fatal(err)
+	}
+	at := func(second int) time.Time { return time.Date(2026, 11, 22, 12, 0, second, 0, time.UTC) }
+	for _, c := range []struct {
+		r    spec.LogRequest
+		want string
+	}{
+		{spec.LogRequest{Tail: -1}, "new starts, new: database is there"},
+		{spec.LogRequest{Tail: -1, All: true}, "old starts, new starts, old: database is gone, new: database is there"},
+		{spec.LogRequest{Tail: -1, Since: at(1), Until: at(2)}, "new starts, old: database is gone"},
+		{spec.LogRequest{Tail: 1, All: true, Grep: "(?i)DATABASE"}, "old: database is gone, new: database is there"},
+	} {
+		c.r.Project = "p"
+		var got []string
+		err := e.Logs(t.Context(), c.r, func(l spec.LogLine) error {
+			got = append(got, string(l.Text))
+			return nil
+		})
+		if text := strings.Join(got, ", "); err != nil || text != c.want {
+			t.Errorf("%+v: %s, %v, want %s", c.r, text, err, c.want)
+		}
+	}
+	if err := e.Logs(t.Context(), spec.LogRequest{Project: "p", Grep: "("}, nil); err == nil {
+		t.Error("a bad expression was taken")
 	}
 }
 

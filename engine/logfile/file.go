@@ -1,96 +1,152 @@
 package logfile
 
 import (
-	"bytes"
 	"errors"
-	"io"
+	"io/fs"
+	"maps"
 	"os"
+	"slices"
+	"syscall"
 )
 
-// openAll opens the files of path, the oldest first. A rotation in between can
-// show one file twice; it is kept once.
-func openAll(path string) ([]*os.File, error) {
-	var files []*os.File
-	for i := 0; ; i++ {
-		f, err := os.Open(Rotated(path, i))
-		if errors.Is(err, os.ErrNotExist) {
-			if i == 0 { // in the middle of a rotation there is no path for a moment
-				continue
-			}
-			break
+// openTries is how often the files of a log are opened anew because it was
+// rotated meanwhile.
+const openTries = 20
+
+// openAll opens the files of a log, the oldest first. None is an empty log.
+func openAll(path string) ([]*piece, error) {
+	for try := 1; ; try++ {
+		pieces, settled, err := openOnce(path)
+		if err != nil || settled || try == openTries {
+			return pieces, err
+		}
+		if err := closeAll(pieces); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// openOnce opens what there is, from the newest to the oldest: whatever is
+// rotated meanwhile gets a higher number, and so is seen twice, not missed. It
+// is kept once. Not settled means that something changed all the same.
+func openOnce(path string) (pieces []*piece, settled bool, err error) {
+	defer func() {
+		slices.Reverse(pieces)
+		if err != nil {
+			err = errors.Join(err, closeAll(pieces))
+		}
+	}()
+	numbers, err := olderNumbers(path)
+	if err != nil {
+		return nil, false, err
+	}
+	settled = true
+	for _, n := range append([]int{0}, numbers...) {
+		p, err := openPiece(path, n)
+		if errors.Is(err, fs.ErrNotExist) {
+			settled = settled && n == 0 && len(numbers) == 0
+			continue
 		}
 		if err != nil {
-			return nil, errors.Join(err, closeAll(files))
+			return pieces, false, err
 		}
-		if len(files) > 0 && same(files[0], f) {
-			if err := f.Close(); err != nil {
-				return nil, errors.Join(err, closeAll(files))
+		if slices.ContainsFunc(pieces, p.same) {
+			settled = false
+			if err := p.close(); err != nil {
+				return pieces, false, err
 			}
 			continue
 		}
-		files = append([]*os.File{f}, files...)
+		pieces = append(pieces, p)
 	}
-	return files, nil
+	if err := date(pieces); err != nil {
+		return pieces, false, err
+	}
+	after, err := olderNumbers(path)
+	if err != nil {
+		return pieces, false, err
+	}
+	return pieces, settled && slices.Equal(numbers, after) && (len(pieces) == 0 || pieces[0].isAt(path)), nil
 }
 
-func closeAll(files []*os.File) error {
+// olderNumbers lists the numbers of a log's older files. Where the directory
+// isn't there, neither are they.
+func olderNumbers(path string) ([]int, error) {
+	found, err := listOlder(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return slices.Sorted(maps.Keys(found)), err
+}
+
+// openPiece opens a file by its number, in the form that it has now.
+func openPiece(path string, n int) (*piece, error) {
+	p, err := openForm(Rotated(path, n), false)
+	if n == 0 || err == nil && p.file != nil || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return p, err
+	}
+	zipped, zipErr := openForm(Compressed(path, n), true)
+	if err == nil && (zipErr != nil || zipped.file == nil) { // neither can be read
+		return p, nil
+	}
+	return zipped, zipErr
+}
+
+// openForm opens a file, or makes a line that stands for one that is no file to
+// be read: a directory, or a FIFO, which to open would take for ever.
+func openForm(path string, zip bool) (*piece, error) {
+	info, err := stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return leftOut(info), nil
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it may be another by now
+	if err != nil {
+		return nil, err
+	}
+	if info, err = f.Stat(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if !info.Mode().IsRegular() {
+		return leftOut(info), f.Close()
+	}
+	return &piece{file: f, info: info, zip: zip}, nil
+}
+
+func leftOut(info fs.FileInfo) *piece {
+	return newNote(info, info.Name()+" is no regular file: left out")
+}
+
+// stat follows symbolic links, but not one that leads to itself.
+func stat(path string) (fs.FileInfo, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, syscall.ELOOP) {
+		return os.Lstat(path)
+	}
+	return info, err
+}
+
+// date gives the lines that stand for files, of pieces with the newest first, the
+// time of what comes next, so that they come out before it.
+func date(pieces []*piece) error {
+	for i := 1; i < len(pieces); i++ {
+		if pieces[i].file != nil {
+			continue
+		}
+		if err := pieces[i-1].load(); err != nil {
+			return err
+		}
+		pieces[i].first = pieces[i-1].first
+	}
+	return nil
+}
+
+func closeAll(pieces []*piece) error {
 	var errs []error
-	for _, f := range files {
-		errs = append(errs, f.Close())
+	for _, p := range pieces {
+		errs = append(errs, p.close())
 	}
 	return errors.Join(errs...)
-}
-
-func same(a, b *os.File) bool {
-	ai, err := a.Stat()
-	if err != nil {
-		return false
-	}
-	bi, err := b.Stat()
-	return err == nil && os.SameFile(ai, bi)
-}
-
-// tailBlock is how much of a file is read at once, backwards.
-const tailBlock = 64 << 10
-
-// tailOffset finds where the last n whole lines of a file begin, reading it
-// backwards, and how many lines it has found. Offset 0 means that an earlier
-// file may hold more of them, or the first parts of the first one.
-func tailOffset(f *os.File, n int) (offset int64, found int, err error) {
-	end, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return 0, 0, err
-	}
-	var data []byte // from start to the end of the earliest entry not looked at
-	for start := end; start > 0; {
-		block := make([]byte, min(tailBlock, start), min(tailBlock, start)+int64(len(data)))
-		start -= int64(len(block))
-		if _, err := f.ReadAt(block, start); err != nil {
-			return 0, 0, err
-		}
-		data = append(block, data...)
-		for {
-			i := bytes.LastIndexByte(data[:max(0, len(data)-1)], '\n')
-			if i < 0 && start > 0 {
-				break // the entry begins in an earlier block
-			}
-			if endsLine(data[i+1:]) {
-				if found == n {
-					return start + int64(len(data)), n, nil
-				}
-				found++
-			}
-			if data = data[:i+1]; i < 0 {
-				break
-			}
-		}
-	}
-	return 0, found, nil
-}
-
-// endsLine reports whether an entry, with its "\n", is or completes a line.
-func endsLine(entry []byte) bool {
-	text, ended := bytes.CutSuffix(entry, []byte{'\n'})
-	l, ok := parseLine(text)
-	return ended && (!ok || !l.Partial)
 }

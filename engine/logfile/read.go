@@ -1,11 +1,13 @@
 package logfile
 
 import (
+	"bytes"
 	"cmp"
+	"container/heap"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"regexp"
 	"time"
 
 	"dunnage/spec"
@@ -18,23 +20,50 @@ type Source struct {
 	Path    string // of the current file
 }
 
+// Query says which lines are read. The zero value is none: of the past nothing,
+// and nothing later.
+type Query struct {
+	// Tail is how many lines of each source are read, the last of those that the
+	// rest chooses; -1 = all.
+	Tail         int
+	Since, Until time.Time      // both included; zero = open
+	Grep         *regexp.Regexp // of a whole line, up to its first MiB; nil = any
+	Follow       bool           // go on, until Until if it is set
+}
+
 // pollEvery is how soon a new line is seen. Polling, not inotify, because
 // every user of a host shares its few inotify instances (128 by default), and
 // a stat a replica costs a few microseconds.
 const pollEvery = 200 * time.Millisecond
 
-// Read sends the last tail lines of each source (-1: all, 0: none), in order
-// of time, then, with follow, what is written later, until ctx ends or send
-// returns an error. sources is asked again and again: what appears later is
-// read from its beginning. The end of ctx is no error.
-func Read(ctx context.Context, sources func() []Source, tail int, follow bool, send func(spec.LogLine) error) (err error) {
-	r := &reader{cursors: make(map[Source]*cursor), send: send}
+// Read sends the lines of each source that q chooses, in order of time, then,
+// if it follows, what is written later, until ctx ends or send returns an error.
+// sources is asked again and again: what appears later is read from its
+// beginning. The end of ctx is no error.
+func Read(ctx context.Context, sources func() []Source, q Query, send func(spec.LogLine) error) (err error) {
+	q.Follow = q.Follow && (q.Until.IsZero() || time.Now().Before(q.Until))
+	r := &reader{query: q, cursors: make(map[Source]*cursor), send: send}
 	defer func() { err = errors.Join(err, r.close()) }()
-	if err := r.add(sources(), tail); err != nil {
+	if err = r.read(ctx, sources); err != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}
+
+type reader struct {
+	query   Query
+	cursors map[Source]*cursor
+	heads   heads
+	send    func(spec.LogLine) error
+}
+
+func (r *reader) read(ctx context.Context, sources func() []Source) error {
+	if err := r.add(ctx, sources(), r.query.Tail); err != nil {
 		return err
 	}
-	for ctx.Err() == nil {
-		if err := r.drain(ctx); err != nil || !follow {
+	for {
+		over := !r.query.Follow || !r.query.Until.IsZero() && time.Now().After(r.query.Until)
+		if err := r.drain(ctx); err != nil || over {
 			return err
 		}
 		select {
@@ -42,90 +71,80 @@ func Read(ctx context.Context, sources func() []Source, tail int, follow bool, s
 			return nil
 		case <-time.After(pollEvery):
 		}
-		if err := r.look(); err != nil {
+		now := sources()
+		if err := r.look(now); err != nil {
 			return err
 		}
-		if err := r.add(sources(), -1); err != nil {
+		if err := r.add(ctx, now, -1); err != nil {
 			return err
 		}
 	}
-	return nil
 }
 
-type reader struct {
-	cursors map[Source]*cursor
-	order   []Source // by replica: what is written at the same time has a stable order
-	heads   []head
-	send    func(spec.LogLine) error
-}
-
-// head is the next entry of a source.
-type head struct {
-	Source
-	line Line
-}
-
-func (r *reader) add(sources []Source, tail int) error {
+func (r *reader) add(ctx context.Context, sources []Source, tail int) error {
 	for _, s := range sources {
 		if r.cursors[s] != nil {
 			continue
 		}
-		c, err := newCursor(s.Path, tail)
+		c, err := newCursor(ctx, s.Path, r.query, tail)
 		if err != nil {
 			return fmt.Errorf("read log of %s: %w", s.Replica, err)
 		}
 		r.cursors[s] = c
-		r.order = append(r.order, s)
 	}
-	slices.SortFunc(r.order, func(a, b Source) int { return cmp.Compare(a.Replica, b.Replica) })
 	return nil
 }
 
 // drain sends everything that is there, merged by time.
 func (r *reader) drain(ctx context.Context) error {
 	r.heads = r.heads[:0]
-	for _, s := range r.order {
-		if err := r.advance(s); err != nil {
+	for s, c := range r.cursors {
+		h := head{Source: s, cursor: c}
+		ok, err := h.advance(ctx)
+		if err != nil {
 			return err
 		}
-	}
-	for len(r.heads) > 0 && ctx.Err() == nil {
-		first := 0
-		for i, h := range r.heads {
-			if h.line.At.Before(r.heads[first].line.At) {
-				first = i
-			}
+		if ok {
+			r.heads = append(r.heads, h)
 		}
-		h := r.heads[first]
-		r.heads = slices.Delete(r.heads, first, first+1)
+	}
+	heap.Init(&r.heads)
+	for len(r.heads) > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		h := &r.heads[0]
 		if err := r.send(spec.LogLine{
-			At: h.line.At, Service: h.Service, Replica: h.Replica, Stream: h.line.Stream, Partial: h.line.Partial, Text: h.line.Text,
+			At: h.line.At, Service: h.Service, Replica: h.Replica, Stream: h.line.Stream, Partial: h.line.Partial, Text: bytes.Clone(h.line.Text),
 		}); err != nil {
 			return err
 		}
-		if err := r.advance(h.Source); err != nil {
+		ok, err := h.advance(ctx)
+		if err != nil {
 			return err
+		}
+		if !ok {
+			heap.Pop(&r.heads)
+		} else {
+			heap.Fix(&r.heads, 0)
 		}
 	}
 	return nil
 }
 
-// advance puts the next entry of a source among the heads.
-func (r *reader) advance(s Source) error {
-	l, ok, err := r.cursors[s].next()
-	if err != nil {
-		return fmt.Errorf("read log of %s: %w", s.Replica, err)
+// look sees to rotations, and leaves those whose log is gone.
+func (r *reader) look(now []Source) error {
+	there := make(map[Source]bool, len(now))
+	for _, s := range now {
+		there[s] = true
 	}
-	if ok {
-		r.heads = append(r.heads, head{s, l})
-		slices.SortStableFunc(r.heads, func(a, b head) int { return cmp.Compare(a.Replica, b.Replica) })
-	}
-	return nil
-}
-
-func (r *reader) look() error {
 	for s, c := range r.cursors {
-		if err := c.look(); err != nil {
+		gone, err := c.look()
+		if err == nil && gone && !there[s] {
+			delete(r.cursors, s)
+			err = c.close()
+		}
+		if err != nil {
 			return fmt.Errorf("follow log of %s: %w", s.Replica, err)
 		}
 	}
@@ -138,4 +157,35 @@ func (r *reader) close() error {
 		errs = append(errs, c.close())
 	}
 	return errors.Join(errs...)
+}
+
+// head is the next entry of a source.
+type head struct {
+	Source
+	cursor *cursor
+	line   Line
+}
+
+func (h *head) advance(ctx context.Context) (ok bool, err error) {
+	h.line, ok, err = h.cursor.next(ctx)
+	if err != nil {
+		return false, fmt.Errorf("read log of %s: %w", h.Replica, err)
+	}
+	return ok, nil
+}
+
+// heads is a heap, the earliest entry on top. What was written at the same time
+// has a stable order.
+type heads []head
+
+func (h heads) Len() int      { return len(h) }
+func (h heads) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h heads) Less(i, j int) bool {
+	return cmp.Or(h[i].line.At.Compare(h[j].line.At), cmp.Compare(h[i].Replica, h[j].Replica)) < 0
+}
+func (h *heads) Push(x any) { *h = append(*h, x.(head)) }
+func (h *heads) Pop() any {
+	last := (*h)[len(*h)-1]
+	*h = (*h)[:len(*h)-1]
+	return last
 }
