@@ -40,7 +40,7 @@ func remember(stateDir, mode string) error {
 	}
 	err := os.MkdirAll(stateDir, 0o700)
 	if err == nil {
-		err = replaceDurably(path, mode)
+		err = replaceDurably("containerd choice rename", path, mode)
 	}
 	if err != nil {
 		return fmt.Errorf("keep which containerd is used: %w", err)
@@ -48,18 +48,22 @@ func remember(stateDir, mode string) error {
 	return nil
 }
 
+// nextSuffix names a file that is to take another's place.
+const nextSuffix = ".new"
+
 // replaceDurably leaves the old text or the new one, whenever the power fails.
-func replaceDurably(path, text string) error {
-	next := path + ".new"
+// The rename is a fault point called name.
+func replaceDurably(name, path, text string) error {
+	next := path + nextSuffix
 	f, err := os.Create(next)
 	if err != nil {
 		return err
 	}
 	_, err = f.WriteString(text)
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
+		return errors.Join(err, os.Remove(next))
 	}
-	if err := fault.Do("containerd choice rename", func() error { return os.Rename(next, path) }); err != nil {
+	if err := fault.Do(name, func() error { return os.Rename(next, path) }); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))

@@ -22,6 +22,7 @@ import (
 func (e *Engine) Create(ctx context.Context, r spec.CreateRequest) error {
 	defer e.replicas.Lock(r.ID)()
 	defer e.inventory.touch(r.ID)
+	e.keepBallast()
 	if _, err := e.client.ContainerService().Get(ctx, r.ID); err == nil {
 		return nil
 	} else if !errdefs.IsNotFound(err) {
@@ -34,6 +35,7 @@ func (e *Engine) Create(ctx context.Context, r spec.CreateRequest) error {
 	if err := e.create(ctx, r, image); err != nil {
 		return fmt.Errorf("create %s: %w", r.ID, err)
 	}
+	e.untried.Store(r.ID, nil)
 	return nil
 }
 

@@ -8,7 +8,6 @@ import (
 	"io"
 
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -31,6 +30,7 @@ type checked struct{ content.Provider }
 
 func (c checked) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
 	blob, err := content.ReadBlob(ctx, c.Provider, desc)
+	err = native(err)
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errdefs.IsOutOfRange(err): // cut off
 		return nil, damagedBlob(desc.Digest)
@@ -59,17 +59,16 @@ func (e *Engine) dropBlob(ctx context.Context, desc ocispec.Descriptor) error {
 	if !isNotFound(err) {
 		return e.wrap(ctx, err, "read blob %s", desc.Digest)
 	}
+	return e.drop(ctx, desc)
+}
+
+// drop removes a damaged blob, or what is left of a missing one.
+func (e *Engine) drop(ctx context.Context, desc ocispec.Descriptor) error {
+	store := e.client.ContentStore()
 	e.cfg.Log.Warn("a blob in containerd's content store is damaged; it is fetched again", "blob", desc.Digest)
 	if err := store.Delete(ctx, desc.Digest); err != nil && !isNotFound(err) {
 		return e.wrap(ctx, err, "remove damaged blob %s", desc.Digest)
 	}
-	// The file goes with the next collection of garbage, and until then
-	// containerd would take it for the blob again. The end of a lease is how
-	// to ask for one.
-	manager := e.client.LeasesService()
-	l, err := manager.Create(ctx, leases.WithRandomID(), leases.WithExpiration(pulledFor))
-	if err != nil {
-		return e.wrap(ctx, err, "remove damaged blob %s", desc.Digest)
-	}
-	return e.wrap(ctx, manager.Delete(ctx, l, leases.SynchronousDelete), "remove damaged blob %s", desc.Digest)
+	// Until its file is gone too, containerd would take it for the blob again.
+	return e.askToCollect(ctx)
 }

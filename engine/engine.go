@@ -35,8 +35,7 @@ type Config struct {
 
 	RPCTimeout time.Duration // of an ordinary call to containerd; default 10 s
 	PullIdle   time.Duration // a pull that gets no byte for so long is given up; default 30 s
-	LogSize    int64         // bytes of a log file before it is rotated; default 10 MiB
-	LogFiles   int           // log files kept a replica, the current one included; default 3
+	Logs       spec.Logging  // of replicas that set nothing; default: 10 MiB, 3 files, compressed
 
 	Log *slog.Logger // what goes on without an error to return; default: nowhere
 }
@@ -47,8 +46,8 @@ func (c Config) withDefaults() Config {
 	c.HostsDir = cmp.Or(c.HostsDir, "/etc/containerd/certs.d")
 	c.RPCTimeout = cmp.Or(c.RPCTimeout, 10*time.Second)
 	c.PullIdle = cmp.Or(c.PullIdle, 30*time.Second)
-	c.LogSize = cmp.Or(c.LogSize, 10<<20)
-	c.LogFiles = cmp.Or(c.LogFiles, 3)
+	c.Logs.MaxSize = cmp.Or(c.Logs.MaxSize, 10<<20)
+	c.Logs.MaxFile = cmp.Or(c.Logs.MaxFile, 3)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -61,13 +60,24 @@ type Engine struct {
 	cfg       Config
 	client    *client.Client
 	started   *startRecords
+	recent    *recentImages
 	cgroup    cgroups
 	nudges    nudges
 	inventory inventory
 	known     knownImages // by digest
 	probers   probers
+	calls     *calls
 	replicas  keyed.Mutex // by replica ID: create, start and remove take turns
 	volumes   keyed.Mutex // by volume: one copy-up at a time
+	strangers strangers   // processes of this host that aren't ours
+	ballast   ballast
+	untried   sync.Map // IDs of containers that this Engine made and hasn't tried to start: they have no shim
+
+	disk  disk
+	holds holds
+
+	collecting sync.Mutex // one collection at a time
+	asking     sync.Mutex // one lease that asks for containerd's
 
 	ctx    context.Context // ends with Close; owns the watchers of lost processes
 	cancel context.CancelFunc
@@ -98,17 +108,24 @@ func Open(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	recent, err := openRecent(cfg.StateDir, started.boot)
+	if err != nil {
+		return nil, err
+	}
 	// The client library logs every step of a pull through a logger of its own;
 	// what goes wrong is in the errors.
 	if err := log.SetLevel(log.ErrorLevel.String()); err != nil {
 		return nil, fmt.Errorf("quieten containerd's client: %w", err)
 	}
-	c, err := newClient(cfg)
+	calls := newCalls()
+	c, err := newClient(cfg, calls)
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd at %s: %w", cfg.Address, err)
 	}
-	e := &Engine{cfg: cfg, client: c, started: started, cgroup: findCgroups(cfg.Namespace)}
+	e := &Engine{cfg: cfg, client: c, calls: calls, started: started, recent: recent, cgroup: findCgroups(cfg.Namespace)}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.ballast.dir = filepath.Join(cfg.StateDir, "ballast")
+	e.keepBallast()
 	return e, nil
 }
 
@@ -170,14 +187,14 @@ func (c Config) logPath(k spec.ReplicaKey) string {
 	return filepath.Join(c.StateDir, "logs", k.Project, k.Service, k.ID+".log")
 }
 
-func newClient(cfg Config) (*client.Client, error) {
+func newClient(cfg Config, c *calls) (*client.Client, error) {
 	unary, stream := deadlines(cfg.RPCTimeout)
 	return client.New(cfg.Address,
 		client.WithDefaultNamespace(cfg.Namespace),
 		client.WithDefaultRuntime(runtimeName),
 		client.WithTimeout(time.Second), // also the longest pause between attempts to reconnect
 		client.WithExtraDialOpts([]grpc.DialOption{
-			grpc.WithChainUnaryInterceptor(points, unary),
+			grpc.WithChainUnaryInterceptor(points, c.measured, unary),
 			grpc.WithChainStreamInterceptor(stream),
 		}))
 }

@@ -26,7 +26,7 @@ func FindManaged(ctx context.Context, cfg ManagedConfig) (*Managed, bool) {
 
 // Containers counts the containers in all of its namespaces.
 func (m *Managed) Containers(ctx context.Context) (n int, err error) {
-	c, err := newClient(Config{Address: m.Address()}.withDefaults())
+	c, err := newClient(Config{Address: m.Address()}.withDefaults(), newCalls())
 	if err != nil {
 		return 0, fmt.Errorf("connect to containerd at %s: %w", m.Address(), err)
 	}

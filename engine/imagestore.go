@@ -19,6 +19,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 
+	"dunnage/internal/fault"
 	"dunnage/spec"
 )
 
@@ -60,9 +61,12 @@ func (e *Engine) Resolve(ctx context.Context, ref string) (spec.PinnedImage, err
 	if err != nil {
 		return spec.PinnedImage{}, fmt.Errorf("image %s: %w", name, err)
 	}
-	ok, err := e.unpacked(ctx, s)
+	at, ok, err := e.unpacked(ctx, s)
 	if err == nil && !ok {
 		err = fmt.Errorf("image %s is stored but not unpacked: %w", name, spec.ErrNotFound)
+	}
+	if err == nil {
+		err = e.settle(ctx, name, dgst.String(), at)
 	}
 	if err != nil {
 		return spec.PinnedImage{}, err
@@ -74,7 +78,9 @@ func (e *Engine) Resolve(ctx context.Context, ref string) (spec.PinnedImage, err
 // OCI layout in a tar file, plain or with gzip, and returns them sorted by
 // reference. When one of them fails, no name is new or means another image.
 func (e *Engine) Load(ctx context.Context, archive io.Reader) ([]spec.Image, error) {
-	ctx, release, err := e.leaseFor(ctx, "load-"+rand.Text(), pullLease)
+	lease := leaseLoad + rand.Text()
+	defer e.holds.enter(lease)()
+	ctx, release, err := e.leaseFor(ctx, lease, pullLease)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +110,7 @@ func (e *Engine) unpackAll(ctx context.Context, imported []images.Image) ([]spec
 		out = append(out, loaded)
 	}
 	sortImages(out)
-	return out, e.syncStore(ctx)
+	return out, e.settleLoaded(ctx, out)
 }
 
 // putBack makes the names of the imported mean what they meant before, also
@@ -203,6 +209,9 @@ func (e *Engine) unpackImage(ctx context.Context, img images.Image) (spec.Image,
 	if err != nil {
 		return spec.Image{}, fmt.Errorf("image %s: %w", img.Name, e.namePlatforms(ctx, img, err))
 	}
+	if err := e.noteRecent(img.Target.Digest.String(), img.Name); err != nil {
+		return spec.Image{}, err
+	}
 	if err := client.NewImageWithPlatform(e.client, img, platforms.Default()).Unpack(ctx, e.cfg.Snapshotter); err != nil {
 		return spec.Image{}, e.wrap(ctx, err, "unpack image %s", img.Name)
 	}
@@ -240,7 +249,7 @@ func (e *Engine) syncStore(ctx context.Context) error {
 		return err
 	}
 	for _, dir := range roots {
-		if err := syncFS(dir); err != nil {
+		if err := fault.Do("image store sync", func() error { return syncFS(dir) }); err != nil {
 			return err
 		}
 	}
@@ -372,13 +381,11 @@ func contentResource(dgst string) leases.Resource {
 // empty list lets go. New digests are added before old ones are let go.
 func (e *Engine) Retain(ctx context.Context, name string, pinned []spec.PinnedImage) error {
 	manager := e.client.LeasesService()
-	l := leases.Lease{ID: "release-" + digest.FromString(name).Encoded()[:32]}
+	l := releaseLease(name)
 	if len(pinned) == 0 {
-		if err := manager.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
-			return e.wrap(ctx, err, "let go of the images of %s", name)
-		}
-		return nil
+		return e.letGoAll(ctx, name)
 	}
+	e.holds.want(pinned...)
 	_, err := manager.Create(ctx, leases.WithID(l.ID), leases.WithLabel(labelRelease, name))
 	existed := errdefs.IsAlreadyExists(err)
 	if err != nil && !existed {

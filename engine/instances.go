@@ -90,7 +90,11 @@ const unknownExit = 255
 // startedAt is when the task's process started: from the record, or, after a
 // crash between the start and its record, from the kernel.
 func (e *Engine) startedAt(id string, pid int) time.Time {
+	if at, ok := e.started.since(id, pid); ok {
+		return at
+	}
 	if r, ok := e.started.get(id); ok && r.Pid == pid {
+		e.started.found(id, r)
 		return r.Started
 	}
 	at, ok := processStart(pid)

@@ -151,7 +151,7 @@ func TestLimitRunning(t *testing.T) {
 		t.Fatalf("memory limit %d", n)
 	}
 	for _, l := range []spec.Limits{
-		{Memory: 512 << 20, CPUs: 0.25, Pids: 50},
+		{Memory: 512 << 20, CPUs: 0.004, Pids: 50},
 		{Memory: 128 << 20, MemorySwap: 256 << 20, CPUSet: "0"},
 	} {
 		if err := b.Limit(b.ctx, r.ID, l); err != nil {

@@ -17,9 +17,13 @@ func TestMissing(t *testing.T) {
 	reg := newRegistry(t)
 	first := testenv.AppImage(t, "1")
 	ref := reg.push(t, "team/app:1", first)
-	size, err := b.Missing(b.ctx, ref)
+	blobs, err := b.Missing(b.ctx, ref)
 	if err != nil {
 		t.Fatal(err)
+	}
+	size, room := spec.Room(blobs)
+	if room.Bytes < 2*size || room.Bytes > 5*size || room.Inodes < int64(len(blobs)) {
+		t.Errorf("%d bytes to download take %+v", size, room)
 	}
 	if _, err := b.Resolve(b.ctx, ref); !errors.Is(err, spec.ErrNotFound) {
 		t.Errorf("it has pulled: %v", err)
@@ -38,10 +42,11 @@ func TestMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	ref = reg.push(t, "team/app:2", second)
-	if left, err := b.Missing(b.ctx, ref); err != nil || left == 0 || left > 64<<10 || left > size {
+	blobs, err = b.Missing(b.ctx, ref)
+	if left, _ := spec.Room(blobs); err != nil || left == 0 || left > 64<<10 || left > size {
 		t.Errorf("%d bytes beside %d, %v", left, size, err)
 	}
-	if n, err := b.Missing(b.ctx, reg.host+"/team/none:1"); err == nil {
-		t.Errorf("an image that isn't there has %d bytes", n)
+	if blobs, err := b.Missing(b.ctx, reg.host+"/team/none:1"); err == nil {
+		t.Errorf("an image that isn't there has %+v", blobs)
 	}
 }

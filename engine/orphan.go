@@ -23,7 +23,8 @@ import (
 
 // A containerd that is killed while it makes a task leaves an orphan: a shim
 // that knows no task, or only a bundle directory. After its return containerd
-// lists no task, yet refuses to make one ("already exists"), for ever.
+// lists no task, yet refuses to make one ("already exists"), for ever. An agent
+// that is killed meanwhile leaves a shim that containerd has forgotten.
 
 // dropOrphan takes away what such a crash left of a replica that has no task.
 // One whose shim doesn't answer now may have a task: it is left alone.
@@ -49,15 +50,20 @@ func (e *Engine) dropOrphan(ctx context.Context, id string) error {
 // ended meanwhile; it has deleted the task then.
 func shimGone(err error) bool { return strings.Contains(err.Error(), "ttrpc: closed") }
 
-// shimLimit is what a shim gets to end by itself once its task is deleted. It
-// removes its socket on the way, which a killed one can't.
-const shimLimit = 2 * time.Second
+const (
+	// lastBreath is what a shim gets to end by itself once its task is deleted,
+	// for which it takes 20 ms. It removes its socket on the way, which a killed
+	// one can't; the next shim does it then.
+	lastBreath = 200 * time.Millisecond
+	// endLimit is what a killed process gets to be gone.
+	endLimit = 2 * time.Second
+)
 
 // endShims waits for the end of a replica's shims and kills those that stay:
 // containerd doesn't know them. The replica has no task.
 func (e *Engine) endShims(ctx context.Context, id string) error {
 	for _, pid := range e.shims(id) {
-		patience, cancel := context.WithTimeout(ctx, shimLimit)
+		patience, cancel := context.WithTimeout(ctx, lastBreath)
 		gone := waitGone(patience, pid)
 		cancel()
 		if gone {
@@ -200,7 +206,7 @@ func bundleStays(ctx context.Context, dir string) bool {
 // awaitEmpty waits for the end of the replica's processes after its orphan was
 // dropped, which killed them; it kills none itself.
 func (e *Engine) awaitEmpty(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, shimLimit)
+	ctx, cancel := context.WithTimeout(ctx, endLimit)
 	defer cancel()
 	for _, pid := range e.cgroup.pids(id) {
 		if !waitGone(ctx, pid) {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types/task"
 
 	"dunnage/internal/testenv"
@@ -62,6 +64,59 @@ func TestKilledWhileStarting(t *testing.T) {
 		t.Error("no kill left a shim without a task: the test tries nothing")
 	}
 	t.Logf("%d kills left a shim without a task", half)
+}
+
+// TestStarterDies: whoever has a task made is gone at many moments of that, as an
+// agent that is killed. The next Start isn't kept waiting by the shim that
+// containerd has forgotten then.
+func TestStarterDies(t *testing.T) {
+	b := newBench(t)
+	image := b.app()
+	forgotten := 0
+	for n := range 16 {
+		r := request(image, n+1, "serve", "8080")
+		b.create(r)
+		b.untried.Delete(r.ID) // what another agent made
+		c, err := b.client.ContainerService().Get(b.ctx, r.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, die := context.WithCancel(b.ctx)
+		given := make(chan error, 1)
+		go func() {
+			rootfs, err := b.writableLayer(ctx, c)
+			if err == nil {
+				_, err = b.makeTask(ctx, &tasks.CreateTaskRequest{ContainerID: r.ID, Rootfs: protoMounts(rootfs)})
+			}
+			given <- err
+		}()
+		for len(b.daemon.ShimsOf(r.ID)) == 0 {
+			if b.ctx.Err() != nil {
+				t.Fatal("no shim")
+			}
+		}
+		time.Sleep(time.Duration(n) * 4 * time.Millisecond)
+		die()
+		if err := <-given; err != nil {
+			forgotten++
+		}
+		if n%2 == 1 { // containerd is done with it
+			for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+				if _, err := os.Lstat(b.bundle(r.ID)); err != nil {
+					break
+				}
+			}
+		}
+		began := time.Now()
+		b.startsOnce(r.ID)
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("gone %d ms after the shim came: the next start took %s", 4*n, took)
+		}
+		b.removesAll(r.ID)
+	}
+	if forgotten == 0 {
+		t.Error("each task was made in time: the test tries nothing")
+	}
 }
 
 // TestOrphans makes each kind of leftover on purpose, while containerd is away.

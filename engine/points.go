@@ -12,7 +12,7 @@ import (
 )
 
 // asks are the beginnings of the methods that change nothing.
-var asks = []string{"Get", "Info", "List", "Mounts", "Stat", "Usage", "Version", "Wait", "Metrics", "Read"}
+var asks = []string{"Get", "Info", "List", "Mounts", "Plugins", "Stat", "Usage", "Version", "Wait", "Metrics", "Read"}
 
 // points passes the fault points of every call to containerd that may change
 // something, under the name of its service and method: "Tasks/Create".

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
@@ -56,6 +58,8 @@ type pull struct {
 	name   string // canonical, with the tag
 	ref    string // what the registry is asked for, and the name in the store
 	report func(spec.PullProgress)
+	noted  atomic.Bool // as recent
+	layers sync.Map    // digests of the layers that it has met
 }
 
 func (p *pull) state(layer, state string, offset, total int64) {
@@ -64,9 +68,15 @@ func (p *pull) state(layer, state string, offset, total int64) {
 	}
 }
 
+// pullLeaseOf is the lease that a pull of the name uses.
+func pullLeaseOf(name string) string {
+	return leasePull + digest.FromString(name).Encoded()[:32]
+}
+
 // run tries until it has the image or a failure that trying again can't mend.
 func (p *pull) run(ctx context.Context) (client.Image, error) {
-	lease := "pull-" + digest.FromString(p.ref).Encoded()[:32]
+	lease := pullLeaseOf(p.ref)
+	defer p.engine.holds.enter(lease)()
 	ctx, release, err := p.engine.leaseFor(ctx, lease, pullLease)
 	if err != nil {
 		return nil, err
@@ -80,6 +90,11 @@ func (p *pull) run(ctx context.Context) (client.Image, error) {
 		}
 		failure := p.explain(ctx, err)
 		p.dropDamaged(ctx, err)
+		if noSpace(err) {
+			p.dropAll(ctx)
+			release()
+			return nil, failure
+		}
 		if try == pullTries || !errors.Is(failure, spec.ErrUnavailable) {
 			return nil, failure
 		}
@@ -131,6 +146,11 @@ func (p *pull) once(ctx context.Context) (client.Image, error) {
 // is refused before its layers are downloaded.
 func (p *pull) watch(next images.Handler) images.Handler {
 	return images.HandlerFunc(func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		if !p.noted.Swap(true) { // the first to come is what the reference means
+			if err := p.engine.noteRecent(desc.Digest.String(), p.name); err != nil {
+				return nil, err
+			}
+		}
 		if images.IsIndexType(desc.MediaType) || images.IsManifestType(desc.MediaType) || images.IsConfigType(desc.MediaType) {
 			if err := p.engine.dropBlob(ctx, desc); err != nil {
 				return nil, err
@@ -165,6 +185,7 @@ func (p *pull) announce(ctx context.Context, children []ocispec.Descriptor) {
 		if !images.IsLayerType(c.MediaType) {
 			continue
 		}
+		p.layers.Store(c.Digest.String(), true)
 		if _, err := p.engine.client.ContentStore().Info(ctx, c.Digest); err == nil {
 			p.state(c.Digest.String(), "exists", c.Size, c.Size)
 		} else {
@@ -184,7 +205,10 @@ func (p *pull) finish(ctx context.Context, img client.Image) (spec.PinnedImage, 
 	if err := p.engine.hold(ctx, img.Target().Digest.String()); err != nil {
 		return spec.PinnedImage{}, err
 	}
-	if err := p.engine.syncStore(ctx); err != nil {
+	if err := p.engine.syncImage(ctx, img.Target().Digest.String()); err != nil {
+		return spec.PinnedImage{}, err
+	}
+	if _, err := p.engine.Verify(ctx, img.Target().Digest.String()); err != nil {
 		return spec.PinnedImage{}, err
 	}
 	p.state("", "ready", s.size, s.size)
@@ -194,7 +218,7 @@ func (p *pull) finish(ctx context.Context, img client.Image) (spec.PinnedImage, 
 // hold keeps a digest for a while even if its tag moves on.
 func (e *Engine) hold(ctx context.Context, dgst string) error {
 	manager := e.client.LeasesService()
-	l := leases.Lease{ID: "pulled-" + digest.Digest(dgst).Encoded()[:32]}
+	l := leases.Lease{ID: leasePulled + digest.Digest(dgst).Encoded()[:32]}
 	if err := manager.Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) { // its time starts anew
 		return e.wrap(ctx, err, "renew the hold on image %s", dgst)
 	}

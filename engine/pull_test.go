@@ -374,12 +374,19 @@ func TestPullDamaged(t *testing.T) {
 			t.Fatal(err)
 		}
 		garbled := bytes.Replace(whole, []byte("sha256:"), []byte("sha257:"), 1) // still JSON
-		for name, damaged := range map[string][]byte{"zeros": make([]byte, len(whole)), "garbled": garbled, "cut off": whole[:100], "empty": {}} {
+		for name, damaged := range map[string][]byte{"zeros": make([]byte, len(whole)), "garbled": garbled, "cut off": whole[:100], "empty": {}, "gone": nil} {
 			for _, by := range []string{ref, pinned.Pinned()} {
-				if err := errors.Join(os.Chmod(path, 0o600), os.WriteFile(path, damaged, 0o600)); err != nil {
+				if err := os.Remove(path); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := b.Resolve(b.ctx, ref); !errors.Is(err, spec.ErrNotFound) || !strings.Contains(err.Error(), "is damaged in containerd's content store") {
+				words := "not found"
+				if damaged != nil {
+					words = "is damaged in containerd's content store"
+					if err := os.WriteFile(path, damaged, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if _, err := b.Resolve(b.ctx, ref); !errors.Is(err, spec.ErrNotFound) || !strings.Contains(err.Error(), words) {
 					t.Errorf("%s %s, resolved: %v", blob.MediaType, name, err)
 				}
 				if again, err := b.Pull(b.ctx, by, nil); err != nil || again.Digest != pinned.Digest {

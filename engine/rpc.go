@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	"dunnage/spec"
 )
@@ -138,6 +140,15 @@ func (e *Engine) wrap(ctx context.Context, err error, format string, args ...any
 		c.hint = fmt.Sprintf("containerd at %s does not answer: is it running?", e.cfg.Address)
 	}
 	return c
+}
+
+// native is err in the terms of errdefs where containerd's client hands on what
+// the server said as it came, as it does for a read of a blob that fails.
+func native(err error) error {
+	if _, ok := status.FromError(err); ok && err != nil {
+		return errgrpc.ToNative(err)
+	}
+	return err
 }
 
 func isNotFound(err error) bool { return errdefs.IsNotFound(err) }

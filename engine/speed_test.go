@@ -50,6 +50,17 @@ func TestSpeed(t *testing.T) {
 		}
 		looks = append(looks, time.Since(start))
 	}
+	var counts []time.Duration
+	for range 20 {
+		start := time.Now()
+		for n := range 50 {
+			if _, runs := b.Usage(request(image, n+1, "sleep", "1h").ID); !runs {
+				t.Fatalf("replica %d isn't counted", n+1)
+			}
+		}
+		counts = append(counts, time.Since(start))
+	}
+	t.Logf("to count what 50 use %s (median)", median(counts))
 	create, look := median(took), median(looks)
 	t.Logf("create and start %s, a look at 50 instances %s (medians)", create, look)
 	if create > time.Second || look > 200*time.Millisecond {

@@ -1,15 +1,10 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +25,7 @@ import (
 func (e *Engine) Start(ctx context.Context, id string) error {
 	defer e.replicas.Lock(id)()
 	defer e.inventory.touch(id)
+	e.keepBallast()
 	running, err := e.clearTask(ctx, id)
 	if err != nil || running {
 		return err
@@ -71,10 +67,14 @@ func (e *Engine) clearTask(ctx context.Context, id string) (running bool, err er
 			return false, err
 		}
 	}
-	if len(e.cgroup.pids(id)) == 0 {
+	_, untried := e.untried.LoadAndDelete(id)
+	if untried && len(e.cgroup.pids(id)) == 0 {
 		return false, nil
 	}
-	if len(e.shims(id)) > 0 { // runc on its way to a program that nobody will start
+	// Either runc is on its way to a program that nobody will start, or whoever
+	// asked for the task went away: containerd gives that up and forgets its shim,
+	// which would be asked for the next task and never answer.
+	if len(e.shims(id)) > 0 {
 		if err := e.dropOrphan(ctx, id); err != nil {
 			return false, fmt.Errorf("start %s: %w", id, err)
 		}
@@ -117,7 +117,7 @@ func (e *Engine) start(ctx context.Context, c containers.Container) error {
 	if err := loadProfile(); err != nil {
 		return err
 	}
-	log, err := e.logURI(keyOf(c), rec.Logging)
+	log, err := e.logURI(keyOf(c), c.Image, rec.Logging)
 	if err != nil {
 		return err
 	}
@@ -166,11 +166,21 @@ func (e *Engine) run(ctx context.Context, id string, rootfs []mount.Mount, log s
 // then it shows no task, but refuses a new one.
 const cleanLimit = 10 * time.Second
 
+// cleanedAway knows how containerd fails whose clean-up after an earlier shim
+// takes the new one's bundle along. A shim that isn't installed looks the same.
+func cleanedAway(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "failed to start shim") && strings.Contains(err.Error(), "no such file or directory")
+}
+
 func (e *Engine) makeTask(ctx context.Context, r *tasks.CreateTaskRequest) (*tasks.CreateTaskResponse, error) {
 	deadline := time.Now().Add(cleanLimit)
-	for {
+	for tries := 0; ; tries++ {
 		made, err := e.client.TaskService().Create(ctx, r)
 		err = errgrpc.ToNative(err)
+		if cleanedAway(err) && tries < 5 && ctx.Err() == nil {
+			time.Sleep(20 * time.Millisecond)
+			continue
+		}
 		exists := errdefs.IsAlreadyExists(err) || e.bundleExists(r.ContainerID, err)
 		if !exists || time.Now().After(deadline) {
 			return made, err
@@ -255,18 +265,4 @@ func protoMounts(ms []mount.Mount) []*types.Mount {
 		out[i] = &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options}
 	}
 	return out
-}
-
-// logURI names the log writer and its arguments for the shim, which starts it.
-func (e *Engine) logURI(k spec.ReplicaKey, l spec.Logging) (string, error) {
-	path := e.cfg.logPath(k)
-	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
-		return "", fmt.Errorf("make log directory: %w", err)
-	}
-	u := url.URL{Scheme: "binary", Path: e.cfg.LogBinary, RawQuery: url.Values{
-		"path":  {path},
-		"size":  {strconv.FormatInt(cmp.Or(l.MaxSize, e.cfg.LogSize), 10)},
-		"files": {strconv.Itoa(cmp.Or(l.MaxFile, e.cfg.LogFiles))},
-	}.Encode()}
-	return u.String(), nil
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"dunnage/internal/fault"
@@ -29,6 +30,33 @@ type startRecord struct {
 type startRecords struct {
 	dir, boot string
 	known     reread.Cache[startRecord]
+
+	mu  sync.Mutex
+	now map[string]startRecord // of processes that were found running: every look asks for each
+}
+
+// since is when the process started that was last found running with that pid,
+// without asking the disk. Whatever changes a record makes the next look ask.
+func (s *startRecords) since(id string, pid int) (time.Time, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.now[id]
+	return r.Started, ok && r.Pid == pid
+}
+
+func (s *startRecords) found(id string, r startRecord) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.now == nil {
+		s.now = map[string]startRecord{}
+	}
+	s.now[id] = r
+}
+
+func (s *startRecords) forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.now, id)
 }
 
 // scratchRecord begins the names of records that aren't complete.
@@ -48,7 +76,7 @@ func newStartRecords(dir string) (*startRecords, error) {
 			return nil, fmt.Errorf("remove an unfinished start record: %w", err)
 		}
 	}
-	return &startRecords{dir: dir, boot: strings.TrimSpace(string(boot))}, nil
+	return &startRecords{dir: dir, boot: fault.Claim("boot", strings.TrimSpace(string(boot)))}, nil
 }
 
 func (s *startRecords) path(id string) string { return filepath.Join(s.dir, id+".json") }
@@ -65,6 +93,7 @@ func (s *startRecords) get(id string) (startRecord, bool) {
 }
 
 func (s *startRecords) put(id string, r startRecord) error {
+	s.forget(id)
 	r.Boot = s.boot
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -86,6 +115,7 @@ func (s *startRecords) put(id string, r startRecord) error {
 }
 
 func (s *startRecords) remove(id string) error {
+	s.forget(id)
 	s.known.Forget(s.path(id))
 	if err := fault.Do("start record remove", func() error { return os.Remove(s.path(id)) }); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove start record of %s: %w", id, err)

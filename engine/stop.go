@@ -88,6 +88,8 @@ func processGone(err error) bool {
 func (e *Engine) Remove(ctx context.Context, id string) error {
 	defer e.replicas.Lock(id)()
 	defer e.inventory.touch(id)
+	e.keepBallast()
+	e.untried.Delete(id)
 	if err := e.remove(ctx, id); err != nil {
 		return fmt.Errorf("remove %s: %w", id, err)
 	}

@@ -193,11 +193,12 @@ func (p *platformError) Error() string {
 
 func (p *platformError) Is(target error) bool { return target == spec.ErrRefused }
 
-// unpacked reports whether the snapshot that containers start from is there.
-func (e *Engine) unpacked(ctx context.Context, s *storedImage) (bool, error) {
-	_, err := e.client.SnapshotService(e.cfg.Snapshotter).Stat(ctx, s.chain)
+// unpacked reports whether the snapshot that containers start from is there,
+// and since when.
+func (e *Engine) unpacked(ctx context.Context, s *storedImage) (at time.Time, ok bool, err error) {
+	info, err := e.client.SnapshotService(e.cfg.Snapshotter).Stat(ctx, s.chain)
 	if isNotFound(err) {
-		return false, nil
+		return at, false, nil
 	}
-	return err == nil, e.wrap(ctx, err, "look for the unpacked image %s", s.target.Digest)
+	return info.Created, err == nil, e.wrap(ctx, err, "look for the unpacked image %s", s.target.Digest)
 }
