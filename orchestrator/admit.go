@@ -122,18 +122,18 @@ func (l *Loop) resolvePorts(ctx context.Context, p *spec.Project) error {
 	others := l.portsOfOthers(p.Name)
 	mine := l.portsOf(p.Name)
 	var errs []error
-	var used []portUse
+	var used []taken
 	for i := range p.Services {
 		s := &p.Services[i]
 		s.Ports = slices.Clone(s.Ports)
 		for j := range s.Ports {
-			port, err := l.resolvePort(ctx, s.Ports[j], previous(mine, s.Name, j), others, used, mine)
+			port, err := l.resolvePort(ctx, *s, s.Ports[j], previous(mine, s.Name, j), others, used, mine)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("service %s: %w", s.Name, err))
 				continue
 			}
 			s.Ports[j] = port
-			used = append(used, portUse{port.HostIP, port.Published, port.Protocol})
+			used = append(used, taken{portUse{port.HostIP, port.Published, port.Protocol}, s})
 		}
 	}
 	return refused(errs)
@@ -144,6 +144,27 @@ type owned struct {
 	portUse
 	project, service string
 	index            int
+}
+
+// taken is a host port that another service of the release has.
+type taken struct {
+	portUse
+	by *spec.Service
+}
+
+// twice says that two services of a release, or one of them twice, have a port.
+// One of them may be what a service was called before it was renamed.
+func twice(use portUse, a, b spec.Service) error {
+	text := fmt.Sprintf("port %d/%s: service %s publishes it too", use.port, use.proto, b.Name)
+	if a.Name == b.Name {
+		text = fmt.Sprintf("port %d/%s is published twice", use.port, use.proto)
+	}
+	for _, s := range []spec.Service{a, b} {
+		if s.Orphan {
+			return fmt.Errorf("%s; %s isn't in the manifest any more and keeps running: --remove-orphans removes it, and the port goes over", text, s.Name)
+		}
+	}
+	return fmt.Errorf("%s; publish another host port", text)
 }
 
 func previous(mine []owned, service string, index int) uint16 {
@@ -157,7 +178,7 @@ func previous(mine []owned, service string, index int) uint16 {
 
 // resolvePort returns the port with one host port. One of a range, or any, is
 // the one it had before if that still fits.
-func (l *Loop) resolvePort(ctx context.Context, p spec.Port, before uint16, others []owned, used []portUse, mine []owned) (spec.Port, error) {
+func (l *Loop) resolvePort(ctx context.Context, s spec.Service, p spec.Port, before uint16, others []owned, used []taken, mine []owned) (spec.Port, error) {
 	first, last := p.Published, max(p.Published, p.Last)
 	if first == 0 {
 		first, last = firstPort, lastPort
@@ -172,8 +193,8 @@ func (l *Loop) resolvePort(ctx context.Context, p spec.Port, before uint16, othe
 	var why error
 	for _, n := range candidates {
 		use := portUse{p.HostIP, n, p.Protocol}
-		if slices.ContainsFunc(used, use.overlaps) {
-			why = fmt.Errorf("port %d/%s is published twice", n, p.Protocol)
+		if i := slices.IndexFunc(used, func(t taken) bool { return t.overlaps(use) }); i >= 0 {
+			why = twice(use, s, *used[i].by)
 			continue
 		}
 		if why = l.free(ctx, use, others, mine); why == nil {

@@ -184,7 +184,7 @@ func TestHistoryKeepsCauses(t *testing.T) {
 	if got := causes(); len(got) != 2 || got[0] == "" || !strings.HasPrefix(op.Cause, got[0]) {
 		t.Errorf("%q, want the beginning of %q", got, op.Cause)
 	}
-	for range keptReleases {
+	for range spec.DefaultKeepReleases {
 		ask(t, s, one("shop", "fast"))
 		ask(t, s, one("shop", "slow"))
 	}

@@ -12,8 +12,8 @@ var processBegan = time.Now()
 // beats notes that the loop has come round.
 func (l *Loop) beats() { l.beat.Store(int64(time.Since(processBegan))) }
 
-// Silence is how long ago the loop came round. It does so every second, or when
-// what it does has ended.
+// Silence is how long ago the loop came round. It does so every two seconds, or
+// when what it does has ended.
 func (l *Loop) Silence() time.Duration {
 	return time.Since(processBegan) - time.Duration(l.beat.Load())
 }

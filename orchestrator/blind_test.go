@@ -1,6 +1,8 @@
 package orchestrator
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -44,18 +46,46 @@ func TestTheDeadWhileTheEngineHangs(t *testing.T) {
 		t.Errorf("the last one is dead too: %d backends, %+v", backends(), status(t, s, "web"))
 	}
 	events, _ := s.loop.events.after(0)
-	told := 0
+	count := 0
 	for _, e := range events {
 		if strings.HasSuffix(e.Message, vanished) {
-			told++
+			count++
 		}
 	}
-	if told != 2 || len(s.w.Violations) > 0 {
-		t.Errorf("told %d times; %v", told, s.w.Violations)
+	if count != 2 || len(s.w.Violations) > 0 {
+		t.Errorf("told %d times; %v", count, s.w.Violations)
 	}
 	s.w.Hung = false
 	s.live(10*time.Second, time.Second)
+	var since uint64
+	if over := told(s, spec.EventRepaired, &since); len(over) == 0 || !strings.HasPrefix(over[len(over)-1].Message, "no longer: look at containers: ") {
+		t.Errorf("nobody says that it answers again: %+v", over)
+	}
 	if web := status(t, s, "web"); web.Ready != 2 || s.w.Served("shop", "web") != 2 || web.Waiting != "" {
 		t.Errorf("it answers again: %+v", web)
+	}
+}
+
+// mute is an engine that doesn't answer.
+type mute struct{ Engine }
+
+func (mute) Instances(ctx context.Context) ([]spec.Instance, error) {
+	<-ctx.Done()
+	return nil, context.Cause(ctx)
+}
+
+// A silent engine is told of in the same words, however long it was waited for:
+// each other text would be another event.
+func TestOneTextForASilentEngine(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	s.loop.cfg.Engine = mute{s.loop.cfg.Engine}
+	for _, blind := range []int{0, 1} {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*blindTime)
+		s.loop.blind = blind
+		if _, err := s.loop.instances(ctx); !errors.Is(err, errMute) || !strings.HasPrefix(err.Error(), "containerd doesn't answer; ") {
+			t.Errorf("after %d silent looks: %v", blind, err)
+		}
+		cancel()
 	}
 }

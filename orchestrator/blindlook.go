@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -22,20 +23,28 @@ const (
 	readPatience = 500 * time.Millisecond
 )
 
+// errMute is one text for every look that the engine doesn't answer, however long
+// it was waited for: it is told of once.
+var errMute = errors.New("containerd doesn't answer; " + serveOn + "; `ps -C containerd -o pid,stat,args` shows whether it runs (T = somebody stopped it, D = it waits for a disk)")
+
 // instances asks the engine for its containers.
 func (l *Loop) instances(ctx context.Context) ([]spec.Instance, error) {
 	if l.blind%fullEvery != 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, blindTime, fmt.Errorf("no answer within %s", blindTime))
+		ctx, cancel = context.WithTimeout(ctx, blindTime)
 		defer cancel()
 	}
 	found, err := l.cfg.Engine.Instances(ctx)
-	if l.blind++; err == nil {
+	if err == nil {
 		l.blind = 0
-	} else {
-		l.guard.suspect()
+		return found, nil
 	}
-	return found, err
+	l.blind++
+	l.guard.suspect()
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+		return nil, errMute
+	}
+	return nil, fmt.Errorf("look at containers: %w", err)
 }
 
 // fromStore is the status before the first look: replicas as the store has

@@ -22,6 +22,9 @@ func previews(prev *spec.Release, c candidate) []spec.ServicePreview {
 		if prev != nil {
 			if old, ok := prev.Project.Service(ch.Name); ok {
 				p.From = old.Replicas
+				if slices.Contains(c.starts, ch.Name) {
+					p.From = 0 // stopped on request
+				}
 				if ch.Change != spec.ChangeRemove {
 					p.Changed = differing("", reflect.ValueOf(old), reflect.ValueOf(next))
 				}
@@ -29,6 +32,9 @@ func previews(prev *spec.Release, c candidate) []spec.ServicePreview {
 					p.Changed = append(p.Changed, "image digest")
 				}
 				p.Changed = append(p.Changed, otherSecrets(prev.Secrets[ch.Name], c.release.Secrets[ch.Name])...)
+				if ch.Change == spec.ChangeStart {
+					p.Changed = append(p.Changed, "stopped on request")
+				}
 			}
 		}
 		out = append(out, p)
@@ -84,11 +90,16 @@ func (l *Loop) Change(ctx context.Context, project string, r spec.ChangeRequest)
 			return err
 		}
 		prev := l.present(project)
-		if prev == nil && r.Kind != "rollback" && !(r.Kind == "down" && l.ops.busy(project)) {
+		if prev == nil && r.Kind != "rollback" && !(r.Kind == "down" && (l.ops.busy(project) || r.Volumes && l.hasVolumes(project))) {
 			return l.noProject(project)
 		}
 		if err := known(prev, r); err != nil {
 			return err
+		}
+		if r.Kind == "rollback" { // before it takes the place of what is at work
+			if _, _, err := l.target(project, r.Release); err != nil {
+				return err
+			}
 		}
 		var err error
 		if op, err = l.ops.take(project, r.Kind, turn(r), spec.OperationRolling); err != nil {
@@ -198,7 +209,7 @@ func (l *Loop) change(op *operation, project string, prev *spec.Release, r spec.
 			return nil
 		}
 		if prev == nil { // it is on its way down, if anything is left
-			return nil
+			return l.purgeToo(project, r.Volumes)
 		}
 		return l.down(op, project, *prev, r.Volumes)
 	case "pause", "resume", "promote":
@@ -261,22 +272,37 @@ func (l *Loop) restart(op *operation, prev spec.Release, services []string) erro
 	})
 }
 
-// rollback makes an earlier release desired again: the one before the present
-// one, or the one that is named.
-func (l *Loop) rollback(op *operation, project string, number int) error {
+// target is the release that a rollback goes to: number, or with 0 the one that
+// ran before.
+func (l *Loop) target(project string, number int) (spec.ProjectRecord, spec.Release, error) {
 	rec, ok := l.state.project(project)
 	if !ok {
-		return l.noProject(project)
+		return rec, spec.Release{}, l.noProject(project)
 	}
 	if number == 0 {
 		if number = l.before(rec); number == 0 {
-			return fmt.Errorf("project %s has no other release that ran and wasn't left; `dunnage history -p %s` lists all, `dunnage rollback N` takes one: %w", project, project, spec.ErrRefused)
+			next := "`dunnage history -p " + project + "` lists all, `dunnage rollback N` takes one"
+			if len(l.state.history(project)) < 2 {
+				next = "`dunnage down -p " + project + "` ends it"
+			}
+			return rec, spec.Release{}, fmt.Errorf("project %s has no other release that ran and wasn't left; %s: %w", project, next, spec.ErrRefused)
 		}
 	}
 	target, ok := l.state.release(project, number)
 	if !ok {
-		return fmt.Errorf("release %d of project %s: %w; `dunnage history -p %s` lists the kept ones", number, project, spec.ErrNotFound, project)
+		return rec, target, fmt.Errorf("release %d of project %s: %w; `dunnage history -p %s` lists the kept ones", number, project, spec.ErrNotFound, project)
 	}
+	return rec, target, nil
+}
+
+// rollback makes an earlier release desired again: the one before the present
+// one, or the one that is named.
+func (l *Loop) rollback(op *operation, project string, number int) error {
+	rec, target, err := l.target(project, number)
+	if err != nil {
+		return err
+	}
+	number = target.Number
 	prev := l.present(project)
 	receipt := l.draft(op, &rec, target)
 	var locked error

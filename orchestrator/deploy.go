@@ -29,6 +29,7 @@ func (l *Loop) Deploy(_ context.Context, r spec.DeployRequest) (spec.Operation, 
 	l.ops.change(op, func(o *operation) { o.cancel = cancel })
 	l.jobs.Go(func() {
 		defer cancel()
+		defer l.letGoOf(op)
 		err := l.deploy(ctx, op, r)
 		if err != nil && l.ctx.Err() != nil {
 			err = errStopped
@@ -64,6 +65,10 @@ func (l *Loop) deploy(ctx context.Context, op *operation, r spec.DeployRequest) 
 	if err := l.checkSources(ctx, r.Project); err != nil {
 		return err
 	}
+	room, err := l.roomFor(ctx, r.Project)
+	if err != nil {
+		return err
+	}
 	began := l.cfg.Clock.Now()
 	images, err := l.pull(ctx, op, r.Project)
 	if err != nil {
@@ -81,11 +86,15 @@ func (l *Loop) deploy(ctx context.Context, op *operation, r spec.DeployRequest) 
 		if err != nil {
 			return err
 		}
-		l.ops.change(op, func(o *operation) { o.Services, o.Warnings = c.changes, append(c.notes, l.warmNotes(prev, c)...) })
+		notes := append(c.notes, l.warmNotes(prev, c)...)
+		if room != "" {
+			notes = append(notes, room)
+		}
+		l.ops.change(op, func(o *operation) { o.Services, o.Warnings = c.changes, notes })
 		if ctx.Err() != nil { // somebody else took over
 			return context.Cause(ctx)
 		}
-		if c.unchanged(prev) && l.restsOn(r.Project.Name, prev.Number, r.Inactive) {
+		if c.unchanged(prev) && l.restsOn(r.Project.Name, prev.Number) {
 			l.rest(op, prev.Number)
 			return nil
 		}
@@ -94,12 +103,11 @@ func (l *Loop) deploy(ctx context.Context, op *operation, r spec.DeployRequest) 
 	return err
 }
 
-// restsOn reports whether the release has converged and nothing of it but
-// inactive services is stopped on request: then the same manifest asks for
-// nothing.
-func (l *Loop) restsOn(project string, release int, inactive []string) bool {
+// restsOn reports whether the release has converged: then the same manifest
+// asks for nothing.
+func (l *Loop) restsOn(project string, release int) bool {
 	rec, _ := l.state.project(project)
-	return rec.Good == release && len(kept(rec.Stopped, inactive)) == len(rec.Stopped)
+	return rec.Good == release
 }
 
 // restPatience is how long a deploy that changes nothing waits for replicas
@@ -160,7 +168,9 @@ func (l *Loop) Preview(ctx context.Context, r spec.DeployRequest) (spec.Preview,
 		}
 		images[s.Name] = image
 	}
-	l.pullSizes(ctx, out.Pull)
+	if note := l.foreseeRoom(ctx, l.pullSizes(ctx, out.Pull)); note != "" {
+		out.Notes = append(out.Notes, note)
+	}
 	err := l.do(ctx, func() error {
 		l.vault.RLock()
 		defer l.vault.RUnlock()

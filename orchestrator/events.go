@@ -3,45 +3,95 @@ package orchestrator
 import (
 	"context"
 	"sync"
+	"time"
 
 	"dunnage/spec"
 )
 
-// keptEvents is how many events a late reader can still get: a deploy of fifty
-// replicas makes about five hundred.
-const keptEvents = 8192
+// History keeps events over restarts of the agent, as long as there is room. No
+// method waits for a disk but Read.
+type History interface {
+	// Append keeps e soon, or loses it.
+	Append(e spec.Event)
+	// Read sends the kept events with after < Seq < before, oldest first, until
+	// send returns an error.
+	Read(after, before uint64, send func(spec.Event) error) error
+	// Last is the Seq of the newest event of earlier agents, 0 without any.
+	Last() uint64
+	// Oldest is when the first event that is kept happened; zero without any.
+	Oldest() time.Time
+}
+
+// forgetful is a History where there is none.
+type forgetful struct{}
+
+func (forgetful) Append(spec.Event)                                {}
+func (forgetful) Read(_, _ uint64, _ func(spec.Event) error) error { return nil }
+func (forgetful) Last() uint64                                     { return 0 }
+func (forgetful) Oldest() time.Time                                { return time.Time{} }
+
+const (
+	// keptEvents is how many events are in memory: a deploy of fifty replicas
+	// makes about five hundred.
+	keptEvents = 8192
+	// seqStep: each agent's events begin after a multiple of it. Progress of
+	// pulls has numbers too and isn't kept, and a crash may lose the newest: no
+	// number may be used twice, or one who goes on after it would miss events.
+	seqStep = 100_000
+)
 
 // events is a bounded log with any number of readers.
 type events struct {
-	clock Clock
+	clock   Clock
+	history History
+	began   time.Time
 
-	mu   sync.Mutex
-	ring []spec.Event // the newest keptEvents, oldest first
-	last uint64
-	more chan struct{} // closed and replaced at each event
+	mu      sync.Mutex
+	ring    []spec.Event // the newest keptEvents, oldest first
+	trimmed bool         // it had more
+	first   uint64       // Seq of the first event of this agent
+	last    uint64
+	more    chan struct{} // closed and replaced at each event
+
+	kinds map[spec.EventKind]uint64 // how many of each there were, those included that are no longer kept
 }
 
-func newEvents(c Clock) *events {
-	return &events{clock: c, more: make(chan struct{})}
+func newEvents(c Clock, h History) *events {
+	if h == nil {
+		h = forgetful{}
+	}
+	last := h.Last()
+	if last > 0 {
+		last = (last/seqStep + 1) * seqStep
+	}
+	return &events{
+		clock: c, history: h, began: c.Now(), first: last + 1, last: last,
+		more: make(chan struct{}), kinds: map[spec.EventKind]uint64{},
+	}
 }
 
 func (e *events) add(ev spec.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.last++
+	e.kinds[ev.Kind]++
 	if ev.Seq = e.last; ev.At.IsZero() {
 		ev.At = e.clock.Now()
 	}
 	if len(e.ring) == keptEvents {
 		e.ring = append(e.ring[:0], e.ring[keptEvents/8:]...)
+		e.trimmed = true
 	}
 	e.ring = append(e.ring, ev)
+	if ev.Pull == nil || ev.Pull.Layer == "" { // a layer's progress is of interest while it lasts
+		e.history.Append(ev)
+	}
 	close(e.more)
 	e.more = make(chan struct{})
 }
 
-// after returns the kept events with Seq > since, and a channel that is closed
-// when there are more.
+// after returns the events in memory with Seq > since, and a channel that is
+// closed when there are more.
 func (e *events) after(since uint64) ([]spec.Event, <-chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -52,22 +102,70 @@ func (e *events) after(since uint64) ([]spec.Event, <-chan struct{}) {
 	return append([]spec.Event(nil), e.ring[i:]...), e.more
 }
 
-// Events sends the kept events with Seq > since and, with follow, then new ones,
-// until ctx ends (nil) or send fails.
-func (l *Loop) Events(ctx context.Context, since uint64, follow bool, send func(spec.Event) error) error {
-	for {
-		evs, more := l.events.after(since)
-		for _, ev := range evs {
-			if err := send(ev); err != nil {
+// inMemory says from which event on, and from which time on, all are in memory.
+func (e *events) inMemory() (seq uint64, from time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.trimmed {
+		return e.ring[0].Seq, e.ring[0].At
+	}
+	return e.first, e.began
+}
+
+// since is when the first event that is kept happened, at the latest when this
+// agent began.
+func (e *events) since() time.Time {
+	if t := e.history.Oldest(); !t.IsZero() && t.Before(e.began) {
+		return t
+	}
+	return e.began
+}
+
+// Events sends the events that r asks for, the kept ones first, until ctx ends
+// (nil) or send fails.
+func (l *Loop) Events(ctx context.Context, r spec.EventRequest, send func(spec.Event) error) error {
+	wanted := func(ev spec.Event) error {
+		if !r.Wants(ev) {
+			return nil
+		}
+		return send(ev)
+	}
+	sent := r.After
+	if seq, from := l.events.inMemory(); r.After+1 < seq && r.Since.Before(from) {
+		err := l.events.history.Read(r.After, seq, func(ev spec.Event) error {
+			if err := ctx.Err(); err != nil {
 				return err
 			}
-			since = ev.Seq
+			return wanted(ev)
+		})
+		if ctx.Err() != nil {
+			return nil
 		}
-		if !follow {
+		if err != nil {
+			return err
+		}
+	}
+	over := make(<-chan time.Time)
+	if r.Follow && !r.Until.IsZero() {
+		t := time.NewTimer(r.Until.Sub(l.cfg.Clock.Now()))
+		defer t.Stop()
+		over = t.C
+	}
+	for {
+		evs, more := l.events.after(sent)
+		for _, ev := range evs {
+			if err := wanted(ev); err != nil {
+				return err
+			}
+			sent = ev.Seq
+		}
+		if !r.Follow {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
+			return nil
+		case <-over:
 			return nil
 		case <-more:
 		}

@@ -84,6 +84,8 @@ func (l *Loop) act(ctx context.Context, a plan.Action) error {
 		return l.stop(ctx, a)
 	case plan.Kill:
 		return gone(l.cfg.Engine.Signal(ctx, a.Key.ID, "SIGKILL"))
+	case plan.Renew:
+		return l.exchange(ctx, a)
 	case plan.Remove:
 		return l.remove(ctx, a)
 	default:
@@ -254,7 +256,7 @@ func (l *Loop) recordExit(a plan.RecordExit) error {
 
 func (l *Loop) stop(ctx context.Context, a plan.Stop) error {
 	if err := l.update(a.Key.ID, func(r *spec.ReplicaRecord) {
-		r.Requested, r.Unwell = !a.Unwell, a.Unwell
+		r.Requested, r.Unwell, r.Outgrown = !a.Unwell, a.Unwell, a.Outgrown
 	}); err != nil {
 		return err
 	}

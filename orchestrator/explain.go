@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"dunnage/orchestrator/plan"
 	"dunnage/spec"
 )
 
@@ -41,7 +42,7 @@ func (l *Loop) Explain(ctx context.Context, r spec.ExplainRequest) (spec.Explana
 	if err != nil {
 		return e, fmt.Errorf("follow the packet: %w", err)
 	}
-	a := answers{status: status, reach: l.cfg.Visits.Reach(), desired: l.state.desired()}
+	a := answers{status: status, reach: l.cfg.Visits.Reach(), desired: l.state.desired(), idle: l.repairsNothing()}
 	for i, q := range all {
 		way := spec.ExplainedWay{Trace: traces[i]}
 		if q.service != (serviceID{}) {
@@ -76,16 +77,17 @@ type serviceID struct{ project, name string }
 
 func (s serviceID) String() string { return s.project + "/" + s.name }
 
-// asked is what somebody wants explained: a port, one at an address, or a service.
+// asked is what somebody wants explained: a port, one at an address, a service or a
+// replica.
 type asked struct {
 	addr    netip.Addr
 	port    uint16
 	proto   spec.Protocol
-	service serviceID // the project may be empty
+	service serviceID // or a replica's; the project may be empty
 }
 
 // parseAsked reads "8080", "8080/udp", "tcp://198.51.100.7:8080", "[fd00::1]:53/udp",
-// "web" and "shop/web".
+// "10.208.16.10", "web", "shop/web", "web-1" and a replica's full name.
 func parseAsked(text string) (asked, error) {
 	a := asked{proto: spec.TCP}
 	rest := text
@@ -99,14 +101,19 @@ func parseAsked(text string) (asked, error) {
 		rest, a.proto = number, spec.Protocol(proto)
 	}
 	ap, noAddr := netip.ParseAddrPort(rest)
+	bare, notBare := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(rest, "["), "]"))
 	n, noPort := strconv.ParseUint(rest, 10, 16)
 	switch {
 	case noAddr == nil && ap.Port() > 0:
 		a.addr, a.port = ap.Addr().Unmap(), ap.Port()
+	case notBare == nil:
+		a.addr = bare.Unmap()
 	case noPort == nil && n > 0:
 		a.port = uint16(n)
-	case isURL, isPort(rest), strings.ContainsAny(rest, ":[]"), rest == "":
-		return a, fmt.Errorf("%q: %w: ask for a port (8080, 53/udp), an address (tcp://198.51.100.7:8080) or a service (web, shop/web)", text, spec.ErrRefused)
+	case !isURL && isPort(rest):
+		return a, refused([]error{fmt.Errorf("%q isn't a port: those are the numbers from 1 to 65535", text)})
+	case isURL, strings.ContainsAny(rest, ":[]"), rest == "":
+		return a, refused([]error{fmt.Errorf("%q can't be explained: ask for a port (8080, 53/udp), an address (tcp://198.51.100.7:8080, or a replica's), a service (web, shop/web) or a replica (web-1)", text)})
 	default:
 		project, name, both := strings.Cut(rest, "/")
 		a.service = serviceID{project, name}
@@ -115,9 +122,27 @@ func parseAsked(text string) (asked, error) {
 		}
 	}
 	if a.proto != spec.TCP && a.proto != spec.UDP {
-		return a, fmt.Errorf("%q: %w: the protocol is tcp or udp", text, spec.ErrRefused)
+		return a, refused([]error{fmt.Errorf("%q: the protocol is tcp or udp", text)})
 	}
 	return a, nil
+}
+
+// inside is the packet to an address of the service itself, at a likely port if
+// none is asked for.
+func (a asked) inside(s spec.Service, addr netip.Addr) spec.Packet {
+	port := a.port
+	if port == 0 {
+		port = insidePort(s)
+	}
+	return spec.Packet{Protocol: a.proto, From: spec.FromHost, To: netip.AddrPortFrom(addr, port)}
+}
+
+// replica reports whether that replica is asked for, by its short name or in full.
+func (a asked) replica(r spec.ReplicaRecord, project string) bool {
+	if a.service.name == r.ID {
+		return true
+	}
+	return a.service.name == spec.ShortReplica(r.Service, r.ID) && (a.service.project == r.Project || a.service.project == "" && (project == "" || project == r.Project))
 }
 
 func isPort(text string) bool {
@@ -138,7 +163,8 @@ const mostQuestions = 12
 func (l *Loop) questions(a asked, r spec.ExplainRequest, fronts []netip.Addr) ([]question, error) {
 	var all []question
 	desired := l.state.desired()
-	known := false
+	var one []question // to replicas of the name, which a service may have
+	known, found := false, false
 	for _, p := range desired.Projects {
 		for _, s := range p.Release.Project.Services {
 			id := serviceID{p.Record.Name, s.Name}
@@ -153,21 +179,37 @@ func (l *Loop) questions(a asked, r spec.ExplainRequest, fronts []netip.Addr) ([
 				if lease.Service != s.Name {
 					continue
 				}
-				inside := spec.Packet{Protocol: spec.TCP, From: spec.FromHost, To: netip.AddrPortFrom(lease.Addr, insidePort(s))}
-				at := a.addr == lease.Addr || a.addr == lease.Addr6
-				if a.addr.IsValid() && at {
-					inside.Protocol, inside.To = a.proto, netip.AddrPortFrom(a.addr, a.port)
-				}
-				if named || a.addr.IsValid() && at {
-					all = append(all, question{inside, id})
+				if at := a.addr.IsValid() && (a.addr == lease.Addr || a.addr == lease.Addr6); at {
+					all = append(all, question{a.inside(s, a.addr), id})
+				} else if named {
+					all = append(all, question{spec.Packet{Protocol: spec.TCP, From: spec.FromHost, To: netip.AddrPortFrom(lease.Addr, insidePort(s))}, id})
 				}
 			}
+			for _, record := range l.state.replicaRecords() {
+				if record.Project != id.project || record.Service != id.name {
+					continue
+				}
+				for _, addr := range plan.Addresses(record) {
+					if addr == a.addr {
+						all = append(all, question{a.inside(s, addr), id})
+					} else if a.replica(record, r.Project) {
+						one = append(one, question{a.inside(s, addr), id})
+					}
+				}
+				found = found || a.replica(record, r.Project)
+			}
 		}
+	}
+	if !known {
+		known, all = found, append(all, one...)
 	}
 	if a.service.name != "" {
 		if err := l.oneService(a.service, known, all); err != nil {
 			return nil, err
 		}
+	}
+	if len(all) == 0 && a.addr.IsValid() && a.port == 0 {
+		return nil, fmt.Errorf("no service and no replica has the address %s; of the host's own, ask for one with a port (tcp://%s): %w", a.addr, netip.AddrPortFrom(a.addr, 8080), spec.ErrNotFound)
 	}
 	if len(all) == 0 && a.service.name == "" { // of nobody's
 		all = ofPort(serviceID{}, spec.Port{Published: a.port, Protocol: a.proto}, a.addr, fronts)
@@ -189,11 +231,11 @@ func (l *Loop) oneService(s serviceID, known bool, all []question) error {
 	}
 	switch {
 	case !known:
-		return fmt.Errorf("service %s: %w; `dunnage ps -a` lists what is deployed", strings.TrimPrefix(s.String(), "/"), spec.ErrNotFound)
+		return fmt.Errorf("service or replica %s: %w; `dunnage ps -a` lists what is deployed", strings.TrimPrefix(s.String(), "/"), spec.ErrNotFound)
 	case len(of) > 1:
-		return fmt.Errorf("service %s: %w: there are %s; name one of them", s.name, spec.ErrRefused, strings.Join(of, ", "))
+		return refused([]error{fmt.Errorf("%s may be one of %s: put the project before it (PROJECT/%s)", s.name, strings.Join(of, ", "), s.name)})
 	case len(all) == 0:
-		return fmt.Errorf("service %s has no network and publishes no port, so nobody connects to it: %w", s.name, spec.ErrNotFound)
+		return fmt.Errorf("%s has no network and publishes no port, so nobody connects to it: %w", s.name, spec.ErrNotFound)
 	}
 	return nil
 }

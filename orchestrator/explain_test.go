@@ -11,16 +11,21 @@ import (
 	"dunnage/spec"
 )
 
+// publishing is a world in which service web of project shop has port 8080.
+func publishing(t *testing.T) *scenario {
+	t.Helper()
+	s := newScenario(1, world.Truth)
+	t.Cleanup(func() { s.stop() })
+	if op := ask(t, s, published("fast", 0)); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	return s
+}
+
 // Explain names what is between a client and the replicas, and what to do; it
 // answers while the engine doesn't.
 func TestExplain(t *testing.T) {
-	s := newScenario(1, world.Truth)
-	defer func() { s.stop() }()
-	p := valid("shop", "fast")
-	p.Services[0].Ports = []spec.Port{{Published: 8080, Target: 80, Protocol: spec.TCP}}
-	if op := ask(t, s, p); op.State != spec.OperationDone {
-		t.Fatalf("%+v", op)
-	}
+	s := publishing(t)
 	s.w.Hung = true
 	explain := func(asked, from string) (spec.Explanation, error) {
 		r := spec.ExplainRequest{Asked: asked}
@@ -38,13 +43,32 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s: %+v", asked, w)
 		}
 	}
+	replica := s.loop.state.replicaRecords()[0]
+	for _, asked := range []string{replica.ID, "web-1", "shop/web-1"} {
+		got, err := explain(asked, "")
+		if err != nil || len(got.Ways) != len(replica.Addresses) || got.Ways[0].Packet.To.Addr() != replica.Addresses[0].Addr || !slices.Equal(got.Services, []string{"shop/web"}) {
+			t.Errorf("%s: %+v, %v", asked, got, err)
+		}
+	}
+	for asked, want := range map[string]string{"99999": `"99999" isn't a port: those are the numbers from 1 to 65535`, "web-2": "service or replica web-2: not found"} {
+		if _, err := explain(asked, ""); err == nil || !strings.HasPrefix(spec.Text(err), want) {
+			t.Errorf("%s: %v", asked, err)
+		}
+	}
 	if got, err := explain("8080", "203.0.113.9"); err != nil || len(got.Ways) != 1 || got.Ways[0].Packet.Source.String() != "203.0.113.9" {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if got, err := explain("9090", ""); err != nil || got.OK || !strings.Contains(got.Verdict, "port 9090/tcp isn't published, and nobody on the host listens") {
 		t.Errorf("%+v, %v", got, err)
 	}
-	for _, wrong := range []string{"nobody", "8080/sctp", "0", "70000", "http://192.0.2.1", "other/web", ""} {
+	for _, addr := range s.loop.state.replicaRecords()[0].Addresses {
+		for _, asked := range []string{addr.Addr.String(), "tcp://" + addr.Addr.String(), addr.Addr.String() + ":80"} {
+			if got, err := explain(asked, ""); err != nil || !slices.Equal(got.Services, []string{"shop/web"}) || got.Ways[0].Packet.To.String() != addr.Addr.String()+":80" {
+				t.Errorf("%s: %+v, %v", asked, got, err)
+			}
+		}
+	}
+	for _, wrong := range []string{"203.0.113.5", "[2001:db8::1]", "nobody", "8080/sctp", "0", "70000", "http://192.0.2.1", "other/web", ""} {
 		if got, err := explain(wrong, ""); !errors.Is(err, spec.ErrNotFound) && !errors.Is(err, spec.ErrRefused) {
 			t.Errorf("%q: %+v, %v", wrong, got, err)
 		}
@@ -86,6 +110,8 @@ func TestVerdicts(t *testing.T) {
 		{name: "a foreign redirection", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: []spec.Arrival{{To: netip.MustParseAddrPort("172.17.0.2:80")}},
 			Steps: []spec.TraceStep{{Where: "iptables-nft nat DOCKER", Number: 2, Rule: "-j DNAT", Owner: spec.OwnerDocker, What: "sent on to 172.17.0.2:80"}}}}, want: "172.17.0.2:80, which is no replica's: sent there by iptables-nft nat DOCKER, rule 2", next: "publish the service on another port"},
 		{name: "our rules are gone", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: []spec.Arrival{{To: to, Host: true}}}}, want: "nothing leads to a replica", next: "net rules --diff"},
+		{name: "not an address of the host", way: spec.ExplainedWay{Trace: spec.Trace{Packet: spec.Packet{To: to}, Fate: spec.FateArrives, Reach: []spec.Arrival{{To: to, Link: "eth0"}}}}, want: "the host has no address 198.51.100.7: connections to it aren't for this host, and leave it by eth0", next: "publish the port at one of those"},
+		{name: "a rule of policy routing", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateRefused, Dies: "route to x", Steps: []spec.TraceStep{{Where: "route", What: "10.208.16.10: rule 10 of `ip rule` ends it: to 10.208.0.0/12 blackhole", Ends: true}}}}, want: "refused by route", next: "whoever added it has to delete it"},
 		{name: "held", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateHeld}}, want: "no replica of shop/web is ready: connections wait", next: "dunnage ps -p shop web"},
 		{name: "refused by us", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateRefused, Steps: ended("iptables-nft filter DUNNAGE-INPUT", "-j REJECT", spec.OwnerDunnage)}}, want: "no replica of shop/web takes connections"},
 		{name: "not allowed", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateRefused, Packet: spec.Packet{Source: netip.MustParseAddr("203.0.113.9")},
@@ -93,10 +119,12 @@ func TestVerdicts(t *testing.T) {
 		{name: "ufw", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateDropped, Dies: "iptables-legacy filter FORWARD: policy DROP, as ufw sets it", Steps: ended("iptables-legacy filter FORWARD", "policy DROP", spec.OwnerUFW)}}, want: "dropped by iptables-legacy filter FORWARD: policy DROP", next: "ufw route allow"},
 		{name: "a rule of the operator", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateDropped, Dies: "x", Steps: ended("iptables-nft filter DUNNAGE-USER", "-j DROP", spec.OwnerUser)}}, want: "(yours)", next: "a rule of yours"},
 		{name: "a native table", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateDropped, Dies: "x", Steps: ended("nft inet strict way", "drop # handle 4", spec.OwnerOther)}}, want: "dropped by x", next: "nft -a list chain inet strict way"},
+		{name: "a link doesn't forward", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateDropped, Dies: "route to x", Steps: []spec.TraceStep{{Where: "route", What: "10.0.0.1: the host forwards nothing that comes by eth0.5: net.ipv4.conf.eth0/5.forwarding is 0", Ends: true}}}}, want: "dropped by route", next: "`sysctl -w net.ipv4.conf.eth0/5.forwarding=1`"},
 		{name: "forwarding is off", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateDropped, Dies: "route to x", Steps: []spec.TraceStep{{Where: "route", What: "the host forwards nothing", Ends: true}}}}, want: "dropped by route", next: "ip_forward"},
 		{name: "stale connections", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives, Packet: spec.Packet{Protocol: spec.UDP, To: to},
 			Flows: []spec.FlowCount{{Answers: netip.MustParseAddr("10.208.16.9"), Count: 2}, {Answers: replica, Count: 5}, {Answers: to.Addr(), Count: 1}}}},
-			ok: true, want: "connections reach web-1", next: "conntrack -D -p udp --orig-dst 198.51.100.7 --orig-port-dst 8080", stale: "2 UDP connections lead to 10.208.16.9, which is no replica's; 1 UDP connection leads to the host itself: they began before the port was published"},
+			ok: true, want: "connections reach web-1", next: "`conntrack -D -p udp --orig-dst 198.51.100.7 --orig-port-dst 8080 --reply-src 10.208.16.9` ends the stale ones alone, so that their clients connect anew\n" +
+				"`conntrack -D -p udp --orig-dst 198.51.100.7 --orig-port-dst 8080 --reply-src 198.51.100.7` ends", stale: "2 UDP connections lead to 10.208.16.9, which is no replica's; 1 UDP connection leads to the host itself: they began before the port was published"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -113,6 +141,48 @@ func TestVerdicts(t *testing.T) {
 				t.Errorf("stale %q, want %q", stale, c.stale)
 			}
 		})
+	}
+	verdictOf := func(a answers, ways ...spec.ExplainedWay) spec.Explanation {
+		e := spec.Explanation{Ways: ways}
+		a.status.Projects = status(spec.StateReady).Projects
+		a.explain(&e)
+		return e
+	}
+	wantNext := func(e spec.Explanation, want, never string) {
+		t.Helper()
+		if next := strings.Join(e.Next, "\n"); !strings.Contains(next, want) || strings.Contains(next, never) {
+			t.Errorf("next %q, want %q and no %q", next, want, never)
+		}
+	}
+	unrouted := func(addr string) spec.ExplainedWay {
+		at := netip.AddrPortFrom(netip.MustParseAddr(addr), 8080)
+		return spec.ExplainedWay{Service: "shop/web", Trace: spec.Trace{Fate: spec.FateRefused, Dies: "route to " + addr, Packet: spec.Packet{Protocol: spec.TCP, From: spec.FromHost, To: at},
+			Steps: []spec.TraceStep{{Where: "route", What: addr + ": the host has no route to it", Ends: true}}}}
+	}
+	// Only of what the agent repairs is it said that it does.
+	const within = "within a second"
+	wantNext(verdictOf(answers{}, unrouted(replica.String())), within, "leaves")
+	wantNext(verdictOf(answers{}, unrouted("127.0.0.1")), "ip address add 127.0.0.1/8 dev lo", within)
+	wantNext(verdictOf(answers{}, unrouted("203.0.113.5")), "leaves the host's own routes alone", within)
+	fought := answers{status: spec.Status{Problems: []string{(&fight{damage: []spec.Damage{{What: "setting net.ipv4.ip_forward: 0 instead of 1"}}, repairs: 13}).text()}}}
+	wantNext(verdictOf(fought, unrouted(replica.String())), "another program undoes repairs: setting net.ipv4.ip_forward: 0 instead of 1: repaired 13 times", within)
+	self := netip.MustParseAddrPort("[::1]:8080")
+	six := verdictOf(answers{}, spec.ExplainedWay{Service: "shop/web", Trace: spec.Trace{Fate: spec.FateArrives, Packet: spec.Packet{To: self}, Reach: []spec.Arrival{{To: self, Host: true}}}})
+	if wantNext(six, "ask 127.0.0.1", "--diff"); six.OK || !strings.Contains(six.Verdict, "ports aren't published on [::1]") {
+		t.Errorf("%+v", six)
+	}
+
+	// One way that fails isn't all of them.
+	outside := spec.ExplainedWay{Service: "shop/web", Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives, Packet: spec.Packet{Protocol: spec.TCP, To: to}}}
+	if e := verdictOf(answers{}, outside, unrouted("127.0.0.1")); e.OK || e.Verdict != "1 of 2 ways not as it should be, from the host itself to 127.0.0.1:8080: connections are refused by route to 127.0.0.1; on the others, connections reach web-1" {
+		t.Errorf("%+v", e)
+	}
+
+	// The visitor's finding is that of the host's addresses.
+	away := netip.MustParseAddrPort("203.0.113.5:8080")
+	reached := answers{reach: []spec.Reach{{VisitTarget: spec.VisitTarget{Project: "shop", Service: "web", Port: 8080, Addr: netip.MustParseAddrPort("198.51.100.9:8080")}, State: spec.ReachReachable}}}
+	if e := verdictOf(reached, outside, spec.ExplainedWay{Service: "shop/web", Trace: spec.Trace{Fate: spec.FateArrives, Packet: spec.Packet{Protocol: spec.TCP, To: away}, Reach: []spec.Arrival{{To: away, Link: "eth0"}}}}); e.Ways[0].Reached == nil || e.Ways[1].Reached != nil {
+		t.Errorf("%+v", e.Ways)
 	}
 	unpublished := spec.Explanation{Holder: "nginx (pid 812)", Ways: []spec.ExplainedWay{{Trace: spec.Trace{Fate: spec.FateArrives, Packet: spec.Packet{Protocol: spec.TCP, To: to}, Reach: []spec.Arrival{{To: to, Host: true}}}}}}
 	answers{}.explain(&unpublished)

@@ -15,6 +15,20 @@ type answers struct {
 	status  spec.Status
 	reach   []spec.Reach
 	desired plan.Desired
+	idle    string // why the agent repairs nothing now; empty = it does
+}
+
+// repairs says that the agent does what it says, or why it doesn't.
+func (a answers) repairs(what string) string {
+	if a.idle != "" {
+		return "the agent repairs nothing now: " + a.idle
+	}
+	for _, p := range a.status.Problems {
+		if strings.Contains(p, undoneEachTime) {
+			return "the agent repairs it, but another program undoes repairs: " + p
+		}
+	}
+	return what
 }
 
 // explain fills in who answers, and says of each way and of all what to think of
@@ -30,22 +44,50 @@ func (a answers) explain(e *spec.Explanation) {
 	for i := range e.Ways {
 		w := &e.Ways[i]
 		a.who(w)
-		w.Stale = a.stale(*w)
+		var to []netip.Addr
+		w.Stale, to = a.stale(*w)
 		w.Reached = a.visited(*w)
 		v := a.verdict(*w, e.Holder)
 		w.Verdict, w.OK = v.text, v.ok
-		for _, n := range append(v.next, a.staleNext(*w)...) {
+		for _, n := range append(v.next, staleNext(*w, to)...) {
 			if !slices.Contains(e.Next, n) {
 				e.Next = append(e.Next, n)
 			}
 		}
 	}
-	e.OK, e.Verdict = true, e.Ways[0].Verdict
-	for _, w := range e.Ways {
-		if !w.OK && e.OK {
-			e.OK, e.Verdict = false, w.Verdict
+	e.Verdict, e.OK = summed(e.Ways)
+}
+
+// summed is the verdict on all ways. Where only some fail it says which, so that
+// nobody takes them for all.
+func summed(ways []spec.ExplainedWay) (text string, ok bool) {
+	var failing, well []spec.ExplainedWay
+	for _, w := range ways {
+		if w.OK {
+			well = append(well, w)
+		} else {
+			failing = append(failing, w)
 		}
 	}
+	switch {
+	case len(failing) == 0:
+		return well[0].Verdict, true
+	case len(well) == 0:
+		return failing[0].Verdict, false
+	}
+	p := failing[0].Packet
+	client := "from outside"
+	switch {
+	case p.From == spec.FromHost:
+		client = "from the host itself"
+	case p.Source.IsValid():
+		client = "from " + p.Source.String()
+	}
+	which := fmt.Sprintf("%s to %s", client, p.To)
+	if len(failing) > 1 {
+		which = "the first " + which
+	}
+	return fmt.Sprintf("%d of %d ways not as it should be, %s: %s; on the others, %s", len(failing), len(ways), which, failing[0].Verdict, well[0].Verdict), false
 }
 
 func (a answers) replicas(service string) []spec.ReplicaStatus {
@@ -83,10 +125,9 @@ func (a answers) who(w *spec.ExplainedWay) {
 	}
 }
 
-// stale lists the connections that lead where nobody answers any more. Those of a
-// replica that drains are well.
-func (a answers) stale(w spec.ExplainedWay) []string {
-	var out []string
+// stale lists the connections that lead to no replica that runs, and the addresses
+// that they lead to. Those of a replica that drains are well.
+func (a answers) stale(w spec.ExplainedWay) (out []string, ends []netip.Addr) {
 	proto := strings.ToUpper(string(w.Packet.Protocol))
 	for _, f := range w.Flows {
 		r, ok := a.at(f.Answers)
@@ -107,22 +148,34 @@ func (a answers) stale(w spec.ExplainedWay) []string {
 		if f.Count == 1 {
 			count = fmt.Sprintf("1 %s connection leads", proto)
 		}
-		out = append(out, count+" to "+to)
+		out, ends = append(out, count+" to "+to), append(ends, f.Answers)
+	}
+	return out, ends
+}
+
+// staleNext ends those connections, and no others of the port: who answers is
+// named too.
+func staleNext(w spec.ExplainedWay, ends []netip.Addr) []string {
+	if w.Service == "" {
+		return nil
+	}
+	port := ""
+	if w.Packet.To.Port() != 0 {
+		port = fmt.Sprintf(" --orig-port-dst %d", w.Packet.To.Port())
+	}
+	var out []string
+	for _, to := range ends {
+		out = append(out, fmt.Sprintf("`conntrack -D -p %s --orig-dst %s%s --reply-src %s` ends the stale ones alone, so that their clients connect anew",
+			w.Packet.Protocol, w.Packet.To.Addr(), port, to))
 	}
 	return out
 }
 
-func (a answers) staleNext(w spec.ExplainedWay) []string {
-	if len(w.Stale) == 0 || w.Service == "" {
-		return nil
-	}
-	return []string{fmt.Sprintf("`conntrack -D -p %s --orig-dst %s --orig-port-dst %d` ends the connections that lead nowhere, so that their clients connect anew",
-		w.Packet.Protocol, w.Packet.To.Addr(), w.Packet.To.Port())}
-}
-
 // visited is what the visitor found at the same address, or at another one of the
-// family that the port is published on.
+// family that the port is published on. That says nothing of an address that isn't
+// the host's.
 func (a answers) visited(w spec.ExplainedWay) *spec.Reach {
+	elsewhere := slices.ContainsFunc(w.Reach, func(r spec.Arrival) bool { return r.To == w.Packet.To && !r.Host })
 	var near *spec.Reach
 	for i, r := range a.reach {
 		if r.From != w.Packet.From || w.Service != r.Project+"/"+r.Service || w.Packet.Protocol != spec.TCP {
@@ -131,7 +184,7 @@ func (a answers) visited(w spec.ExplainedWay) *spec.Reach {
 		if r.Addr == w.Packet.To {
 			return &a.reach[i]
 		}
-		if r.Port == w.Packet.To.Port() && r.Port > 0 && r.Addr.Addr().Is6() == w.Packet.To.Addr().Is6() {
+		if !elsewhere && r.Port == w.Packet.To.Port() && r.Port > 0 && r.Addr.Addr().Is6() == w.Packet.To.Addr().Is6() {
 			near = &a.reach[i]
 		}
 	}
@@ -155,7 +208,7 @@ func (a answers) verdict(w spec.ExplainedWay, holder string) verdict {
 	case spec.FatePartly:
 		return verdict{text: "some connections die: " + w.Dies, next: a.partly(ends)}
 	case spec.FateMaybe:
-		v := verdict{text: "some connections may die: " + w.Dies, next: blocked(w, ends)}
+		v := verdict{text: "some connections may die: " + w.Dies, next: a.blocked(w, ends)}
 		if closed(w.Trace) {
 			v.text, v.next = "only clients on the allow list of "+w.Service+" get through", nil
 			v.ok = a.arrives(w, holder).ok
@@ -175,7 +228,7 @@ func (a answers) verdict(w spec.ExplainedWay, holder string) verdict {
 	if w.Fate == spec.FateRefused {
 		word = "refused"
 	}
-	return verdict{text: fmt.Sprintf("connections are %s by %s%s", word, w.Dies, whose(ends)), next: blocked(w, ends)}
+	return verdict{text: fmt.Sprintf("connections are %s by %s%s", word, w.Dies, whose(ends)), next: a.blocked(w, ends)}
 }
 
 // arrives judges a way to its end: it should lead to replicas that are ready, and
@@ -190,8 +243,17 @@ func (a answers) arrives(w spec.ExplainedWay, holder string) verdict {
 			others = append(others, fmt.Sprintf("%s, which is %s", status.Replica, status.State))
 		case r.Host && w.Service == "":
 			return a.onHost(w, holder)
+		case r.Host && r.To.Addr() == netip.IPv6Loopback():
+			text := fmt.Sprintf("%s: ports aren't published on [::1], since the kernel routes no answers to it; the host itself is asked", w.Packet.To)
+			return verdict{text: text, next: []string{"ask 127.0.0.1, or another address of the host; clients that ask `localhost` fall back to 127.0.0.1"}}
 		case r.Host:
-			return verdict{text: fmt.Sprintf("%s: nothing leads to a replica of %s; the host itself is asked", w.Packet.To, w.Service), next: []string{"`dunnage net rules --diff` shows what is missing; a running agent repairs it within a second", "`dunnage events` says whether another tool has removed it"}}
+			return verdict{text: fmt.Sprintf("%s: nothing leads to a replica of %s; the host itself is asked", w.Packet.To, w.Service), next: []string{"`dunnage net rules --diff` shows what is missing", a.repairs("a running agent repairs it within a second"), "`dunnage events` says whether another tool has removed it"}}
+		case r.To == w.Packet.To && sentBy(w.Trace) == "":
+			text := fmt.Sprintf("the host has no address %s: connections to it aren't for this host", r.To.Addr())
+			if r.Link != "" {
+				text += ", and leave it by " + r.Link
+			}
+			return verdict{text: text, next: []string{"`ip -brief address` lists the host's addresses: publish the port at one of those, or without an address at all of them, or give the host this one"}}
 		default:
 			return verdict{text: fmt.Sprintf("connections go to %s, which is no replica's%s", r.To, sentBy(w.Trace)), next: redirected(w)}
 		}
@@ -291,38 +353,57 @@ func redirected(w spec.ExplainedWay) []string {
 }
 
 // blocked says what to do about the rule that ends it.
-func blocked(w spec.ExplainedWay, ends []spec.TraceStep) []string {
+func (a answers) blocked(w spec.ExplainedWay, ends []spec.TraceStep) []string {
 	if len(ends) == 0 {
 		return nil
 	}
 	s := ends[0]
 	tool, table, chain := place(s.Where)
 	switch {
+	case s.Where == "route" && strings.Contains(s.What, "of `ip rule`"):
+		return []string{"`ip rule` lists it; the agent leaves rules of others alone: whoever added it has to delete it (`ip rule del`), or to leave dunnage's pool out of it"}
+	case s.Where == "route" && strings.Contains(s.What, "forwards nothing that comes by"): // a link of others
+		_, setting, _ := strings.Cut(s.What, "forwards nothing that comes by ")
+		_, setting, _ = strings.Cut(setting, ": ")
+		setting = strings.TrimSuffix(setting, " is 0")
+		return []string{fmt.Sprintf("`sysctl -w %s=1`: the agent leaves links of others alone; `grep -rs forwarding /etc/sysctl.conf /etc/sysctl.d` shows what may have set it", setting)}
 	case s.Where == "route" && strings.Contains(s.What, "forward"):
-		return []string{"the agent turns forwarding on within a second; if it stays off, look for what turns it off: `grep -r ip_forward /etc/sysctl.d /etc/sysctl.conf`"}
+		return []string{a.repairs("the agent turns forwarding on within a second"), "if it stays off, look for what turns it off: `grep -r ip_forward /etc/sysctl.d /etc/sysctl.conf`"}
 	case s.Where == "route":
-		return []string{"`ip route get` with the address shows it; a running agent lays missing routes anew within a second"}
+		return a.unrouted(s)
 	case s.Owner == spec.OwnerDunnage:
 		return []string{"replicas are reached by published ports, and by members of their networks: docs/rules.md, \"Who reaches whom\""}
 	case s.Owner == spec.OwnerUser:
-		return []string{fmt.Sprintf("it is a rule of yours: `%s -t %s -vnL %s --line-numbers` shows the chain", tool, table, chain)}
+		return []string{fmt.Sprintf("it is a rule of yours: `%s -t %s -vnL %s --line-numbers` shows the chain; delete it (`%s -t %s -D %s %d`), or narrow it", tool, table, chain, tool, table, chain, s.Number)}
 	case s.Owner == spec.OwnerUFW:
 		return []string{"`ufw route allow` lets forwarded traffic through; or put what ufw shall block into DUNNAGE-USER, and let it accept the rest"}
 	case s.Owner == spec.OwnerFirewalld:
 		return []string{"`firewall-cmd --get-active-zones` shows the zone of the link; a zone with target ACCEPT, or `--add-forward`, lets forwarded traffic through"}
-	case tool == "nft":
-		return []string{fmt.Sprintf("`nft -a list chain %s %s` shows the chain: a drop there is final, so let it accept what goes to %s", table, chain, rulesLinks)}
 	}
-	return []string{fmt.Sprintf("`%s -t %s -vnL %s --line-numbers` shows the chain; move the rule behind dunnage's, or to DUNNAGE-USER", tool, table, chain)}
+	return []string{final(w.Trace, s)}
 }
 
-// rulesLinks is how links of replicas are written in rules.
-const rulesLinks = "dun*"
+// unrouted says what to do about a missing route. The agent lays those to replicas.
+func (a answers) unrouted(s spec.TraceStep) []string {
+	text, _, _ := strings.Cut(s.What, ": ")
+	to, err := netip.ParseAddr(text)
+	if err != nil {
+		return nil
+	}
+	shown := fmt.Sprintf("`ip route get %s` shows it", to)
+	switch _, known := a.at(to); {
+	case known:
+		return []string{shown, a.repairs("a running agent lays missing routes to replicas anew within a second")}
+	case to.IsLoopback():
+		return []string{fmt.Sprintf("`ip address show lo` shows whether lo is up and has %s; the agent leaves the host's own addresses alone: `ip link set lo up` and `ip address add 127.0.0.1/8 dev lo` put back what is usual", to)}
+	}
+	return []string{shown + "; the agent leaves the host's own routes alone: whoever sets up the host's network has to put it right"}
+}
 
 // partly says what to do where only some replicas are reached.
 func (a answers) partly(ends []spec.TraceStep) []string {
 	if len(ends) > 0 && ends[0].Where == "route" {
-		return []string{"a running agent lays missing routes anew within a second; `dunnage events` says what it found"}
+		return []string{a.repairs("a running agent lays missing routes anew within a second; `dunnage events` says what it found")}
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func TestReadersWaitForTheFirstLook(t *testing.T) {
 	_ = s.w.Create(t.Context(), spec.CreateRequest{}) // dies in it: nothing answers any more
 	s.loop.Step(t.Context())
 	_, err = s.loop.Status(soon())
-	says(err, "the agent hasn't looked yet: list containers: ")
+	says(err, "the agent hasn't looked yet: look at containers: ")
 	s.w.Restart(0, false, 0)
 	s.loop.Step(t.Context())
 	if st, err := s.loop.Status(soon()); err != nil || !st.Started.Equal(s.loop.began) {

@@ -18,22 +18,26 @@ import (
 // sizePatience is how long a preview waits for registries.
 const sizePatience = 2 * time.Second
 
-// pullSizes asks the registries how much is to be downloaded, side by side.
-func (l *Loop) pullSizes(ctx context.Context, pulls []spec.ImagePull) {
+// pullSizes asks the registries how much is to be downloaded, side by side, and
+// returns what that is of those that answered.
+func (l *Loop) pullSizes(ctx context.Context, pulls []spec.ImagePull) []spec.MissingBlob {
 	ctx, cancel := context.WithTimeout(ctx, sizePatience)
 	defer cancel()
 	var wg sync.WaitGroup
+	missing := make([][]spec.MissingBlob, len(pulls))
 	for i := range pulls {
 		wg.Go(func() {
-			size, err := l.cfg.Images.Missing(ctx, pulls[i].Ref)
+			blobs, err := l.cfg.Images.Missing(ctx, pulls[i].Ref)
 			if err != nil {
 				l.cfg.Log.Debug("ask for an image's size", "image", pulls[i].Ref, "error", err)
 				return
 			}
-			pulls[i].Size, pulls[i].Known = size, true
+			missing[i], pulls[i].Known = blobs, true
+			pulls[i].Size, _ = spec.Room(blobs)
 		})
 	}
 	wg.Wait()
+	return slices.Concat(missing...)
 }
 
 // foresee says what the deploy of c changes for connections: rules, connections
@@ -53,7 +57,7 @@ func (l *Loop) foresee(ctx context.Context, out *spec.Preview, prev *spec.Releas
 	for i := range out.Services {
 		s := &out.Services[i]
 		next, _ := c.release.Project.Service(s.Name)
-		s.Gap = gap(*s, next, starts[s.Name])
+		s.Gap = joinedGap(gap(*s, next, starts[s.Name]), losses(*s, prev, c.release.Project))
 		s.Warm = keptWarm(prev, c.release, *s)
 	}
 	out.Secrets = changedSecrets(out.Services)
@@ -217,9 +221,96 @@ func gap(p spec.ServicePreview, s spec.Service, took time.Duration) string {
 	return text + "; connections are refused"
 }
 
+// losses says what clients of a service lose for good: the service, a port of it,
+// or their place on its allow list.
+func losses(p spec.ServicePreview, prev *spec.Release, next spec.Project) []string {
+	if prev == nil || p.From == 0 {
+		return nil
+	}
+	old, _ := prev.Project.Service(p.Name)
+	now, stays := next.Service(p.Name)
+	var out []string
+	switch {
+	case !stays:
+		out = append(out, p.Name+" is removed: nobody answers for it any more")
+	case p.To == 0:
+		out = append(out, "no replica of "+p.Name+" is left: nobody answers for it until it is scaled up")
+	}
+	for _, port := range old.Ports {
+		if text := lost(port, p.Name, next); text != "" {
+			out = append(out, text)
+		}
+	}
+	if text := shutOut(old.Allow, now.Allow); text != "" && stays && len(now.Ports) > 0 {
+		out = append(out, text)
+	}
+	return out
+}
+
+// shutOut says whom an allow list closes the ports to who could use them before;
+// empty = nobody.
+func shutOut(before, now []netip.Prefix) string {
+	var shut []string
+	for _, a := range before {
+		if !slices.ContainsFunc(now, func(b netip.Prefix) bool { return b.Bits() <= a.Bits() && b.Contains(a.Addr()) }) {
+			shut = append(shut, a.String())
+		}
+	}
+	switch {
+	case len(now) == 0: // open to all
+		return ""
+	case len(before) == 0:
+		return "its ports are closed to clients that aren't on the new allow list"
+	case len(shut) > 0:
+		return "its ports are closed to clients of " + strings.Join(shut, ", ") + " that the new allow list doesn't have"
+	}
+	return ""
+}
+
+// lost says what becomes of a published port that the service doesn't have any
+// more as it was; empty = nothing.
+func lost(old spec.Port, service string, next spec.Project) string {
+	name := fmt.Sprintf("port %d/%s", old.Published, old.Protocol)
+	if old.HostIP.IsValid() {
+		name += " at " + old.HostIP.String()
+	}
+	var others []string // addresses at which it stays
+	for _, s := range next.Services {
+		for _, p := range s.Ports {
+			if p.Published != old.Published || p.Protocol != old.Protocol {
+				continue
+			}
+			all := !p.HostIP.IsValid() || p.HostIP == old.HostIP || p.HostIP.IsUnspecified() && old.HostIP.IsValid() && p.HostIP.Is4() == old.HostIP.Is4()
+			switch {
+			case all && s.Name == service:
+				return ""
+			case all:
+				return name + " goes over to " + s.Name
+			case s.Name == service:
+				others = append(others, p.HostIP.String())
+			}
+		}
+	}
+	if len(others) > 0 {
+		return name + " stays at " + strings.Join(others, ", ") + " alone: elsewhere connections are refused"
+	}
+	return name + " goes: connections to it are refused"
+}
+
+// joinedGap is a gap with what is lost beside it: then it is never "none".
+func joinedGap(gap string, losses []string) string {
+	if len(losses) == 0 {
+		return gap
+	}
+	if gap != "" {
+		losses = append([]string{strings.TrimPrefix(gap, "none: ")}, losses...)
+	}
+	return strings.Join(losses, "; ")
+}
+
 // keptWarm says what is kept of the old generation, and what it costs.
 func keptWarm(prev *spec.Release, next spec.Release, p spec.ServicePreview) string {
-	if prev == nil || p.Change != spec.ChangeReplace || !plan.KeepsWarm(*prev, next, p.Name) {
+	if prev == nil || p.Change != spec.ChangeReplace || p.From == 0 || !plan.KeepsWarm(*prev, next, p.Name) {
 		return ""
 	}
 	s, _ := next.Project.Service(p.Name)

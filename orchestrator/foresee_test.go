@@ -1,6 +1,8 @@
 package orchestrator
 
 import (
+	"context"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -79,6 +81,9 @@ func TestGap(t *testing.T) {
 			t.Errorf("got %q, want %q", got, c.want)
 		}
 	}
+	if got := joinedGap("none: start-first", []string{"port 8095/tcp goes: connections to it are refused"}); got != "start-first; port 8095/tcp goes: connections to it are refused" {
+		t.Error(got)
+	}
 	release := func(image string) spec.Release {
 		s := s
 		s.Container.Image = image
@@ -87,5 +92,76 @@ func TestGap(t *testing.T) {
 	prev := release("a")
 	if got := keptWarm(&prev, release("b"), p); got != "3 of the old version stay for 1m0s, for a rollback at once: up to 192 MiB of memory more" {
 		t.Error(got)
+	}
+}
+
+// What clients lose for good is named, whatever the change is called.
+func TestLosses(t *testing.T) {
+	ports := func(published ...uint16) (out []spec.Port) {
+		for _, n := range published {
+			out = append(out, spec.Port{Published: n, Target: 80, Protocol: spec.TCP})
+		}
+		return out
+	}
+	local := []spec.Port{{HostIP: netip.MustParseAddr("127.0.0.1"), Published: 8095, Target: 80, Protocol: spec.TCP}}
+	lan, one := netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("10.1.0.0/16")
+	of := func(name string, ports []spec.Port, allow ...netip.Prefix) spec.Service {
+		return spec.Service{Name: name, Replicas: 1, Ports: ports, Allow: allow}
+	}
+	none := of("web", ports(8095))
+	none.Replicas = 0
+	for name, c := range map[string]struct {
+		old  spec.Service
+		next []spec.Service
+		want []string
+	}{
+		"nothing":           {of("web", ports(8095), one), []spec.Service{of("web", ports(8095, 8096), lan)}, nil},
+		"opened":            {of("web", ports(8095), one), []spec.Service{of("web", ports(8095))}, nil},
+		"from one address":  {of("web", local), []spec.Service{of("web", ports(8095))}, nil},
+		"no replicas":       {of("web", ports(8095)), []spec.Service{none}, []string{"no replica of web is left: nobody answers for it until it is scaled up"}},
+		"removed":           {of("web", ports(8095)), nil, []string{"web is removed: nobody answers for it any more", "port 8095/tcp goes: connections to it are refused"}},
+		"renamed":           {of("web", ports(8095)), []spec.Service{of("www", ports(8095))}, []string{"web is removed: nobody answers for it any more", "port 8095/tcp goes over to www"}},
+		"another port":      {of("web", ports(8095)), []spec.Service{of("web", ports(8096))}, []string{"port 8095/tcp goes: connections to it are refused"}},
+		"one address alone": {of("web", ports(8095)), []spec.Service{of("web", local)}, []string{"port 8095/tcp stays at 127.0.0.1 alone: elsewhere connections are refused"}},
+		"first allow list":  {of("web", ports(8095)), []spec.Service{of("web", ports(8095), lan)}, []string{"its ports are closed to clients that aren't on the new allow list"}},
+		"narrower":          {of("web", ports(8095), lan), []spec.Service{of("web", ports(8095), one)}, []string{"its ports are closed to clients of 10.0.0.0/8 that the new allow list doesn't have"}},
+	} {
+		p := spec.ServicePreview{Name: "web", From: 1}
+		next := spec.Project{Services: c.next}
+		if s, ok := next.Service("web"); ok {
+			p.To = s.Replicas
+		}
+		prev := &spec.Release{Project: spec.Project{Services: []spec.Service{c.old}}}
+		if got := losses(p, prev, next); !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
+		if p.From = 0; losses(p, prev, next) != nil {
+			t.Errorf("%s: lost, though nobody was served", name)
+		}
+	}
+}
+
+// A service that was renamed keeps its port under the old name until that is removed.
+func TestRenamedServiceKeepsItsPort(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	if op := ask(t, s, published("fast", time.Second)); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	next := published("fast", time.Second)
+	next.Services[0].Name = "www"
+	ask := func(r spec.DeployRequest) (out spec.Preview, err error) {
+		s.answer(func(ctx context.Context) { out, err = s.loop.Preview(ctx, r) })
+		return out, err
+	}
+	_, err := ask(spec.DeployRequest{Project: next})
+	if err == nil || !strings.Contains(err.Error(), "web isn't in the manifest any more and keeps running: --remove-orphans removes it, and the port goes over") {
+		t.Errorf("%v", err)
+	}
+	said, err := ask(spec.DeployRequest{Project: next, RemoveOrphans: true})
+	if err != nil || !slices.ContainsFunc(said.Services, func(p spec.ServicePreview) bool {
+		return p.Name == "web" && strings.Contains(p.Gap, "goes over to www")
+	}) {
+		t.Errorf("%+v, %v", said, err)
 	}
 }

@@ -258,6 +258,7 @@ func (l *Loop) restartEngine(ctx context.Context, s Supervisor) {
 		l.cfg.Log.Error("restart containerd", "because", was, "error", err)
 		l.events.add(spec.Event{Kind: spec.EventProblem, Message: fmt.Sprintf("%s; to restart it failed: %s", was, plain(err))})
 	default:
+		l.measures.note(func(c *spec.Counted) { c.EngineRestarts++ })
 		l.cfg.Log.Warn("containerd restarted", "because", was)
 		l.events.add(spec.Event{Kind: spec.EventRepaired, Message: "containerd restarted: " + was})
 	}

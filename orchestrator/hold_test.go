@@ -101,6 +101,38 @@ func TestLostStoreRemovesNothing(t *testing.T) {
 	}
 }
 
+// What appears while the agent runs says nothing about its store: it is left
+// alone, and everything else goes on.
+func TestStrangerOfARunningAgentHoldsNothing(t *testing.T) {
+	s := two(t)
+	stray := spec.Endpoint{Replica: "zzz"}
+	if err := s.w.Attach(t.Context(), stray); err != nil {
+		t.Fatal(err)
+	}
+	s.live(time.Second, time.Second)
+	if found, _, err := s.w.Attached(t.Context()); err != nil || !slices.Contains(found, stray.Replica) {
+		t.Fatalf("what nobody deployed was removed: %v, %v", found, err)
+	}
+	st, err := s.loop.Status(t.Context())
+	if err != nil || len(st.Problems) != 1 || !strings.Contains(st.Problems[0], "1 replica (zzz)") {
+		t.Errorf("status: %q, %v", st.Problems, err)
+	}
+	for _, want := range []string{"netns/zzz", "no container, but a namespace", "start the agent once with --remove-unknown"} {
+		if !strings.Contains(strings.Join(st.Problems, "; "), want) {
+			t.Errorf("%q doesn't say %q", st.Problems, want)
+		}
+	}
+	if op := ask(t, s, one("blog", "slow")); op.State != spec.OperationDone {
+		t.Errorf("a deploy beside it: %+v", op)
+	}
+	s.removeUnknown = true // the way out that it names
+	s.start(0)
+	s.live(time.Minute, time.Second)
+	if found, _, err := s.w.Attached(t.Context()); err != nil || slices.Contains(found, stray.Replica) || s.w.Served("shop", "web") != 1 {
+		t.Errorf("with --remove-unknown: %v, %v", found, err)
+	}
+}
+
 // With another state directory the containers are in a containerd namespace
 // that the agent doesn't look into: only their network is seen.
 func TestLostStoreKeepsTheNetworkOfContainersElsewhere(t *testing.T) {

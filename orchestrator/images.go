@@ -41,12 +41,13 @@ const (
 	engineRetry = 100 * time.Millisecond
 )
 
-// findImage resolves ref among the stored images.
-func (l *Loop) findImage(ctx context.Context, ref string) (spec.PinnedImage, error) {
+// findImage resolves ref among the stored images, and holds what it finds for the
+// operation.
+func (l *Loop) findImage(ctx context.Context, op *operation, ref string) (spec.PinnedImage, error) {
 	ctx, cancel := context.WithTimeout(ctx, engineBack)
 	defer cancel()
 	for {
-		image, err := l.cfg.Images.Resolve(ctx, ref)
+		image, err := l.cfg.Images.Hold(ctx, holdName(op.ID), ref)
 		if !errors.Is(err, spec.ErrUnavailable) {
 			return image, err
 		}
@@ -63,7 +64,7 @@ func (l *Loop) findImage(ctx context.Context, ref string) (spec.PinnedImage, err
 func (l *Loop) ensureImage(ctx context.Context, op *operation, s spec.Service) (spec.PinnedImage, error) {
 	ref := s.Container.Image
 	if s.Pull != spec.PullAlways {
-		image, err := l.findImage(ctx, ref)
+		image, err := l.findImage(ctx, op, ref)
 		switch {
 		case err == nil || !errors.Is(err, spec.ErrNotFound):
 			return image, err
@@ -77,8 +78,9 @@ func (l *Loop) ensureImage(ctx context.Context, op *operation, s spec.Service) (
 		l.events.add(spec.Event{Kind: spec.EventPull, Operation: op.ID, Project: op.Project, Pull: &p})
 	})
 	if err != nil {
-		err = l.notToBeHad(ctx, ref, err)
+		return image, l.notToBeHad(ctx, ref, err)
 	}
+	_, err = l.cfg.Images.Hold(ctx, holdName(op.ID), image.Pinned())
 	return image, err
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,10 +16,12 @@ import (
 	"dunnage/spec"
 )
 
-// Config is what a Loop works with. Every field but the last four is required.
+// Config is what a Loop works with. Every field is required but Nonce and those
+// from Pool6 on.
 type Config struct {
 	Engine  Engine
 	Images  Images
+	Disk    Disk
 	Volumes Volumes
 	Network Network
 	Health  Health
@@ -33,6 +36,7 @@ type Config struct {
 	Nonce func() string
 
 	StateDir string // where the store is, to name it
+	RunDir   string // where replicas' namespaces and files are, to name it
 
 	Pool  netip.Prefix // IPv4 addresses for networks
 	Pool6 netip.Prefix // IPv6 ones; zero = the host has no IPv6
@@ -40,8 +44,17 @@ type Config struct {
 	RemoveUnknown   bool // remove replicas of projects that the store doesn't know
 	AllowPrivileged bool // services may own the host: privileged, pid: host, ipc: host
 
+	// Budget is the ceiling in bytes of what Disk counts; 0 = none.
+	Budget int64
+
+	// KeepReleases is how many releases of a project stay for a rollback, the
+	// desired one included; 0 = spec.DefaultKeepReleases.
+	KeepReleases int
+
 	// Patience is how long containerd may be silent before it is wedged; 0 = 30 s.
 	Patience time.Duration
+
+	History History // of events; nil = they are kept in memory only
 
 	Notice string // something to be told with the problems for as long as the loop runs
 }
@@ -52,8 +65,9 @@ const (
 	// milliseconds; a containerd that needs longer than this is wedged.
 	lookTimeout = 5 * time.Second
 	// lookAnyway is the longest time between two looks: what sends no event
-	// (a namespace that somebody unmounts, a lost event) is seen after it.
-	lookAnyway = time.Second
+	// (a namespace that somebody unmounts, a lost event) is seen after it. What
+	// keeps a port from being reached doesn't wait for it: netns polls that.
+	lookAnyway = 2 * time.Second
 	// afterFailure keeps a failing action from spinning the loop.
 	afterFailure = 100 * time.Millisecond
 )
@@ -69,14 +83,18 @@ type Loop struct {
 	wake     chan struct{}
 	requests chan func()
 	events   *events
+	samples  samples // of usage
 	ops      *operations
 	receipts *receipts
+	measures *measures
 	status   atomic.Pointer[spec.Status]
 	looked   chan struct{}                // closed by the first look
 	held     atomic.Pointer[string]       // why the loop doesn't act
+	tight    atomic.Pointer[string]       // how the disk is over its budget although all is collected; empty or nil = it isn't
 	routing  atomic.Pointer[spec.Routing] // as planned last
 
 	committed atomic.Pointer[time.Time] // when rules were committed last
+	unapplied atomic.Pointer[error]     // why they couldn't be when that was tried last; nil = they were
 	lost      map[[2]string]string      // project and service -> the address that it can't be reached at; Run's
 
 	// Where to visit once the rules of the plan are committed, and what the
@@ -112,16 +130,21 @@ type memory struct {
 	failures map[string]failure   // replica -> failed actions on it
 	renewing map[string]time.Time // project -> when to try again to bring it new versions of secrets
 	shown    map[string]spec.ReplicaState
+	late     map[string]time.Time // replica -> start of the run that was told of as not ready yet
 	absent   map[string]plan.Absence
 	pulling  map[string]bool   // image -> a repair pull runs
 	laid     bool              // what applied says is what was left to the kernel
 	mending  map[string]repair // replica -> its repair under way; "" = of rules and routes
 	fights   map[string]*fight // by what is damaged
 	problem  string            // what keeps the loop from looking
+	trusted  bool              // the store has known all that was here
+	appeared string            // what it doesn't know and has come since, one line
 	foreign  []string          // what others have set up against our traffic
 	failed   bool              // some action of the last wave failed
 	letGone  bool              // what was retained for no release is let go
 	written  spec.Written      // to the kernel's tables, when that was asked last
+	collects collecting        // what was asked of the disk
+	layers   layers
 }
 
 type failure struct {
@@ -138,6 +161,7 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.KeepReleases = cmp.Or(cfg.KeepReleases, spec.DefaultKeepReleases)
 	if cfg.Nonce == nil {
 		cfg.Nonce = newNonce
 	}
@@ -148,8 +172,9 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 		requests: make(chan func()),
 		looked:   make(chan struct{}),
 		guard:    newGuard(cmp.Or(cfg.Patience, defaultPatience)),
-		events:   newEvents(cfg.Clock),
+		events:   newEvents(cfg.Clock, cfg.History),
 		ops:      newOperations(cfg.Clock),
+		measures: newMeasures(),
 		memory: memory{
 			draining: map[string]time.Time{}, stopping: map[string]time.Time{}, names: map[string]string{}, routed: map[string]time.Time{},
 			failures: map[string]failure{}, renewing: map[string]time.Time{}, shown: map[string]spec.ReplicaState{}, pulling: map[string]bool{},
@@ -180,6 +205,7 @@ func (l *Loop) Look() {
 func (l *Loop) Run() {
 	ctx := l.ctx
 	defer l.jobs.Wait()
+	l.jobs.Go(l.verifyImages)
 	changes, damages := l.cfg.Engine.Changes(ctx), l.cfg.Network.Changes(ctx)
 	var requests chan func() // nil until the first look: before it nobody knows whether to change anything
 	timer := time.NewTimer(0)
@@ -202,11 +228,20 @@ func (l *Loop) Run() {
 			l.beats()
 			f()
 		}
-		timer.Reset(l.Step(ctx))
+		timer.Reset(inStep(time.Now(), l.Step(ctx)))
 		if l.hasLooked() {
 			requests = l.requests
 		}
 	}
+}
+
+// inStep moves the look of a host at rest to a full second, when probes and
+// visits come too: to wake up costs the agent about as much as one of these.
+func inStep(now time.Time, wait time.Duration) time.Duration {
+	if wait < lookAnyway {
+		return wait
+	}
+	return now.Truncate(lookAnyway).Add(lookAnyway).Sub(now)
 }
 
 // Step looks, does one wave and returns how long nothing need be looked at.
@@ -214,17 +249,21 @@ func (l *Loop) Run() {
 func (l *Loop) Step(ctx context.Context) time.Duration {
 	l.beats()
 	l.takeLate(ctx)
+	began := time.Now()
 	observed, err := l.observe(ctx)
+	l.measures.looked(time.Since(began), err)
 	if err != nil {
 		l.trouble(err)
 		return afterFailure
 	}
 	l.trouble(nil)
 	l.lookAround(ctx)
-	l.hold(observed)
-	observed.Held = l.holding() != ""
+	l.weigh(observed)
+	l.hold(&observed)
 	observed.Visits = l.visited()
+	began = time.Now()
 	p := plan.Make(l.state.desired(), observed)
+	l.measures.planned(time.Since(began))
 	l.absent = p.Absent
 	l.publish(p, observed)
 	l.visit(p)
@@ -232,6 +271,7 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 		return lookAnyway
 	}
 	l.letGo(ctx)
+	l.collectSometimes()
 	l.purgeLeft(observed)
 	l.reckon(p, observed)
 	if l.settle(p, observed) {
@@ -267,9 +307,12 @@ func (l *Loop) trouble(err error) {
 	if text == l.problem {
 		return
 	}
+	was := l.problem
 	l.problem = text
 	if text == "" {
 		l.cfg.Log.Info("looking again")
+		what, _, _ := strings.Cut(was, "; ") // the rest says what to do
+		l.events.add(spec.Event{Kind: spec.EventRepaired, Message: "no longer: " + what})
 		return
 	}
 	l.cfg.Log.Error("can't look", "error", text)

@@ -37,7 +37,11 @@ func (l *Loop) note(r outcome) {
 		tell(spec.EventDraining, "%s drains %s until %s", key.ID, counted(a.Conns, "connection"), a.Until.Format(time.TimeOnly))
 	case plan.Stop:
 		l.stopping[key.ID] = now
-		tell(spec.EventStopping, "%s got its stop signal", key.ID)
+		why := ""
+		if a.Outgrown > 0 {
+			why = fmt.Sprintf(": its writable layer has %s, and it goes on with an empty one", spec.Bytes(a.Outgrown))
+		}
+		tell(spec.EventStopping, "%s got its stop signal%s", key.ID, why)
 	case plan.Create:
 		delete(l.failures, key.ID)
 		if l.mended(key) {
@@ -55,6 +59,9 @@ func (l *Loop) note(r outcome) {
 		tell(spec.EventSecret, "%s has its new secrets", key.ID)
 	case plan.RecordExit:
 		tell(spec.EventExited, "%s %s", key.ID, plan.ExitText(spec.ReplicaRecord{Exit: &a.Exit}))
+	case plan.Renew:
+		delete(l.failures, key.ID)
+		tell(spec.EventRemoved, "%s: its writable layer is removed", key.ID)
 	case plan.Remove:
 		delete(l.failures, key.ID)
 		tell(spec.EventRemoved, "%s removed", key.ID)

@@ -32,7 +32,7 @@ func (l *Loop) observe(ctx context.Context) (plan.Observed, error) {
 	if err != nil {
 		return plan.Observed{}, err
 	}
-	o := plan.Observed{Now: l.cfg.Clock.Now(), Applied: l.applied, RulesEqual: seen.equal, Absent: l.absent}
+	o := plan.Observed{Now: l.cfg.Clock.Now(), Applied: l.applied, RulesEqual: seen.equal, Absent: l.absent, Doubtful: l.cfg.Images.Doubtful()}
 	o.Replicas = l.merge(seen)
 	l.probe(o.Replicas)
 	if err := l.count(ctx, o.Replicas); err != nil {
@@ -59,7 +59,7 @@ func (l *Loop) look(ctx context.Context) (look, error) {
 	}
 	switch {
 	case engine != nil:
-		return s, fmt.Errorf("list containers: %w", engine)
+		return s, engine
 	case net != nil:
 		return s, fmt.Errorf("read nat rules: %w", net)
 	case att != nil:
@@ -140,6 +140,7 @@ func (l *Loop) recall(r *plan.Replica) {
 		}
 		r.RoutedSince = l.routed[r.ID]
 	}
+	r.Written = l.layers.of(r)
 	f := l.failures[r.ID]
 	r.Error, r.Errors, r.ErrorAt, r.Refused = f.text, f.count, f.at, f.limits
 	if r.Phase == spec.PhaseRunning {
@@ -167,7 +168,7 @@ func (l *Loop) probe(rs []plan.Replica) {
 			continue
 		}
 		targets = append(targets, spec.ProbeTarget{
-			Replica: r.ID, Addr: l.asked(r.Record), StartedAt: r.StartedAt,
+			Project: r.Project, Service: r.Service, Replica: r.ID, Addr: l.asked(r.Record), StartedAt: r.StartedAt,
 			Probes: r.Record.Probes, Adopted: r.StartedAt.Before(l.began), Accepted: r.Record.Accepted,
 		})
 	}
@@ -232,6 +233,13 @@ func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	if l.cfg.Notice != "" {
 		problems = append([]string{l.cfg.Notice}, problems...)
 	}
+	if tight := l.tight.Load(); tight != nil && *tight != "" {
+		problems = append(problems, *tight+"; `dunnage df` shows what takes it")
+	}
+	if l.appeared != "" {
+		problems = append(problems, l.appeared)
+	}
+	problems = append(doubts(o.Doubtful), problems...)
 	if why := l.holding(); why != "" {
 		problems = append([]string{why}, problems...)
 	}
@@ -242,18 +250,41 @@ func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	if !l.hasLooked() {
 		close(l.looked)
 	}
-	now := map[string]spec.ReplicaState{}
+	now, late := map[string]spec.ReplicaState{}, map[string]time.Time{}
 	for _, project := range p.Status {
 		for _, s := range project.Services {
 			for i, r := range s.Replicas {
 				s.Replicas[i].Checks = l.cfg.Health.Checks(r.Replica, r.Started)
 				now[r.Replica] = r.State
 				l.transition(r)
+				if l.isLate(r, o.Now) {
+					late[r.Replica] = r.Started
+				}
 			}
 		}
 	}
-	l.shown = now
+	l.shown, l.late = now, late
 	l.tellReach(p.Status, o.Reach)
+}
+
+// lateAfter is how long a replica may start before somebody wants to know what
+// it is waited for: most are ready by then, and a rollout ends for want of
+// progress only after a minute.
+const lateAfter = 10 * time.Second
+
+// isLate reports whether the replica's run was told of as late, and tells of it
+// once.
+func (l *Loop) isLate(r spec.ReplicaStatus, now time.Time) bool {
+	if r.State != spec.StateStarting || r.Started.IsZero() || now.Sub(r.Started) < lateAfter || r.Detail == "" {
+		return false
+	}
+	if !l.late[r.Replica].Equal(r.Started) {
+		l.events.add(spec.Event{
+			Kind: spec.EventLate, Project: r.Project, Service: r.Service, Replica: r.Replica,
+			Message: fmt.Sprintf("%s isn't ready after %s: %s", r.Replica, lateAfter, r.Detail),
+		})
+	}
+	return true
 }
 
 // transition tells of a replica that became ready or unhealthy.

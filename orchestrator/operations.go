@@ -271,6 +271,7 @@ func (l *Loop) end(op *operation, state spec.OperationState, cause string, servi
 		return
 	}
 	l.receipts.ended(ended)
+	l.measures.ended(ended, func(project string) bool { _, known := l.state.project(project); return known })
 	l.Look() // which saves the receipt
 	kind := spec.EventDone
 	if state == spec.OperationFailed || state == spec.OperationRolledBack || state == spec.OperationPaused {

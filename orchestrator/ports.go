@@ -19,6 +19,14 @@ type Engine interface {
 	// nobody else, so that it answers at once.
 	Runs(id string) bool
 
+	// Usage reads from the kernel what the container uses, without its network;
+	// false without a process. It asks nobody else either.
+	Usage(id string) (spec.Usage, bool)
+	// Own counts what dunnage's own programs take, in an order of their own, and
+	// HostSize what the host has: cores, and bytes of memory.
+	Own(ctx context.Context) []spec.OwnStats
+	HostSize() (cores int, memory int64)
+
 	// Create makes the container and its writable layer, without a process.
 	// An existing one is left as it is. A missing image is an error that
 	// wraps spec.ErrNotFound.
@@ -63,18 +71,44 @@ type Images interface {
 	// Resolve finds the image for ref among the stored and unpacked ones
 	// (ref may carry a digest), or wraps spec.ErrNotFound.
 	Resolve(ctx context.Context, ref string) (spec.PinnedImage, error)
-	// Missing asks the registry how many bytes a Pull of ref would download.
-	Missing(ctx context.Context, ref string) (int64, error)
+	// Hold is Resolve for somebody who is about to use the image: it survives
+	// removal and collection under name from here on, with what that holds
+	// already, until Retain(name, nil).
+	Hold(ctx context.Context, name, ref string) (spec.PinnedImage, error)
+	// Missing asks the registry what a Pull of ref would download.
+	Missing(ctx context.Context, ref string) ([]spec.MissingBlob, error)
 	// Healthcheck is the stored image's HEALTHCHECK as a probe, nil if it has none.
 	Healthcheck(ctx context.Context, digest string) (*spec.Probe, error)
 	Load(ctx context.Context, archive io.Reader) ([]spec.Image, error)
 	ListImages(ctx context.Context) ([]spec.Image, error)
 	RemoveImage(ctx context.Context, ref string) error
 	// Retain makes the digests survive removal and collection under the name
-	// of a release; an empty list lets go of it.
+	// of a release; an empty list lets go of it, or of what is held under it.
 	Retain(ctx context.Context, name string, images []spec.PinnedImage) error
 	// Retained lists the names that something is retained under, sorted.
 	Retained(ctx context.Context) ([]string, error)
+	// Doubtful lists the images that a power cut may have damaged and that
+	// haven't been verified yet, by name. It asks nobody.
+	Doubtful() []spec.DoubtfulImage
+	// Verify compares such an image with its digests, mends it from what is
+	// stored and from the registry, and says what was mended. An error leaves it
+	// in doubt. Nothing may run on the image meanwhile.
+	Verify(ctx context.Context, digest string) (mended []string, err error)
+}
+
+// Disk counts what dunnage keeps on disk, and removes what nobody needs. Methods are
+// safe for concurrent use.
+type Disk interface {
+	// Use lists what takes room, sorted by kind, project and name; what holds it
+	// is as Collect sees it with ImageGrace and OldLogs. It is cheap: what can't change is counted
+	// once, and a directory again only after 20 times what that took last.
+	Use(ctx context.Context) ([]spec.DiskItem, error)
+	// Filesystems are those that Use counts on, each once. They answer
+	// without containerd.
+	Filesystems(ctx context.Context) ([]spec.Filesystem, error)
+	// Collect removes what nobody needs, or says what it would remove. An error
+	// may come beside what has been removed all the same.
+	Collect(ctx context.Context, r spec.CollectRequest) (spec.Collection, error)
 }
 
 // Volumes keeps named volumes.
@@ -125,6 +159,8 @@ type Network interface {
 	// Connections counts the live TCP connections and UDP flows that
 	// conntrack sends to each address.
 	Connections(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]int, error)
+	// LinkBytes counts what went through the replicas' own links.
+	LinkBytes() (map[string]spec.LinkBytes, error)
 	// Holder names the host process that listens on the port ("nginx (pid 812)"),
 	// or is empty. A zero ip means every address.
 	Holder(ctx context.Context, ip netip.Addr, port uint16, proto spec.Protocol) (string, error)

@@ -82,6 +82,50 @@ func TestPreviewOfAPausedRollout(t *testing.T) {
 	}
 }
 
+// What somebody has stopped a deploy starts again, and says so before: of a
+// service that is the same as of one that changes. One whose profile isn't active
+// stays as it is.
+func TestPreviewOfAStoppedService(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "fast")
+	both := p
+	debug := p.Services[0]
+	debug.Name = "debug"
+	both.Services = []spec.Service{debug, p.Services[0]}
+	if op := ask(t, s, both); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	changed(t, s, spec.ChangeRequest{Kind: "stop"})
+	of := func(p spec.Preview, service string) spec.ServicePreview {
+		return p.Services[slices.IndexFunc(p.Services, func(s spec.ServicePreview) bool { return s.Name == service })]
+	}
+	for _, service := range []string{"debug", "web"} {
+		if w := of(preview(t, s, both), service); w.Change != spec.ChangeStart || w.From != 0 || w.To != 1 || !slices.Equal(w.Changed, []string{"stopped on request"}) {
+			t.Errorf("as it was: %+v", w)
+		}
+	}
+	next := valid("shop", "slow")
+	next.Services[0].Update.Order = spec.StopFirst
+	if w := of(preview(t, s, next), "web"); w.Change != spec.ChangeReplace || w.From != 0 || w.Gap != "" {
+		t.Errorf("with another image: %+v", w)
+	}
+	without := spec.DeployRequest{Project: p, Inactive: []string{"debug"}}
+	var said spec.Preview
+	var err error
+	s.answer(func(ctx context.Context) { said, err = s.loop.Preview(ctx, without) })
+	if err != nil || of(said, "web").Change != spec.ChangeStart || of(said, "debug").Change != spec.ChangeNone {
+		t.Errorf("with the profile of one inactive: %+v, %v", said, err)
+	}
+	if op := deployRequest(t, s, without); op.State != spec.OperationDone || changeOf(op, "web") != spec.ChangeStart || len(s.w.Running()) != 1 {
+		t.Errorf("%v runs after %+v", s.w.Running(), op)
+	}
+	s.answer(func(ctx context.Context) { said, err = s.loop.Preview(ctx, without) })
+	if err != nil || of(said, "web").Change != spec.ChangeNone {
+		t.Errorf("once it runs: %+v, %v", said, err)
+	}
+}
+
 // A new version of a secret is a reason that is told: for who is replaced, for who
 // gets it while it runs, and for one that the manifest brings.
 func TestPreviewOfSecrets(t *testing.T) {

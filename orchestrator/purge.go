@@ -26,6 +26,39 @@ func (l *Loop) purgeVolumes(project string) error {
 	return errors.Join(errs...)
 }
 
+// ownVolumes are those of the project's kept releases, but for external ones.
+func (l *Loop) ownVolumes(project string) []spec.Volume {
+	var out []spec.Volume
+	for _, r := range l.state.history(project) {
+		for _, v := range r.Project.Volumes {
+			if !v.External && !slices.ContainsFunc(out, func(o spec.Volume) bool { return o.ID == v.ID }) {
+				out = append(out, v)
+			}
+		}
+	}
+	return out
+}
+
+// hasVolumes reports whether there is anything for `down --volumes` of a project
+// that is down.
+func (l *Loop) hasVolumes(project string) bool {
+	return slices.ContainsFunc(l.ownVolumes(project), func(v spec.Volume) bool {
+		there, err := l.cfg.Volumes.VolumeExists(l.ctx, v.ID)
+		return there || err != nil
+	})
+}
+
+// purgeToo notes that the volumes of a project that is down, or on its way, are
+// to go when its last replica has gone.
+func (l *Loop) purgeToo(project string, volumes bool) error {
+	rec, _ := l.state.project(project)
+	if !volumes || !rec.Down {
+		return nil
+	}
+	rec.Purge = l.ownVolumes(project)
+	return l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}})
+}
+
 // purgeLeft removes the volumes of projects whose `down --volumes` an agent
 // before this one began: nobody can ask for it again, since they are down.
 func (l *Loop) purgeLeft(o plan.Observed) {

@@ -2,7 +2,9 @@ package orchestrator
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,5 +49,57 @@ func TestVolumesGoAfterACrash(t *testing.T) {
 				t.Errorf("removed: %q, want %q\n%s", r.ids, want, s.w)
 			}
 		})
+	}
+}
+
+// exist says of all volumes whether they do.
+type exist struct {
+	*removals
+	do bool
+}
+
+func (e exist) VolumeExists(context.Context, string) (bool, error) { return e.do, nil }
+
+// Volumes that were kept when the project went down go when they are asked for
+// again; where there is none, the project isn't here.
+func TestVolumesOfAProjectThatIsDown(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "slow")
+	p.Volumes = []spec.Volume{{Name: "data", ID: "shop_data"}, {Name: "theirs", ID: "theirs", External: true}}
+	ask(t, s, p)
+	if _, err := request(s, "shop", spec.ChangeRequest{Kind: "down"}); err != nil {
+		t.Fatal(err)
+	}
+	s.live(time.Minute, time.Second)
+	r := &removals{Volumes: s.loop.cfg.Volumes}
+	s.loop.cfg.Volumes = exist{r, true}
+	if _, err := request(s, "shop", spec.ChangeRequest{Kind: "down", Volumes: true}); err != nil {
+		t.Fatal(err)
+	}
+	s.live(time.Minute, time.Second)
+	if want := []string{"shop_data"}; !slices.Equal(r.ids, want) {
+		t.Errorf("removed: %q, want %q\n%s", r.ids, want, s.w)
+	}
+	s.loop.cfg.Volumes = exist{r, false}
+	if _, err := request(s, "shop", spec.ChangeRequest{Kind: "down", Volumes: true}); !errors.Is(err, spec.ErrNotFound) {
+		t.Errorf("once more: %v", err)
+	}
+}
+
+// A rollback that can't be made leaves what is at work at it.
+func TestRefusedRollbackEndsNothing(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	op, err := s.loop.Deploy(t.Context(), spec.DeployRequest{Project: valid("shop", "slow")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.live(2*time.Second, time.Second)
+	if _, err := request(s, "shop", spec.ChangeRequest{Kind: "rollback"}); !errors.Is(err, spec.ErrRefused) || !strings.Contains(err.Error(), "dunnage down -p shop") {
+		t.Errorf("rollback of a first release: %v", err)
+	}
+	if now, err := s.loop.Operation(t.Context(), op.ID); err != nil || now.State == spec.OperationFailed {
+		t.Errorf("the deploy: %+v, %v", now, err)
 	}
 }

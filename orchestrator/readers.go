@@ -17,7 +17,7 @@ func (l *Loop) Status(ctx context.Context) (spec.Status, error) {
 	if err != nil {
 		return s, err
 	}
-	s.Projects = l.busy(s.Projects)
+	s.Projects, s.Events = l.busy(s.Projects), l.events.since()
 	if text := l.guard.says(l.cfg.Clock.Now()); text != "" {
 		s.Problems = append([]string{text}, s.Problems...)
 	}
@@ -45,8 +45,20 @@ func (l *Loop) busy(projects []spec.ProjectStatus) []spec.ProjectStatus {
 // Rules returns the nat rules as planned and as the kernel has them.
 func (l *Loop) Rules(ctx context.Context) (spec.RuleSet, error) {
 	set, err := l.cfg.Network.RuleSet(ctx, *l.routing.Load())
-	set.Held = l.holding()
+	set.Held = l.repairsNothing()
 	return set, err
+}
+
+// repairsNothing says why the agent doesn't make the rules as they should be:
+// it holds, or can't write them; empty = it does.
+func (l *Loop) repairsNothing() string {
+	if why := l.holding(); why != "" {
+		return why
+	}
+	if err := l.unapplied.Load(); err != nil {
+		return "the agent can't write the rules, and tries again and again: " + (*err).Error()
+	}
+	return ""
 }
 
 // Networks lists the networks of all projects with their service addresses.

@@ -61,7 +61,7 @@ func (l *Loop) draft(op *operation, rec *spec.ProjectRecord, to spec.Release) sp
 	if from := l.present(rec.Name); from != nil {
 		r.From = from.Number
 	}
-	if to.Reason != o.Kind {
+	if to.Reason != o.Kind && o.Kind != "rollback" { // the reason of the release that it goes back to isn't why it does
 		r.Reason = to.Reason
 	}
 	if !op.pull.from.IsZero() {

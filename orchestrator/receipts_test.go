@@ -179,6 +179,9 @@ func TestReceiptsOfAllKinds(t *testing.T) {
 		if briefly(r) != tc.want || r.Settled.IsZero() {
 			t.Errorf("%s: %s, settled %s, cause %q", tc.what, briefly(r), r.Settled, r.Cause)
 		}
+		if r.Kind == "rollback" && r.Reason != "" {
+			t.Errorf("%s: the reason is that of the release that it goes back to: %q", tc.what, r.Reason)
+		}
 		if r.Outcome == spec.OperationRolledBack && !strings.HasSuffix(r.Cause, "; release 2 is back") {
 			t.Errorf("%s: cause %q", tc.what, r.Cause)
 		}

@@ -11,9 +11,6 @@ import (
 	"dunnage/spec"
 )
 
-// keptReleases is how many releases of a project stay for a rollback.
-const keptReleases = 10
-
 // reasonDeploy is the reason of releases that come from a manifest.
 const reasonDeploy = "deploy"
 
@@ -21,6 +18,7 @@ const reasonDeploy = "deploy"
 type candidate struct {
 	release spec.Release // without number
 	changes []spec.ServiceOutcome
+	starts  []string // services that were stopped on request, and are no longer
 	notes   []string
 	bears   bearing         // to be saved with the release
 	current spec.SecretPins // the current versions, with what it bears; nil = those of the store
@@ -62,9 +60,21 @@ func (l *Loop) propose(ctx context.Context, r spec.DeployRequest, images map[str
 	}
 	c.changes = compare(prev, c.release)
 	if prev != nil {
+		rec, _ := l.state.project(p.Name)
+		c.starts = slices.DeleteFunc(slices.Clone(rec.Stopped), func(s string) bool { return slices.Contains(r.Inactive, s) })
+		markStarts(c.changes, c.starts)
 		c.notes = append(c.notes, keptLogging(*prev, c.release)...)
 	}
 	return c, nil
+}
+
+// markStarts says of services that a deploy only starts again that it does.
+func markStarts(changes []spec.ServiceOutcome, starts []string) {
+	for i, s := range changes {
+		if slices.Contains(starts, s.Name) && (s.Change == spec.ChangeNone || s.Change == spec.ChangeOrphan) {
+			changes[i].Change = spec.ChangeStart
+		}
+	}
 }
 
 // keptLogging tells of services that keep replicas whose log writer goes on with the
@@ -239,12 +249,8 @@ func (l *Loop) install(op *operation, from candidate, inactive []string) (int, e
 	if rec.Secrets = from.current; rec.Secrets == nil {
 		rec.Secrets = l.state.currentPins(r.Project)
 	}
-	c.Releases, c.DropReleases = []spec.ReleaseRecord{{Project: name, Release: r}}, l.outdated(rec)
-	for _, old := range c.DropReleases {
-		n := old.Release.Number
-		rec.Ran, rec.Failed, rec.Left = without(rec.Ran, n), without(rec.Failed, n), without(rec.Left, n)
-		rec.Causes = explained(rec.Causes, n, "")
-	}
+	c.Releases, c.DropReleases = []spec.ReleaseRecord{{Project: name, Release: r}}, l.beyond(rec, l.cfg.KeepReleases-1)
+	forgetReleases(&rec, c.DropReleases)
 	c.Projects, c.Receipts = []spec.ProjectRecord{rec}, []spec.Receipt{receipt}
 	if err := l.retain(name, r); err != nil {
 		return 0, err
@@ -256,11 +262,7 @@ func (l *Loop) install(op *operation, from candidate, inactive []string) (int, e
 	if err := l.pardon(name); err != nil {
 		l.cfg.Log.Warn("let failed replicas begin anew", "project", name, "error", err) // they go on at their own pace
 	}
-	for _, old := range c.DropReleases {
-		if err := l.pin(retainName(name, old.Release.Number), nil); err != nil {
-			l.cfg.Log.Warn("let go of an old release's images", "project", name, "release", old.Release.Number, "error", err)
-		}
-	}
+	l.unpin(c.DropReleases)
 	l.events.add(spec.Event{Kind: spec.EventRelease, Project: name, Message: fmt.Sprintf("release %d: %s", r.Number, r.Reason)})
 	return r.Number, nil
 }
@@ -306,14 +308,37 @@ func explained(causes map[int]string, n int, cause string) map[int]string {
 	return out
 }
 
-// outdated lists the releases beyond the kept ones, never the good one.
-func (l *Loop) outdated(rec spec.ProjectRecord) []spec.ReleaseRecord {
+// beyond lists the releases before the newest keep ones, but for the good one and
+// those that are warm.
+func (l *Loop) beyond(rec spec.ProjectRecord, keep int) []spec.ReleaseRecord {
 	var out []spec.ReleaseRecord
 	history := l.state.history(rec.Name)
-	for _, r := range history[:max(0, len(history)+1-keptReleases)] {
+	for _, r := range history[:max(0, len(history)-keep)] {
 		if r.Number != rec.Good && !slices.ContainsFunc(rec.Warm, func(w spec.WarmService) bool { return w.Release == r.Number }) {
 			out = append(out, spec.ReleaseRecord{Project: rec.Name, Release: r})
 		}
 	}
 	return out
+}
+
+// forgetReleases drops from a record what it says of releases that aren't kept.
+func forgetReleases(rec *spec.ProjectRecord, old []spec.ReleaseRecord) {
+	for _, r := range old {
+		n := r.Release.Number
+		rec.Ran, rec.Failed, rec.Left = without(rec.Ran, n), without(rec.Failed, n), without(rec.Left, n)
+		rec.Causes = explained(rec.Causes, n, "")
+	}
+}
+
+// unpin lets go of the images of releases that aren't kept. What fails is done
+// at the next start.
+func (l *Loop) unpin(old []spec.ReleaseRecord) {
+	for _, r := range old {
+		if err := l.pin(retainName(r.Project, r.Release.Number), nil); err != nil {
+			l.cfg.Log.Warn("let go of an old release's images", "project", r.Project, "release", r.Release.Number, "error", err)
+		}
+	}
+	if len(old) > 0 {
+		l.freeLater()
+	}
 }

@@ -60,9 +60,12 @@ func (f *fight) pause() time.Duration {
 	return min(shortPause<<min(max(f.row-repairsAtOnce, 0), 10), longestPause)
 }
 
+// undoneEachTime marks the problems that tell of a fight.
+const undoneEachTime = "undone by another program each time"
+
 func (f *fight) text() string {
-	return fmt.Sprintf("%s: repaired %d times since %s, and undone by another program each time. It is now repaired once in %s: "+
-		"find the program that sets it, and let it leave alone what is dunnage's", found(f.damage), f.repairs, f.since.Format(time.TimeOnly), f.pause())
+	return fmt.Sprintf("%s: repaired %d times since %s, and %s. It is now repaired once in %s: "+
+		"find the program that sets it, and let it leave alone what is dunnage's", found(f.damage), f.repairs, f.since.Format(time.TimeOnly), undoneEachTime, f.pause())
 }
 
 // found names damage in one line.
@@ -186,6 +189,7 @@ func (l *Loop) mended(key spec.ReplicaKey) bool {
 }
 
 func (l *Loop) tellRepaired(key spec.ReplicaKey, damage []spec.Damage, took time.Duration) {
+	l.measures.repaired(damage)
 	l.cfg.Log.Warn("repaired", "found", found(damage), "replica", key.ID, "took", took)
 	l.events.add(spec.Event{
 		Kind: spec.EventRepaired, Project: key.Project, Service: key.Service, Replica: key.ID,

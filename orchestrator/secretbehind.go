@@ -127,7 +127,7 @@ func (l *Loop) staysCurrent(op *operation, state spec.OperationState, cause stri
 		}
 		told = append(told, p.SecretID)
 		now, _ := l.state.version(p.SecretID, 0)
-		cause += fmt.Sprintf("; version %d of %s stays current: `dunnage secret rollback %s` takes it back", now.Version, p.SecretID, p.SecretID)
+		cause += fmt.Sprintf("; version %d of %s stays current: `dunnage secret rollback %s --to %d` takes it back", now.Version, p.SecretID, p.SecretID, p.Version)
 	}
 	return strings.TrimPrefix(cause, "; ")
 }

@@ -75,7 +75,7 @@ func TestBehindAfterAFailedRotation(t *testing.T) {
 	wantBehind(t, s)
 	own["web"] = world.Behaviour{NeverReady: true}
 	c := setKey(t, s, "two")
-	const says = "; version 2 of key stays current: `dunnage secret rollback key` takes it back"
+	const says = "; version 2 of key stays current: `dunnage secret rollback key --to 1` takes it back"
 	if len(c.Operations) != 1 || c.Operations[0].State != spec.OperationRolledBack || !strings.HasSuffix(c.Operations[0].Cause, says) {
 		t.Errorf("%+v", c.Operations)
 	}

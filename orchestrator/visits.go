@@ -19,6 +19,9 @@ func (l *Loop) visit(p plan.Plan) {
 	for _, op := range l.ops.rolling() {
 		busy[op.Project] = true
 	}
+	for _, s := range p.Status { // the operation may have been another agent's
+		busy[s.Name] = busy[s.Name] || s.Rolling && s.Paused == ""
+	}
 	for i := range p.Visits {
 		p.Visits[i].Often = busy[p.Visits[i].Project]
 	}
@@ -52,8 +55,10 @@ func (l *Loop) opened() {
 // from then on: the rest of the wave may take longer.
 func (l *Loop) apply(ctx context.Context, r spec.Routing) error {
 	if err := l.cfg.Network.Apply(ctx, r); err != nil {
+		l.unapplied.Store(&err)
 		return err
 	}
+	l.unapplied.Store(nil)
 	now := l.cfg.Clock.Now()
 	l.committed.Store(&now)
 	l.opened()

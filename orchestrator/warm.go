@@ -85,7 +85,7 @@ func (l *Loop) warmNotes(prev *spec.Release, c candidate) []string {
 		}
 		old, _ := prev.Project.Service(ch.Name)
 		s, _ := c.release.Project.Service(ch.Name)
-		if old.Replicas == 0 {
+		if old.Replicas == 0 || slices.Contains(c.starts, ch.Name) {
 			continue
 		}
 		text := fmt.Sprintf("%s: %s of release %d %s warm for %s, so that a rollback to it is one swap; until then %s, beside the new ones, and %s memory",

@@ -110,6 +110,7 @@ func (l *Loop) finish(ctx context.Context, o outcome) {
 		delete(busy, id)
 	}
 	if ctx.Err() == nil { // a stop of the agent isn't the replica's failure
+		l.measures.did(o, l.cfg.Network.Written().Commits)
 		l.note(o)
 	}
 }

@@ -84,7 +84,7 @@ func TestStatusWithoutALook(t *testing.T) {
 	if took := time.Since(began); err != nil || took > 10*time.Second {
 		t.Fatalf("%v after %s", err, took)
 	}
-	if len(st.Problems) != 1 || !strings.Contains(st.Problems[0], "what the store and the kernel say") || !strings.Contains(st.Problems[0], "list containers") {
+	if len(st.Problems) != 1 || !strings.Contains(st.Problems[0], "what the store and the kernel say") || !strings.Contains(st.Problems[0], "look at containers") {
 		t.Errorf("problems: %q", st.Problems)
 	}
 	rs := st.Projects[0].Services[0].Replicas

@@ -103,6 +103,7 @@ func TestWorldSaboteurs(t *testing.T) {
 type scenario struct {
 	rng   *rand.Rand
 	extra *rand.Rand // of what else services ask for, so that histories stay as they were
+	disk  *rand.Rand // of limits for writable layers, and of what is written: likewise
 	w     *world.World
 	loop  *Loop
 	stop  context.CancelFunc
@@ -117,7 +118,7 @@ type scenario struct {
 }
 
 func newScenario(seed uint64, lie world.Lie) *scenario {
-	s := &scenario{rng: rand.New(rand.NewPCG(seed, 7)), extra: rand.New(rand.NewPCG(seed, 8)), w: world.New(images)}
+	s := &scenario{rng: rand.New(rand.NewPCG(seed, 7)), extra: rand.New(rand.NewPCG(seed, 8)), disk: rand.New(rand.NewPCG(seed, 9)), w: world.New(images)}
 	s.w.Lie = lie
 	s.inStep = s.rng.IntN(4) == 0
 	s.start(0)
@@ -141,7 +142,7 @@ func (s *scenario) start(crashAt int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
 	loop, err := New(ctx, Config{
-		Engine: s.w, Images: s.w, Volumes: s.w, Network: s.w, Health: s.w, Visits: world.Visits{World: s.w}, Store: world.Store{World: s.w}, Clock: s.w,
+		Engine: s.w, Images: s.w, Disk: s.w, Volumes: s.w, Network: s.w, Health: s.w, Visits: world.Visits{World: s.w}, Store: world.Store{World: s.w}, Clock: s.w,
 		Vault: world.Vault{World: s.w}, Secrets: world.Deliverer{World: s.w}, Nonce: s.nonce,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Pool: netip.MustParsePrefix("10.9.0.0/16"),
 		StateDir: "/state", RemoveUnknown: s.removeUnknown,
@@ -167,6 +168,7 @@ func (s *scenario) run() {
 			s.start(1 + s.rng.IntN(60))
 		}
 		s.request()
+		s.grow()
 		s.live(time.Duration(s.rng.IntN(20000))*time.Millisecond, 250*time.Millisecond)
 		if s.rng.IntN(3) == 0 {
 			s.w.Damage(s.rng.IntN(6), s.rng.IntN(100))
@@ -175,6 +177,13 @@ func (s *scenario) run() {
 	}
 	s.start(0)
 	s.live(3*time.Minute, time.Second)
+}
+
+// grow lets a replica write over its image.
+func (s *scenario) grow() {
+	if all := s.w.Running(); len(all) > 0 && s.disk.IntN(2) == 0 {
+		s.w.WriteLayer(all[s.disk.IntN(len(all))], s.disk.Int64N(3*mib))
+	}
 }
 
 // live lets time pass with the loop running, at most step between two looks,
@@ -284,6 +293,9 @@ func (s *scenario) manifest(name string) spec.Project {
 		s.policy(&svc)
 		svc.Hold = spec.Duration([]time.Duration{0, 2 * time.Second, 10 * time.Second}[s.extra.IntN(3)])
 		svc.KeepWarm = spec.Duration([]time.Duration{0, 0, 0, 5 * time.Second, 30 * time.Second, time.Minute}[s.extra.IntN(6)])
+		if s.disk.IntN(3) == 0 {
+			svc.Disk = mib
+		}
 		svc.Limits.Pids = int64([]int{0, 0, 100, 200, 201}[s.rng.IntN(5)])
 		if s.rng.IntN(3) == 0 && !s.inStep {
 			svc.Update.Order = spec.StopFirst
@@ -414,6 +426,7 @@ func (s *scenario) verdict() string {
 	}
 	bad = append(bad, s.undelivered(desired)...)
 	bad = append(bad, s.stillHeld(desired)...)
+	bad = append(bad, s.outgrown(desired)...)
 	status, _ := s.loop.Status(context.Background())
 	for _, p := range status.Projects {
 		for _, svc := range p.Services {
@@ -442,6 +455,30 @@ func (s *scenario) stillHeld(d plan.Desired) []string {
 			name := p.Record.Name + "/" + svc.Name
 			if slices.Contains(s.w.Held(), name) && !slices.Contains([]string{"sickly", "mortal"}, svc.Container.Image) {
 				bad = append(bad, "connections to "+name+" still wait")
+			}
+		}
+	}
+	return bad
+}
+
+// outgrown lists the replicas that run over the limit of their service, the one
+// that stands in for others too, though others can be ready in their stead and
+// had the time for it.
+func (s *scenario) outgrown(d plan.Desired) []string {
+	var bad []string
+	items, _ := s.w.Use(context.Background())
+	for _, p := range d.Projects {
+		for _, svc := range p.Release.Project.Services {
+			if svc.Disk == 0 || p.Rolling() || !slices.Contains([]string{"fast", "slow", "stubborn"}, svc.Container.Image) {
+				continue
+			}
+			gen := p.Release.Generation(svc.Name)
+			for n := 1; n <= svc.Replicas+1; n++ {
+				id := spec.ReplicaID(p.Record.Name, svc.Name, gen, n)
+				i := slices.IndexFunc(items, func(i spec.DiskItem) bool { return i.Name == id && i.Bytes > svc.Disk })
+				if i >= 0 && s.w.Alive(id) {
+					bad = append(bad, fmt.Sprintf("%s has %d bytes in its writable layer, and the limit is %d", id, items[i].Bytes, svc.Disk))
+				}
 			}
 		}
 	}

@@ -27,6 +27,7 @@ type Monitor struct {
 
 	mu      sync.Mutex
 	watched map[string]*watch // by replica
+	counts  counts
 	wg      sync.WaitGroup
 }
 
@@ -70,6 +71,7 @@ func (m *Monitor) Watch(targets []spec.ProbeTarget) {
 			delete(m.watched, id)
 		}
 	}
+	m.counts.forget(targets, time.Now())
 }
 
 // begin starts a goroutine for each probe of the target. Called with mu held.
@@ -137,6 +139,7 @@ func (m *Monitor) judge(w *watch, i int, began time.Time, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	w.keep(w.target.Probes[i].Kind, began, err)
+	m.counts.add(w.target, spec.ProbeAccept, err, true) // it runs once: its failure is one
 	w.records[i].health = spec.HealthHealthy
 	if err != nil {
 		w.records[i].health, w.records[i].detail = spec.HealthUnhealthy, err.Error()
@@ -212,6 +215,7 @@ func (m *Monitor) note(w *watch, i int, began time.Time, err error) (time.Durati
 	before := r.health
 	if kind := r.probe.Kind; kind != spec.ProbeRunning { // which asks nothing
 		w.keep(kind, began, err)
+		m.counts.add(w.target, kind, err, r.passed)
 	}
 	wait := r.result(time.Now(), err)
 	m.accept(w)

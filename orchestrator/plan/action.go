@@ -59,10 +59,17 @@ type Drain struct {
 type Stop struct {
 	Key    spec.ReplicaKey
 	Unwell bool // for its health: it is to start again
+	// Outgrown are the bytes of its writable layer, if it is to start again
+	// with an empty one.
+	Outgrown int64
 }
 
 // Kill sends SIGKILL to a replica that outlived its grace period.
 type Kill struct{ Key spec.ReplicaKey }
+
+// Renew removes the container of a replica that has outgrown its writable layer.
+// Its record, addresses and log stay.
+type Renew struct{ Key spec.ReplicaKey }
 
 // Remove deletes all that is left of a replica.
 type Remove struct{ Key spec.ReplicaKey }
@@ -77,6 +84,7 @@ func (a WriteNames) Replica() spec.ReplicaKey   { return a.Key }
 func (a Drain) Replica() spec.ReplicaKey        { return a.Key }
 func (a Stop) Replica() spec.ReplicaKey         { return a.Key }
 func (a Kill) Replica() spec.ReplicaKey         { return a.Key }
+func (a Renew) Replica() spec.ReplicaKey        { return a.Key }
 func (a Remove) Replica() spec.ReplicaKey       { return a.Key }
 
 // Replica is zero: rules belong to no replica alone.

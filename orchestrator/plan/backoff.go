@@ -13,6 +13,7 @@ import (
 const (
 	backoffFirst = 100 * time.Millisecond
 	backoffMax   = 30 * time.Second
+	backoffFull  = 10 * time.Second // the first, of one that fills its writable layer at once
 	// longRun is how long a run must last for its end not to count as a
 	// consecutive failure, unless the service says otherwise.
 	longRun = 10 * time.Second
@@ -44,13 +45,20 @@ func startsAgainAt(r spec.ReplicaRecord) time.Time {
 	if wait == 0 {
 		wait = backoff(r.Failures)
 	}
+	if r.Exit.Disk > 0 && r.Failures > 1 {
+		wait = max(wait, min(backoffFull<<min(r.Failures-2, 8), backoffMax))
+	}
 	return r.Exit.At.Add(wait)
 }
 
 // Failures is how many runs in a row have failed when one of the given length
 // has ended.
 func Failures(r spec.ReplicaRecord, run time.Duration) int {
-	if run >= longEnough(r) {
+	long := longEnough(r)
+	if r.Exit != nil && r.Exit.Disk > 0 {
+		long = freshRun
+	}
+	if run >= long {
 		return 1
 	}
 	return r.Failures + 1

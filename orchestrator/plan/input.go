@@ -59,6 +59,10 @@ type Observed struct {
 	Fronts    []netip.Addr // the host's own addresses that clients use
 	Reach     []spec.Reach // what the visitor found, sorted by key
 
+	// Doubtful are images that a power cut may have damaged: from these nothing
+	// is started.
+	Doubtful []spec.DoubtfulImage
+
 	// Held: the plan isn't carried out, so what isn't desired stays as it is.
 	Held bool
 }
@@ -96,6 +100,8 @@ type Replica struct {
 	Names string // what its hosts file says, as Names.String; "" = not known
 
 	Delivered string // fingerprint of the secrets on its tmpfs
+
+	Written int64 // bytes of the writable layer, when it was measured last in this run; 0 = not yet
 
 	Limits  string // fingerprint of those in force
 	Refused string // fingerprint of those that couldn't be set, if that is what failed last

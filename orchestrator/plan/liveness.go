@@ -12,12 +12,14 @@ func sick(r *Replica) bool {
 	return r.Exists && r.Phase == spec.PhaseRunning && r.Health == spec.HealthUnhealthy && r.StoppingSince.IsZero()
 }
 
-// needsSpare reports whether a replica more than declared should run: while a
-// sick one waits for its replacement, and until it is back. An update has its
+// needsSpare reports whether a replica more than declared should run: while one
+// that is sick, or has outgrown its disk, waits for its replacement, and until it
+// is back. An update has its
 // own replacements. A release that makes a service smaller finds the spare
 // there: the first of those that it takes away stays as long as it is needed.
 func (v *view) needsSpare() bool {
-	if v.Unhealthy != spec.UnhealthyReplace || !v.sparing() || v.stopped {
+	replaces := v.Unhealthy == spec.UnhealthyReplace
+	if !replaces && v.Disk == 0 || !v.sparing() || v.stopped {
 		return false
 	}
 	spare := slices.ContainsFunc(v.others, func(r *Replica) bool {
@@ -26,7 +28,10 @@ func (v *view) needsSpare() bool {
 	if v.project.Rolling() && (v.gen != v.goodGen || !spare) {
 		return false
 	}
-	return slices.ContainsFunc(v.current, func(r *Replica) bool { return sick(r) || spare && !v.back(r) })
+	if spare && len(v.missing) > 0 { // one is being made anew
+		return true
+	}
+	return slices.ContainsFunc(v.current, func(r *Replica) bool { return replaces && sick(r) || v.outgrown(r) || spare && !v.back(r) })
 }
 
 // back reports whether the replica doesn't need the spare any more. One that
@@ -56,6 +61,6 @@ func (b *builder) heal(v *view, r *Replica) {
 	case r.Number > v.Replicas: // the spare itself: what makes both sick isn't cured by a restart
 	case v.Unhealthy == spec.UnhealthyReplace && v.sparing() && (len(spare) == 0 || !spare[0].Usable()):
 	default:
-		b.stop(r, true)
+		b.stop(r, Stop{Unwell: true})
 	}
 }

@@ -23,11 +23,6 @@ func Make(d Desired, o Observed) Plan {
 		}
 		all = append(all, vs...)
 	}
-	for i := range o.Replicas {
-		if r := &o.Replicas[i]; !b.claimed[r.ID] && !b.staysBeside(r) {
-			b.retire(r, true)
-		}
-	}
 	b.plan.Absent = absences(all, o)
 	for _, v := range all {
 		b.wakeAt(b.plan.Absent[v.path()].Until)
@@ -35,6 +30,11 @@ func Make(d Desired, o Observed) Plan {
 	b.plan.Routing = routes(d, all, b.plan.Absent, o.Now)
 	b.plan.Visits = visits(all, b.plan.Routing, o.Fronts)
 	find(all, b.plan.Visits, o)
+	for i := range o.Replicas {
+		if r := &o.Replicas[i]; !b.claimed[r.ID] && !b.staysBeside(r) && !standsBy(all, r, o.Committed) {
+			b.retire(r, true)
+		}
+	}
 	if (!o.RulesEqual || !b.plan.Routing.Equal(o.Applied)) && !b.postpone(o) {
 		b.plan.Actions = append(b.plan.Actions, Apply{b.plan.Routing})
 	}
@@ -125,7 +125,11 @@ func (b *builder) service(v *view) {
 			b.rest(r)
 		case v.mayRun(r.ReplicaKey) || r.Alive():
 			b.ensure(v, r)
-			b.heal(v, r)
+			if r.ID == v.leaves {
+				b.stop(r, Stop{Unwell: true, Outgrown: max(r.Written, r.Record.Outgrown)})
+			} else {
+				b.heal(v, r)
+			}
 		}
 		b.names(v, r)
 		b.limit(v, r)
@@ -200,6 +204,8 @@ func (b *builder) run(v *view, r *Replica, waiting bool) {
 			}
 		case r.Record.Running:
 			b.recordExit(r)
+		case r.Record.Outgrown > 0:
+			b.renew(r)
 		case r.Record.Exit != nil || !waiting:
 			b.start(v, r, waiting)
 		}
@@ -216,7 +222,7 @@ func asksAcceptance(r spec.ReplicaRecord) bool {
 func (b *builder) recordExit(r *Replica) {
 	a := RecordExit{
 		Key: r.ReplicaKey, Run: r.ExitedAt.Sub(r.StartedAt),
-		Exit: spec.Exit{At: r.ExitedAt, Code: r.ExitCode, OOM: r.OOM},
+		Exit: spec.Exit{At: r.ExitedAt, Code: r.ExitCode, OOM: r.OOM, Disk: r.Record.Outgrown},
 	}
 	if r.Phase == spec.PhaseCreated {
 		a.Exit, a.Run = spec.Exit{At: b.now, Code: 255, Lost: r.Errors == 0}, math.MaxInt64
@@ -255,6 +261,9 @@ func (b *builder) tryStart(r *Replica, due time.Time) {
 	if !r.Attached {
 		return // an old one, since the host booted: who it joins isn't wanted any more
 	}
+	if doubt(b.observed.Doubtful, r.Record.Image) != "" {
+		return // until it is verified, which wakes us
+	}
 	if b.now.Before(due) {
 		b.wakeAt(due)
 		return
@@ -266,7 +275,7 @@ func (b *builder) tryStart(r *Replica, due time.Time) {
 func (b *builder) rest(r *Replica) {
 	switch {
 	case r.Alive():
-		b.stop(r, false)
+		b.stop(r, Stop{})
 	case r.Exists && r.Record.Running:
 		b.recordExit(r)
 	}
@@ -277,7 +286,7 @@ func (b *builder) rest(r *Replica) {
 func (b *builder) retire(r *Replica, remove bool) {
 	switch {
 	case r.Alive():
-		b.stop(r, false)
+		b.stop(r, Stop{})
 	case r.Named:
 		// The Apply of this plan frees it.
 	case r.Recorded && r.Exists && r.Record.Running:
@@ -292,9 +301,9 @@ func (b *builder) retire(r *Replica, remove bool) {
 }
 
 // stop ends a process that may have connections: only once no rule names it,
-// and after those it has are gone or out of time. One that is unwell is to
-// start again.
-func (b *builder) stop(r *Replica, unwell bool) {
+// and after those it has are gone or out of time. How is the action that it
+// comes to.
+func (b *builder) stop(r *Replica, how Stop) {
 	switch {
 	case r.Phase == spec.PhaseLost:
 		b.wakeAt(b.now.Add(pollLost))
@@ -309,7 +318,8 @@ func (b *builder) stop(r *Replica, unwell bool) {
 	case b.drained(r) && b.dependedOn(r):
 		// Those that depend on it stop first, and wake us.
 	case b.drained(r):
-		b.do(Stop{r.ReplicaKey, unwell})
+		how.Key = r.ReplicaKey
+		b.do(how)
 	case r.DrainingSince.IsZero():
 		b.do(Drain{Key: r.ReplicaKey, Conns: r.Conns, Until: b.now.Add(b.drain(r))})
 	default:

@@ -124,6 +124,18 @@ func (v *view) awaits(committed time.Time) string {
 	return ""
 }
 
+// standsBy reports whether the replica of the release before is left running,
+// though it has handed its connections over: until the new ones are reached, it is
+// what a rollback needs.
+func standsBy(all []*view, r *Replica, committed time.Time) bool {
+	i := slices.IndexFunc(all, func(v *view) bool { return v.project.Record.Name == r.Project && v.Name == r.Service })
+	if i < 0 {
+		return false
+	}
+	v := all[i]
+	return v.project.Rolling() && r.Generation == v.goodGen && v.gen != v.goodGen && v.policy().Order == spec.StartFirst && r.Usable() && v.awaits(committed) != ""
+}
+
 // shutOut is a port that the release isn't reached at for too long, and when
 // that will be so; neither while it may come.
 func (v *view) shutOut(now time.Time) (cause string, due time.Time) {

@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -185,5 +186,38 @@ func TestVisits(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("visits\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// The replicas of the release before have handed their connections over, and run
+// on until the new ones are reached.
+func TestOldReplicasStandBy(t *testing.T) {
+	for name, tc := range map[string]struct {
+		reach []spec.Reach
+		stop  bool
+	}{
+		"not asked yet":         {nil, false},
+		"reached before":        {[]spec.Reach{found(front4, askedBefore)}, false},
+		"unreachable":           {[]spec.Reach{found(front4, failingFor(time.Second))}, false},
+		"reached":               {[]spec.Reach{found(front4)}, true},
+		"nobody can ask":        {[]spec.Reach{found(front4, unasked)}, true},
+		"unreachable as before": {[]spec.Reach{found(front4, failingFor(time.Hour))}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, o := rolledOut(false, false)
+			old := replica("old", 1, scene{wanted: 1, order: spec.StartFirst})
+			o.Replicas = append(o.Replicas, old)
+			slices.SortFunc(o.Replicas, func(a, b plan.Replica) int { return strings.Compare(a.ID, b.ID) })
+			o.Reach = tc.reach
+			var did []string
+			for _, a := range plan.Make(d, o).Actions {
+				if a.Replica().ID == old.ID {
+					did = append(did, fmt.Sprintf("%T", a))
+				}
+			}
+			if stop := len(did) > 0; stop != tc.stop {
+				t.Errorf("actions on the old replica: %v", did)
+			}
+		})
 	}
 }

@@ -41,7 +41,7 @@ func routes(d Desired, all []*view, held map[string]Absence, now time.Time) spec
 			r.Published = append(r.Published, spec.PublishedRoute{
 				Project: v.project.Record.Name, Service: v.Name,
 				HostIP: p.HostIP, Port: p.Published, Protocol: p.Protocol, Target: p.Target,
-				Allow: v.Allow, Sticky: v.Sticky, Backends: weigh(targets(backends, v.outside()), weights),
+				Allow: v.Allow, Sticky: v.Sticky, Backends: v.listening(p, weigh(targets(backends, v.outside()), weights)),
 				Absent: v.absent(held, now, p.Protocol),
 			})
 		}
@@ -55,6 +55,39 @@ func routes(d Desired, all []*view, held map[string]Absence, now time.Time) spec
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port), a.HostIP.Compare(b.HostIP))
 	})
 	return r
+}
+
+// listening says of backends of the release before where they take what is
+// published, if the release moves it to another port inside.
+func (v *view) listening(p spec.Port, backends []spec.Backend) []spec.Backend {
+	before, changed := v.before()
+	if !changed {
+		return backends
+	}
+	same := func(old spec.Port) bool { return old.Published == p.Published && old.Protocol == p.Protocol }
+	i := slices.IndexFunc(before.Ports, same)
+	if i < 0 || before.Ports[i].Target == p.Target {
+		return backends
+	}
+	for j, b := range backends {
+		if v.isBefore(b.Replica) {
+			backends[j].Port = before.Ports[i].Target
+		}
+	}
+	return backends
+}
+
+// before is the service as the release before has it, if its replicas are others.
+func (v *view) before() (s spec.Service, changed bool) {
+	if v.goodGen == "" || v.goodGen == v.gen {
+		return s, false
+	}
+	return v.project.Good.Project.Service(v.Name)
+}
+
+// isBefore reports whether the replica is one of the release before.
+func (v *view) isBefore(id string) bool {
+	return slices.ContainsFunc(v.others, func(r *Replica) bool { return r.ID == id && r.Generation == v.goodGen })
 }
 
 // outside is the network whose addresses take connections from outside: the

@@ -9,14 +9,27 @@ import (
 	"dunnage/spec"
 )
 
+// signals are what an exit code of 128 and a signal's number stands for: runc
+// and shells give those. Left out are signals that end no program by themselves.
+var signals = map[int]string{
+	129: "SIGHUP", 130: "SIGINT", 131: "SIGQUIT", 132: "SIGILL", 133: "SIGTRAP", 134: "SIGABRT", 135: "SIGBUS", 136: "SIGFPE",
+	137: "SIGKILL", 138: "SIGUSR1", 139: "SIGSEGV", 140: "SIGUSR2", 141: "SIGPIPE", 142: "SIGALRM", 143: "SIGTERM", 159: "SIGSYS",
+}
+
 // ExitText says how the replica's last run ended.
 func ExitText(r spec.ReplicaRecord) string {
 	if r.Exit == nil {
 		return "exited"
 	}
 	text := fmt.Sprintf("exited with code %d", r.Exit.Code)
-	if r.Exit.OOM {
+	if r.Exit.Disk > 0 {
+		text = fmt.Sprintf("was stopped with %s in its writable layer", spec.Bytes(r.Exit.Disk))
+	}
+	switch name := signals[r.Exit.Code]; {
+	case r.Exit.OOM:
 		text += " (out of memory)"
+	case name != "" && r.Exit.Disk == 0:
+		text += " (" + name + ")"
 	}
 	if r.Failures > 1 {
 		text += fmt.Sprintf(", %d times in a row", r.Failures)
@@ -96,6 +109,7 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 	}
 	for _, r := range v.current {
 		st := replicaStatus(r, true, o)
+		st.Detail = cmp.Or(st.Detail, v.outgrew(r), v.emptied(r))
 		st.Release, st.Labels = v.shownRelease(r, v.project.Release.Number), v.Container.Labels
 		if r.Named {
 			st.Ports = v.Ports

@@ -91,3 +91,23 @@ func TestStatusShowsTheReleaseThatConverged(t *testing.T) {
 		}
 	}
 }
+
+func TestExitText(t *testing.T) {
+	for _, c := range []struct {
+		want string
+		r    spec.ReplicaRecord
+	}{
+		{"exited", spec.ReplicaRecord{}},
+		{"exited with code 0", spec.ReplicaRecord{Exit: &spec.Exit{}}},
+		{"exited with code 3, 2 times in a row", spec.ReplicaRecord{Exit: &spec.Exit{Code: 3}, Failures: 2}},
+		{"exited with code 137 (SIGKILL)", spec.ReplicaRecord{Exit: &spec.Exit{Code: 137}}},
+		{"exited with code 137 (out of memory)", spec.ReplicaRecord{Exit: &spec.Exit{Code: 137, OOM: true}}},
+		{"exited with code 139 (SIGSEGV), 4 times in a row", spec.ReplicaRecord{Exit: &spec.Exit{Code: 139}, Failures: 4}},
+		{"was stopped with 2.0 GiB in its writable layer", spec.ReplicaRecord{Exit: &spec.Exit{Code: 143, Disk: 2 << 30}}},
+		{"exited with code 255", spec.ReplicaRecord{Exit: &spec.Exit{Code: 255}}},
+	} {
+		if got := plan.ExitText(c.r); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -28,6 +29,8 @@ type view struct {
 	joiners []*view // those that join its network and go in step with it
 	lodgers []*view // those that join its network and are replaced in it, stop-first
 
+	leaves string // replica that is being exchanged for one with an empty layer
+
 	goodGen      string // generation of the release to go back to, "" = none
 	goodReplicas int    // and how many it wants
 	goodLimits   string // and the fingerprint of its limits
@@ -44,7 +47,7 @@ func views(p *Project, o Observed) []*view {
 	}
 	link(p, vs)
 	for _, v := range vs {
-		v.waiting = waitsFor(v, vs)
+		v.waiting = cmp.Or(doubt(o.Doubtful, p.Release.Images[v.Name].Digest), waitsFor(v, vs))
 	}
 	for _, v := range vs {
 		if v.owner == nil {
@@ -94,6 +97,7 @@ func newView(p *Project, s spec.Service, o Observed) *view {
 	if v.needsSpare() {
 		v.want(s.Replicas+1, o)
 	}
+	v.exchange()
 	return v
 }
 
@@ -149,7 +153,7 @@ func (v *view) backends() []*Replica {
 	if v.stopped || v.Replicas == 0 {
 		return nil
 	}
-	fresh := usable(v.current)
+	fresh := slices.DeleteFunc(usable(v.current), func(r *Replica) bool { return r.ID == v.leaves })
 	out := make([]*Replica, 0, len(fresh))
 	for _, r := range fresh {
 		// One that a rule names already keeps its connections: on the way back

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"net/netip"
 
 	"dunnage/spec"
@@ -25,7 +26,7 @@ func visits(all []*view, r spec.Routing, fronts []netip.Addr) []spec.VisitTarget
 		}
 		for _, host := range facing(p.HostIP, fronts) {
 			t := v.target(netip.AddrPortFrom(host, p.Port), p.Backends, p.Absent)
-			t.Port, t.Path = p.Port, v.asksPath(p.Target)
+			t.Port, t.Path = p.Port, v.asksPath(p)
 			if host.IsLoopback() {
 				t.From = spec.FromHost
 			}
@@ -34,10 +35,14 @@ func visits(all []*view, r spec.Routing, fronts []netip.Addr) []spec.VisitTarget
 	}
 	for _, s := range r.Services {
 		v := services[s.Project+"/"+s.Service]
-		if v == nil || v.listens() == 0 {
+		if v == nil {
 			continue
 		}
-		t := v.target(netip.AddrPortFrom(s.Addr, v.listens()), s.Backends, s.Absent)
+		port := v.listens(s.Backends)
+		if port == 0 {
+			continue
+		}
+		t := v.target(netip.AddrPortFrom(s.Addr, port), s.Backends, s.Absent)
 		t.From = spec.FromHost
 		out = append(out, t)
 	}
@@ -78,10 +83,21 @@ func facing(hostIP netip.Addr, fronts []netip.Addr) []netip.Addr {
 	return out
 }
 
-// asksPath is what the service's own HTTP probe asks its port for; empty = it
-// has none there.
-func (v *view) asksPath(port uint16) string {
-	for _, p := range v.Container.Probes {
+// asksPath is what the service's own HTTP probe asks the route's port for, as far
+// as all backends have it; empty = nothing.
+func (v *view) asksPath(p spec.PublishedRoute) string {
+	path := httpPath(v.Service, p.Target)
+	before, changed := v.before()
+	for _, b := range p.Backends {
+		if changed && v.isBefore(b.Replica) && httpPath(before, cmp.Or(b.Port, p.Target)) != path {
+			return ""
+		}
+	}
+	return path
+}
+
+func httpPath(s spec.Service, port uint16) string {
+	for _, p := range s.Container.Probes {
 		if p.Kind == spec.ProbeHTTP && p.Port == port {
 			return p.Path
 		}
@@ -89,15 +105,35 @@ func (v *view) asksPath(port uint16) string {
 	return ""
 }
 
+// listens is a TCP port that all backends are known to listen on, 0 = none.
+func (v *view) listens(backends []spec.Backend) uint16 {
+	before, changed := v.before()
+	old := 0
+	for _, b := range backends {
+		if changed && v.isBefore(b.Replica) {
+			old++
+		}
+	}
+	port, portBefore := listens(v.Service), listens(before)
+	switch {
+	case old == 0 || port == portBefore:
+		return port
+	case old == len(backends):
+		return portBefore
+	default:
+		return 0
+	}
+}
+
 // listens is a TCP port that the service is known to listen on, 0 = none: one
 // that is probed, or published.
-func (v *view) listens() uint16 {
-	for _, p := range v.Container.Probes {
+func listens(s spec.Service) uint16 {
+	for _, p := range s.Container.Probes {
 		if p.Kind == spec.ProbeHTTP || p.Kind == spec.ProbeTCP {
 			return p.Port
 		}
 	}
-	for _, p := range v.Ports {
+	for _, p := range s.Ports {
 		if p.Protocol == spec.TCP {
 			return p.Target
 		}

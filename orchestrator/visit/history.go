@@ -18,12 +18,14 @@ const (
 )
 
 // history counts the visits of a target, by the time when they ended, and those
-// that failed by the time when they began. Those before the first that succeeded aren't in it.
+// that failed by the time when they began. Those before the first that succeeded
+// are counted apart, and forgotten with it: it takes a while until a new port answers.
 type history struct {
 	entries []entry
-	first   time.Time // end of the first visit that succeeded
-	busy    bool      // an operation is under way
-	since   time.Time // of busy, or of its end
+	never   []time.Time // beginnings of those that failed, while none has succeeded
+	first   time.Time   // end of the first visit that succeeded
+	busy    bool        // an operation is under way
+	since   time.Time   // of busy, or of its end
 }
 
 // entry counts the visits that ended within width of each other.
@@ -33,6 +35,7 @@ type entry struct {
 	reasons      map[string]int // nil without a failure
 	begin, end   time.Time      // the ends of the first and of the last that succeeded
 	gap          time.Duration  // the longest between two that succeeded
+	failing      time.Time      // the end of the last that failed
 }
 
 // turn notes that an operation begins or has ended.
@@ -41,7 +44,7 @@ func (h *history) turn(now time.Time, busy bool) { h.busy, h.since = busy, now }
 // add counts a visit that ended now.
 func (h *history) add(now time.Time, err error) {
 	if err == nil && h.first.IsZero() {
-		h.first = now
+		h.first, h.never = now, nil
 	}
 	h.trim(now)
 	// Those before and after an operation began are told apart.
@@ -54,10 +57,15 @@ func (h *history) add(now time.Time, err error) {
 // miss counts a visit that began at began and failed, at the time when it began:
 // it takes a second until one has no answer, and an operation that begins
 // meanwhile isn't to blame. One that began before the first that succeeded isn't
-// counted.
-func (h *history) miss(began, now time.Time, err error) {
-	if h.first.IsZero() || began.Before(h.first) {
-		return
+// counted, which is what miss reports.
+func (h *history) miss(began, now time.Time, err error) (counted bool) {
+	if h.first.IsZero() {
+		h.never = append(h.never, began)
+		h.never = h.never[max(0, len(h.never)-kept):]
+		return false
+	}
+	if began.Before(h.first) {
+		return false
 	}
 	h.trim(now)
 	i := len(h.entries)
@@ -69,12 +77,16 @@ func (h *history) miss(began, now time.Time, err error) {
 		i++
 	}
 	h.entries[i-1].add(now, err)
+	return true
 }
 
 func (e *entry) add(now time.Time, err error) {
 	e.sent++
 	if err != nil {
 		e.failed++
+		if now.After(e.failing) {
+			e.failing = now
+		}
 		if e.reasons == nil {
 			e.reasons = map[string]int{}
 		}
@@ -106,6 +118,11 @@ func (h *history) trim(now time.Time) {
 // earlier one isn't told apart, so those of the first second may be left out.
 func (h *history) tally(t spec.VisitTarget, since time.Time) spec.VisitTally {
 	out := spec.VisitTally{VisitTarget: t}
+	for _, began := range h.never {
+		if !began.Before(since) {
+			out.Unreached++
+		}
+	}
 	last := since // the end of the last that succeeded
 	if h.first.After(last) {
 		last = h.first
@@ -125,6 +142,9 @@ func (h *history) tally(t spec.VisitTarget, since time.Time) spec.VisitTally {
 		if !e.begin.IsZero() {
 			out.LongestGap = max(out.LongestGap, spec.Duration(max(e.gap, e.begin.Sub(last))))
 			last = e.end
+		}
+		if e.failing.After(last) { // a gap that nothing has ended so far
+			out.LongestGap = max(out.LongestGap, spec.Duration(e.failing.Sub(last)))
 		}
 	}
 	return out

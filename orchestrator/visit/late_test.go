@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"dunnage/internal/keyed"
 	"dunnage/spec"
 )
 
@@ -30,5 +31,37 @@ func TestLateFailures(t *testing.T) {
 		if got := h.tally(spec.VisitTarget{}, at(since)); got.Sent != want[0] || got.Failed != want[1] {
 			t.Errorf("since %d: %+v, want %v", since, got, want)
 		}
+	}
+}
+
+// What is counted of a service outlives its targets for a while, and nothing is
+// counted before anybody was served.
+func TestCounts(t *testing.T) {
+	now := time.Unix(1000, 0)
+	web := spec.VisitTarget{Project: "shop", Service: "web"}
+	v := &Visitor{targets: map[string]*target{}, wake: make(chan struct{}, 1)}
+	at := &target{record: record{Reach: spec.Reach{VisitTarget: web}}}
+	fail := errors.New("connection refused")
+	for _, err := range []error{fail, nil, fail, nil, spec.ErrUnavailable} {
+		at.flying++
+		v.note(at, time.Now(), false, err)
+	}
+	got := v.Counts()
+	if len(got) != 1 || got[0].Answered.Count != 2 || got[0].Failed != 1 {
+		t.Fatalf("%+v", got)
+	}
+	v.counts.forget(nil, now)
+	v.counts.forget(nil, now.Add(keyed.LastsFor))
+	if len(v.Counts()) != 1 {
+		t.Error("forgotten too soon")
+	}
+	v.counts.forget([]spec.VisitTarget{web}, now.Add(2*keyed.LastsFor))
+	v.counts.forget(nil, now.Add(3*keyed.LastsFor))
+	if len(v.Counts()) != 1 {
+		t.Error("forgotten though it was visited again")
+	}
+	v.counts.forget(nil, now.Add(5*keyed.LastsFor))
+	if len(v.Counts()) != 0 {
+		t.Error("kept for ever")
 	}
 }

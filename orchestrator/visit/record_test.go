@@ -106,6 +106,32 @@ func TestHistory(t *testing.T) {
 	}
 }
 
+// A gap that nothing has ended is one; and visits of an address that has never
+// answered are told, until it does.
+func TestHistoryWithoutAnEnd(t *testing.T) {
+	at := func(ms int) time.Time { return noon.Add(time.Duration(ms) * time.Millisecond) }
+	bad := errors.New("connection refused")
+	var h history
+	h.add(at(0), nil)
+	for ms := 100; ms <= 17_000; ms += 100 {
+		h.miss(at(ms-10), at(ms), bad)
+	}
+	if got := h.tally(spec.VisitTarget{}, at(-1)); got.Failed != 170 || got.LongestGap.Std() != 17*time.Second {
+		t.Errorf("17 s of refusals: %+v", got)
+	}
+	h = history{}
+	for ms := range 5 {
+		h.miss(at(ms*1000), at(ms*1000+1), bad)
+	}
+	if got := h.tally(spec.VisitTarget{}, at(1500)); got.Unreached != 3 || got.Sent != 0 {
+		t.Errorf("never answered: %+v", got)
+	}
+	h.add(at(6000), nil)
+	if got := h.tally(spec.VisitTarget{}, at(1500)); got.Unreached != 0 || got.Sent != 1 || got.Failed != 0 {
+		t.Errorf("answered at last: %+v", got)
+	}
+}
+
 // An hour with an operation under way is kept, a day without one isn't.
 func TestHistoryIsBounded(t *testing.T) {
 	var h history

@@ -53,6 +53,7 @@ type Visitor struct {
 	keys    []string // of targets, sorted
 	flying  int
 	starved bool // some target was due and had no place
+	counts  counts
 
 	wake chan struct{}
 	wg   sync.WaitGroup
@@ -105,6 +106,7 @@ func (v *Visitor) Watch(targets []spec.VisitTarget) {
 	}
 	if others {
 		v.keys = slices.Sorted(maps.Keys(v.targets))
+		v.counts.forget(targets, now)
 	}
 	if woken || others {
 		v.look()
@@ -267,8 +269,9 @@ func (v *Visitor) note(t *target, began time.Time, absent bool, err error) bool 
 	switch {
 	case err == nil:
 		t.history.add(now, nil)
-	case !errors.Is(err, spec.ErrUnavailable):
-		t.history.miss(began, now, err)
+		v.counts.of(t.VisitTarget).Answered.Observe(now.Sub(began))
+	case !errors.Is(err, spec.ErrUnavailable) && t.history.miss(began, now, err):
+		v.counts.of(t.VisitTarget).Failed++
 	}
 	t.result(now, began, absent || t.Absent, err)
 	if t.Failed > 0 || t.Unasked != "" {
@@ -305,7 +308,9 @@ func (v *Visitor) Tally(project string, since time.Time) []spec.VisitTally {
 	var all []spec.VisitTally
 	for _, key := range v.keys {
 		if t := v.targets[key]; t.Project == project {
-			all = append(all, t.history.tally(t.VisitTarget, since))
+			tally := t.history.tally(t.VisitTarget, since)
+			tally.State = t.State
+			all = append(all, tally)
 		}
 	}
 	slices.SortStableFunc(all, func(a, b spec.VisitTally) int { return cmp.Compare(a.Service, b.Service) })

@@ -168,6 +168,7 @@ func (w *World) Remove(_ context.Context, id string) error {
 			w.exit(c, 137)
 		}
 		delete(w.containers, id)
+		delete(w.layers, id)
 	}
 	return err
 }
@@ -204,6 +205,11 @@ func (w *World) Resolve(_ context.Context, ref string) (spec.PinnedImage, error)
 	return spec.PinnedImage{}, fmt.Errorf("image %s: %w", ref, spec.ErrNotFound)
 }
 
+// Hold finds what Resolve finds.
+func (w *World) Hold(ctx context.Context, _, ref string) (spec.PinnedImage, error) {
+	return w.Resolve(ctx, ref)
+}
+
 // Healthcheck is what the test says.
 func (w *World) Healthcheck(_ context.Context, digest string) (*spec.Probe, error) {
 	if p, ok := w.Healthchecks[digest]; ok {
@@ -223,6 +229,12 @@ func (w *World) Retain(context.Context, string, []spec.PinnedImage) error { retu
 
 // Retained lists nothing.
 func (w *World) Retained(context.Context) ([]string, error) { return nil, nil }
+
+// Doubtful lists nothing: nobody cuts the power of a world.
+func (w *World) Doubtful() []spec.DoubtfulImage { return nil }
+
+// Verify finds nothing to mend.
+func (w *World) Verify(context.Context, string) ([]string, error) { return nil, nil }
 
 // Load does nothing.
 func (w *World) Load(context.Context, io.Reader) ([]spec.Image, error) { return nil, nil }

@@ -1,6 +1,7 @@
 package world
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"net/netip"
@@ -47,7 +48,7 @@ func (w *World) trace(p spec.Packet) spec.Trace {
 	}
 	if t.Dies == "" {
 		for _, b := range backends {
-			t.Reach = append(t.Reach, spec.Arrival{To: netip.AddrPortFrom(b.Addr, target), Link: "dun0", Chance: 1 / float64(len(backends))})
+			t.Reach = append(t.Reach, spec.Arrival{To: netip.AddrPortFrom(b.Addr, cmp.Or(b.Port, target)), Link: "dun0", Chance: 1 / float64(len(backends))})
 		}
 	}
 	return t

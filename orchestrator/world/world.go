@@ -79,6 +79,17 @@ type World struct {
 	// while nothing runs.
 	Blocked map[uint16]bool
 
+	// Stored is what takes room on disk beside writable layers, and Disks is where.
+	Stored []spec.DiskItem
+	Disks  []spec.Filesystem
+	// Collected is told what a collection has removed; it may change Disks.
+	Collected func(spec.DiskUse)
+	// Collections are those that were asked for.
+	Collections []spec.CollectRequest
+	Blobs       map[string][]spec.MissingBlob // reference -> what a pull of it downloads; set before Run
+	exits       time.Duration                 // a nanosecond for each
+	layers      map[string]int64              // replica -> bytes that it has written over its image
+
 	// Locked is why secrets can't be opened; empty = they can.
 	Locked    string
 	delivered map[string]string // replica -> fingerprint of what is on its tmpfs
@@ -122,7 +133,7 @@ func New(images map[string]Behaviour) *World {
 	return &World{
 		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), images: images,
 		containers: map[string]*container{}, attached: map[string][]netip.Addr{}, names: map[string]string{},
-		released: map[netip.Addr]time.Time{}, targets: map[string]spec.ProbeTarget{}, delivered: map[string]string{}, claimed: map[string]string{}, wrote: map[string][]spec.LogLine{}, state: newState(),
+		released: map[netip.Addr]time.Time{}, targets: map[string]spec.ProbeTarget{}, delivered: map[string]string{}, claimed: map[string]string{}, layers: map[string]int64{}, wrote: map[string][]spec.LogLine{}, state: newState(),
 	}
 }
 
@@ -163,7 +174,8 @@ func (w *World) live(c *container) {
 func (w *World) exit(c *container, code int) {
 	w.note("%s exits with %d", c.key.ID, code)
 	w.wrote[c.key.ID] = append(w.wrote[c.key.ID], spec.LogLine{At: w.now, Text: fmt.Appendf(nil, "dies with %d", code)})
-	c.phase, c.exited, c.code, c.killed = spec.PhaseExited, w.now, code, false
+	w.exits++ // no two at once, as with a clock that goes on: the loop tells exits apart by it
+	c.phase, c.exited, c.code, c.killed = spec.PhaseExited, w.now.Add(w.exits), code, false
 	w.conns = slices.DeleteFunc(w.conns, func(x *conn) bool { return x.replica == c.key.ID })
 }
 

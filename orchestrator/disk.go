@@ -1,0 +1,330 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"dunnage/spec"
+)
+
+// Times of collecting.
+const (
+	// collectEvery is the pause between two collections while nothing is known to
+	// have become free.
+	collectEvery = 10 * time.Minute
+	// collectAfter is the pause after a change: a rollout that has just ended may be
+	// rolled back, or followed by another.
+	collectAfter = 5 * time.Second
+	// overEvery is the pause between two looks whether the disk is over its budget.
+	overEvery = time.Minute
+	// collectTimeout bounds one collection: a disk that is slow removes some
+	// thousand files a second.
+	collectTimeout = 5 * time.Minute
+)
+
+// Space is short when less than one part in shortOf is left to others than root.
+const shortOf = 20
+
+// collecting is what the loop remembers of collections. Run's goroutine owns it.
+type collecting struct {
+	due   time.Time     // of the next collection
+	look  time.Time     // of the next comparison with the budget
+	done  chan struct{} // closed when the one that runs is over; nil = none runs
+	clean bool          // nothing has become free since the last one
+}
+
+// freeLater says that something has become free, or may have.
+func (l *Loop) freeLater() { l.collects.clean = false }
+
+// collectSometimes collects in the background: some seconds after something has
+// become free, and now and then. While changes are at work it waits for their
+// end, but no longer than until the next regular one.
+func (l *Loop) collectSometimes() {
+	if l.cfg.Disk == nil {
+		return
+	}
+	c := &l.collects
+	now := l.cfg.Clock.Now()
+	if c.done != nil {
+		select {
+		case <-c.done:
+			c.done = nil
+		default:
+			return
+		}
+	}
+	if c.due.IsZero() { // after a start, first the replicas
+		c.due, c.look, c.clean = now.Add(overEvery), now.Add(collectAfter), true
+	}
+	if !c.clean {
+		c.clean = true
+		if soon := now.Add(collectAfter); soon.Before(c.due) {
+			c.due = soon
+		}
+	}
+	usual := !now.Before(c.due) && (len(l.ops.running()) == 0 || now.Sub(c.due) > collectEvery)
+	if !usual && now.Before(c.look) {
+		return
+	}
+	if usual {
+		c.due = now.Add(collectEvery)
+	}
+	c.look = now.Add(overEvery)
+	done := make(chan struct{})
+	c.done = done
+	l.jobs.Go(func() {
+		defer close(done)
+		defer l.Look()
+		ctx, cancel := context.WithTimeout(l.ctx, collectTimeout)
+		defer cancel()
+		if err := l.keepInBudget(ctx, usual); err != nil && l.ctx.Err() == nil {
+			l.cfg.Log.Warn("collect what nobody needs", "error", err)
+		}
+	})
+}
+
+// keepInBudget collects, and again with less patience if the disk is over its
+// budget or nearly full.
+func (l *Loop) keepInBudget(ctx context.Context, usual bool) error {
+	if usual {
+		if _, err := l.collect(ctx, l.collectRequest(spec.ImageGrace, spec.OldLogs)); err != nil {
+			return err
+		}
+	}
+	why, err := l.short(ctx)
+	if err != nil {
+		return err
+	}
+	if why != "" {
+		if _, err := l.collect(ctx, l.collectRequest(spec.ImageGraceShort, spec.OldLogsShort)); err != nil {
+			return err
+		}
+		if why, err = l.short(ctx); err != nil {
+			return err
+		}
+	}
+	l.tellShort(why)
+	return nil
+}
+
+// tellShort tells once when collecting isn't enough any more, and when it is again.
+func (l *Loop) tellShort(why string) {
+	before := l.tight.Swap(&why)
+	switch was := before != nil && *before != ""; {
+	case why != "" && !was:
+		text := why + ", and nothing is left to collect; `dunnage df` shows what takes it"
+		l.cfg.Log.Warn("disk", "problem", text)
+		l.events.add(spec.Event{Kind: spec.EventProblem, Message: text})
+	case why == "" && was:
+		l.cfg.Log.Info("disk: within its budget again")
+	}
+}
+
+// short says how the disk is over its budget or nearly full; empty = it isn't.
+func (l *Loop) short(ctx context.Context) (string, error) {
+	if l.cfg.Budget > 0 {
+		items, err := l.cfg.Disk.Use(ctx)
+		if err != nil {
+			return "", err
+		}
+		if used := budgeted(items); used.Bytes > l.cfg.Budget {
+			return fmt.Sprintf("disk: %s are in use of a budget of %s", spec.Bytes(used.Bytes), spec.Bytes(l.cfg.Budget)), nil
+		}
+	}
+	disks, err := l.cfg.Disk.Filesystems(ctx)
+	for _, d := range disks {
+		if d.Available < d.Size/shortOf {
+			return fmt.Sprintf("disk: %s of %s are left on the file system of %s", spec.Bytes(d.Available), spec.Bytes(d.Size), d.Dir), err
+		}
+		if d.FreeInodes < d.Inodes/shortOf {
+			return fmt.Sprintf("disk: %d of %d inodes are left on the file system of %s", d.FreeInodes, d.Inodes, d.Dir), err
+		}
+	}
+	return "", err
+}
+
+func (l *Loop) collectRequest(grace time.Duration, logs int) spec.CollectRequest {
+	return spec.CollectRequest{Grace: grace, Logs: logs, Replica: l.Owners().Replica}
+}
+
+// collect collects and says so in the log.
+func (l *Loop) collect(ctx context.Context, r spec.CollectRequest) (spec.Collection, error) {
+	if why := l.holding(); why != "" { // the store may be another one: it knows nobody's releases
+		return spec.Collection{}, nil
+	}
+	c, err := l.cfg.Disk.Collect(ctx, r)
+	l.describe(c.Items)
+	if len(c.Items) > 0 && !r.Rehearse {
+		l.measures.note(func(n *spec.Counted) { n.Collected.Add(c.Freed) })
+		var use spec.DiskUse
+		var names []string
+		for _, i := range c.Items {
+			use.Add(i.DiskUse)
+			names = append(names, string(i.Kind)+" "+i.Name)
+		}
+		l.cfg.Log.Info("collected what nobody needs", "bytes", use.Bytes, "inodes", use.Inodes, "what", names[:min(len(names), 20)])
+	}
+	return c, err
+}
+
+// budgeted is what the budget bounds.
+func budgeted(items []spec.DiskItem) (use spec.DiskUse) {
+	for _, i := range items {
+		if i.Kind.Counted() {
+			use.Add(i.DiskUse)
+		}
+	}
+	return use
+}
+
+// DiskReport says what takes room, and who needs it.
+func (l *Loop) DiskReport(ctx context.Context) (spec.DiskReport, error) {
+	r := spec.DiskReport{At: l.cfg.Clock.Now(), Budget: l.cfg.Budget}
+	var err error
+	if r.Items, err = l.cfg.Disk.Use(ctx); err != nil {
+		if len(r.Items) == 0 {
+			return r, err
+		}
+		r.Problem = plain(err)
+	}
+	if r.Filesystems, err = l.cfg.Disk.Filesystems(ctx); err != nil {
+		return r, err
+	}
+	l.describe(r.Items)
+	r.Counted = budgeted(r.Items)
+	for _, i := range r.Items {
+		if len(i.Holders) == 0 && i.Kind.Counted() {
+			r.Collectable.Add(i.DiskUse)
+		}
+	}
+	return r, nil
+}
+
+// Collect removes what nobody needs, or says what that is. All: and images that
+// were brought a moment ago and are in no release.
+func (l *Loop) Collect(ctx context.Context, rehearse, all bool) (spec.Collection, error) {
+	if err := l.mayChange(); err != nil && !rehearse {
+		return spec.Collection{}, err
+	}
+	r := l.collectRequest(spec.ImageGrace, spec.OldLogs)
+	if all {
+		r.Grace, r.Logs = collectAllGrace, 0
+	}
+	r.Rehearse = rehearse
+	c, err := l.collect(ctx, r)
+	if err != nil && len(c.Items) > 0 {
+		l.cfg.Log.Warn("collect what nobody needs", "error", err)
+		c.Problem, err = plain(err), nil
+	}
+	return c, err
+}
+
+// collectAllGrace is for images between the end of their pull and the beginning of
+// the deploy's hold on them.
+const collectAllGrace = time.Minute
+
+// holdName is what an operation's images are held under until its release retains
+// them.
+func holdName(op string) string { return "operation " + op }
+
+// letGoOf ends the hold of an operation. What can't be let go now is at the next start.
+func (l *Loop) letGoOf(op *operation) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), lookTimeout)
+	defer cancel()
+	if err := l.cfg.Images.Retain(ctx, holdName(op.ID), nil); err != nil {
+		l.cfg.Log.Warn("let go of the images of an operation", "operation", op.ID, "error", err)
+	}
+}
+
+// describe says of the items in the store's terms who needs them: the engine
+// knows only names of leases, and replicas.
+func (l *Loop) describe(items []spec.DiskItem) {
+	d := describer{releases: map[string]spec.ReleaseRecord{}, volumes: map[string]string{}, loop: l}
+	for _, project := range l.state.projectNames() {
+		for _, r := range l.state.history(project) {
+			d.releases[retainName(project, r.Number)] = spec.ReleaseRecord{Project: project, Release: r}
+			for _, v := range r.Project.Volumes {
+				if !v.External {
+					d.volumes[v.ID] = project
+				}
+			}
+		}
+	}
+	for i := range items {
+		d.item(&items[i])
+	}
+}
+
+type describer struct {
+	loop     *Loop
+	releases map[string]spec.ReleaseRecord // by the name of what they retain
+	volumes  map[string]string             // ID -> project
+}
+
+func (d describer) item(i *spec.DiskItem) {
+	if i.Kind == spec.DiskVolumes && i.Project == "" {
+		i.Project = d.volumes[i.Name]
+	}
+	var holders []string
+	releases := map[string][]int{}
+	others := false
+	for _, h := range i.Holders {
+		rec, isReplica := d.loop.state.replica(h)
+		release, isRelease := d.releases[h]
+		op, isOp := strings.CutPrefix(h, holdName(""))
+		switch {
+		case isRelease:
+			releases[release.Project] = append(releases[release.Project], release.Release.Number)
+			h = releaseName(release.Project, release.Release.Number)
+		case isReplica:
+			if !slices.Contains(releases[rec.Project], rec.Release) {
+				releases[rec.Project] = append(releases[rec.Project], rec.Release)
+			}
+		case isOp:
+			h = "operation in progress"
+			if o, ok := d.loop.ops.find(op); ok {
+				h = o.Kind + " of " + o.Project + " in progress"
+			}
+			others = true
+		default:
+			others = true
+		}
+		holders = append(holders, h)
+	}
+	slices.Sort(holders)
+	i.Holders = slices.Compact(holders)
+	if len(releases) == 1 && !others {
+		for project, numbers := range releases {
+			slices.Sort(numbers)
+			i.Project, i.Releases = project, slices.Compact(numbers)
+		}
+	}
+}
+
+func releaseName(project string, number int) string {
+	return fmt.Sprintf("%s release %d", project, number)
+}
+
+// trim drops the releases beyond those that are kept: somebody may have lowered
+// their number since the agent before this one ran.
+func (l *Loop) trim() error {
+	var errs []error
+	for _, name := range l.state.projectNames() {
+		rec, _ := l.state.project(name)
+		old := slices.DeleteFunc(l.beyond(rec, l.cfg.KeepReleases), func(r spec.ReleaseRecord) bool { return r.Release.Number == rec.Desired })
+		if len(old) == 0 {
+			continue
+		}
+		forgetReleases(&rec, old)
+		if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}, DropReleases: old}); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		l.unpin(old)
+	}
+	return errors.Join(errs...)
+}

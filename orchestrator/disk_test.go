@@ -1,0 +1,150 @@
+package orchestrator
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"dunnage/orchestrator/world"
+	"dunnage/spec"
+)
+
+// releaseNumbers are the kept releases of a project.
+func (s *scenario) releaseNumbers(project string) (out []int) {
+	for _, r := range s.loop.state.history(project) {
+		out = append(out, r.Number)
+	}
+	return out
+}
+
+// redeploys makes n more releases.
+func (s *scenario) redeploys(n int) {
+	for range n {
+		p := one("web", "fast")
+		p.Services[0].Container.Command = []string{fmt.Sprint(s.loop.state.projects["web"].Next)}
+		s.deploy(p)
+		s.live(30*time.Second, time.Second)
+	}
+}
+
+// TestKeepFewerReleases: a lower number holds from the agent's start on, for what
+// the releases hold too; the desired one and the good one stay whatever it is.
+func TestKeepFewerReleases(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	s.quiet = true
+	k := &keeper{Images: s.loop.cfg.Images}
+	s.loop.cfg.Images = k
+	s.redeploys(6)
+	if got := s.releaseNumbers("web"); len(got) != 6 || len(k.names) != 6 {
+		t.Fatalf("kept %v, retained %q", got, k.names)
+	}
+	s.start(0)
+	s.loop.cfg.Images, s.loop.cfg.KeepReleases = k, 2
+	s.live(5*time.Second, time.Second)
+	if got := s.releaseNumbers("web"); !slices.Equal(got, []int{5, 6}) {
+		t.Errorf("kept %v", got)
+	}
+	if want := []string{"web-release-5", "web-release-6"}; !slices.Equal(k.names, want) {
+		t.Errorf("retained %q, want %q", k.names, want)
+	}
+	if got := s.loop.state.projects["web"].Ran; !slices.Equal(got, []int{5, 6}) {
+		t.Errorf("rollback may go to %v", got)
+	}
+}
+
+// collections waits until nothing collects, and returns what has been asked for.
+func (s *scenario) collections(t *testing.T) []spec.CollectRequest {
+	t.Helper()
+	if done := s.loop.collects.done; done != nil {
+		select {
+		case <-done:
+		case <-time.After(10 * time.Second):
+			t.Fatal("a collection doesn't end")
+		}
+	}
+	out := s.w.Collections
+	s.w.Collections = nil
+	return out
+}
+
+// TestCollectsSometimes: after releases have left the kept ones, and now and
+// then; over the budget with less patience.
+func TestCollectsSometimes(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	s.quiet = true
+	s.loop.cfg.KeepReleases = 2
+	s.redeploys(2)
+	s.live(collectEvery+overEvery, time.Second)
+	if got := s.collections(t); len(got) == 0 || len(got) > 3 || got[0].Grace != spec.ImageGrace || got[0].Logs != spec.OldLogs || got[0].Replica("nobody") {
+		t.Errorf("at rest: %+v", got)
+	}
+	s.redeploys(1)
+	s.live(2*collectAfter, time.Second)
+	if got := s.collections(t); len(got) != 1 {
+		t.Errorf("after a release has gone: %+v", got)
+	}
+
+	s.loop.cfg.Budget = 100 << 20
+	s.w.Stored = []spec.DiskItem{
+		{Kind: spec.DiskLayers, Name: "app:3", Holders: []string{"web-release-3"}, DiskUse: spec.DiskUse{Bytes: 90 << 20}},
+		{Kind: spec.DiskLayers, Name: "app:1", DiskUse: spec.DiskUse{Bytes: 20 << 20}},
+		{Kind: spec.DiskVolumes, Name: "web_data", DiskUse: spec.DiskUse{Bytes: 1 << 40}},
+	}
+	s.live(2*overEvery, time.Second)
+	got := s.collections(t)
+	if !slices.ContainsFunc(got, func(r spec.CollectRequest) bool {
+		return r.Grace == spec.ImageGraceShort && r.Logs == spec.OldLogsShort
+	}) {
+		t.Errorf("over the budget: %+v", got)
+	}
+	if len(s.w.Stored) != 2 || s.problems() != 0 {
+		t.Errorf("left: %+v; told of %d problems", s.w.Stored, s.problems())
+	}
+
+	// What releases need isn't collected: it is told of, once.
+	s.w.Stored[0].Bytes = 120 << 20
+	s.live(5*overEvery, time.Second)
+	s.collections(t)
+	if s.problems() != 1 {
+		t.Errorf("told of %d problems", s.problems())
+	}
+	r, err := s.loop.DiskReport(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i := r.Items[0]; i.Project != "web" || !slices.Equal(i.Releases, []int{3}) || !slices.Equal(i.Holders, []string{"web release 3"}) {
+		t.Errorf("item: %+v", i)
+	}
+	if r.Counted.Bytes < 120<<20 || r.Counted.Bytes > 121<<20 || r.Budget != 100<<20 {
+		t.Errorf("report: %+v", r)
+	}
+}
+
+// problems counts the events that tell of the disk.
+func (s *scenario) problems() (n int) {
+	for _, e := range first(s.loop.events.after(0)) {
+		if e.Kind == spec.EventProblem {
+			n++
+		}
+	}
+	return n
+}
+
+// TestCollectsNothingWhileHeld: an agent that may have got the wrong store knows
+// nobody's releases.
+func TestCollectsNothingWhileHeld(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	s.quiet = true
+	why := "another store"
+	s.loop.held.Store(&why)
+	s.w.Stored = []spec.DiskItem{{Kind: spec.DiskLayers, Name: "app:1"}}
+	if _, err := s.loop.collect(t.Context(), s.loop.collectRequest(0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.w.Stored) != 1 {
+		t.Error("it collected")
+	}
+}
+
+func first[T, U any](t T, _ U) T { return t }

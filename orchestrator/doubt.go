@@ -1,0 +1,80 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"dunnage/spec"
+)
+
+const (
+	verifyLimit = 15 * time.Minute // for one image; a gigabyte takes some ten seconds
+	verifyAgain = time.Minute      // after which what couldn't be mended is tried again
+	verifySoon  = time.Second      // where only containerd didn't answer
+)
+
+// verifyImages mends the images that a power cut may have damaged, one after the
+// other, beside the loop: it holds up nothing but what needs them. There are
+// none that weren't there when the agent started, so it ends.
+func (l *Loop) verifyImages() {
+	told := map[string]string{}
+	for {
+		pause := verifySoon
+		for _, d := range l.cfg.Images.Doubtful() {
+			if err := l.verifyImage(d, told); err != nil && !errors.Is(err, spec.ErrUnavailable) {
+				pause = verifyAgain
+			}
+		}
+		if len(l.cfg.Images.Doubtful()) == 0 {
+			return
+		}
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// verifyImage tells what came of it; a failure once for each cause.
+func (l *Loop) verifyImage(d spec.DoubtfulImage, told map[string]string) error {
+	ctx, cancel := context.WithTimeout(l.ctx, verifyLimit)
+	defer cancel()
+	defer l.Look()
+	began := time.Now()
+	mended, err := l.cfg.Images.Verify(ctx, d.Digest)
+	switch {
+	case l.ctx.Err() != nil || errors.Is(err, spec.ErrUnavailable):
+	case err != nil && told[d.Digest] != err.Error():
+		told[d.Digest] = err.Error()
+		l.cfg.Log.Error("an image is damaged since the power was cut", "image", d.Ref, "digest", d.Digest, "error", err)
+		l.events.add(spec.Event{Kind: spec.EventProblem, Message: damagedImage(d.Ref, plain(err))})
+	case err == nil && len(mended) > 0:
+		text := fmt.Sprintf("image %s was damaged when the power was cut, and is mended: %s", d.Ref, strings.Join(mended, "; "))
+		l.cfg.Log.Warn(text, "digest", d.Digest, "took", time.Since(began))
+		l.events.add(spec.Event{Kind: spec.EventRepaired, Message: text})
+	case err == nil:
+		l.cfg.Log.Info("an image that came soon before the power was cut is whole", "image", d.Ref, "digest", d.Digest, "took", time.Since(began))
+	}
+	return err
+}
+
+// doubts says of each image in doubt what becomes of it.
+func doubts(images []spec.DoubtfulImage) []string {
+	var out []string
+	for _, d := range images {
+		if d.Error != "" {
+			out = append(out, damagedImage(d.Ref, d.Error))
+		} else {
+			out = append(out, fmt.Sprintf("image %s is being verified, because the power was cut soon after it came; what needs it starts after that", d.Ref))
+		}
+	}
+	return out
+}
+
+func damagedImage(ref, cause string) string {
+	return fmt.Sprintf("image %s can't be used: %s; what needs it doesn't start. The agent tries again every minute; `dunnage image pull %s`, or `dunnage image load FILE` without a registry, mends it at once", ref, cause, ref)
+}

@@ -1,0 +1,84 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+
+	"dunnage/orchestrator/world"
+	"dunnage/spec"
+)
+
+// shaken are images of which one is in doubt.
+type shaken struct {
+	Images
+	mu     sync.Mutex
+	doubt  []spec.DoubtfulImage
+	answer func() ([]string, error)
+}
+
+func (s *shaken) Doubtful() []spec.DoubtfulImage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]spec.DoubtfulImage(nil), s.doubt...)
+}
+
+func (s *shaken) Verify(context.Context, string) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	mended, err := s.answer()
+	if err == nil {
+		s.doubt = nil
+	}
+	return mended, err
+}
+
+// What was mended is told with the image's name, and what couldn't be once.
+func TestDoubtfulImagesAreTold(t *testing.T) {
+	const ref = "example.org/web:1"
+	for _, tc := range []struct {
+		name   string
+		mended []string
+		err    error
+		kind   spec.EventKind
+		want   string
+	}{
+		{"whole", nil, nil, "", ""},
+		{"mended", []string{"layer x: /bin/sh has 0 bytes instead of 12"}, nil, spec.EventRepaired,
+			"image example.org/web:1 was damaged when the power was cut, and is mended: layer x: /bin/sh has 0 bytes instead of 12"},
+		{"offline", nil, errors.New("no route"), spec.EventProblem, "image example.org/web:1 can't be used: no route; what needs it doesn't start."},
+		{"unanswered", nil, spec.ErrUnavailable, "", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newScenario(1, world.Truth).loop
+			d := spec.DoubtfulImage{Ref: ref, Digest: "sha256:aa"}
+			images := &shaken{Images: s.cfg.Images, doubt: []spec.DoubtfulImage{d}, answer: func() ([]string, error) { return tc.mended, tc.err }}
+			s.cfg.Images = images
+			told := map[string]string{}
+			times := 1
+			if tc.err != nil {
+				times = 2
+			}
+			for range times {
+				if err := s.verifyImage(d, told); !errors.Is(err, tc.err) {
+					t.Fatal(err)
+				}
+			}
+			evs, _ := s.events.after(0)
+			n := 0
+			for _, e := range evs {
+				if strings.Contains(e.Message, ref) {
+					n++
+					if e.Kind != tc.kind || !strings.HasPrefix(e.Message, tc.want) {
+						t.Errorf("told: %s %q", e.Kind, e.Message)
+					}
+				}
+			}
+			if want := map[bool]int{true: 0, false: 1}[tc.kind == ""]; n != want {
+				t.Errorf("told %d times, want %d", n, want)
+			}
+		})
+	}
+}

@@ -1,0 +1,89 @@
+package orchestrator
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"dunnage/spec"
+)
+
+// mostFollowed bounds the packets that Obstructed follows: it is asked by doctor,
+// which answers within two seconds.
+const mostFollowed = 256
+
+// Obstruction is what others have set up that ends or diverts all connections to
+// published ports, or those that the dice send to some replicas.
+type Obstruction struct {
+	Verdict string   // what becomes of the connections, and by which rule or route
+	Next    []string // what to do
+	At      []string // who is concerned: "shop/web at 198.51.100.7:8080"
+}
+
+// Obstructed follows a client's first packet to every published port, as Explain
+// does for one, and returns who is in the way, and how many ways it has left out. What dunnage itself refuses or lets wait is none, and neither is a
+// rule that takes some clients only.
+func (l *Loop) Obstructed(ctx context.Context) (found []Obstruction, left int, err error) {
+	status, err := l.Status(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	fronts, err := l.cfg.Network.Fronts(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	var all []question
+	for _, p := range status.Projects {
+		for _, s := range p.Services {
+			if s.Stopped {
+				continue
+			}
+			for _, port := range s.Ports {
+				all = append(all, ofPort(serviceID{p.Name, s.Name}, port, netip.Addr{}, fronts)...)
+			}
+		}
+	}
+	if len(all) == 0 {
+		return nil, 0, nil
+	}
+	left = max(0, len(all)-mostFollowed)
+	all = all[:len(all)-left]
+	var packets []spec.Packet
+	for _, q := range all {
+		packets = append(packets, q.packet)
+	}
+	traces, err := l.cfg.Network.Trace(ctx, packets)
+	if err != nil {
+		return nil, 0, fmt.Errorf("follow the packets: %w", err)
+	}
+	a := answers{status: status, desired: l.state.desired(), idle: l.repairsNothing()}
+	at := map[string]int{} // verdict -> place in found
+	for i, q := range all {
+		w := spec.ExplainedWay{Trace: traces[i], Service: q.service.String()}
+		if !obstructs(w.Trace) {
+			continue
+		}
+		v := a.verdict(w, "")
+		if _, known := at[v.text]; !known {
+			at[v.text] = len(found)
+			found = append(found, Obstruction{Verdict: v.text, Next: v.next})
+		}
+		o := &found[at[v.text]]
+		o.At = append(o.At, fmt.Sprintf("%s at %s", w.Service, w.Packet.To))
+	}
+	return found, left, nil
+}
+
+// obstructs reports whether somebody else's rule, or a route, is what becomes of
+// the packet.
+func obstructs(t spec.Trace) bool {
+	switch t.Fate {
+	case spec.FateArrives:
+		return sentBy(t) != ""
+	case spec.FateDropped, spec.FateRefused, spec.FatePartly:
+		ends := dying(t)
+		return len(ends) > 0 && ends[0].Owner != spec.OwnerDunnage
+	default:
+		return false
+	}
+}

@@ -1,0 +1,49 @@
+package orchestrator
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"dunnage/spec"
+)
+
+// A rule of others that drops a published port is found at once, before the
+// visitor has missed an answer; what dunnage itself refuses is none.
+func TestObstructed(t *testing.T) {
+	s := publishing(t)
+	if found, left, err := s.loop.Obstructed(t.Context()); err != nil || len(found) != 0 || left != 0 {
+		t.Errorf("%+v, %d left, %v", found, left, err)
+	}
+	s.w.Blocked = map[uint16]bool{8080: true}
+	found, _, err := s.loop.Obstructed(t.Context())
+	if err != nil || len(found) != 1 || !strings.Contains(found[0].Verdict, "dropped by iptables-nft filter FORWARD, rule 1: -p tcp -j DROP") ||
+		!slices.Contains(found[0].At, "shop/web at 192.0.2.1:8080") || len(found[0].Next) == 0 {
+		t.Errorf("%+v, %v", found, err)
+	}
+}
+
+// Obstructions are what others do to all of a port's clients, or to those of one
+// replica.
+func TestObstructs(t *testing.T) {
+	step := func(owner spec.RuleOwner) []spec.TraceStep { return []spec.TraceStep{{Owner: owner, Ends: true}} }
+	diverted := []spec.TraceStep{{Where: "iptables-nft nat DOCKER", Owner: spec.OwnerDocker, What: "sent on to 172.17.0.2:80"}}
+	for _, c := range []struct {
+		name  string
+		trace spec.Trace
+		want  bool
+	}{
+		{"arrives", spec.Trace{Fate: spec.FateArrives}, false},
+		{"arrives elsewhere", spec.Trace{Fate: spec.FateArrives, Steps: diverted}, true},
+		{"dropped by others", spec.Trace{Fate: spec.FateDropped, Steps: step(spec.OwnerOther)}, true},
+		{"dropped by the operator", spec.Trace{Fate: spec.FateDropped, Steps: step(spec.OwnerUser)}, true},
+		{"refused by us", spec.Trace{Fate: spec.FateRefused, Steps: step(spec.OwnerDunnage)}, false},
+		{"held by us", spec.Trace{Fate: spec.FateHeld, Steps: step(spec.OwnerDunnage)}, false},
+		{"no route to one replica", spec.Trace{Fate: spec.FatePartly, Steps: step("")}, true},
+		{"a block list", spec.Trace{Fate: spec.FateMaybe, Steps: step(spec.OwnerOther)}, false},
+	} {
+		if got := obstructs(c.trace); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
