@@ -442,7 +442,7 @@ func TestStreamsEndWhenTheAgentDoes(t *testing.T) {
 	w := newWorld(t)
 	deploy(t, w.client, shop())
 	first := true
-	err := w.client.Events(t.Context(), 0, true, func(spec.Event) error {
+	err := w.client.Events(t.Context(), spec.EventRequest{Follow: true}, func(spec.Event) error {
 		if first {
 			first = false
 			go w.stop()
@@ -502,7 +502,7 @@ func TestSlowReader(t *testing.T) {
 		time.Sleep(10 * time.Millisecond) // the log has no event to wait for
 	}
 	n, stop := 0, errors.New("all")
-	err = w.client.Events(t.Context(), 0, true, func(spec.Event) error {
+	err = w.client.Events(t.Context(), spec.EventRequest{Follow: true}, func(spec.Event) error {
 		if n++; n == 2000 {
 			return stop
 		}

@@ -31,14 +31,16 @@ type Backend interface {
 
 	// Status returns the last published snapshot; it never waits for containerd.
 	Status(ctx context.Context) (spec.Status, error)
+	// Stats says what runs and what it uses; it never waits for containerd.
+	Stats(ctx context.Context) (spec.Stats, error)
 	// Releases lists a project's kept releases, newest first.
 	Releases(ctx context.Context, project string) ([]spec.Release, error)
 	// Receipts lists a project's kept receipts, newest first.
 	Receipts(ctx context.Context, project string) ([]spec.Receipt, error)
-	// Events sends the kept events with Seq > since and, with follow, then new
+	// Events sends the kept events that r asks for and, with Follow, then new
 	// ones, until ctx ends or send returns an error. An operation's events are kept until long
 	// after its end, so following one never misses its outcome.
-	Events(ctx context.Context, since uint64, follow bool, send func(spec.Event) error) error
+	Events(ctx context.Context, r spec.EventRequest, send func(spec.Event) error) error
 	// Logs sends lines in order of time; with Follow until ctx ends.
 	Logs(ctx context.Context, r spec.LogRequest, send func(spec.LogLine) error) error
 	// Exec runs a command in a replica and returns its exit code.
@@ -48,6 +50,11 @@ type Backend interface {
 	Pull(ctx context.Context, ref string, progress func(spec.PullProgress)) (spec.Image, error)
 	Load(ctx context.Context, archive io.Reader) ([]spec.Image, error)
 	RemoveImage(ctx context.Context, ref string) error
+	// DiskReport says what takes room on disk, and who needs it.
+	DiskReport(ctx context.Context) (spec.DiskReport, error)
+	// Collect removes what nobody needs, or, as a rehearsal, says what that is;
+	// all: and images that were brought in the last day and never deployed.
+	Collect(ctx context.Context, rehearse, all bool) (spec.Collection, error)
 
 	// Secrets lists what is known of secrets beside their values; with a project
 	// only its own.

@@ -22,6 +22,9 @@ const DefaultHost = "unix:///run/dunnage/agent.sock"
 // after a few calls to containerd.
 const requestTimeout = 30 * time.Second
 
+// statusTimeout is for what the agent keeps ready; a busy host takes seconds.
+const statusTimeout = 10 * time.Second
+
 // answerTime is less, so that an agent that is busy can say so.
 const answerTime = requestTimeout - 5*time.Second
 
@@ -75,8 +78,11 @@ func (c *Client) Preview(ctx context.Context, r spec.DeployRequest) (v spec.Prev
 	return v, err
 }
 
-// Status implements Backend.
+// Status implements Backend. The agent has the answer at hand, so that one which
+// doesn't come soon doesn't come.
 func (c *Client) Status(ctx context.Context) (v spec.Status, err error) {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
 	err = c.get(ctx, "/status", nil, &v)
 	return v, err
 }
@@ -159,15 +165,6 @@ func (c *Client) Pull(ctx context.Context, ref string, progress func(spec.PullPr
 	return img, err
 }
 
-// Events implements Backend.
-func (c *Client) Events(ctx context.Context, since uint64, follow bool, send func(spec.Event) error) error {
-	return c.events(ctx, url.Values{"since": {strconv.FormatUint(since, 10)}, "follow": {strconv.FormatBool(follow)}}, send)
-}
-
-func (c *Client) events(ctx context.Context, q url.Values, send func(spec.Event) error) error {
-	return c.stream(ctx, http.MethodGet, "/events?"+q.Encode(), nil, handlers{messageEvent: into(send)})
-}
-
 // Logs implements Backend.
 func (c *Client) Logs(ctx context.Context, r spec.LogRequest, send func(spec.LogLine) error) error {
 	q := url.Values{
@@ -176,6 +173,13 @@ func (c *Client) Logs(ctx context.Context, r spec.LogRequest, send func(spec.Log
 		"replica": r.Replicas,
 		"tail":    {strconv.Itoa(r.Tail)},
 		"follow":  {strconv.FormatBool(r.Follow)},
+		"all":     {strconv.FormatBool(r.All)},
+		"grep":    {r.Grep},
+	}
+	for name, t := range map[string]time.Time{"since": r.Since, "until": r.Until} {
+		if !t.IsZero() {
+			q.Set(name, t.Format(time.RFC3339Nano))
+		}
 	}
 	return c.stream(ctx, http.MethodGet, "/logs?"+q.Encode(), nil, handlers{messageLine: into(send)})
 }

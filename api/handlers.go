@@ -20,6 +20,7 @@ func (s *Server) routes() []route {
 	return append(s.secretRoutes(), []route{
 		{"GET /version", reads, s.version},
 		{"GET /status", reads, s.status},
+		{"GET /stats", reads, s.stats},
 		{"POST /deploy", changes, s.deploy},
 		{"POST /preview", reads, s.preview},
 		{"POST /projects/{project}/change", changes, s.change},
@@ -33,6 +34,9 @@ func (s *Server) routes() []route {
 		{"POST /images/pull", changes, s.pull},
 		{"POST /images/load", changes, s.load},
 		{"DELETE /images", changes, s.removeImage},
+		{"GET /disk", reads, s.disk},
+		{"GET /disk/collectable", reads, s.rehearse},
+		{"POST /disk/collect", changes, s.collect},
 		{"GET /networks", reads, s.networks},
 		{"GET /rules", reads, s.rules},
 		{"GET /doctor", reads, s.doctor},
@@ -129,63 +133,12 @@ func (s *Server) operation(w http.ResponseWriter, r *http.Request) error {
 	return reply(w, http.StatusOK, v, err)
 }
 
-// events streams events: ?since=SEQ, ?follow=false for those that are kept only,
-// and ?operation=ID for what concerns one operation only.
-func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
-	since, err := number(r, "since", 0)
-	if err != nil {
-		return err
-	}
-	if since < 0 {
-		return invalid("since=%d: sequence numbers start at 0", since)
-	}
-	follow, err := truth(r, "follow", true)
-	if err != nil {
-		return err
-	}
-	wanted := func(spec.Event) bool { return true }
-	if id := r.FormValue("operation"); id != "" {
-		op, err := s.backend.Operation(r.Context(), id)
-		if err != nil {
-			return err
-		}
-		wanted = func(e spec.Event) bool { return concerns(e, op) }
-	}
-	st := newStream(w, s.options.Patience)
-	return st.run(r.Context(), func() error {
-		return s.backend.Events(r.Context(), uint64(since), follow, func(e spec.Event) error {
-			if !wanted(e) {
-				return nil
-			}
-			return st.sendID(strconv.FormatUint(e.Seq, 10), messageEvent, e)
-		})
-	})
-}
-
-// concerns reports whether somebody who waits for op wants to see e: its own
-// events, and what happens since its start to the project's replicas and to
-// the host as a whole (a replica's events don't know why it was made).
-func concerns(e spec.Event, op spec.Operation) bool {
-	if e.Operation != "" {
-		return e.Operation == op.ID
-	}
-	return (e.Project == op.Project || e.Project == "") && !e.At.Before(op.Started)
-}
-
 // logs streams lines without a limit on how slowly they may be taken: they
 // come out of files, so a reader who paused holds up only this request.
 func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
-	tail, err := number(r, "tail", -1)
+	q, err := logRequest(r)
 	if err != nil {
 		return err
-	}
-	follow, err := truth(r, "follow", false)
-	if err != nil {
-		return err
-	}
-	q := spec.LogRequest{Project: r.FormValue("project"), Services: r.Form["service"], Replicas: r.Form["replica"], Tail: int(tail), Follow: follow}
-	if q.Project == "" {
-		return invalid("project is missing")
 	}
 	// Asked before the stream begins: an empty one would look like a project that wrote nothing.
 	if _, err := s.backend.Releases(r.Context(), q.Project); err != nil {
@@ -195,6 +148,29 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 	return st.run(r.Context(), func() error {
 		return s.backend.Logs(r.Context(), q, func(l spec.LogLine) error { return st.send(messageLine, l) })
 	})
+}
+
+func logRequest(r *http.Request) (q spec.LogRequest, err error) {
+	var errs [5]error
+	var tail int64
+	q.Project, q.Grep = r.FormValue("project"), r.FormValue("grep")
+	q.Services, q.Replicas = r.Form["service"], r.Form["replica"]
+	tail, errs[0] = number(r, "tail", -1)
+	q.Follow, errs[1] = truth(r, "follow", false)
+	q.All, errs[2] = truth(r, "all", false)
+	q.Since, errs[3] = moment(r, "since")
+	q.Until, errs[4] = moment(r, "until")
+	q.Tail = int(tail)
+	if err := cmp.Or(errs[:]...); err != nil {
+		return q, err
+	}
+	if _, err := q.Pattern(); err != nil {
+		return q, invalid("grep: %v", err)
+	}
+	if q.Project == "" {
+		return q, invalid("project is missing")
+	}
+	return q, nil
 }
 
 func (s *Server) images(w http.ResponseWriter, r *http.Request) error {
@@ -294,6 +270,19 @@ func number(r *http.Request, name string, otherwise int64) (int64, error) {
 		return 0, invalid("%s=%q is not a whole number", name, text)
 	}
 	return n, nil
+}
+
+// moment reads a time out of the query; none is zero.
+func moment(r *http.Request, name string) (time.Time, error) {
+	text := r.FormValue(name)
+	if text == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return t, invalid("%s=%q is not a time as RFC 3339 has it", name, text)
+	}
+	return t, nil
 }
 
 // decode reads exactly one JSON value with known fields only: a field that

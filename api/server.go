@@ -16,6 +16,7 @@ import (
 // Options of a Server.
 type Options struct {
 	Version Version
+	Metrics http.Handler // what GET /metrics answers; nil = nothing does
 	Log     *slog.Logger // nil = silent
 	Group   int          // gid whose members may change things, as root may; -1 = none
 	// SecretsGroup is the gid whose members only may change and compare secrets
@@ -113,6 +114,9 @@ func (s *Server) handler() http.Handler {
 	for path, allowed := range methods { // ServeMux prefers the patterns above, which have a method
 		mux.Handle(path, s.guard(route{handle: s.wrongMethod(allowed)}))
 	}
+	if s.options.Metrics != nil { // where Prometheus' tools expect it
+		mux.Handle("GET /metrics", s.guard(route{access: reads, handle: s.metrics}))
+	}
 	mux.Handle("/", s.guard(route{handle: s.unknownPath}))
 	return mux
 }
@@ -146,6 +150,11 @@ func (s *Server) otherVersion(r *http.Request) string {
 	}
 	return fmt.Sprintf("agent (%s) and command line (%s) have different versions: restart the agent with the same program",
 		strings.TrimPrefix(own, product), strings.TrimPrefix(theirs, product))
+}
+
+func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {
+	s.options.Metrics.ServeHTTP(w, r)
+	return nil
 }
 
 // guard checks who asks, turns errors and panics into answers, and logs.

@@ -36,7 +36,7 @@ func (f *Fake) Explain(_ context.Context, r spec.ExplainRequest) (spec.Explanati
 		rule := "-s 203.0.113.0/24 -p tcp -m comment --comment \"no guests from over there, says the owner of this host\" -j DROP"
 		dies := "iptables-nft filter FORWARD, rule 1: " + rule
 		e.Services, e.Verdict = []string{"shop/web"}, "connections are dropped by "+dies
-		e.Next = []string{"`iptables-nft -t filter -vnL FORWARD --line-numbers` shows the chain; move the rule behind dunnage's, or to DUNNAGE-USER"}
+		e.Next = []string{"`iptables-nft -t filter -vnL FORWARD --line-numbers` shows the chain; a drop there is final: delete the rule (`iptables-nft -t filter -D FORWARD 1`), or narrow it"}
 		e.Ways = []spec.ExplainedWay{{
 			Service: "shop/web", Verdict: e.Verdict, Stale: []string{"2 TCP connections lead to 10.208.16.9, which is no replica's"},
 			Trace: spec.Trace{
@@ -47,10 +47,10 @@ func (f *Fake) Explain(_ context.Context, r spec.ExplainRequest) (spec.Explanati
 				Flows:  []spec.FlowCount{{Answers: netip.MustParseAddr("10.208.16.9"), Count: 2}},
 				Unseen: []string{"the tables that nft has made: the program nft isn't installed"},
 			},
-			Reached: &spec.Reach{State: spec.ReachUnreachable, Detail: "connect: timeout"},
+			Reached: &spec.Reach{VisitTarget: spec.VisitTarget{Addr: netip.AddrPortFrom(to.Addr(), 9999)}, State: spec.ReachUnreachable, Detail: "connect: timeout"},
 		}}
 	default:
-		return e, fmt.Errorf("service %s: %w", r.Asked, spec.ErrNotFound)
+		return e, fmt.Errorf("service or replica %s: %w", r.Asked, spec.ErrNotFound)
 	}
 	return e, nil
 }

@@ -37,6 +37,7 @@ type Fake struct {
 	lock       lock
 	entries    []spec.AuditEntry
 	problems   []string // of the agent
+	collected  bool
 }
 
 var _ api.Backend = (*Fake)(nil)
@@ -186,9 +187,10 @@ func (f *Fake) Operation(_ context.Context, id string) (spec.Operation, error) {
 }
 
 // Events implements api.Backend.
-func (f *Fake) Events(ctx context.Context, since uint64, follow bool, send func(spec.Event) error) error {
+func (f *Fake) Events(ctx context.Context, r spec.EventRequest, send func(spec.Event) error) error {
+	since := r.After
 	for {
-		if !follow && !f.hasEvent(since) {
+		if !r.Follow && !f.hasEvent(since) {
 			return nil
 		}
 		e, err := f.nextEvent(ctx, since)
@@ -196,6 +198,9 @@ func (f *Fake) Events(ctx context.Context, since uint64, follow bool, send func(
 			return err
 		}
 		since = e.Seq
+		if !r.Wants(e) {
+			continue
+		}
 		if err := send(e); err != nil {
 			return err
 		}
@@ -255,8 +260,13 @@ func (f *Fake) Logs(ctx context.Context, r spec.LogRequest, send func(spec.LogLi
 }
 
 func (f *Fake) selectLines(r spec.LogRequest, from int) (out []spec.LogLine) {
+	pattern, err := r.Pattern()
+	if err != nil {
+		return nil // the server has refused it
+	}
 	for _, l := range f.lines[from:] {
-		if r.Wants(l.Service, l.Replica) {
+		inTime := !l.At.Before(r.Since) && (r.Until.IsZero() || !l.At.After(r.Until))
+		if r.Wants(l.Service, l.Replica) && inTime && pattern.Match(l.Text) {
 			out = append(out, l)
 		}
 	}

@@ -29,6 +29,9 @@ func (f *Fake) Deploy(_ context.Context, r spec.DeployRequest) (spec.Operation, 
 	}) {
 		return f.unchanged(r.Project.Name), nil
 	}
+	if p := f.projects[r.Project.Name]; p != nil {
+		clear(p.stopped)
+	}
 	return f.roll("deploy", "deploy", r.Project, prev.Services), nil
 }
 
@@ -261,6 +264,11 @@ func (f *Fake) preview(r spec.DeployRequest) spec.Preview {
 		if sp.Change == spec.ChangeReplace && was.Container.Image != s.Container.Image {
 			sp.Changed = []string{"container.image"}
 		}
+		if pr := f.projects[r.Project.Name]; pr != nil && pr.stopped[s.Name] {
+			if sp.From = 0; sp.Change == spec.ChangeNone {
+				sp.Change, sp.Changed = spec.ChangeStart, []string{"stopped on request"}
+			}
+		}
 		if s.Update.Order == spec.StopFirst {
 			out.Notes = append(out.Notes, s.Name+" mounts a writable volume: the old replica stops before the new one starts")
 		}
@@ -335,7 +343,7 @@ func (f *Fake) Status(context.Context) (spec.Status, error) {
 		f.panicNext = false
 		panic("asked for by the test")
 	}
-	out := spec.Status{At: f.Now, Started: f.Now.Add(-time.Minute), Problems: f.problems, Projects: []spec.ProjectStatus{}}
+	out := spec.Status{At: f.Now, Started: f.Now.Add(-time.Minute), Events: f.Now.Add(-time.Minute), Problems: f.problems, Projects: []spec.ProjectStatus{}}
 	for i, name := range slices.Sorted(maps.Keys(f.projects)) {
 		rel := f.current(name)
 		ps := spec.ProjectStatus{Name: name, Release: rel.Number}
