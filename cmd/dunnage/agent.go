@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -8,10 +9,13 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,11 +27,13 @@ import (
 	"dunnage/api"
 	"dunnage/engine"
 	"dunnage/internal/fault"
+	"dunnage/manifest"
 	"dunnage/netns"
 	"dunnage/orchestrator"
 	"dunnage/orchestrator/health"
 	"dunnage/orchestrator/visit"
 	"dunnage/secrets"
+	"dunnage/spec"
 	"dunnage/store"
 )
 
@@ -35,6 +41,7 @@ import (
 const (
 	defaultStateDir = "/var/lib/dunnage"
 	defaultRunDir   = "/run/dunnage"
+	defaultConfig   = "/etc/dunnage/config.yaml"
 	// The pools: a /12 gives 256 networks of 4,093 addresses. It is a part of
 	// 10.0.0.0/8 that neither Docker's nor Kubernetes' defaults use; the IPv6
 	// one is a unique local prefix that spells "dunnage".
@@ -54,6 +61,7 @@ type agentOptions struct {
 	keySource, formerKeySource                      string        // as package secrets takes them; former: empty = none
 	restart                                         []string      // the command that restarts a system's containerd; none = nobody may
 	patience                                        time.Duration // with a silent containerd
+	host                                            spec.HostConfig
 	log                                             *slog.Logger
 }
 
@@ -65,6 +73,7 @@ func agentCommand() *cli.Command {
 			"containers, rules and traffic go on, and the next agent takes them over.\n\n" +
 			"Example:\n   dunnage agent --containerd managed",
 		Flags: append([]cli.Flag{
+			&cli.StringFlag{Name: "config", Usage: "YAML `FILE` of what the host's owner sets: disk, logs, metrics (default: " + defaultConfig + ", if there is one)"},
 			&cli.StringFlag{Name: "state-dir", Value: defaultStateDir, Usage: "what must survive a reboot: store, volumes, logs, images"},
 			&cli.StringFlag{Name: "run-dir", Value: defaultRunDir, Usage: "what ends with a reboot: sockets, namespaces"},
 			&cli.StringFlag{Name: "socket", Usage: "where the API listens (default: agent.sock in the run directory)"},
@@ -105,6 +114,10 @@ func agentFlags(c *cli.Context) (agentOptions, error) {
 		restart:         strings.Fields(c.String("containerd-restart")),
 		patience:        c.Duration("containerd-patience"),
 	}
+	var err error
+	if o.host, err = hostConfig(c.String("config")); err != nil {
+		return o, err
+	}
 	if o.patience < time.Second {
 		return o, fmt.Errorf("--containerd-patience %s: use a second or more", o.patience)
 	}
@@ -124,7 +137,9 @@ func agentFlags(c *cli.Context) (agentOptions, error) {
 	if o.namespace == "" {
 		o.namespace = namespaceFor(o.stateDir)
 	}
-	var err error
+	if !namespaceName.MatchString(o.namespace) || len(o.namespace) > longestNamespace {
+		return o, fmt.Errorf("--namespace %q: use letters, digits, and single dots, dashes or underscores between them, %d at most: containerd takes no other", o.namespace, longestNamespace)
+	}
 	if o.keySource, o.formerKeySource, err = keySources(c, o.stateDir); err != nil {
 		return o, err
 	}
@@ -147,6 +162,24 @@ func agentFlags(c *cli.Context) (agentOptions, error) {
 	return o, nil
 }
 
+// What containerd takes as a namespace (its package identifiers).
+const longestNamespace = 76
+
+var namespaceName = regexp.MustCompile(`^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$`)
+
+// hostConfig reads the named file, or the default one if there is one.
+func hostConfig(path string) (spec.HostConfig, error) {
+	c, err := manifest.LoadHost(cmp.Or(path, defaultConfig))
+	var list manifest.Errors
+	switch {
+	case path == "" && errors.Is(err, fs.ErrNotExist):
+		return spec.HostConfig{}, nil
+	case errors.As(err, &list):
+		return c, errors.New(problemsText("the host's file", "the agent doesn't start with it", list))
+	}
+	return c, err
+}
+
 // namespaceFor keeps agents with different state directories apart on one
 // containerd and in the cgroup tree.
 func namespaceFor(stateDir string) string {
@@ -154,6 +187,43 @@ func namespaceFor(stateDir string) string {
 		return "dunnage"
 	}
 	return fmt.Sprintf("dunnage-%x", sha256.Sum256([]byte(stateDir)))[:16]
+}
+
+// clearAround refuses pools that overlap what the host has around it. With
+// projects in them the agent starts all the same, and the network names it: they
+// run, and whoever changed the host's network has to see how they are.
+func clearAround(network *netns.Network, o agentOptions, was spec.State) error {
+	overlaps, err := network.Overlaps()
+	if err != nil {
+		return err
+	}
+	if len(overlaps) > 0 && !usesPools(was, o.pool, o.pool6) {
+		return &usageError{
+			message: strings.Join(overlaps, "; "),
+			hint:    "give --pool and --pool6 prefixes that nothing around the host uses, for example --pool 10.213.0.0/16; `ip route` and `ip neigh` list what does",
+		}
+	}
+	for _, text := range overlaps {
+		o.log.Warn("a pool is in use around the host", "problem", text)
+	}
+	return nil
+}
+
+// usesPools reports whether a project has a network in one of them.
+func usesPools(was spec.State, pool, pool6 netip.Prefix) bool {
+	return slices.ContainsFunc(was.Projects, func(p spec.ProjectRecord) bool {
+		return slices.ContainsFunc(p.Networks, func(n spec.NetworkAddressing) bool {
+			return pool.Overlaps(n.Subnet) || pool6.Overlaps(n.Subnet6)
+		})
+	})
+}
+
+// usesIPv6 reports whether a project has IPv6 addresses: then it gets them back
+// when the host has IPv6 again.
+func usesIPv6(was spec.State) bool {
+	return slices.ContainsFunc(was.Projects, func(p spec.ProjectRecord) bool {
+		return slices.ContainsFunc(p.Networks, func(n spec.NetworkAddressing) bool { return n.Subnet6.IsValid() })
+	})
 }
 
 // ipv6Available reports whether the kernel has IPv6 switched on.
@@ -197,8 +267,8 @@ func runAgent(ctx context.Context, o agentOptions) error {
 	if os.Geteuid() != 0 {
 		return errors.New("the agent needs root: it makes network namespaces, mounts and netfilter rules; run it with sudo or as a system service")
 	}
-	if !ipv6Available() {
-		o.pool6 = netip.Prefix{}
+	if err := netns.CheckPools(o.pool, o.pool6); err != nil {
+		return &usageError{message: "--" + err.Error(), hint: "see `dunnage agent --help`"}
 	}
 	if err := os.MkdirAll(o.runDir, 0o711); err != nil {
 		return fmt.Errorf("create run directory: %w", err)
@@ -215,13 +285,24 @@ func runAgent(ctx context.Context, o agentOptions) error {
 		return err
 	}
 	defer alone.Close()
-	st, err := store.Open(filepath.Join(o.stateDir, "dunnage.db"))
+	st, err := store.Open(o.storePath())
 	if err != nil {
 		return err
 	}
 	defer st.Close() //nolint:errcheck // every commit is durable by itself
+	was, err := st.Load()
+	if err != nil {
+		return err
+	}
+	if !ipv6Available() && !usesIPv6(was) {
+		o.log.Info("replicas get no IPv6 addresses: the host has none, and no project has used them", "setting", "net.ipv6.conf.all.disable_ipv6")
+		o.pool6 = netip.Prefix{}
+	}
 	network, err := netns.New(netns.Config{RunDir: o.runDir, Pool: o.pool, Pool6: o.pool6, Iptables: o.iptables})
 	if err != nil {
+		return err
+	}
+	if err := clearAround(network, o, was); err != nil {
 		return err
 	}
 	eng, managed, err := connectEngine(ctx, o)
@@ -229,6 +310,7 @@ func runAgent(ctx context.Context, o agentOptions) error {
 		return err
 	}
 	defer eng.Close() //nolint:errcheck // nothing is lost with the connection
+	defer settle(eng, o.log)
 
 	ctx, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -237,11 +319,14 @@ func runAgent(ctx context.Context, o agentOptions) error {
 	if managed != nil {
 		wg.Go(func() { managed.Run(ctx) })
 	}
-	loop, watchers, err := newLoop(ctx, o, st, network, eng)
+	history := store.OpenHistory(filepath.Join(o.stateDir, "events"), o.log)
+	loop, watchers, err := newLoop(ctx, o, st, history, network, eng)
 	if err != nil {
 		return err
 	}
+	wg.Go(func() { history.Run(ctx) })
 	wg.Go(loop.Run)
+	wg.Go(loop.Sample)
 	wg.Go(func() { loop.Guard(supervisor{Engine: eng, managed: managed, command: o.restart}) })
 	wg.Go(func() { watch(ctx, o, loop) })
 	wg.Go(func() {
@@ -250,10 +335,27 @@ func runAgent(ctx context.Context, o agentOptions) error {
 		}
 	})
 	wg.Go(func() { <-ctx.Done(); watchers.wait() })
-	return serve(ctx, o, backend{
+	numbers, err := metricsHandler(o, loop, watchers, network, eng)
+	if err != nil {
+		return err
+	}
+	shown := serveMetrics(o, numbers)
+	if shown != nil {
+		wg.Go(func() { shown.Run(ctx) })
+	}
+	return serve(ctx, o, numbers, backend{
 		Loop: loop, engine: eng,
-		examiner: examiner{options: o, managed: managed != nil, engine: eng, network: network, loop: loop},
+		examiner: examiner{options: o, managed: managed != nil, engine: eng, network: network, loop: loop, numbers: shown},
 	})
+}
+
+// settle ends what a later power cut would put in doubt.
+func settle(eng *engine.Engine, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
+	defer cancel()
+	if err := eng.Settle(ctx); err != nil {
+		log.Warn("images that came lately are verified after the next boot", "error", err)
+	}
 }
 
 func connectEngine(ctx context.Context, o agentOptions) (*engine.Engine, *engine.Managed, error) {
@@ -274,6 +376,7 @@ func connectEngine(ctx context.Context, o agentOptions) (*engine.Engine, *engine
 	eng, err := engine.Open(engine.Config{ // it may answer later
 		Address: address, Namespace: o.namespace, StateDir: o.stateDir, RunDir: o.runDir,
 		LogBinary: helper("dunnage-log"), InitBinary: helper("dunnage-init"), Log: o.log,
+		Logs: o.host.Logs,
 	})
 	return eng, managed, err
 }
@@ -289,7 +392,7 @@ func (w watchers) wait() {
 	w.visits.Wait()
 }
 
-func newLoop(ctx context.Context, o agentOptions, st *store.Store, network *netns.Network, eng *engine.Engine) (*orchestrator.Loop, watchers, error) {
+func newLoop(ctx context.Context, o agentOptions, st *store.Store, history *store.History, network *netns.Network, eng *engine.Engine) (*orchestrator.Loop, watchers, error) {
 	var loop *orchestrator.Loop
 	w := watchers{
 		health: health.NewMonitor(ctx, health.Network{Exec: eng.Check}, func() { loop.Look() }),
@@ -310,12 +413,14 @@ func newLoop(ctx context.Context, o agentOptions, st *store.Store, network *netn
 		return nil, w, err
 	}
 	loop, err = orchestrator.New(ctx, orchestrator.Config{
-		Engine: eng, Images: eng, Volumes: eng, Network: network, Health: w.health, Visits: w.visits, Store: headed,
+		Engine: eng, Images: eng, Disk: eng, Volumes: eng, Network: network, Health: w.health, Visits: w.visits, Store: headed,
 		Vault: vault, Secrets: deliverer,
 		Clock: systemClock{}, Log: o.log, Pool: o.pool, Pool6: o.pool6,
 		AllowPrivileged: o.allowPrivileged,
 		Patience:        o.patience,
-		StateDir:        o.stateDir, RemoveUnknown: o.removeUnknown, Notice: replaced,
+		KeepReleases:    o.host.Disk.KeepReleases,
+		Budget:          o.host.Disk.Budget,
+		StateDir:        o.stateDir, RunDir: o.runDir, RemoveUnknown: o.removeUnknown, Notice: replaced, History: history,
 	})
 	return loop, w, err
 }
@@ -325,12 +430,12 @@ type systemClock struct{}
 func (systemClock) Now() time.Time { return time.Now() }
 
 // serve answers the API until ctx ends.
-func serve(ctx context.Context, o agentOptions, b api.Backend) error {
+func serve(ctx context.Context, o agentOptions, numbers http.Handler, b api.Backend) error {
 	l, err := api.Listen(o.socket, groupID(socketGroup))
 	if err != nil {
 		return err
 	}
-	s := api.NewServer(b, api.Options{Version: thisVersion(), Log: o.log, Group: groupID(socketGroup), SecretsGroup: groupID(secretsGroup)})
+	s := api.NewServer(b, api.Options{Version: thisVersion(), Metrics: numbers, Log: o.log, Group: groupID(socketGroup), SecretsGroup: groupID(secretsGroup)})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	go keepSocket(ctx, o, s)

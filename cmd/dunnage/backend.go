@@ -80,7 +80,7 @@ func (e *neededImage) Unwrap() error { return spec.ErrRefused }
 // Hint says how the image becomes free.
 func (e *neededImage) Hint() string {
 	project, _, _ := strings.Cut(e.users[0], " ")
-	return "releases keep their images, so that a rollback needs no registry; the last ten of a project stay: `dunnage history -p " + project + "`"
+	return "releases keep their images, so that a rollback needs no registry; `dunnage history -p " + project + "` lists those that stay"
 }
 
 // Groups of the host whose members may do what root may.

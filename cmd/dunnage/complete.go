@@ -145,7 +145,7 @@ func (p *program) arguments(c *cli.Context, a *arranger) (names []string) {
 		if len(a.positional) == 0 {
 			names = append(p.serviceNames(c, a), p.publishedPorts(c, a)...)
 		}
-	case "logs", "ps", "stop", "start", "restart":
+	case "logs", "ps", "stats", "stop", "start", "restart":
 		names = p.serviceNames(c, a)
 	case "exec":
 		if len(a.positional) == 0 {

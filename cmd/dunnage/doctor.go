@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -50,7 +51,7 @@ func (p *program) doctor(c *cli.Context) error {
 		cancel()
 	}
 	switch {
-	case errors.Is(err, api.ErrNoAgent) && !strings.HasPrefix(c.String("host"), "ssh://"):
+	case silent(err) && !strings.HasPrefix(c.String("host"), "ssh://"):
 		all = withoutAgent(c.Context, err)
 	case err != nil:
 		return err
@@ -72,12 +73,17 @@ func (p *program) doctor(c *cli.Context) error {
 		}
 	}
 	switch {
-	case errors.Is(err, api.ErrNoAgent):
-		return err
+	case silent(err):
+		return &exitCode{code: exitNoAgent, err: err}
 	case bad > 0:
 		return &exitCode{code: exitNotConverged, err: fmt.Errorf("%d of %d checks found something wrong", bad, len(all))}
 	}
 	return nil
+}
+
+// silent reports whether nobody answers: there is no agent, or it hangs.
+func silent(err error) bool {
+	return errors.Is(err, api.ErrNoAgent) || errors.Is(err, spec.ErrUnavailable)
 }
 
 // withoutAgent looks at what there is to see of the host.
@@ -192,7 +198,7 @@ func examineHost(s spec.Status, key spec.KeyStatus) []spec.Finding {
 		}
 	}
 	if len(out) == 0 {
-		out = append(out, spec.Finding{Check: "host", OK: true, Text: "containerd answers, and no rule of others is in the way"})
+		out = append(out, spec.Finding{Check: "host", OK: true, Text: "nothing keeps the agent from looking and acting"})
 	}
 	return out
 }
@@ -238,9 +244,13 @@ func examineBehind(all []spec.SecretStatus) []spec.Finding {
 			if s.Origin == spec.OriginManifest {
 				continue
 			}
+			next := fmt.Sprintf("`dunnage events -p %s` says why; `dunnage secret set %s` with the same value tries again", u.Project, s.SecretID)
+			if slices.Contains(s.Versions, u.Version) {
+				next += fmt.Sprintf(", `dunnage secret rollback %s --to %d` makes version %d the current one again", s.SecretID, u.Version, u.Version)
+			}
 			out = append(out, spec.Finding{
 				Check: "secrets", Text: fmt.Sprintf("project %s runs version %d of the secret %s; the current one is %d", u.Project, u.Version, s.SecretID, s.Version),
-				Next: fmt.Sprintf("`dunnage events -p %s` says why; `dunnage secret set %s` with the same value tries again, `dunnage secret rollback %s` takes version %d back", u.Project, s.SecretID, s.SecretID, s.Version),
+				Next: next,
 			})
 		}
 	}
@@ -250,6 +260,7 @@ func examineBehind(all []spec.SecretStatus) []spec.Finding {
 func examineServices(s spec.Status) []spec.Finding {
 	var out []spec.Finding
 	replicas, services := 0, 0
+	var notes []spec.Finding
 	for _, project := range s.Projects {
 		if project.Paused != "" {
 			out = append(out, spec.Finding{
@@ -258,10 +269,14 @@ func examineServices(s spec.Status) []spec.Finding {
 			})
 		}
 		for _, service := range project.Services {
+			if service.Stopped {
+				notes = append(notes, stoppedNote(project.Name, service)...)
+				continue
+			}
 			services, replicas = services+1, replicas+service.Ready
 			if service.Waiting != "" && project.Paused == "" {
 				out = append(out, spec.Finding{
-					Check: "services", Text: fmt.Sprintf("%s/%s: %d of %d ready: %s", project.Name, service.Name, service.Ready, service.Wanted, service.Waiting),
+					Check: "services", Text: fmt.Sprintf("%s/%s: %s", project.Name, service.Name, notReady(service)),
 					Next: fmt.Sprintf("`dunnage logs -p %s %s` shows what it writes", project.Name, service.Name),
 				})
 			}
@@ -270,5 +285,26 @@ func examineServices(s spec.Status) []spec.Finding {
 	if len(out) == 0 {
 		out = append(out, spec.Finding{Check: "services", OK: true, Text: fmt.Sprintf("%s of %s ready", counted(replicas, "replica"), counted(services, "service"))})
 	}
-	return out
+	return append(out, notes...)
+}
+
+// notReady counts who is ready, and says what the service waits for.
+func notReady(s spec.ServiceStatus) string {
+	text := fmt.Sprintf("%d of %d ready", s.Ready, s.Wanted)
+	if why := beyondCount(s); why != "" {
+		text += ": " + why
+	}
+	return text
+}
+
+// stoppedNote tells of published ports that refuse clients because somebody
+// wanted it so, and has perhaps forgotten.
+func stoppedNote(project string, s spec.ServiceStatus) []spec.Finding {
+	if len(s.Ports) == 0 {
+		return nil
+	}
+	f := warned(fmt.Sprintf("`dunnage start -p %s %s` starts it", project, s.Name),
+		"%s/%s was stopped on request: connections to %s are refused", project, s.Name, ports(s.Ports))
+	f.Check = "services"
+	return []spec.Finding{f}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"dunnage/engine"
+	"dunnage/metrics"
 	"dunnage/netns"
 	"dunnage/orchestrator"
 	"dunnage/spec"
@@ -25,6 +26,7 @@ type examiner struct {
 	engine  *engine.Engine
 	network *netns.Network
 	loop    *orchestrator.Loop
+	numbers *metrics.Server // nil = on no address beside the socket
 }
 
 func ownerOf(info fs.FileInfo) (uid uint32, ok bool) {
@@ -43,6 +45,8 @@ func (x examiner) Examine(ctx context.Context, fix bool) ([]spec.Finding, error)
 		{"containerd", x.containerd},
 		{"ports", x.ports},
 		{"sysctls", x.sysctls},
+		{"metrics", x.metrics},
+		{"logs", x.logs},
 		{"connections", func(ctx context.Context) []spec.Finding { return x.strays(ctx, fix) }},
 	}
 	limit := examineTime
@@ -61,6 +65,33 @@ func (x examiner) itself(context.Context) []spec.Finding {
 		return []spec.Finding{wrong(fmt.Sprintf("`kill -QUIT` of the agent shows what it hangs in; after %s it ends by itself, to be started anew", exitAfter), "the agent's loop hasn't come round for %s", silent.Round(time.Second))}
 	}
 	return fine("the agent's loop comes round")
+}
+
+// logs finds replicas whose output nobody writes: the kernel may have killed the
+// writer for want of memory, and a program that ignores SIGPIPE goes on.
+func (x examiner) logs(ctx context.Context) []spec.Finding {
+	st, err := x.loop.Status(ctx)
+	if err != nil {
+		return []spec.Finding{wrong("see what is wrong with the agent", "the agent doesn't say what runs: %s", err)}
+	}
+	var running []spec.ReplicaKey
+	for _, p := range st.Projects {
+		for _, s := range p.Services {
+			for _, r := range s.Replicas {
+				if r.Pid > 0 {
+					running = append(running, spec.ReplicaKey{ID: r.Replica, Project: r.Project, Service: r.Service})
+				}
+			}
+		}
+	}
+	var out []spec.Finding
+	for _, k := range x.engine.Unwritten(running) {
+		out = append(out, wrong(fmt.Sprintf("`dunnage restart -p %s %s` gives it another one", k.Project, k.Service), "%s has no log writer any more: what it prints is lost", k.ID))
+	}
+	if len(out) == 0 {
+		return fine("every replica's output is written")
+	}
+	return out
 }
 
 // containerd is asked for something real: a wedged one still says its version.
@@ -86,12 +117,41 @@ func (x examiner) containerd(ctx context.Context) []spec.Finding {
 		slices.DeleteFunc(out, func(f spec.Finding) bool { return f.OK && !f.Warn })...)
 }
 
-func (x examiner) ports(context.Context) []spec.Finding {
-	return portFindings(x.loop.Reach())
+// ports are looked at in two ways: what the visitor found at its last visits, and
+// what the rules of this moment do, which it finds out some seconds later and only
+// for TCP.
+func (x examiner) ports(ctx context.Context) []spec.Finding {
+	found, left, err := x.loop.Obstructed(ctx)
+	out := obstructedFindings(found, left)
+	if err != nil {
+		out = append(out, warned("look again; `dunnage explain PORT` does it for one port", "whether rules of others are in the way can't be said: %v", err))
+	}
+	return portFindings(x.loop.Reach(), out)
 }
 
-func portFindings(all []spec.Reach) []spec.Finding {
+// obstructedFindings tells of rules and routes that stop published ports.
+func obstructedFindings(found []orchestrator.Obstruction, left int) []spec.Finding {
 	var out []spec.Finding
+	for _, o := range found {
+		at := strings.Join(o.At[:min(len(o.At), 3)], ", ")
+		if more := len(o.At) - 3; more > 0 {
+			at += fmt.Sprintf(" and %d more", more)
+		}
+		next := strings.Join(o.Next, "; ")
+		if next == "" {
+			_, addr, _ := strings.Cut(o.At[0], " at ")
+			next = "`dunnage explain " + addr + "` shows the way there"
+		}
+		out = append(out, wrong(next, "%s: %s", at, o.Verdict))
+	}
+	if left > 0 {
+		out = append(out, warned("`dunnage explain PORT` looks at one of them", "too many ports are published to follow the way to each: rules of others weren't looked for at %d more", left))
+	}
+	return out
+}
+
+// portFindings adds to what is in the way what the visitor found.
+func portFindings(all []spec.Reach, out []spec.Finding) []spec.Finding {
 	reached := 0
 	for _, r := range all {
 		switch {
@@ -104,7 +164,7 @@ func portFindings(all []spec.Reach) []spec.Finding {
 		}
 	}
 	if len(out) == 0 {
-		return fine("%s visited on the way that clients take", counted(reached, "target"))
+		return fine("%s visited on the way that clients take; no rule of others and no route stops all clients of a published port", counted(reached, "target"))
 	}
 	return out
 }
@@ -116,7 +176,26 @@ func (x examiner) sysctls(context.Context) []spec.Finding {
 	if x.options.pool6.IsValid() {
 		names = append(names, "net/ipv6/conf/all/forwarding")
 	}
-	return sysctlFindings("/proc/sys", names)
+	out := sysctlFindings("/proc/sys", names)
+	off, err := x.network.NotForwarding()
+	if err != nil {
+		return append(out, warned("look again", "the settings of links can't be listed: %v", err))
+	}
+	return withLinks(out, off)
+}
+
+// withLinks adds what is found of single links to what is found of all.
+func withLinks(out []spec.Finding, off []string) []spec.Finding {
+	if len(off) == 0 {
+		return out
+	}
+	if !slices.ContainsFunc(out, func(f spec.Finding) bool { return !f.OK }) {
+		out = nil // that all is well
+	}
+	for _, setting := range off {
+		out = append(out, wrong("`sysctl -w "+setting+"=1`, and `grep -rs forwarding /etc/sysctl.conf /etc/sysctl.d` shows what may have set it; the agent puts back links of its own, dun*, alone", "%s is 0: what comes by that link is not passed on", setting))
+	}
+	return out
 }
 
 func sysctlFindings(root string, names []string) (out []spec.Finding) {

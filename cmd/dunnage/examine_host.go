@@ -47,8 +47,9 @@ func containerdRoot(o agentOptions) string {
 // space is what a file system has, in bytes and inodes.
 type space struct {
 	dir                string
-	total, free        uint64
+	total, free        uint64 // free for everybody
 	inodes, freeInodes uint64
+	rootFree           uint64 // with root's reserve
 }
 
 // Less than this much is free where deploys begin to fail, and where somebody
@@ -59,18 +60,21 @@ const (
 )
 
 func (s space) finding() spec.Finding {
-	const next = "`dunnage image ls` shows images nobody needs any more; logs are in /var/lib/dunnage/logs, with logging: options to bound them"
+	const next = "`dunnage df` shows what takes the room, `dunnage gc` removes what nobody needs, `disk: {budget: 40G}` in the agent's file bounds it"
 	share, inodes := float64(s.free)/float64(max(s.total, 1)), 1.0
 	if s.inodes > 0 {
 		inodes = float64(s.freeInodes) / float64(s.inodes)
 	}
 	text := fmt.Sprintf("%s has %s of %s free", s.dir, size(int64(s.free)), size(int64(s.total)))
+	if s.rootFree > s.free && share < fullShare {
+		text += fmt.Sprintf(" (and %s for root alone)", size(int64(s.rootFree-s.free)))
+	}
 	if inodes < nearlyFullShare {
-		text += fmt.Sprintf(", and %.0f %% of its inodes", 100*inodes)
+		text += fmt.Sprintf(", and %d of %d inodes", s.freeInodes, s.inodes)
 	}
 	switch tight := s.free < plenty; {
 	case tight && share < fullShare, inodes < fullShare:
-		return wrong(next, "%s: deploys fail, and the store can't be written, when it is full", text)
+		return wrong(next, "%s: deploys that don't fit are refused; what runs goes on", text)
 	case tight && share < nearlyFullShare, inodes < nearlyFullShare:
 		return warned(next, "%s", text)
 	}
@@ -94,7 +98,7 @@ func examineDisks(o agentOptions) (out []spec.Finding) {
 		}
 		seen[st.Fsid] = true
 		block := uint64(st.Bsize)
-		out = append(out, space{dir: dir, total: st.Blocks * block, free: st.Bavail * block, inodes: st.Files, freeInodes: st.Ffree}.finding())
+		out = append(out, space{dir: dir, total: st.Blocks * block, free: st.Bavail * block, rootFree: st.Bfree * block, inodes: st.Files, freeInodes: st.Ffree}.finding())
 		if st.Flags&unix.ST_RDONLY != 0 {
 			out = append(out, wrong("see `dmesg`: the kernel makes a file system read-only when its disk fails", "%s is on a read-only file system", dir))
 		}

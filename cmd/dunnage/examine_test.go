@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dunnage/orchestrator"
 	"dunnage/spec"
 )
 
@@ -63,12 +64,13 @@ func TestHostFindings(t *testing.T) {
 		level string
 		says  string
 	}{
-		"disk":                  {one(space{"/d", 100 * gib, 50 * gib, 1000, 900}.finding()), "ok", "/d has 50.0 GiB of 100.0 GiB free"},
-		"disk nearly full":      {one(space{"/d", 100 * gib, 6 * gib, 1000, 900}.finding()), "warn", "6.0 GiB"},
-		"disk full":             {one(space{"/d", 100 * gib, 2 * gib, 1000, 900}.finding()), "wrong", "deploys fail"},
-		"large disk":            {one(space{"/d", 20000 * gib, 300 * gib, 0, 0}.finding()), "ok", ""},
-		"inodes":                {one(space{"/d", 100 * gib, 50 * gib, 1000, 20}.finding()), "wrong", "2 % of its inodes"},
-		"inodes nearly gone":    {one(space{"/d", 100 * gib, 50 * gib, 1000, 80}.finding()), "warn", "8 % of its inodes"},
+		"disk":                  {one(space{"/d", 100 * gib, 50 * gib, 1000, 900, 0}.finding()), "ok", "/d has 50.0 GiB of 100.0 GiB free"},
+		"disk nearly full":      {one(space{"/d", 100 * gib, 6 * gib, 1000, 900, 0}.finding()), "warn", "6.0 GiB"},
+		"disk full":             {one(space{"/d", 100 * gib, 2 * gib, 1000, 900, 0}.finding()), "wrong", "deploys that don't fit are refused"},
+		"only root's reserve":   {one(space{"/d", 100 * gib, 0, 1000, 900, 5 * gib}.finding()), "wrong", "/d has 0 B of 100.0 GiB free (and 5.0 GiB for root alone)"},
+		"large disk":            {one(space{"/d", 20000 * gib, 300 * gib, 0, 0, 0}.finding()), "ok", ""},
+		"inodes":                {one(space{"/d", 100 * gib, 50 * gib, 1000, 20, 0}.finding()), "wrong", "20 of 1000 inodes"},
+		"inodes nearly gone":    {one(space{"/d", 100 * gib, 50 * gib, 1000, 80, 0}.finding()), "warn", "80 of 1000 inodes"},
 		"clock":                 {one(clockFinding(at, unix.TIME_OK, 0)), "ok", "synchronised"},
 		"clock unwatched":       {one(clockFinding(at, unix.TIME_ERROR, unix.STA_UNSYNC)), "warn", "nobody keeps"},
 		"clock of 1970":         {one(clockFinding(time.Unix(100, 0), unix.TIME_OK, 0)), "wrong", "1970-01-01"},
@@ -90,11 +92,15 @@ func TestHostFindings(t *testing.T) {
 		"kernel":                {judge("Linux", "6.1.0-41-cloud-amd64", knownKernels), "ok", "Linux 6.1.0-41"},
 		"ancient kernel":        {judge("Linux", "4.19.0-27", knownKernels), "wrong", "pidfd_open"},
 		"no version":            {judge("runc", "unknown", knownRunc), "warn", "says nothing"},
-		"reached":               {portFindings([]spec.Reach{{State: spec.ReachReachable}}), "ok", "1 target visited"},
+		"reached":               {portFindings([]spec.Reach{{State: spec.ReachReachable}}, nil), "ok", "1 target visited"},
 		"not reached": {portFindings([]spec.Reach{{VisitTarget: spec.VisitTarget{Project: "shop", Service: "web", Addr: netip.MustParseAddrPort("192.0.2.1:80")},
-			State: spec.ReachUnreachable, Detail: "no answer within 1s"}}), "wrong", "web of shop can't be reached at 192.0.2.1:80: no answer within 1s"},
-		"not asked":  {portFindings([]spec.Reach{{Unasked: "its allow list leaves the visitor out"}}), "warn", "allow list"},
-		"no cgroups": {examineCgroups(t.TempDir()), "wrong", "no cgroup controller"},
+			State: spec.ReachUnreachable, Detail: "no answer within 1s"}}, nil), "wrong", "web of shop can't be reached at 192.0.2.1:80: no answer within 1s"},
+		"not asked": {portFindings([]spec.Reach{{Unasked: "its allow list leaves the visitor out"}}, nil), "warn", "allow list"},
+		"a rule of others": {portFindings(nil, obstructedFindings([]orchestrator.Obstruction{{Verdict: "connections are dropped by iptables-nft raw PREROUTING, rule 1: -j DROP",
+			At: []string{"shop/web at 192.0.2.1:80", "shop/web at 192.0.2.1:81", "shop/web at 192.0.2.1:82", "shop/web at 192.0.2.1:83"}}}, 0)), "wrong",
+			"shop/web at 192.0.2.1:80, shop/web at 192.0.2.1:81, shop/web at 192.0.2.1:82 and 1 more: connections are dropped by iptables-nft raw PREROUTING, rule 1"},
+		"more ports than are followed": {portFindings(nil, obstructedFindings(nil, 3)), "warn", "weren't looked for at 3 more"},
+		"no cgroups":                   {examineCgroups(t.TempDir()), "wrong", "no cgroup controller"},
 	} {
 		text := ""
 		for _, f := range tc.found {
@@ -105,6 +111,19 @@ func TestHostFindings(t *testing.T) {
 		}
 		if got := level(tc.found); got != tc.level || !strings.Contains(text, tc.says) {
 			t.Errorf("%s: %s: %q, want %s: %q", name, got, text, tc.level, tc.says)
+		}
+	}
+}
+
+// What a service waits for often begins with the count itself.
+func TestNotReady(t *testing.T) {
+	for waiting, want := range map[string]string{
+		"0 of 2 ready; shop-web-1: starting": "0 of 2 ready: shop-web-1: starting",
+		"0 of 2 ready":                       "0 of 2 ready",
+		"its image can't be pulled":          "0 of 2 ready: its image can't be pulled",
+	} {
+		if got := notReady(spec.ServiceStatus{Wanted: 2, Waiting: waiting}); got != want {
+			t.Errorf("%q: %q, want %q", waiting, got, want)
 		}
 	}
 }
@@ -187,6 +206,9 @@ func TestOthersFindings(t *testing.T) {
 	}
 	if err := os.WriteFile(filepath.Join(root, "net.ipv4.ip_forward"), []byte("0\n"), 0o644); err != nil {
 		t.Fatal(err)
+	}
+	if found := withLinks(fine("the kernel forwards packets"), []string{"net.ipv4.conf.eth0.forwarding"}); len(found) != 1 || level(found) != "wrong" || !strings.Contains(found[0].Next, "`sysctl -w net.ipv4.conf.eth0.forwarding=1`") {
+		t.Errorf("%+v", found)
 	}
 	if found := sysctlFindings(root, []string{"net.ipv4.ip_forward"}); level(found) != "wrong" || !strings.Contains(found[0].Text, `is "0"`) {
 		t.Errorf("%+v", found)

@@ -85,7 +85,7 @@ func (p *program) complain(err error) {
 	text := api.Text(err)
 	var list manifest.Errors
 	if errors.As(err, &list) {
-		text = manifestText(list)
+		text = problemsText("the manifest", "nothing was changed", list)
 	}
 	fmt.Fprintf(p.stderr, "%s %s\n", p.paint(red, "dunnage:"), printableLines(text))
 	if hint := hintOf(err); hint != "" {
@@ -93,14 +93,14 @@ func (p *program) complain(err error) {
 	}
 }
 
-// manifestText puts each problem on a line of its own that begins with its
-// place, where editors look for it.
-func manifestText(list manifest.Errors) string {
+// problemsText puts each problem of a file on a line of its own that begins with
+// its place, where editors look for it.
+func problemsText(file, outcome string, list manifest.Errors) string {
 	problems := "a problem"
 	if len(list) > 1 {
 		problems = fmt.Sprintf("%d problems", len(list))
 	}
-	return "the manifest has " + problems + "; nothing was changed\n" + list.Error()
+	return file + " has " + problems + "; " + outcome + "\n" + list.Error()
 }
 
 func hintOf(err error) string {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -16,13 +17,13 @@ import (
 func (p *program) explainCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "explain",
-		Usage:     "say what becomes of connections to a port, an address or a service",
-		ArgsUsage: "PORT[/udp] | ADDRESS | SERVICE",
+		Usage:     "say what becomes of connections to a port, an address, a service or a replica",
+		ArgsUsage: "PORT[/udp] | ADDRESS | SERVICE | REPLICA",
 		Description: "Follows the first packet of a connection through the kernel's rules as they are now, of all tools " +
 			"and of both backends, and says where it arrives or which rule ends it. A step marked with ? is one that may take the " +
 			"packet: the rule asks for what isn't known of it, as a list that another program keeps. " +
-			"Without --from the client is somebody of the world. The exit code is 3 if connections don't reach replicas that are ready.\n\n" +
-			"Example:\n   dunnage explain 8080\n   dunnage explain tcp://198.51.100.7:8080 --from 203.0.113.9\n   dunnage explain shop/web",
+			"Without --from the client is somebody of the world. The exit code is 3 if connections don't reach replicas that are ready, on any of the ways.\n\n" +
+			"Example:\n   dunnage explain 8080\n   dunnage explain tcp://198.51.100.7:8080 --from 203.0.113.9\n   dunnage explain shop/web\n   dunnage explain web-1",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "from", Usage: "`ADDRESS` of the client; an address of the host: the host itself"},
 			&cli.BoolFlag{Name: "brief", Usage: "leave out the rules that only lead to others"},
@@ -53,7 +54,11 @@ func (p *program) explain(ctx context.Context, c *cli.Context, agent *api.Client
 		err = p.printExplanation(e, c.Bool("brief"))
 	}
 	if err == nil && !e.OK {
-		return &exitCode{code: exitNotConverged, err: fmt.Errorf("%s: connections don't arrive as they should", printable(e.Asked))}
+		text := "connections don't arrive as they should"
+		if slices.ContainsFunc(e.Ways, func(w spec.ExplainedWay) bool { return w.OK }) {
+			text = "not all connections arrive as they should"
+		}
+		return &exitCode{code: exitNotConverged, err: fmt.Errorf("%s: %s", printable(e.Asked), text)}
 	}
 	return err
 }
@@ -118,11 +123,7 @@ func (p *program) explainWay(b *strings.Builder, w spec.ExplainedWay, brief bool
 	for _, r := range w.Reach {
 		fmt.Fprintf(b, "  => %s\n", arrival(r))
 	}
-	if r := w.Reached; r != nil && r.State != spec.ReachUnknown {
-		text := string(r.State)
-		if r.Detail != "" && r.State == spec.ReachUnreachable {
-			text += ": " + r.Detail
-		}
+	if text := p.visitor(w); text != "" {
 		p.paragraph(b, "visitor:  ", text, 0)
 	}
 	count := 0
@@ -138,6 +139,27 @@ func (p *program) explainWay(b *strings.Builder, w spec.ExplainedWay, brief bool
 	for _, s := range w.Unseen {
 		p.paragraph(b, "unseen:   ", s, yellow)
 	}
+}
+
+// visitor is what the visitor found there. It calls a place unreachable after
+// three visits only, so where the way fails, or the last visit did, it says when
+// one succeeded last.
+func (p *program) visitor(w spec.ExplainedWay) string {
+	r := w.Reached
+	if r == nil || r.State == spec.ReachUnknown {
+		return ""
+	}
+	text := string(r.State)
+	switch {
+	case r.State == spec.ReachReachable && (r.Failed > 0 || !w.OK):
+		text = fmt.Sprintf("last reached %s ago", age(p.now(), r.Asked))
+	case r.State == spec.ReachUnreachable && r.Detail != "":
+		text += ": " + r.Detail
+	}
+	if r.Addr != w.Packet.To {
+		text = fmt.Sprintf("at %s %s", r.Addr, text)
+	}
+	return text
 }
 
 func wayHeading(w spec.ExplainedWay) string {

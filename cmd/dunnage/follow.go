@@ -52,7 +52,7 @@ func (p *program) await(ctx context.Context, c *cli.Context, agent *api.Client, 
 	}
 	ended, err := p.follow(ctx, agent, op)
 	if err != nil {
-		return op, p.lostSight(ctx, op, err)
+		return op, p.lostSight(ctx, ended, err)
 	}
 	for _, w := range ended.Warnings[min(len(op.Warnings), len(ended.Warnings)):] {
 		p.warn("%s", w)
@@ -60,6 +60,8 @@ func (p *program) await(ctx context.Context, c *cli.Context, agent *api.Client, 
 	return ended, nil
 }
 
+// follow shows an operation's events until it has ended. With an error the
+// operation is as the events have left it.
 func (p *program) follow(ctx context.Context, agent *api.Client, op spec.Operation) (spec.Operation, error) {
 	show := p.newProgress()
 	defer show.close()
@@ -67,18 +69,37 @@ func (p *program) follow(ctx context.Context, agent *api.Client, op spec.Operati
 	done := make(chan struct{})
 	go func() { defer close(done); show.rollouts.follow(showing, agent, op.Project) }()
 	defer func() { stop(); <-done }()
-	return agent.Follow(ctx, op.ID, show.event)
+	ended, err := agent.Follow(ctx, op.ID, func(e spec.Event) {
+		show.event(e)
+		op = seenIn(op, e)
+	})
+	if err != nil {
+		return op, err
+	}
+	return ended, nil
 }
 
-// lostSight explains that the operation goes on without this command.
+// seenIn is an operation as an event of it shows it: once its release has a
+// number, that is in the store, and so what it shall do outlives the agent.
+func seenIn(op spec.Operation, e spec.Event) spec.Operation {
+	if e.Kind == spec.EventRelease && !op.State.Ended() {
+		op.State = spec.OperationRolling
+	}
+	return op
+}
+
+// lostSight explains that the operation goes on without this command, if it does.
 func (p *program) lostSight(ctx context.Context, op spec.Operation, err error) error {
 	hint := fmt.Sprintf("watch it with `dunnage events`, see `dunnage ps -p %s`", op.Project)
 	if ctx.Err() != nil {
 		return &exitCode{code: exitInterrupted, err: fmt.Errorf("interrupted: the %s of %s goes on", called(op), op.Project), hint: hint}
 	}
 	if errors.Is(err, api.ErrNoAgent) || errors.Is(err, spec.ErrUnavailable) {
-		return &exitCode{code: exitNoAgent, err: fmt.Errorf("the agent is gone in the middle of the %s of %s: %w", called(op), op.Project, err),
-			hint: "the agent goes on with it when it is back: start it, then see `dunnage ps -p " + op.Project + "`"}
+		hint = fmt.Sprintf("the agent goes on with it when it is back: start it, then see `dunnage ps -p %s`", op.Project)
+		if op.State == spec.OperationPulling || op.State == spec.OperationWaiting {
+			hint = fmt.Sprintf("it isn't known whether the agent had stored it: start the agent, see `dunnage history -p %s` and `dunnage ps -p %s`, and give the command again if it isn't there", op.Project, op.Project)
+		}
+		return &exitCode{code: exitNoAgent, err: fmt.Errorf("the agent is gone in the middle of the %s of %s: %w", called(op), op.Project, err), hint: hint}
 	}
 	return err
 }
@@ -228,7 +249,7 @@ func (p *program) eventLine(e spec.Event) string {
 	}
 	colour := 0
 	switch e.Kind {
-	case spec.EventUnhealthy, spec.EventExited, spec.EventProblem:
+	case spec.EventLate, spec.EventUnhealthy, spec.EventExited, spec.EventProblem:
 		colour = yellow
 	case spec.EventConverged:
 		colour = green

@@ -2,11 +2,37 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
+	"strings"
 	"testing"
 
 	"dunnage/spec"
 )
+
+// That the agent goes on with what it had begun is only said of what it has
+// stored: an order before that ends with it.
+func TestTheAgentIsGone(t *testing.T) {
+	const unsure, goesOn = "it isn't known whether the agent had stored it: start the agent, see `dunnage history -p shop`", "the agent goes on with it when it is back"
+	release := spec.Event{Kind: spec.EventRelease, Project: "shop", Message: "release 13: deploy"}
+	for _, c := range []struct {
+		state spec.OperationState
+		event spec.Event
+		hint  string
+	}{
+		{spec.OperationPulling, spec.Event{Kind: spec.EventPull}, unsure},
+		{spec.OperationWaiting, spec.Event{Kind: spec.EventProblem}, unsure},
+		{spec.OperationPulling, release, goesOn},
+		{spec.OperationWaiting, release, goesOn},
+		{spec.OperationRolling, spec.Event{Kind: spec.EventReady}, goesOn},
+	} {
+		op := seenIn(spec.Operation{Project: "shop", Kind: "deploy", State: c.state}, c.event)
+		var e *exitCode
+		if err := new(program).lostSight(t.Context(), op, spec.ErrUnavailable); !errors.As(err, &e) || e.code != exitNoAgent || !strings.HasPrefix(e.hint, c.hint) {
+			t.Errorf("%s after %s: %+v", c.state, c.event.Kind, e)
+		}
+	}
+}
 
 func TestVerdict(t *testing.T) {
 	sick := []spec.ServiceOutcome{{Name: "web", Wanted: 2}}

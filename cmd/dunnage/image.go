@@ -150,7 +150,7 @@ func (p *program) imageLs(ctx context.Context, c *cli.Context, agent *api.Client
 	if c.Bool("json") {
 		return p.printJSON(images)
 	}
-	t := table{columns: []column{{name: "IMAGE"}, {name: "DIGEST", drop: 2}, {name: "SIZE"}, {name: "CREATED", drop: 3}, {name: "USED BY", drop: 1}}}
+	t := table{columns: []column{{name: "IMAGE"}, {name: "DIGEST", drop: 2}, {name: "SIZE"}, {name: "CREATED", drop: 3}, {name: "USED BY", drop: 1, cut: leastText, wrap: true}}}
 	for _, i := range images {
 		t.rows = append(t.rows, row{cells: []string{printable(i.Ref), shortDigest(i.Digest), size(i.Size), age(p.now(), i.Created), strings.Join(i.UsedBy, ", ")}})
 	}

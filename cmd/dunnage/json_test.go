@@ -25,6 +25,7 @@ const jsonFile = "../../docs/json.md"
 // jsonOutputs says what each verb prints with --json, in words of Go.
 var jsonOutputs = []struct{ verbs, is string }{
 	{"ps", "[]ReplicaStatus"},
+	{"stats", "Stats"},
 	{"deploy, scale, stop, start, restart, rollback, down", "Operation"},
 	{"plan", "Preview"},
 	{"history", "[]Release"},
@@ -36,6 +37,8 @@ var jsonOutputs = []struct{ verbs, is string }{
 	{"secret ls", "[]SecretStatus"},
 	{"secret audit", "AuditEntry"}, // one a line
 	{"image ls, image load, image pull", "[]Image"},
+	{"df", "DiskReport"},
+	{"gc", "Collection"},
 	{"receipt", "Receipt"},
 	{"receipt --all", "[]Receipt"},
 	{"net ls", "[]NetworkStatus"},

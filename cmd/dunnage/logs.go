@@ -21,11 +21,19 @@ func (p *program) logsCommand() *cli.Command {
 		ArgsUsage: "[SERVICE|REPLICA...]",
 		Description: "Prints the lines of a project's replicas in order of time. A replica is named as the lines show it (web-1), or in full. Bytes come out as they were written, " +
 			"as `docker logs` does it: control sequences reach the terminal.\n\n" +
+			"The log of a replica is one, over its restarts. Replicas of earlier releases keep theirs, the last 5 of a service: --all shows them too, and so do --since and --until; " +
+			"without these a service that has no replica shows the one that was removed last.\n\n" +
+			"Times are 10m or 2d (ago), 2026-11-22T12:00:00Z, \"2026-11-22 12:00\" (here), or all. --grep searches whole lines, up to their first MiB, for an expression of RE2: " +
+			"(?i) before it ignores case. All of these are asked of each line, and --tail counts what is left, for each replica.\n\n" +
 			"After the verb, -f is --follow; a manifest is named before it (`dunnage -f FILE logs`) or with --file.\n\n" +
-			"Example:\n   dunnage logs web -f --tail 100",
+			"Example:\n   dunnage logs web -f --since 1h --grep 'ERROR|panic'",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what is written from now on"},
-			&cli.StringFlag{Name: "tail", Aliases: []string{"n"}, Usage: "only the last `N` lines", Value: "all"},
+			&cli.StringFlag{Name: "since", Usage: "only lines from `WHEN` on"},
+			&cli.StringFlag{Name: "until", Usage: "only lines up to `WHEN`; --follow ends then"},
+			&cli.StringFlag{Name: "tail", Aliases: []string{"n"}, Usage: "only the last `N` lines of each replica", Value: "all"},
+			&cli.StringFlag{Name: "grep", Usage: "only lines that match `EXPRESSION`"},
+			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "also replicas of earlier releases that are gone"},
 			&cli.BoolFlag{Name: "timestamps", Aliases: []string{"t"}, Usage: "show when each line was written"},
 			&cli.BoolFlag{Name: "no-log-prefix", Usage: "don't show which replica wrote a line"},
 			&cli.BoolFlag{Name: "json", Usage: "print a JSON object a line: at, service, replica, stream, partial, text"},
@@ -35,7 +43,7 @@ func (p *program) logsCommand() *cli.Command {
 }
 
 func (p *program) logs(ctx context.Context, c *cli.Context, agent *api.Client) error {
-	tail, err := parseTail(c.String("tail"))
+	r, err := p.logRequest(c)
 	if err != nil {
 		return err
 	}
@@ -47,7 +55,7 @@ func (p *program) logs(ctx context.Context, c *cli.Context, agent *api.Client) e
 	if err != nil {
 		return err
 	}
-	r := spec.LogRequest{Project: name, Tail: tail, Follow: c.Bool("follow")}
+	r.Project = name
 	for _, arg := range c.Args().Slice() {
 		if replica := replicaOf(name, services, arg); replica != "" && !slices.Contains(services, arg) {
 			r.Replicas = append(r.Replicas, replica)
@@ -66,13 +74,40 @@ func (p *program) logs(ctx context.Context, c *cli.Context, agent *api.Client) e
 	return agent.Logs(ctx, r, write)
 }
 
+// logRequest is what the flags ask for.
+func (p *program) logRequest(c *cli.Context) (r spec.LogRequest, err error) {
+	r = spec.LogRequest{Follow: c.Bool("follow"), All: c.Bool("all"), Grep: c.String("grep")}
+	if r.Tail, err = parseTail(c.String("tail")); err != nil {
+		return r, err
+	}
+	since, until := c.String("since"), c.String("until")
+	if since != "" {
+		r.All = true // also with "all", which is no time
+		if r.Since, err = p.parseTime("--since", since); err != nil {
+			return r, err
+		}
+	}
+	if until != "" {
+		if r.Until, err = p.parseTime("--until", until); err != nil {
+			return r, err
+		}
+	}
+	if !r.Until.IsZero() && r.Until.Before(r.Since) {
+		return r, usagef("--until %s is before --since %s", quote(until), quote(since))
+	}
+	if _, err := r.Pattern(); err != nil {
+		return r, usagef("--grep %s: %v; use an expression of RE2 such as 'ERROR|panic', and \\ before what shall be itself", quote(r.Grep), err)
+	}
+	return r, nil
+}
+
 func parseTail(text string) (int, error) {
 	if text == "all" {
 		return -1, nil
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < -1 {
-		return 0, usagef("--tail %s: use a number of lines, or all", quote(text))
+		return 0, usagef("--tail %s: use a number of lines such as 100, or all", quote(text))
 	}
 	return n, nil
 }

@@ -54,6 +54,7 @@ type program struct {
 type terminal struct {
 	stdin, stdout, stderr bool
 	width                 int // columns of stdout; 0 = unlimited
+	height                int // its lines; 0 = unlimited
 }
 
 func newProgram() *program {
@@ -61,16 +62,20 @@ func newProgram() *program {
 	if err != nil {
 		dir = "." // relative names still work, or say why not
 	}
-	t := terminal{stdin: isTerminal(os.Stdin), stdout: isTerminal(os.Stdout), stderr: isTerminal(os.Stderr)}
-	if t.stdout {
-		if w, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil {
-			t.width = w
-		}
-	}
-	return &program{
+	p := &program{
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
-		environ: os.Environ(), dir: dir, now: time.Now, terminal: t,
+		environ: os.Environ(), dir: dir, now: time.Now,
+		terminal:    terminal{stdin: isTerminal(os.Stdin), stdout: isTerminal(os.Stdout), stderr: isTerminal(os.Stderr)},
 		quietColour: os.Getenv("NO_COLOR") != "",
+	}
+	p.resize()
+	return p
+}
+
+// resize takes the terminal's size as it is now.
+func (p *program) resize() {
+	if w, h, err := term.GetSize(int(os.Stdout.Fd())); err == nil && p.terminal.stdout {
+		p.terminal.width, p.terminal.height = w, h
 	}
 }
 

@@ -42,7 +42,7 @@ func (p *program) netLs(ctx context.Context, c *cli.Context, agent *api.Client) 
 	if c.Bool("json") {
 		return p.printJSON(networks)
 	}
-	t := table{columns: []column{{name: "NETWORK"}, {name: "SUBNET"}, {name: "SUBNET6", drop: 2}, {name: "INTERNAL", drop: 3}, {name: "SERVICES", drop: 1}}}
+	t := table{columns: []column{{name: "NETWORK"}, {name: "SUBNET"}, {name: "SUBNET6", drop: 2}, {name: "INTERNAL", drop: 3}, {name: "SERVICES", drop: 1, cut: leastText, wrap: true}}}
 	for _, n := range networks {
 		t.rows = append(t.rows, networkRow(n))
 	}

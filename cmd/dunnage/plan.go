@@ -16,7 +16,7 @@ func (p *program) planCommand() *cli.Command {
 		Name:  "plan",
 		Usage: "show what deploy would do, changing nothing",
 		Description: "Compares the manifest with what is deployed, and says what clients notice: the rules that differ once all new replicas are ready, " +
-			"connections that are open to replicas that go, gaps, and how much is to be downloaded. The notes name the defaults that differ from Compose's.\n\n" +
+			"connections that are open to replicas that go, gaps, services and ports that nobody answers any more, and how much is to be downloaded. The notes name the defaults that differ from Compose's.\n\n" +
 			"Example:\n   dunnage plan -f compose.yaml",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "force", Usage: "as in deploy"},
@@ -46,7 +46,7 @@ func (p *program) plan(ctx context.Context, c *cli.Context, agent *api.Client) e
 }
 
 var changeColours = map[spec.Change]int{
-	spec.ChangeCreate: green, spec.ChangeReplace: yellow, spec.ChangeScale: yellow,
+	spec.ChangeCreate: green, spec.ChangeStart: green, spec.ChangeReplace: yellow, spec.ChangeScale: yellow,
 	spec.ChangeUpdate: yellow, spec.ChangeRemove: red, spec.ChangeNone: grey, spec.ChangeOrphan: grey,
 }
 

@@ -103,11 +103,9 @@ func selectReplicas(st spec.Status, project string, asked []string) []spec.Repli
 	return out
 }
 
-// isCalled reports whether name is one of the replica's: in full, "web-1" as
-// logs shows it, or "shop-web-1" as docker would.
+// isCalled reports whether name is one of the replica's.
 func isCalled(r spec.ReplicaStatus, name string) bool {
-	short := spec.ShortReplica(r.Service, r.Replica)
-	return name == r.Replica || name == short || name == r.Project+"-"+short
+	return spec.ReplicaIsCalled(r.Project, r.Service, r.Replica, name)
 }
 
 func (p *program) printNames(replicas []spec.ReplicaStatus) error {
@@ -195,11 +193,11 @@ func (p *program) tellProblems(st spec.Status, project string, asked []string) {
 			continue
 		}
 		if pr.Busy != "" {
-			fmt.Fprintf(p.stderr, "%s: %s\n", pr.Name, p.fit(printable(pr.Busy)))
+			p.tellWhole(pr.Name + ": " + pr.Busy)
 		}
 		if pr.Paused != "" { // even where no service has anything to wait with
 			for _, line := range standstills(pr) {
-				fmt.Fprintln(p.stderr, printable(line))
+				p.tellWhole(line)
 			}
 		}
 		for _, s := range pr.Services {
@@ -212,13 +210,21 @@ func (p *program) tellProblems(st spec.Status, project string, asked []string) {
 				continue
 			}
 			for _, line := range p.problems(pr.Name, s, replicas) {
-				if p.terminal.stderr { // a file gets it whole
-					line = p.fit(line)
-				}
-				fmt.Fprintln(p.stderr, line)
+				p.tellWhole(line)
 			}
 		}
 	}
+}
+
+// tellWhole writes a line to stderr; on a terminal it is broken, never cut, since
+// what to do next stands at its end.
+func (p *program) tellWhole(line string) {
+	lines := []string{printable(line)}
+	const indent = 4
+	if p.terminal.stderr { // a file gets one line
+		lines = p.wrapped(line, indent)
+	}
+	fmt.Fprintln(p.stderr, strings.Join(lines, "\n"+strings.Repeat(" ", indent)))
 }
 
 // problems says each thing about a service and its replicas once.

@@ -164,6 +164,12 @@ func (p *program) receiptLines(r spec.Receipt) (out [][2]string) {
 		if v.Failed > 0 {
 			add("", "%s: %s of %s failed%s", visitedText(v.VisitTarget), thousands(v.Failed), thousands(v.Sent), reasonsText(v.Reasons))
 		}
+		switch {
+		case v.Unreached > 0:
+			add("", "%s: none of %s has ever succeeded", visitedText(v.VisitTarget), counted(v.Unreached, "visit"))
+		case v.State == spec.ReachUnreachable:
+			add("", "%s: unreachable at the end", visitedText(v.VisitTarget))
+		}
 	}
 	add("drains", "%s", drainsText(r))
 	add("rules", "%s, %d added, %d removed", counted(r.Commits, "commit"), r.Rules.Added, r.Rules.Removed)
@@ -186,6 +192,9 @@ func (p *program) receiptLines(r spec.Receipt) (out [][2]string) {
 // longest gap 12 ms".
 func visitsText(r spec.Receipt) string {
 	sum := r.Sum()
+	if sum.Sent == 0 && sum.Unreached > 0 {
+		return fmt.Sprintf("%s sent, %s failed", thousands(sum.Unreached), thousands(sum.Unreached))
+	}
 	if sum.Sent == 0 {
 		return "none: there was no address that the agent could ask"
 	}
@@ -294,24 +303,34 @@ func (p *program) tellReceipt(ctx context.Context, agent *api.Client, op spec.Op
 		return nil //nolint:nilerr // an older agent knows none, and the outcome has been told
 	}
 	for _, r := range all {
-		if r.Operation == op.ID {
+		if r.Operation == op.ID && receiptLine(r) != "" {
 			return p.print(receiptLine(r) + "\n")
 		}
 	}
 	return nil
 }
 
-// receiptLine is a receipt in a line, under the number that `dunnage receipt` takes.
+// receiptLine is a receipt in a line, under the number that `dunnage receipt`
+// takes; empty when nobody could notice anything.
 func receiptLine(r spec.Receipt) string {
-	text := fmt.Sprintf("receipt %d: no visits", r.Release)
+	var told []string
 	if sum := r.Sum(); sum.Sent > 0 {
-		text = fmt.Sprintf("receipt %d: %s visits, %s failed", r.Release, thousands(sum.Sent), thousands(sum.Failed))
+		text := fmt.Sprintf("%s visits, %s failed", thousands(sum.Sent), thousands(sum.Failed))
 		if sum.LongestGap > 0 {
 			text += ", longest gap " + short(sum.LongestGap.Std())
 		}
+		told = append(told, text)
+	}
+	for _, v := range r.Visits {
+		if v.State == spec.ReachUnreachable {
+			told = append(told, visitedText(v.VisitTarget)+" is unreachable")
+		}
 	}
 	if r.Draining > 0 {
-		text += "; " + counted(r.Draining, "connection") + " still open to old replicas"
+		told = append(told, counted(r.Draining, "connection")+" still open to old replicas")
 	}
-	return text
+	if len(told) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("receipt %d: %s", r.Release, strings.Join(told, "; "))
 }

@@ -15,14 +15,15 @@ type table struct {
 
 type column struct {
 	name string
-	drop int // on a narrow terminal the column with the highest number goes first; 0 = stays
-	cut  int // of the last column: the ends of its cells go before others, down to this width; 0 = after them
+	drop int  // on a narrow terminal the column with the highest number goes first; 0 = stays
+	cut  int  // of the last column: the ends of its cells go before others, down to this width; 0 = after them
+	wrap bool // of the last column: no end goes, its cells get more lines; where no room is left beside, below the row
 }
 
 type row struct {
 	cells   []string    // an empty one is shown as -
 	colours map[int]int // by column
-	below   string      // a line of its own under the row, indented
+	below   string      // lines of their own under the row, indented
 }
 
 // gap is between columns.
@@ -35,10 +36,14 @@ func (p *program) write(t table) error {
 	for i := range shown {
 		shown[i] = i
 	}
+	moved := -1 // the column whose cells stand below the rows
 	for p.terminal.width > 0 && t.narrowest(shown) > p.terminal.width {
 		i := t.mostDispensable(shown)
 		if i < 0 {
 			break
+		}
+		if t.columns[shown[i]].wrap {
+			moved = shown[i]
 		}
 		shown = slices.Delete(shown, i, i+1)
 	}
@@ -50,22 +55,43 @@ func (p *program) write(t table) error {
 	p.line(&b, t, row{cells: heading}, shown)
 	for _, r := range t.rows {
 		p.line(&b, t, r, shown)
-		if r.below != "" {
-			b.WriteString(p.paintOut(grey, p.fit("    "+r.below)) + "\n")
+		if moved >= 0 {
+			p.below(&b, r.cells[moved])
 		}
+		p.below(&b, r.below)
 	}
 	return p.print(b.String())
+}
+
+// below writes text under a row, whole: its end is often what to do next.
+func (p *program) below(b *strings.Builder, text string) {
+	if text == "" {
+		return
+	}
+	const indent = 4
+	for _, l := range p.wrapped(text, indent) {
+		b.WriteString(p.paintOut(grey, strings.Repeat(" ", indent)+l) + "\n")
+	}
 }
 
 func (p *program) line(b *strings.Builder, t table, r row, shown []int) {
 	used := 0
 	for k, i := range shown {
 		cell := cmp.Or(r.cells[i], "-")
-		if p.terminal.width > 0 {
+		last := k == len(shown)-1
+		switch {
+		case last && t.columns[i].wrap:
+			lines := p.wrapped(cell, used)
+			for j, l := range lines {
+				lines[j] = p.paintOut(r.colours[i], l)
+			}
+			b.WriteString(strings.Join(lines, "\n"+strings.Repeat(" ", used)) + "\n")
+			return
+		case p.terminal.width > 0:
 			cell = truncate(cell, max(p.terminal.width-used, 0))
 		}
 		b.WriteString(p.paintOut(r.colours[i], cell))
-		if k == len(shown)-1 {
+		if last {
 			break // no blanks at the end of a line
 		}
 		pad := t.columnWidth(i) + gap - utf8.RuneCountInString(cell)

@@ -91,17 +91,7 @@ func took(d time.Duration) string {
 }
 
 // size is a number of bytes.
-func size(n int64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, units := float64(n)/unit, "KMGT"
-	for f >= unit && len(units) > 1 {
-		f, units = f/unit, units[1:]
-	}
-	return fmt.Sprintf("%.1f %ciB", f, units[0])
-}
+func size(n int64) string { return spec.Bytes(n) }
 
 // ports lists published ports as docker does: 0.0.0.0:8080->80/tcp.
 func ports(list []spec.Port) string {

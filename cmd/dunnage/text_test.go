@@ -95,15 +95,16 @@ func TestColourOnlyOnATerminal(t *testing.T) {
 	}
 }
 
-// TestWaitingFitsTheTerminal: a file gets the line whole.
+// TestWaitingFitsTheTerminal: it is broken there and never cut, since what to do
+// next stands at its end. A file gets it as one line.
 func TestWaitingFitsTheTerminal(t *testing.T) {
 	st := spec.Status{Projects: []spec.ProjectStatus{{Name: "shop", Services: []spec.ServiceStatus{{Name: "web", Waiting: "for db, which isn't ready"}}}}}
 	for isTerminal, want := range map[bool]string{
-		true:  "web of shop: for db…\n",
+		true:  "web of shop: for db, which\n    isn't ready\n",
 		false: "web of shop: for db, which isn't ready\n",
 	} {
 		var out bytes.Buffer
-		p := program{stderr: &out, terminal: terminal{stderr: isTerminal, width: 20}}
+		p := program{stderr: &out, terminal: terminal{stderr: isTerminal, width: 30}}
 		if p.tellProblems(st, "shop", nil); out.String() != want {
 			t.Errorf("%q, want %q", out.String(), want)
 		}
@@ -156,6 +157,7 @@ func TestEventText(t *testing.T) {
 		{spec.Event{Kind: spec.EventCreated, Message: replica + " created"}, "created   " + replica},
 		{spec.Event{Kind: spec.EventReady, Message: replica + " is ready"}, "ready     " + replica},
 		{spec.Event{Kind: spec.EventUnhealthy, Message: replica + " is unhealthy: no answer"}, "unhealthy " + replica + ": no answer"},
+		{spec.Event{Kind: spec.EventProblem, Message: replica + ": its process is gone"}, "problem   " + replica + ": its process is gone"},
 		{spec.Event{Kind: spec.EventExited, Message: replica + " exited with code 1"}, "exited    " + replica + ": exited with code 1"},
 	} {
 		c.event.At, c.event.Project, c.event.Service, c.event.Replica = at, "shop", "web", replica

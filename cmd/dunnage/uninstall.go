@@ -84,8 +84,12 @@ func removeRunFiles(runDir, socket string, stopped bool) error {
 		}
 	}
 	dirs := []string{"netns", "replicas", "secrets", "started", "fifo"}
-	if stopped {
-		dirs = append(dirs, "containerd/state/io.containerd.runtime.v1.linux", "containerd/state/io.containerd.runtime.v2.task", "containerd/state")
+	if stopped { // its plugins' directories and the namespaces in them differ from version to version
+		below, err := dirsBelow(runDir, "containerd/state")
+		if err != nil {
+			return err
+		}
+		dirs = append(dirs, below...)
 	}
 	for _, dir := range append(dirs, "containerd", "") {
 		err := syscall.Rmdir(filepath.Join(runDir, dir))
@@ -94,6 +98,26 @@ func removeRunFiles(runDir, socket string, stopped bool) error {
 		}
 	}
 	return nil
+}
+
+// dirsBelow lists the directory and those in it, the deepest first, relative to
+// root; none is no error.
+func dirsBelow(root, dir string) (all []string, err error) {
+	err = filepath.WalkDir(filepath.Join(root, dir), func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return fmt.Errorf("look for what the private containerd left: %w", err)
+		case !e.IsDir():
+			return nil
+		}
+		rel, err := filepath.Rel(root, path)
+		all = append(all, rel)
+		return err
+	})
+	slices.Reverse(all)
+	return all, err
 }
 
 // stopManaged ends the private containerd if nothing is left in it, and reports

@@ -46,7 +46,7 @@ func TestRemoveCgroups(t *testing.T) {
 func TestRemoveRunFiles(t *testing.T) {
 	for _, foreign := range []string{"", "notes", "containerd/shim.log"} {
 		run := filepath.Join(t.TempDir(), "run")
-		for _, dir := range []string{"netns", "secrets", "fifo", "containerd/state/io.containerd.runtime.v2.task"} {
+		for _, dir := range []string{"netns", "secrets", "fifo", "containerd/state/io.containerd.runtime.v2.task/dunnage", "containerd/state/io.containerd.grpc.v1.cri"} {
 			if err := os.MkdirAll(filepath.Join(run, dir), 0o755); err != nil {
 				t.Fatal(err)
 			}

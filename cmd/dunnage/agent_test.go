@@ -1,0 +1,73 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"dunnage/spec"
+)
+
+// TestNamespaceFlag: a namespace that containerd refuses is refused at the start.
+func TestNamespaceFlag(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"dunnage": true, "dunnage-1f": true, "a.b_c-d": true, strings.Repeat("n", longestNamespace): true,
+		"../x": false, "a b": false, "-x": false, "a..b": false, "x/": false, strings.Repeat("n", longestNamespace+1): false,
+	} {
+		app := newProgram().app()
+		err := app.Run([]string{"dunnage", "agent", "--namespace", name, "--log-format", "none of them"})
+		var usage *usageError
+		if !errors.As(err, &usage) || strings.Contains(usage.message, "--namespace") == ok {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+// TestHostConfigRefuses: an error in the agent's own file speaks of that, not of
+// a manifest.
+func TestHostConfigRefuses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(path, []byte("- disk\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	p := program{stderr: &out}
+	_, err := hostConfig(path)
+	code := p.finish(t.Context(), err)
+	want := "dunnage: the host's file has a problem; the agent doesn't start with it\n" +
+		path + ":1:1: refused: the file must be a mapping, but this is a list. Start with a key, such as `disk:` in the host's file\n"
+	if code != exitError || out.String() != want {
+		t.Errorf("exit code %d:\n%swant\n%s", code, out.String(), want)
+	}
+	if _, err := hostConfig(filepath.Join(t.TempDir(), "missing.yaml")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a named file that isn't there: %v", err)
+	}
+}
+
+// TestUsesPools: only projects with a network in a pool keep it in use.
+func TestUsesPools(t *testing.T) {
+	pool, pool6 := netip.MustParsePrefix("10.208.0.0/12"), netip.MustParsePrefix("fd64:756e:6e61::/48")
+	with := func(n spec.NetworkAddressing) spec.State {
+		return spec.State{Projects: []spec.ProjectRecord{{Name: "shop", Networks: []spec.NetworkAddressing{n}}}}
+	}
+	for name, tc := range map[string]struct {
+		was            spec.State
+		uses, usesIPv6 bool
+	}{
+		"an empty store": {},
+		"IPv4 alone":     {with(spec.NetworkAddressing{Subnet: netip.MustParsePrefix("10.208.16.0/20")}), true, false},
+		"both":           {with(spec.NetworkAddressing{Subnet: netip.MustParsePrefix("10.208.16.0/20"), Subnet6: netip.MustParsePrefix("fd64:756e:6e61:1::/64")}), true, true},
+		"another pool":   {with(spec.NetworkAddressing{Subnet: netip.MustParsePrefix("10.9.0.0/20")}), false, false},
+	} {
+		if got := usesPools(tc.was, pool, pool6); got != tc.uses {
+			t.Errorf("%s: in use is %v", name, got)
+		}
+		if got := usesIPv6(tc.was); got != tc.usesIPv6 {
+			t.Errorf("%s: uses IPv6 is %v", name, got)
+		}
+	}
+}

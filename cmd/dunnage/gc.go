@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"dunnage/api"
+	"dunnage/spec"
+)
+
+func (p *program) gcCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "gc",
+		Usage: "remove from disk what nobody needs",
+		Description: "Removes images that no kept release, no replica and no operation at work needs, downloads of interrupted pulls, layers without a replica, and the logs of removed replicas but the last five of each service. " +
+			"The agent does so by itself, some seconds after something has become free, and every ten minutes. Volumes, and what others keep in containerd, stay.\n\n" +
+			"An image that was loaded or pulled and that no release has had since stays for a day, since a deploy may be about to need it. What the kept releases of a project need is never removed: `dunnage history` lists them, and disk.keep_releases in the agent's file says how many are kept.\n\n" +
+			"What it freed is the sum of what it lists, as --dry-run has it before. The file systems may say another figure, which is told beside it: of their free room others take and give back at the same time.\n\n" +
+			"Example:\n   dunnage gc --dry-run",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would go, why, and how much that frees"},
+			&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "also images that were brought in the last day and never deployed, and the logs of all removed replicas"},
+			jsonFlag(),
+		},
+		Action: p.withAgent(p.gc),
+	}
+}
+
+func (p *program) gc(ctx context.Context, c *cli.Context, agent *api.Client) error {
+	if err := wantArgs(c, 0, 0); err != nil {
+		return err
+	}
+	rehearse := c.Bool("dry-run")
+	got, err := agent.Collect(ctx, rehearse, c.Bool("all"))
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		err = p.printJSON(got)
+	} else {
+		err = p.printCollection(got, rehearse)
+	}
+	if err == nil && got.Problem != "" {
+		return &exitCode{code: exitError, err: fmt.Errorf("not all could be removed: %s", got.Problem)}
+	}
+	return err
+}
+
+func (p *program) printCollection(c spec.Collection, rehearse bool) error {
+	if len(c.Items) == 0 {
+		return p.print("nothing to remove: `dunnage df -v` says who needs what\n")
+	}
+	if err := p.write(itemTable(c.Items, column{name: "WHY", drop: 1, cut: leastText, wrap: true}, collectedWhy)); err != nil {
+		return err
+	}
+	var sum spec.DiskUse
+	for _, i := range c.Items {
+		sum.Add(i.DiskUse)
+	}
+	if rehearse {
+		return p.print("\nwould free " + diskUse(sum) + "\n")
+	}
+	line := "freed " + diskUse(sum)
+	if c.Freed != sum {
+		line += "; the file systems have " + diskUse(c.Freed) + " more free than before, since others write too"
+	}
+	return p.print("\n" + line + "\n")
+}
+
+func diskUse(u spec.DiskUse) string {
+	return size(u.Bytes) + " and " + counted(int(u.Inodes), "inode")
+}
+
+// collectedWhy says why nobody needs it.
+func collectedWhy(i spec.DiskItem) string {
+	switch {
+	case i.Kind == spec.DiskLogs:
+		return "its replica is removed, and later ones are too"
+	case i.Kind == spec.DiskWritable:
+		return "there is no such replica"
+	case strings.HasPrefix(i.Name, "download of "):
+		return "its pull was interrupted"
+	case strings.HasPrefix(i.Name, "of no image"):
+		return "no image has it any more"
+	}
+	return "no kept release, replica or operation needs it"
+}
