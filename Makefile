@@ -12,7 +12,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # Packages and test binaries run side by side; more than the cores would only
 # make the timing tests jitter.
 TEST_PARALLEL ?= 2
-TEST_TIMEOUT  ?= 20m
+TEST_TIMEOUT  ?= 30m
 # Which tests `make soak` plays.
 SOAK ?= .
 # What `make test` looks at; narrow it with PKG=./netns/...
@@ -25,7 +25,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # and `debs` installs what is missing.
 DEBS_RUN   := ca-certificates containerd curl iproute2 iptables procps runc util-linux
 DEBS_IMAGE := mmdebstrap
-DEBS_TEST  := $(DEBS_RUN) $(DEBS_IMAGE) conntrack docker-registry hping3 jq nftables skopeo socat strace
+DEBS_TEST  := $(DEBS_RUN) $(DEBS_IMAGE) conntrack docker-registry e2fsprogs hping3 jq nftables prometheus skopeo socat strace
 DEBS_PEERS := docker.io docker-compose podman containernetworking-plugins
 
 GO_FILES := $(shell git ls-files --cached --others --exclude-standard '*.go' go.mod go.sum 2>/dev/null)
@@ -51,12 +51,14 @@ bin/dunnage-init: $(GO_FILES) | go
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $@ ./cmd/dunnage-init
 
 .PHONY: install
-install: build ## Install programs, unit file and manual under PREFIX (and DESTDIR).
+install: build ## Install programs, unit file, dashboard, alerts and manual under PREFIX (and DESTDIR).
 	install -D -m 0755 bin/dunnage $(DESTDIR)$(PREFIX)/bin/dunnage
 	install -D -m 0755 bin/dunnage-log $(DESTDIR)$(PREFIX)/bin/dunnage-log
 	install -D -m 0755 bin/dunnage-init $(DESTDIR)$(PREFIX)/bin/dunnage-init
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|@PREFIX@|$(PREFIX)|g' packaging/dunnage.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/dunnage.service
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/dunnage/prometheus packaging/prometheus/dunnage.rules.yml
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/dunnage/grafana packaging/grafana/dunnage.json
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/dunnage README.md LICENSE
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/dunnage/docs docs/*.md
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/dunnage/docs/adr docs/adr/*.md
@@ -77,6 +79,10 @@ test: root go debs-test ## Run everything, as root; installs what it needs.
 .PHONY: soak
 soak: root go debs-test ## Run the tests that measure whole, for hours; writes build/soak.json (SOAK=REGEXP picks some).
 	go run ./test/soak -run '$(SOAK)' -o build/soak.json
+
+.PHONY: soak-disk
+soak-disk: root go debs-test ## Redeploy 300 distinct images within a disk budget; draws docs/disk.png.
+	DUNNAGE_DISK_PLOT=$(CURDIR)/docs/disk.png go run ./test/soak -run '^TestDiskSoak$$' -o build/soak-disk.json
 
 .PHONY: lint
 lint: go ## gofmt, go vet, staticcheck and golangci-lint.
