@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"dunnage/test/plot"
 )
 
 // A curve is where its costs say, and every letter can be written.
@@ -29,10 +31,8 @@ func TestCurves(t *testing.T) {
 		t.Errorf("half way the curve is %v", got)
 	}
 	for _, text := range []string{"SWAP LOOK PLAN BY PORTS REPLICAS", "1000.1 MS"} {
-		for _, r := range text {
-			if _, ok := font[r]; !ok && r != ' ' {
-				t.Errorf("the font has no %q", r)
-			}
+		if !plot.Has(text) {
+			t.Errorf("the font lacks something of %q", text)
 		}
 	}
 }

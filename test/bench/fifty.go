@@ -19,6 +19,8 @@ type crowder interface {
 	// upMany starts crowd replicas. probe is a Compose healthcheck, or empty.
 	upMany(ctx context.Context, probe string) error
 	downMany(ctx context.Context) error
+	// stats shows once what all of them use.
+	stats(ctx context.Context) error
 	// probe is what up waits for in each replica, as Compose.
 	probe() string
 }
@@ -44,6 +46,13 @@ func (d *dunnage) downMany(ctx context.Context) error {
 	_, err := d.agent.Run(ctx, nil, "down", "-p", "crowd")
 	return err
 }
+
+func (d *dunnage) stats(ctx context.Context) error {
+	_, err := d.agent.Run(ctx, nil, "stats", "--all")
+	return err
+}
+
+func (d *docker) stats(ctx context.Context) error { return d.run(ctx, "stats", "--no-stream") }
 
 func (d *docker) crowd(ctx context.Context, args ...string) error {
 	_, err := lab.Output(ctx, append([]string{"docker-compose", "-H", d.url(), "-p", "crowd", "-f", d.l.Path("crowd.yaml")}, args...)...)
@@ -77,52 +86,63 @@ func (d *docker) probe() string  { return "" }
 const crowdRuns = 3
 
 type crowdTimes struct {
-	Up, Down map[string][]time.Duration
+	Up, Down, Stats map[string][]time.Duration
 }
+
+// looks is how often stats is shown in each turn.
+const looks = 5
 
 // errLeft: a peer's containers are gone, and its network is not.
 var errLeft = errors.New("docker keeps the network of containers that it has removed")
 
 func measureCrowds(ctx context.Context, all []crowder, runs int) (crowdTimes, error) {
-	t := crowdTimes{map[string][]time.Duration{}, map[string][]time.Duration{}}
+	t := crowdTimes{map[string][]time.Duration{}, map[string][]time.Duration{}, map[string][]time.Duration{}}
 	for range min(runs, crowdRuns) {
-		up, down, err := turn(ctx, all)
+		up, down, shown, err := turn(ctx, all)
 		for range 2 { // a turn in which a peer failed says nothing: the ratio is of both
 			if !errors.Is(err, errLeft) {
 				break
 			}
 			say("%v: once more", err)
-			up, down, err = turn(ctx, all)
+			up, down, shown, err = turn(ctx, all)
 		}
 		if err != nil {
 			return t, err
 		}
 		for _, c := range all {
 			t.Up[c.name()], t.Down[c.name()] = append(t.Up[c.name()], up[c.name()]), append(t.Down[c.name()], down[c.name()])
+			t.Stats[c.name()] = append(t.Stats[c.name()], shown[c.name()]...)
 		}
 	}
 	return t, nil
 }
 
-// turn is one up and down of each.
-func turn(ctx context.Context, all []crowder) (up, down map[string]time.Duration, err error) {
-	up, down = map[string]time.Duration{}, map[string]time.Duration{}
+// turn is one up and down of each, with looks in between.
+func turn(ctx context.Context, all []crowder) (up, down map[string]time.Duration, shown map[string][]time.Duration, err error) {
+	up, down, shown = map[string]time.Duration{}, map[string]time.Duration{}, map[string][]time.Duration{}
 	for _, c := range all {
 		begun := time.Now()
 		if err := c.upMany(ctx, c.probe()); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", c.name(), err)
+			return nil, nil, nil, fmt.Errorf("%s: %w", c.name(), err)
 		}
 		up[c.name()] = time.Since(begun)
 		if err := pause(ctx, settle); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
+		}
+		for range looks {
+			begun := time.Now()
+			if err := c.stats(ctx); err != nil {
+				return nil, nil, nil, fmt.Errorf("%s: %w", c.name(), err)
+			}
+			shown[c.name()] = append(shown[c.name()], time.Since(begun))
 		}
 		begun = time.Now()
 		if err := c.downMany(ctx); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", c.name(), err)
+			return nil, nil, nil, fmt.Errorf("%s: %w", c.name(), err)
 		}
 		down[c.name()] = time.Since(begun)
 	}
-	return up, down, nil
+	return up, down, shown, nil
 }
 
 func (b *bench) crowds(ctx context.Context) error {
@@ -146,5 +166,10 @@ func (b *bench) crowds(ctx context.Context) error {
 		}
 		b.results.add(r)
 	}
+	ours := median(t.Stats[b.us.name()])
+	b.results.add(row{
+		What: fmt.Sprintf("stats of %d replicas, once", crowd), Must: "<= 100 ms",
+		Ours: millis(ours), OK: ours <= 100*time.Millisecond, Peers: shown(b.us, t.Stats),
+	})
 	return nil
 }

@@ -38,7 +38,7 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.redeploys, "redeploys", 20, "redeploys under load, of ours")
 	f.IntVar(&o.peerRedeploys, "peer-redeploys", 5, "redeploys under load, of each peer")
 	f.IntVar(&o.runs, "runs", 11, "runs of every other measurement")
-	f.StringVar(&o.only, "only", "redeploy,start,revive,crowd,throughput,balance,footprint,hogs,many,swap,ports,secrets,curves", "measurements to make")
+	f.StringVar(&o.only, "only", "redeploy,start,revive,crowd,throughput,balance,footprint,hogs,flood,many,swap,ports,secrets,logs,curves", "measurements to make")
 	f.StringVar(&o.out, "o", "build/bench.json", "file for the results; the curves are drawn beside it, as .png")
 	f.StringVar(&o.swapIn, "in-namespace-swap", "", "internal: time swaps here, with this run directory")
 	f.IntVar(&o.ports, "ports", swapPorts, "internal: ports of -in-namespace-swap")
@@ -115,8 +115,8 @@ func (b *bench) measure(ctx context.Context) (err error) {
 			err = errors.Join(err, l.Down(context.WithoutCancel(ctx)))
 		}
 	}()
-	up = append(up, b.lab("swap", 14), b.lab("one", 15), b.lab("many", 16), b.lab("scale", 17), b.lab("secrets", 18))
-	if slices.ContainsFunc([]string{"redeploy", "start", "revive", "crowd", "throughput", "balance", "footprint", "hogs"}, b.wants) {
+	up = append(up, b.lab("swap", 14), b.lab("one", 15), b.lab("many", 16), b.lab("scale", 17), b.lab("secrets", 18), b.lab("logs", 19))
+	if slices.ContainsFunc([]string{"redeploy", "start", "revive", "crowd", "throughput", "balance", "footprint", "hogs", "flood"}, b.wants) {
 		b.choose()
 		for _, c := range b.all() {
 			say("starting %s", c.name())
@@ -132,7 +132,7 @@ func (b *bench) measure(ctx context.Context) (err error) {
 		name string
 		do   func(context.Context) error
 	}{{"redeploy", b.redeploy}, {"start", b.start}, {"revive", b.revive}, {"crowd", b.crowds},
-		{"throughput", b.throughput}, {"balance", b.balance}, {"footprint", b.footprint}, {"hogs", b.hogs}, {"many", b.many}, {"swap", b.swap}, {"ports", b.ports}, {"secrets", b.secrets}, {"curves", b.curves}} {
+		{"throughput", b.throughput}, {"balance", b.balance}, {"footprint", b.footprint}, {"hogs", b.hogs}, {"flood", b.flood}, {"many", b.many}, {"swap", b.swap}, {"ports", b.ports}, {"secrets", b.secrets}, {"logs", b.logs}, {"curves", b.curves}} {
 		if !b.wants(m.name) {
 			continue
 		}

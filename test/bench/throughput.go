@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -58,39 +59,70 @@ func (d *docker) direct(ctx context.Context) (netip.Addr, error) {
 	return netip.ParseAddr(strings.TrimSpace(out))
 }
 
-func measureThroughput(ctx context.Context, c director) (t throughput, err error) {
+// ways are the addresses of a contender's replica, published and direct.
+type ways struct{ published, direct string }
+
+func openWays(ctx context.Context, c director) (w ways, err error) {
 	if err := c.start(ctx); err != nil {
-		return t, err
+		return w, err
 	}
 	if err := awaitAnswer(ctx, c.host(), port); err != nil {
-		return t, err
+		return w, err
 	}
 	addr, err := c.direct(ctx)
 	if err != nil {
-		return t, err
+		return w, err
 	}
 	route := []string{"ip", "route", "replace", addr.String(), "via", c.host().Host.String()}
 	if _, err := lab.Output(ctx, c.host().OnClient(route...)...); err != nil {
-		return t, err
+		return w, err
 	}
-	for range wrkPairs {
-		p, err := wrk(ctx, c.host(), fmt.Sprintf("http://%s:%s/", c.host().Host, port))
+	return ways{fmt.Sprintf("http://%s:%s/", c.host().Host, port), fmt.Sprintf("http://%s:80/", addr)}, nil
+}
+
+// measureThroughput plays the contenders' pairs in turn, and the two of a pair in
+// changing order: the machine gets faster and slower by a tenth over minutes.
+func measureThroughput(ctx context.Context, all []director) (map[string]throughput, error) {
+	open := map[string]ways{}
+	for _, c := range all {
+		w, err := openWays(ctx, c)
 		if err != nil {
-			return t, err
+			return nil, fmt.Errorf("%s: %w", c.name(), err)
 		}
-		d, err := wrk(ctx, c.host(), fmt.Sprintf("http://%s:80/", addr))
-		if err != nil {
-			return t, err
-		}
-		t.Published, t.Direct = append(t.Published, p), append(t.Direct, d)
+		open[c.name()] = w
 	}
-	return t, c.remove(ctx)
+	out := map[string]throughput{}
+	for i := range wrkPairs {
+		for _, c := range all {
+			w := open[c.name()]
+			urls := []string{w.published, w.direct}
+			if i%2 == 1 {
+				slices.Reverse(urls)
+			}
+			rate := map[string]float64{}
+			for _, url := range urls {
+				var err error
+				if rate[url], err = wrk(ctx, c.host(), url); err != nil {
+					return nil, fmt.Errorf("%s: %w", c.name(), err)
+				}
+			}
+			t := out[c.name()]
+			t.Published, t.Direct = append(t.Published, rate[w.published]), append(t.Direct, rate[w.direct])
+			out[c.name()] = t
+		}
+	}
+	for _, c := range all {
+		if err := c.remove(ctx); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.name(), err)
+		}
+	}
+	return out, nil
 }
 
 var requestsPerSecond = regexp.MustCompile(`Requests/sec:\s*([0-9.]+)`)
 
 func wrk(ctx context.Context, l *lab.Lab, url string) (float64, error) {
-	out, err := lab.Output(ctx, l.OnClient("wrk", "-t", "2", "-c", wrkConnections, "-d", "4s", url)...)
+	out, err := lab.Output(ctx, l.OnClient("wrk", "-t", "2", "-c", wrkConnections, "-d", "6s", url)...)
 	if err != nil {
 		return 0, err
 	}
@@ -107,16 +139,14 @@ func (b *bench) throughput(ctx context.Context) error {
 		return nil
 	}
 	say("requests through a published port and straight to the replica, %d pairs", wrkPairs)
-	raw, peers := map[string]throughput{}, map[string]string{}
-	least := 0.85
-	for _, c := range implementing[director](b) {
-		t, err := measureThroughput(ctx, c)
-		if err != nil {
-			return fmt.Errorf("%s: %w", c.name(), err)
-		}
-		raw[c.name()] = t
-		if c.name() != b.us.name() {
-			peers[c.name()] = fmt.Sprintf("%.2f x", t.ratio())
+	raw, err := measureThroughput(ctx, implementing[director](b))
+	if err != nil {
+		return err
+	}
+	peers, least := map[string]string{}, 0.85
+	for name, t := range raw {
+		if name != b.us.name() {
+			peers[name] = fmt.Sprintf("%.2f x", t.ratio())
 			least = max(least, t.ratio())
 		}
 	}

@@ -29,6 +29,25 @@ services:
 %s`, version, replicas, more)
 }
 
+// A release may listen on another port inside: each replica is asked at its own,
+// there and back.
+func TestRedeployToAnotherPortInside(t *testing.T) {
+	h := newHost(t)
+	first := hello("v1", 2, "")
+	second := strings.NewReplacer("8080:80", "8080:81", "port: 80,", "port: 81,", ":v1", ":v2\n    entrypoint: [/hello, -listen, ':81']").Replace(first)
+	h.mustDeploy(first)
+	h.answers(8080, "version v1")
+	rep := h.underLoad(8080, func() {
+		h.mustDeploy(second)
+		h.must("rollback", "-p", "hello")
+		h.mustDeploy(second)
+	})
+	if rep.Versions["v2"] == 0 {
+		t.Errorf("nobody met the other release: %s", rep)
+	}
+	h.answers(8080, "version v2")
+}
+
 func TestDeployRedeployRollback(t *testing.T) {
 	h := newHost(t)
 	h.mustDeploy(hello("v1", 3, ""))

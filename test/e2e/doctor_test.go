@@ -5,7 +5,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,6 +32,27 @@ func (h *host) doctor(args ...string) (map[string][]spec.Finding, result) {
 	return byCheck, r
 }
 
+// writerOf is the pid of a replica's log writer.
+func writerOf(t *testing.T, replica string) int {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range all {
+		b, _ := os.ReadFile(path) // gone meanwhile
+		if line := string(b); strings.Contains(line, "dunnage-log\x00") && strings.Contains(line, "/"+replica+".log\x00") {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return pid
+		}
+	}
+	t.Fatalf("%s has no log writer", replica)
+	return 0
+}
+
 // Doctor finds nothing wrong on a host where nothing is; says of a stopped
 // containerd that it does no small write, soon; and removes what belongs to
 // nobody, and nothing else.
@@ -50,7 +73,7 @@ func TestDoctor(t *testing.T) {
 		return nil
 	})
 	found, _ := h.doctor()
-	for _, name := range []string{"agent", "containerd", "ports", "sysctls", "connections", "leftovers", "disk", "clock", "cgroups", "conntrack", "rights", "runc", "kernel", "others", "host", "rules", "secrets", "services"} {
+	for _, name := range []string{"agent", "containerd", "ports", "sysctls", "logs", "connections", "leftovers", "disk", "clock", "cgroups", "conntrack", "rights", "runc", "kernel", "others", "host", "rules", "secrets", "services"} {
 		if len(found[name]) == 0 {
 			t.Errorf("%s isn't looked at", name)
 		}
@@ -95,5 +118,22 @@ func TestDoctor(t *testing.T) {
 	if after := h.ready(2); pids(after) != pids(rs) {
 		t.Errorf("processes: %s, then %s", pids(rs), pids(after))
 	}
+
+	if err := syscall.Kill(writerOf(t, rs[0].Replica), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually(20*time.Second, "the replica without a log is named", func() error {
+		if found, r = h.doctor(); r.code == 3 && len(found["logs"]) == 1 && strings.Contains(found["logs"][0].Text, rs[0].Replica) {
+			return nil
+		}
+		return errors.New(r.stdout)
+	})
+
+	cont = h.stopPid(h.lab.Pid("agent"))
+	found, r = h.doctor()
+	if r.code != 4 || len(found["agent"]) != 1 || found["agent"][0].OK || len(found["kernel"]) == 0 {
+		t.Errorf("with the agent stopped: exit code %d, %+v %s", r.code, found, r.stderr)
+	}
+	cont()
 	h.clean(h.ready(2))
 }

@@ -222,7 +222,7 @@ func (h *host) repairs() []string {
 		h.t.Fatal(err)
 	}
 	var out []string
-	err = client.Events(h.t.Context(), 0, false, func(e spec.Event) error {
+	err = client.Events(h.t.Context(), spec.EventRequest{}, func(e spec.Event) error {
 		if e.Kind == spec.EventRepaired {
 			out = append(out, e.Message)
 		}

@@ -92,7 +92,7 @@ services:
     ports: ["8080:8000"]
     stop_grace_period: 5s
     secrets: [{source: token, uid: "0", mode: 0444}]
-    x-dunnage: {drain: 200ms, probe: {http: {port: 8000, path: /health}, interval: 200ms, retries: 2}}
+    x-dunnage: {drain: 1s, probe: {http: {port: 8000, path: /health}, interval: 200ms, retries: 2}}
 secrets: {token: {external: true}}
 `, tag, release, replicas)
 }
@@ -146,18 +146,24 @@ func newDriver(t *testing.T, env ...string) *driver {
 // at says where the agent is to die; empty = nowhere.
 func (d *driver) at(point string) {
 	d.t.Helper()
-	path := filepath.Join(d.dir, "at")
 	_ = os.Remove(filepath.Join(d.dir, "died"))
 	if point == "" {
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			d.t.Fatal(err)
-		}
+		d.disarm()
 		return
 	}
+	path := filepath.Join(d.dir, "at")
 	if err := os.WriteFile(path+".new", []byte(point), 0o644); err != nil {
 		d.t.Fatal(err)
 	}
 	if err := os.Rename(path+".new", path); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// disarm takes the order back, and leaves what is known of a death.
+func (d *driver) disarm() {
+	d.t.Helper()
+	if err := os.Remove(filepath.Join(d.dir, "at")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		d.t.Fatal(err)
 	}
 }
@@ -264,6 +270,13 @@ func (d *driver) add(now *truth, project string, r spec.ReplicaStatus) error {
 // converges waits for one of the truths.
 func (d *driver) converges(limit time.Duration, any ...truth) (now truth, err error) {
 	err = lab.Await(d.t.Context(), limit, func() (err error) {
+		if d.died() != "" { // what it does by itself came past the point before the order was taken back
+			d.at("")
+			d.killed++
+			if err := d.agent.Launch(); err != nil {
+				return err
+			}
+		}
 		if now, err = d.truth(); err != nil {
 			return err
 		}
@@ -334,6 +347,8 @@ func (d *driver) scenarios() []scenario {
 		{"rotate-key --full", nil, same, verb("secret", "rotate-key", "--full")},
 		{"down", []change{up}, down, verb("down", "-p", "side", "--volumes")},
 		{"start", nil, same, func(truth) result { return d.again() }},
+		{"gc", []change{down, replicas(3), replicas(2)}, same, func(truth) result { return d.collectAll() }},
+		{"boot after a power cut", nil, same, func(truth) result { return d.doubt() }},
 	}
 }
 
@@ -368,6 +383,45 @@ func (d *driver) again(meanwhile ...string) result {
 
 func (d *driver) deployWeb(t truth) result {
 	return d.run(nil, "deploy", "-f", d.file("web.yaml", webManifest(t.Release, t.Replicas)))
+}
+
+// load brings the images, which are there or were collected.
+func (d *driver) load() result {
+	return d.run(nil, "image", "load", filepath.Join(d.host.dir, "keeper.tar"))
+}
+
+// loadAgain brings images back that were collected rightly, after so many releases
+// that hadn't them.
+func (d *driver) loadAgain() {
+	d.t.Helper()
+	images, err := d.ctrList("images", "ls", "-q")
+	if err == nil && len(images) < 2 {
+		if r := d.load(); r.code != 0 {
+			err = fmt.Errorf("%+v", r)
+		}
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// collectAll collects what a gc may, and brings back what scenarios go on with.
+func (d *driver) collectAll() result {
+	if r := d.run(nil, "gc", "--all"); r.code != 0 {
+		return r
+	}
+	return d.load()
+}
+
+// doubt makes the next agent find the machine restarted soon after images came,
+// which are then in doubt. The replicas, which run on, have lost the agent's
+// notes of their starts.
+func (d *driver) doubt() result {
+	if r := d.load(); r.code != 0 {
+		return r
+	}
+	d.fresh++
+	return d.again(fmt.Sprintf("echo boot-%d > %s", d.fresh, filepath.Join(d.dir, "boot")))
 }
 
 // next is a value that no secret had before.
@@ -441,8 +495,9 @@ func (d *driver) arrived(any ...truth) {
 
 // chain does the scenario and dies at the points one after the other, in as
 // few rounds as it takes: whoever is killed in the midst of a redeploy and
-// comes back has the rest of it before it.
-func (d *driver) chain(s scenario, points []string) {
+// comes back has the rest of it before it. It returns the points that it didn't
+// come past again: those of what is done once after each start of the agent.
+func (d *driver) chain(s scenario, points []string) (missed []string) {
 	d.t.Helper()
 	for misses := 0; len(points) > 0; {
 		n := d.round(s, points)
@@ -450,10 +505,11 @@ func (d *driver) chain(s scenario, points []string) {
 		if n > 0 {
 			misses = 0
 		} else if misses++; misses == 3 {
-			d.t.Errorf("%s didn't come past %q again", s.name, points[0])
+			missed = append(missed, points[0])
 			points, misses = points[1:], 0
 		}
 	}
+	return missed
 }
 
 // round does the scenario once, dies at as many of the points as it comes past
@@ -467,6 +523,7 @@ func (d *driver) round(s scenario, points []string) (met int) {
 	may := []truth{old, new}
 	var resumed time.Time
 	finished := false
+	var failed error
 	err := lab.Await(d.t.Context(), 2*time.Minute, func() error {
 		if at := d.died(); at != "" {
 			if met == len(points) || at != strings.Split(points[met], "#")[0] {
@@ -490,12 +547,15 @@ func (d *driver) round(s scenario, points []string) (met int) {
 				finished = true
 				if r.code == 0 {
 					may = []truth{new}
-				} else if met == 0 {
-					d.t.Fatalf("%s: %+v", s.name, r)
+				} else {
+					failed = fmt.Errorf("%s: %+v", s.name, r)
 				}
 			default:
 				return errors.New("the command is still at work")
 			}
+		}
+		if failed != nil && met == 0 {
+			return failed // unless the agent has just died
 		}
 		now, err := d.truth()
 		if err == nil && !slices.Contains(may, now) {
@@ -509,8 +569,10 @@ func (d *driver) round(s scenario, points []string) (met int) {
 	if took := time.Since(resumed); met > 0 && took > d.slow {
 		d.slow, d.slowAt = took, s.name+": "+points[met-1]
 	}
-	d.at("")
+	d.disarm()
 	d.arrived(may...)
+	d.must("gc") // takes the leases of what was cut short, and nothing that is needed
+	d.loadAgain()
 	d.whole(d.now)
 	d.audit()
 	return met
@@ -518,12 +580,13 @@ func (d *driver) round(s scenario, points []string) (met int) {
 
 // TestKilledAtEveryPoint kills the agent before and after every effect that it
 // has on the world, under load. A slice passes each point once, in the first
-// scenario that comes to it; a soak passes every point of every scenario, as
-// often as it has it, with a look at what is left over after each.
+// scenario that comes to it; a soak the first and the last pass of every point of
+// every scenario, with a look at what is left over after each.
 func TestKilledAtEveryPoint(t *testing.T) {
 	d := newDriver(t)
 	foreign := d.foreign()
 	var seen []string
+	missed := map[string]string{} // point -> the scenario that came to it once
 	requests := 0
 	play := func(t *testing.T, s scenario) {
 		passed := d.undisturbed(s)
@@ -537,7 +600,14 @@ func TestKilledAtEveryPoint(t *testing.T) {
 		if soakFile != "" {
 			d.each(s, passed)
 		} else if len(points) > 0 {
-			d.chain(s, points)
+			for _, p := range points {
+				delete(missed, p)
+			}
+			again := d.chain(s, points)
+			seen = slices.DeleteFunc(seen, func(p string) bool { return slices.Contains(again, p) }) // for a later scenario
+			for _, p := range again {
+				missed[p] = s.name
+			}
 		}
 		t.Logf("%d points, %d of them new, %d kills", len(passed), len(points), d.killed-before)
 	}
@@ -557,6 +627,10 @@ func TestKilledAtEveryPoint(t *testing.T) {
 		})
 	}
 	d.host.t = t
+	for p, name := range missed {
+		t.Errorf("%s came past %q only once, and so did every scenario after it", name, p)
+	}
+	allMet(t, seen)
 	d.must("secret", "audit", "--verify")
 	row(t, "agent killed at every fault point, before and after, under 300 requests/s",
 		"0 failed, 0 leftovers, recovered ≤ 2 s",
@@ -564,12 +638,21 @@ func TestKilledAtEveryPoint(t *testing.T) {
 		!t.Failed() && d.killed > 0 && d.slow <= time.Duration(rounds(10, 2))*time.Second)
 }
 
-// each kills at every pass of every point, one kill a round.
+// each kills at the first pass of every point and at the last, one kill a round.
+// Those in between are the same for other replicas.
 func (d *driver) each(s scenario, passed []string) {
 	d.t.Helper()
 	times := map[string]int{}
+	var points []string
 	for _, p := range passed {
-		times[p]++
-		d.round(s, []string{fmt.Sprintf("%s#%d", p, times[p])})
+		if times[p]++; times[p] == 1 {
+			points = append(points, p)
+		}
+	}
+	for _, p := range points {
+		d.round(s, []string{p + "#1"})
+		if n := times[p]; n > 1 {
+			d.round(s, []string{fmt.Sprintf("%s#%d", p, n)})
+		}
 	}
 }

@@ -419,7 +419,7 @@ func TestRulesAreKeptWithoutContainerd(t *testing.T) {
 	}
 	defer syscall.Kill(containerd, syscall.SIGCONT) //nolint:errcheck // it was there
 	h.eventually(30*time.Second, "the agent says that it can't look", func() error {
-		if r := h.run(nil, "ps"); !strings.Contains(r.stderr, "list") {
+		if r := h.run(nil, "ps"); !strings.Contains(r.stderr, "containerd doesn't answer") {
 			return errors.New(r.stderr)
 		}
 		return nil
@@ -459,15 +459,23 @@ func TestAgentRefusesToStart(t *testing.T) {
 	dir := t.TempDir()
 	agent := filepath.Join(tools, "dunnage")
 	args := []string{"agent", "--state-dir", dir + "/s", "--run-dir", dir + "/r", "--containerd", "managed"}
+	usages := map[*exec.Cmd]bool{}
+	usage := func(c *exec.Cmd) *exec.Cmd {
+		usages[c] = true
+		return c
+	}
 	for name, tc := range map[string]struct {
 		cmd  *exec.Cmd
 		want string
 	}{
-		"not root":       {exec.Command("setpriv", append([]string{"--reuid=65534", "--regid=65534", "--clear-groups", agent}, args...)...), "needs root"},
-		"no iptables":    {exec.Command("unshare", append([]string{"--mount", "--net", "sh", "-c", "mount -t tmpfs none /usr/sbin && PATH=/usr/bin exec \"$@\"", "sh", agent}, args...)...), "iptables"},
-		"no containerd":  {inPath(exec.Command("unshare", append([]string{"--net", agent}, args...)...), "/nowhere"), "apt install containerd"},
-		"bad pool":       {exec.Command(agent, append(args, "--pool", "10.0.0.0")...), "--pool"},
-		"bad containerd": {exec.Command("unshare", append([]string{"--net", agent}, append(args, "--containerd", "/no/such.sock")...)...), "/no/such.sock"},
+		"not root":        {exec.Command("setpriv", append([]string{"--reuid=65534", "--regid=65534", "--clear-groups", agent}, args...)...), "needs root"},
+		"no iptables":     {exec.Command("unshare", append([]string{"--mount", "--net", "sh", "-c", "mount -t tmpfs none /usr/sbin && PATH=/usr/bin exec \"$@\"", "sh", agent}, args...)...), "iptables"},
+		"no containerd":   {inPath(exec.Command("unshare", append([]string{"--net", agent}, args...)...), "/nowhere"), "apt install containerd"},
+		"bad pool":        {exec.Command(agent, append(args, "--pool", "10.0.0.0")...), "--pool"},
+		"every address":   {usage(exec.Command("unshare", append([]string{"--net", agent}, append(args, "--pool", "0.0.0.0/0")...)...)), "--pool 0.0.0.0/0: refused: it overlaps 0.0.0.0/8"},
+		"the LAN as pool": {usage(exec.Command("unshare", append([]string{"--net", "sh", "-ec", "ip link add lan type veth peer name far; ip addr add 10.208.1.1/24 dev lan; exec \"$@\"", "sh", agent}, args...)...)), "pool 10.208.0.0/12 overlaps the host's address 10.208.1.1 of link lan"},
+		"bad namespace":   {usage(exec.Command(agent, append(args, "--namespace", "../x")...)), "--namespace"},
+		"bad containerd":  {exec.Command("unshare", append([]string{"--net", agent}, append(args, "--containerd", "/no/such.sock")...)...), "/no/such.sock"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "not root" {
@@ -478,6 +486,9 @@ func TestAgentRefusesToStart(t *testing.T) {
 			out, err := tc.cmd.CombinedOutput()
 			if err == nil || !strings.Contains(string(out), tc.want) {
 				t.Fatalf("%v: %s; want %q", err, out, tc.want)
+			}
+			if usages[tc.cmd] && tc.cmd.ProcessState.ExitCode() != 2 {
+				t.Errorf("%v: flags that can't be right", err)
 			}
 		})
 	}

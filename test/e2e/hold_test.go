@@ -107,6 +107,9 @@ func TestStopFirstIsHeld(t *testing.T) {
 	}
 	n := rounds(1, 20)
 	for i := range n {
+		if i > 0 {
+			time.Sleep(c.Timeout) // nobody is held by two of them
+		}
 		h.mustDeploy(holding([]string{"v2", "v1"}[i%2], ""))
 		h.answers(8080, "version "+[]string{"v2", "v1"}[i%2])
 	}

@@ -390,16 +390,12 @@ func (h *host) events(project string) []spec.Event {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(h.t.Context(), time.Second) // past events come at once, then the stream waits
-	defer cancel()
 	var out []spec.Event
-	err = client.Events(ctx, 0, true, func(e spec.Event) error {
-		if e.Project == project {
-			out = append(out, e)
-		}
+	err = client.Events(h.t.Context(), spec.EventRequest{Project: project}, func(e spec.Event) error {
+		out = append(out, e)
 		return nil
 	})
-	if err != nil && ctx.Err() == nil {
+	if err != nil {
 		h.t.Fatal(err)
 	}
 	return out

@@ -32,6 +32,7 @@ var kinds = map[string]func(h *host) ([]string, error){
 	"snapshots":                        func(h *host) ([]string, error) { return h.ctrList("snapshots", "ls") },
 	"images":                           func(h *host) ([]string, error) { return h.ctrList("images", "ls", "-q") },
 	"leases of no release":             (*host).strayLeases,
+	"downloads that were cut short":    (*host).ingests,
 	"network namespaces":               func(h *host) ([]string, error) { return entries(h.lab.Path("run/netns")) },
 	"links":                            (*host).links,
 	"routes":                           (*host).routes,
@@ -146,6 +147,11 @@ func all(string) bool { return true }
 func (h *host) ctrList(args ...string) ([]string, error) {
 	out, err := h.ctr(args...)
 	return lines(out, func(line string) bool { return !strings.HasPrefix(line, "KEY") && !strings.HasPrefix(line, "TASK") }), err
+}
+
+func (h *host) ingests() ([]string, error) {
+	out, err := h.ctr("content", "active")
+	return lines(out, func(line string) bool { return !strings.HasPrefix(line, "REF") }), err
 }
 
 // strayLeases are those that keep images for releases that aren't in history.

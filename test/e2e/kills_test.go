@@ -200,11 +200,11 @@ services:
 	n := rounds(3, 50)
 	var took []time.Duration
 	for i := range n {
-		before := flow.last()
-		h.mustDeploy(manifest([]string{"v2", "v1"}[i%2])) // returns once the rules are swapped
+		next := []string{"v2", "v1"}[i%2]
+		h.mustDeploy(manifest(next)) // returns once the rules are swapped
 		swapped := time.Now()
 		h.eventually(30*time.Second, "the flow goes to the new replica", func() error {
-			if now := flow.last(); now == before || now == "" {
+			if now := flow.last(); now != next {
 				return fmt.Errorf("%q answers", now)
 			}
 			return nil

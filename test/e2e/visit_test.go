@@ -51,6 +51,8 @@ func TestUnreachable(t *testing.T) {
 	// The release that mends it, or any other, isn't held up by it.
 	if r := h.deploy(hello("v2", 2, "")); r.code != 0 || !strings.Contains(r.stdout+r.stderr, "as before this release") {
 		t.Errorf("a release beside the drop: %+v", r)
+	} else if want := "web, port 8080 (" + h.lab.Host.String() + ") is unreachable"; !strings.Contains(r.stdout+r.stderr, want) {
+		t.Errorf("its receipt doesn't say %q: %+v", want, r)
 	}
 	iptables("-D")
 	h.eventually(20*time.Second, "it is gone", is(spec.StateReady))
@@ -71,6 +73,7 @@ func TestUnreachable(t *testing.T) {
 func TestUnreachableReleaseGoesBack(t *testing.T) {
 	h := newHost(t)
 	h.mustDeploy(hello("v1", 1, ""))
+	before := pids(h.ready(1))
 	deaf := `name: hello
 services:
   web:
@@ -84,6 +87,8 @@ services:
 	if want := "port 8080: healthy inside, unreachable outside: connection refused"; r.code != 3 || !strings.Contains(r.stdout+r.stderr, want) {
 		t.Errorf("%+v, want exit code 3 and %q", r, want)
 	}
-	h.ready(1)
+	if after := pids(h.ready(1)); after != before { // it stood by
+		t.Errorf("the old replica was %s and is %s", before, after)
+	}
 	h.answers(8080, "version v1")
 }

@@ -24,6 +24,7 @@ func (l *Lab) StartTraffic(program string, c load.Config) (*Traffic, error) {
 	argv := l.OnClient(program, "-json",
 		"-addr", c.Addr,
 		"-duration", c.Duration.String(),
+		"-realtime="+strconv.FormatBool(c.Realtime),
 		"-rate", strconv.Itoa(c.Rate),
 		"-keepalive", strconv.Itoa(c.KeepAlive),
 		"-downloads", strconv.Itoa(c.Downloads),

@@ -120,7 +120,7 @@ func (d *Dunnage) badRequests(ctx context.Context, v string) error {
 // Gets are all that the API has.
 var Gets = []string{
 	"/version", "/status", "/projects/{project}/releases", "/projects/{project}/receipts", "/operations/{id}", "/events", "/logs", "/images",
-	"/networks", "/rules", "/explain", "/doctor", "/secrets", "/secrets/audit",
+	"/stats", "/disk", "/disk/collectable", "/networks", "/rules", "/explain", "/doctor", "/secrets", "/secrets/audit",
 }
 
 // asked are the requests that a scan makes of them.

@@ -22,6 +22,8 @@ type Config struct {
 	Timeout       time.Duration // for one request or datagram; 0 = 5 s
 	Duration      time.Duration // 0 = until the context ends
 
+	Realtime bool // dunnage-load doesn't wait for this machine's CPUs, as if it were on another
+
 	Rate        int // new connections a second, each one request
 	MaxInFlight int // new connections open at a time, more count as failed; 0 = 4096
 
