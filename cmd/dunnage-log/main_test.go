@@ -310,20 +310,6 @@ func TestCompressionTakesTurns(t *testing.T) {
 	}
 }
 
-// resident is a process' memory in KiB: now and at most.
-func resident(t *testing.T, pid int) (now, peak int) {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(b)) {
-		_, _ = fmt.Sscanf(line, "VmRSS: %d kB", &now) // of the other lines
-		_, _ = fmt.Sscanf(line, "VmHWM: %d kB", &peak)
-	}
-	return now, peak
-}
-
 // TestMemory: 4 MB at most, whatever comes. A flood of empty lines is the worst:
 // each byte becomes 46.
 func TestMemory(t *testing.T) {
@@ -334,7 +320,8 @@ func TestMemory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "log")
 			l := start(t, "path", path, "size", "1000000", "files", "3")
-			idle, _ := resident(t, l.cmd.Process.Pid)
+			idle := testenv.Resident(t, l.cmd.Process.Pid)
+			most := testenv.PeakMemory(t, l.cmd.Process.Pid)
 			block := strings.Repeat(text, max(1, (1<<20)/len(text)))
 			for range 8 {
 				if _, err := io.WriteString(l.stdout, block); err != nil {
@@ -342,7 +329,7 @@ func TestMemory(t *testing.T) {
 				}
 			}
 			awaitRead(t, l)
-			_, peak := resident(t, l.cmd.Process.Pid)
+			peak := most()
 			t.Logf("%d KiB at its start, %d at most", idle, peak)
 			if peak > 4<<10 {
 				t.Errorf("%d KiB", peak)

@@ -30,7 +30,7 @@ func (w *Writer) rotate() error {
 	if w.older > w.limit*int64(w.keep-1) { // the limit is a smaller one than it was
 		w.prune()
 	}
-	if w.rotations++; w.rotations%64 == 0 {
+	if w.rotations++; w.rotations%8 == 0 {
 		// By itself the runtime waits for a megabyte of garbage, a third of
 		// what the process takes. Only rotations leave any.
 		runtime.GC()

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"dunnage/internal/testenv"
 )
 
 // A replica floods its log while another one goes on as ever, and the agent is
@@ -64,9 +66,7 @@ services:
 	if len(before) == 0 || before[len(before)-1] == lines-1 {
 		t.Errorf("the flood was over when the agent died: %d lines", len(before))
 	}
-	if rss := h.loggerPeak("flood"); rss > 4<<10 {
-		t.Errorf("the log writer took %d KiB", rss)
-	}
+	memory := testenv.PeakMemory(t, h.logWriter("flood"))
 	h.start()
 	h.eventually(5*time.Minute, "the end of the flood", func() error {
 		if got := floodLines(t, logs); len(got) == 0 || got[len(got)-1] != lines-1 {
@@ -86,7 +86,7 @@ services:
 	if least := bound / 146 * 6 / 10; len(got) < min(lines, least) { // of 146 bytes each
 		t.Errorf("only %d lines are left, want %d", len(got), least)
 	}
-	peak := h.loggerPeak("flood")
+	peak := memory()
 	row(t, "log writer's memory in the flood", "<= 4096 KiB", fmt.Sprintf("%d KiB", peak), peak > 0 && peak <= 4<<10)
 	ticks := strings.Fields(strings.ReplaceAll(readLog(t, h.lab.Path("state", "logs", "calm", "neighbour")), "tick ", ""))
 	for i, n := range ticks {
@@ -210,20 +210,12 @@ func floodLines(t *testing.T, logs string) (numbers []int) {
 	return numbers
 }
 
-// loggerPeak is the most memory that a service's log writer has taken, in KiB.
-func (h *host) loggerPeak(service string) (peak int) {
+// logWriter is the process that writes a service's log.
+func (h *host) logWriter(service string) (pid int) {
 	h.t.Helper()
-	pid := h.findProcess(func(argv []string) bool {
+	return h.findProcess(func(argv []string) bool {
 		return strings.HasSuffix(argv[0], "dunnage-log") && slices.ContainsFunc(argv, func(a string) bool {
 			return strings.HasPrefix(a, h.lab.Path("state", "logs", "app", service))
 		})
 	})
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	for line := range strings.Lines(string(b)) {
-		_, _ = fmt.Sscanf(line, "VmHWM: %d kB", &peak) // of the other lines
-	}
-	return peak
 }
