@@ -25,7 +25,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # and `debs` installs what is missing.
 DEBS_RUN   := ca-certificates containerd curl iproute2 iptables procps runc util-linux
 DEBS_IMAGE := mmdebstrap
-DEBS_TEST  := $(DEBS_RUN) $(DEBS_IMAGE) conntrack docker-registry e2fsprogs hping3 jq nftables prometheus skopeo socat strace
+DEBS_TEST  := $(DEBS_RUN) $(DEBS_IMAGE) conntrack docker-registry e2fsprogs hping3 jq libdevmapper1.02.1 nftables prometheus skopeo socat strace
 DEBS_PEERS := docker.io docker-compose podman containernetworking-plugins
 
 GO_FILES := $(shell git ls-files --cached --others --exclude-standard '*.go' go.mod go.sum 2>/dev/null)
@@ -70,14 +70,14 @@ clean: ## Remove everything that was built.
 # --- checking ---------------------------------------------------------------
 
 .PHONY: test
-test: root go debs-test ## Run everything, as root; installs what it needs.
+test: root go debs-test build/docker/usr/sbin/dockerd ## Run everything, as root; installs what it needs.
 	@mkdir -p build/bin
 	@go build -o build/bin/testsum ./internal/testsum
 	DUNNAGE_ROOT_TESTS=1 build/bin/testsum -check 'go vet $(PKG)' -- \
 		go test -json -count=1 -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(PKG)
 
 .PHONY: soak
-soak: root go debs-test ## Run the tests that measure whole, for hours; writes build/soak.json (SOAK=REGEXP picks some).
+soak: root go debs-test build/docker/usr/sbin/dockerd ## Run the tests that measure whole, for hours; writes build/soak.json (SOAK=REGEXP picks some).
 	go run ./test/soak -run '$(SOAK)' -o build/soak.json
 
 .PHONY: soak-disk
@@ -172,3 +172,13 @@ debs-test: root
 	$(call install,$(DEBS_TEST))
 debs-peers: root
 	$(call install,$(DEBS_PEERS))
+
+# Docker for a test, unpacked and not installed: that would start its daemon, and
+# have it lay its rules on this host. The client is a package of its own from
+# Debian 13 on.
+build/docker/usr/sbin/dockerd:
+	@rm -rf build/docker && mkdir -p build/docker
+	@cd build/docker; get() { apt-get download -q docker.io $$(apt-cache pkgnames docker-cli | grep -x docker-cli) >/dev/null 2>&1; }; \
+		get || { apt-get update -q >/dev/null && get; } || { echo "docker.io can't be downloaded" >&2; exit 1; }
+	@cd build/docker; for deb in *.deb; do dpkg-deb -x $$deb .; rm $$deb; done
+	@touch $@
