@@ -32,9 +32,18 @@ func TestDockerBesideUs(t *testing.T) {
 		}
 		return string(out), err
 	}
+	cgroup := h.lab.Name + "-docker"
+	t.Cleanup(func() { // docker leaves the parent
+		dirs, _ := filepath.Glob("/sys/fs/cgroup/*/" + cgroup)
+		for _, d := range dirs {
+			if err := os.Remove(d); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 	start := func() {
 		err := h.lab.Start("dockerd", []string{"PATH=" + filepath.Join(programs, "sbin") + ":" + os.Getenv("PATH")}, "dockerd", "--data-root", h.lab.Path("docker"), "--exec-root", h.lab.Path("docker-exec"),
-			"--pidfile", h.lab.Path("docker.pid"), "-H", socket)
+			"--pidfile", h.lab.Path("docker.pid"), "-H", socket, "--cgroup-parent", cgroup)
 		if err != nil {
 			t.Fatal(err)
 		}
