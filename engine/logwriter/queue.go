@@ -14,7 +14,7 @@ import (
 
 const (
 	batches   = 4
-	batchSize = 20 << 10 // of entries: one write takes that many
+	batchSize = 32 << 10 // of entries: one write takes that many
 	patience  = 2 * time.Second
 )
 

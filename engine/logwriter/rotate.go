@@ -30,7 +30,7 @@ func (w *Writer) rotate() error {
 	if w.older > w.limit*int64(w.keep-1) { // the limit is a smaller one than it was
 		w.prune()
 	}
-	if w.rotations++; w.rotations%8 == 0 {
+	if w.rotations++; w.rotations%16 == 0 {
 		// By itself the runtime waits for a megabyte of garbage, a third of
 		// what the process takes. Only rotations leave any.
 		runtime.GC()
@@ -86,11 +86,11 @@ func (w *Writer) shift() error {
 // olderFile is ListOlder of one number. At a flood there are hundreds of
 // rotations a second, so it leaves little garbage.
 func (w *Writer) olderFile(n int) (f Older) {
-	var s syscall.Stat_t
-	if syscall.Stat(Rotated(w.path, n), &s) == nil {
+	s := &w.stats[0]
+	if syscall.Stat(Rotated(w.path, n), s) == nil {
 		f.Number, f.Plain = n, s.Size
 	}
-	if syscall.Stat(Compressed(w.path, n), &s) == nil {
+	if syscall.Stat(Compressed(w.path, n), s) == nil {
 		f.Number, f.Zip = n, s.Size
 	}
 	return f

@@ -10,7 +10,7 @@ import (
 
 // readSize lets a burst of short lines be taken with one read. It must be
 // larger than MaxText.
-const readSize = 32 << 10
+const readSize = 64 << 10
 
 // Options are what Run does beside writing the file.
 type Options struct {

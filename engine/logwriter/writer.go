@@ -33,9 +33,10 @@ type Writer struct {
 	older   int64 // bytes of the files that were rotated
 	job     *job  // the compression that goes on; nil = none
 	dropped int
-	why     error     // the last lines were dropped
-	retry   time.Time // no attempt to open before
-	buf     []byte    // a notice and what follows it
+	why     error             // the last lines were dropped
+	retry   time.Time         // no attempt to open before
+	buf     []byte            // a notice and what follows it
+	stats   [2]syscall.Stat_t // of look and olderFile: as variables they would be garbage, with each write
 
 	rotations int
 	rotation  chan struct{} // tells of one
@@ -196,10 +197,10 @@ func (w *Writer) undo(entries []byte, written int) []byte {
 // look makes sure that the file is the one that readers find.
 func (w *Writer) look() error {
 	if w.file != nil {
-		var now, was syscall.Stat_t
-		err := syscall.Fstat(int(w.file.Fd()), &was)
+		now, was := &w.stats[0], &w.stats[1]
+		err := syscall.Fstat(int(w.file.Fd()), was)
 		if err == nil {
-			err = syscall.Stat(w.path, &now)
+			err = syscall.Stat(w.path, now)
 		}
 		if err == nil && now.Ino == was.Ino && now.Dev == was.Dev {
 			w.size = now.Size // less, if somebody emptied it
