@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -70,8 +71,8 @@ func (e *Engine) Hold(ctx context.Context, name, ref string) (spec.PinnedImage, 
 	}
 	// containerd may have been collecting what lost its name before: only what is
 	// there with the lease stays.
-	if _, err := e.Resolve(ctx, found.Pinned()); err != nil {
-		return spec.PinnedImage{}, err
+	if err := e.stillThere(ctx, found.Digest); err != nil {
+		return spec.PinnedImage{}, fmt.Errorf("image %s: %w", found.Ref, err)
 	}
 	return found, nil
 }

@@ -48,6 +48,25 @@ func (e *Engine) storedByDigest(ctx context.Context, dgst string) (*storedImage,
 	return s, err
 }
 
+// stillThere looks again for an image that has just been read: what it names
+// goes with it, its configuration and its unpacked layers last.
+func (e *Engine) stillThere(ctx context.Context, dgst string) error {
+	s, err := e.toRun(ctx, dgst)
+	if err != nil {
+		return err
+	}
+	for _, d := range []digest.Digest{s.target.Digest, s.manifest.Config.Digest} {
+		if _, err := e.client.ContentStore().Info(ctx, d); err != nil {
+			return e.wrap(ctx, err, "find blob %s", d)
+		}
+	}
+	_, ok, err := e.unpacked(ctx, s)
+	if err == nil && !ok {
+		err = fmt.Errorf("its layers are being removed: %w", spec.ErrNotFound)
+	}
+	return err
+}
+
 // toRun is the image for a container. One that was read before isn't read
 // again: if it has been removed since, its layers are missing, and the
 // snapshot that the container needs can't be made.

@@ -65,12 +65,14 @@ func (l *Loop) deploy(ctx context.Context, op *operation, r spec.DeployRequest) 
 	if err := l.checkSources(ctx, r.Project); err != nil {
 		return err
 	}
+	began := l.cfg.Clock.Now()
+	stored := l.holdStored(ctx, op, r.Project)
 	room, err := l.roomFor(ctx, r.Project)
+	found := <-stored
 	if err != nil {
 		return err
 	}
-	began := l.cfg.Clock.Now()
-	images, err := l.pull(ctx, op, r.Project)
+	images, err := l.pull(ctx, op, r.Project, found)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 
 // pull gets every image of the project and pins it by digest. An image that is
 // present is used as it is, as Compose does, unless its service says otherwise.
-func (l *Loop) pull(ctx context.Context, op *operation, p spec.Project) (map[string]spec.PinnedImage, error) {
+func (l *Loop) pull(ctx context.Context, op *operation, p spec.Project, stored map[string]holding) (map[string]spec.PinnedImage, error) {
 	type asked struct {
 		ref    string
 		always bool
@@ -25,7 +25,7 @@ func (l *Loop) pull(ctx context.Context, op *operation, p spec.Project) (map[str
 		image, ok := seen[key]
 		if !ok {
 			var err error
-			if image, err = l.ensureImage(ctx, op, s); err != nil {
+			if image, err = l.ensureImage(ctx, op, s, stored); err != nil {
 				return nil, fmt.Errorf("service %s: image %s: %w", s.Name, s.Container.Image, err)
 			}
 			seen[key] = image
@@ -41,30 +41,58 @@ const (
 	engineRetry = 100 * time.Millisecond
 )
 
+// holding is what findImage says.
+type holding struct {
+	image spec.PinnedImage
+	err   error
+}
+
 // findImage resolves ref among the stored images, and holds what it finds for the
 // operation.
-func (l *Loop) findImage(ctx context.Context, op *operation, ref string) (spec.PinnedImage, error) {
+func (l *Loop) findImage(ctx context.Context, op *operation, ref string) holding {
 	ctx, cancel := context.WithTimeout(ctx, engineBack)
 	defer cancel()
 	for {
 		image, err := l.cfg.Images.Hold(ctx, holdName(op.ID), ref)
 		if !errors.Is(err, spec.ErrUnavailable) {
-			return image, err
+			return holding{image, err}
 		}
 		select {
 		case <-ctx.Done():
-			return image, err
+			return holding{image, err}
 		case <-time.After(engineRetry):
 		}
 	}
 }
 
-// ensureImage finds the service's image, or pulls it as its policy says. One
+// holdStored finds, beside the caller, those of the project's images that no
+// service of it has pulled anew, by reference.
+func (l *Loop) holdStored(ctx context.Context, op *operation, p spec.Project) <-chan map[string]holding {
+	out := make(chan map[string]holding, 1)
+	l.jobs.Go(func() {
+		all := map[string]holding{}
+		for _, s := range p.Services {
+			ref := s.Container.Image
+			_, asked := all[ref]
+			if !asked && !slices.ContainsFunc(p.Services, func(s spec.Service) bool { return s.Container.Image == ref && s.Pull == spec.PullAlways }) {
+				all[ref] = l.findImage(ctx, op, ref)
+			}
+		}
+		out <- all
+	})
+	return out
+}
+
+// ensureImage takes the service's image that is stored, or pulls it as its policy says. One
 // that the manifest builds is nobody else's to deliver.
-func (l *Loop) ensureImage(ctx context.Context, op *operation, s spec.Service) (spec.PinnedImage, error) {
+func (l *Loop) ensureImage(ctx context.Context, op *operation, s spec.Service, stored map[string]holding) (spec.PinnedImage, error) {
 	ref := s.Container.Image
 	if s.Pull != spec.PullAlways {
-		image, err := l.findImage(ctx, op, ref)
+		found, ok := stored[ref]
+		if !ok {
+			found = l.findImage(ctx, op, ref)
+		}
+		image, err := found.image, found.err
 		switch {
 		case err == nil || !errors.Is(err, spec.ErrNotFound):
 			return image, err
