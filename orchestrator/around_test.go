@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"dunnage/orchestrator/world"
+	"dunnage/spec"
 )
 
 // neighbourhood is a network among rules of others.
@@ -18,7 +19,9 @@ type neighbourhood struct {
 
 func (n *neighbourhood) Problems(context.Context) ([]string, error) { return n.problems, n.err }
 
-// What others have set up is told by the next look, and no longer once it is gone.
+// What others have set up is told by the next look, and no longer once it is
+// gone. It is an event when it lasts, and then its end is one too: while somebody
+// lays his rules anew, more may seem to stand in the way than does.
 func TestForeignRulesAreToldAsTheyAre(t *testing.T) {
 	s := newScenario(1, world.Truth)
 	defer func() { s.stop() }()
@@ -32,10 +35,31 @@ func TestForeignRulesAreToldAsTheyAre(t *testing.T) {
 		}
 	}
 	look()
+	var seen uint64
+	tells := func(kind spec.EventKind, want ...string) {
+		t.Helper()
+		var got []string
+		for _, e := range told(s, kind, &seen) {
+			got = append(got, e.Message)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("told %q, want %q", got, want)
+		}
+	}
 	around.problems = []string{"a rule drops everything"}
 	look("a rule drops everything")
 	around.problems = nil
 	look()
+	tells(spec.EventProblem)
+	around.problems = []string{"a rule drops everything"}
+	look("a rule drops everything")
+	s.w.Advance(aroundPatience)
+	look("a rule drops everything")
+	look("a rule drops everything")
+	tells(spec.EventProblem, "a rule drops everything")
+	around.problems = nil
+	look()
+	tells(spec.EventRepaired, "no longer: a rule drops everything")
 	around.err = errors.New("broken")
 	look("can't look for foreign rules: broken")
 	around.err = nil

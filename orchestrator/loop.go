@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -140,10 +141,11 @@ type memory struct {
 	trusted  bool              // the store has known all that was here
 	appeared string            // what it doesn't know and has come since, one line
 	foreign  []string          // what others have set up against our traffic
-	failed   bool              // some action of the last wave failed
-	letGone  bool              // what was retained for no release is let go
-	written  spec.Written      // to the kernel's tables, when that was asked last
-	collects collecting        // what was asked of the disk
+	around   map[string]neighbour
+	failed   bool         // some action of the last wave failed
+	letGone  bool         // what was retained for no release is let go
+	written  spec.Written // to the kernel's tables, when that was asked last
+	collects collecting   // what was asked of the disk
 	layers   layers
 }
 
@@ -334,13 +336,43 @@ func (l *Loop) lookAround(ctx context.Context) {
 	if err != nil {
 		problems = []string{fmt.Sprintf("can't look for foreign rules: %v", err)}
 	}
+	l.tellAround(problems)
+	l.foreign = problems
+}
+
+// aroundPatience is how long what others have set up has to be there before it
+// is an event: who lays rules anew flushes ours first, and until these are back
+// a dropping policy looks like the end of all traffic.
+const aroundPatience = time.Second
+
+// tellAround tells what is new around us, and of what was told that it is gone.
+func (l *Loop) tellAround(problems []string) {
+	now := l.cfg.Clock.Now()
+	before := l.around
+	l.around = map[string]neighbour{}
 	for _, p := range problems {
-		if !slices.Contains(l.foreign, p) {
+		n, known := before[p]
+		if !known {
+			n.since = now
+		}
+		if !n.told && now.Sub(n.since) >= aroundPatience {
+			n.told = true
 			l.cfg.Log.Warn("foreign rules", "problem", p)
 			l.events.add(spec.Event{Kind: spec.EventProblem, Message: p})
 		}
+		l.around[p] = n
 	}
-	l.foreign = problems
+	for _, p := range slices.Sorted(maps.Keys(before)) {
+		if _, still := l.around[p]; !still && before[p].told {
+			l.events.add(spec.Event{Kind: spec.EventRepaired, Message: "no longer: " + p})
+		}
+	}
+}
+
+// neighbour is something that others have set up.
+type neighbour struct {
+	since time.Time
+	told  bool
 }
 
 // do runs f on the loop's goroutine and returns its error.
