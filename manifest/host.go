@@ -13,7 +13,7 @@ import (
 // hostFileKeys are the keys of the agent's own file.
 var hostFileKeys = []key{
 	yes("disk", kindMap, "What dunnage may keep on disk. `dunnage df` shows it."),
-	yes("disk.budget", kindBudget, "Ceiling of images, writable layers, logs and state together, such as `40G`; volumes don't count. Without it none."),
+	yes("disk.budget", kindBudget, "Ceiling of images, writable layers, logs and state together, such as `40G`; volumes don't count. 64M or more. Without it none."),
 	yes("disk.keep_releases", kindKeepReleases, "Releases of a project that stay for a rollback, with their images, the present one included: 1 to 100. Default 10."),
 	yes("logs", kindMap, "Of services that don't set them with `logging.options`."),
 	yes("logs.max-size", kindLogSize, "Bytes of a log file until it is rotated. Default 10m."),
@@ -40,7 +40,7 @@ const smallestBudget = 64 << 20
 func checkBudget(v string) error {
 	n, err := parseSize(v)
 	if err == nil && n < smallestBudget {
-		return refuse("Write it as 40G, or remove the key for none", "a budget of %q holds no image", clip(v))
+		return refuse("Use 64M or more, such as 40G, or remove the key for none", "a budget of %q holds no image", clip(v))
 	}
 	return err
 }

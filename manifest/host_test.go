@@ -50,7 +50,7 @@ func TestLoadHostRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		"disk: {budgte: 1G}":              `config.yaml:1:8: disk.budgte: refused: this version of dunnage doesn't know the key. Did you mean budget?`,
 		"volumes: {}":                     `config.yaml:1:1: volumes: refused: this version of dunnage doesn't know the key. Known here: disk, logs, metrics`,
-		"disk: {budget: 5}":               `config.yaml:1:16: disk.budget: refused: a budget of "5" holds no image. Write it as 40G, or remove the key for none`,
+		"disk: {budget: 5}":               `config.yaml:1:16: disk.budget: refused: a budget of "5" holds no image. Use 64M or more, such as 40G, or remove the key for none`,
 		"disk: {keep_releases: 0}":        `config.yaml:1:23: disk.keep_releases: refused: "0" is out of range. Use 1 to 100`,
 		"- disk":                          "config.yaml:1:1: refused: the file must be a mapping, but this is a list. Start with a key, such as `disk:` in the host's file",
 		"disk: !size 1G":                  `config.yaml:1:7: disk: refused: the YAML tag !size has no meaning in the host's file. Remove the tag`,
@@ -58,7 +58,7 @@ func TestLoadHostRefuses(t *testing.T) {
 		"logs:\n  max-file: many":         `config.yaml:2:13: logs.max-file: refused: "many" is out of range. Use 1 to 1000`,
 		"logs: {max-size: 0}":             `config.yaml:1:18: logs.max-size: refused: "0" isn't the size of a log file. Write it as 10m`,
 		"metrics: {listen: 0.0.0.0:9477}": `config.yaml:1:19: metrics.listen: refused: 0.0.0.0 can be reached from other machines, and nobody is asked who they are there. Use 127.0.0.1 or [::1], and put what authenticates in front`,
-		"logs: {forward: splunk}":         `config.yaml:1:17: logs.forward: refused: "splunk" isn't the address of a syslog. Write it as udp://127.0.0.1:514, tcp://[2001:db8::1]:514 or unix:///dev/log`,
+		"logs: {forward: splunk}":         `config.yaml:1:17: logs.forward: refused: "splunk" isn't the address of a syslog. Write it as journald, syslog, syslog://127.0.0.1:514 or tcp://[2001:db8::1]:514`,
 		"metrics: {listen: 9477}":         `config.yaml:1:19: metrics.listen: refused: "9477" isn't an address with a port. Write it as 127.0.0.1:9477`,
 		"disk:\n\tbudget: 1G":             `config.yaml:2:1: refused: the line is indented with a tab, which YAML forbids. Indent with spaces`,
 	} {

@@ -164,7 +164,11 @@ func logForward(v string) (string, *problem) {
 	case ok:
 		v = "udp://" + rest
 	}
-	return syslogAddress(v)
+	to, p := syslogAddress(v)
+	if p != nil {
+		p.hint = "Write it as journald, syslog, syslog://127.0.0.1:514 or tcp://[2001:db8::1]:514"
+	}
+	return to, p
 }
 
 const maxLogFiles = 1000

@@ -353,7 +353,7 @@ func TestMaxFailedGoesBack(t *testing.T) {
 			op = pass(t, s, op.ID, time.Minute)
 			want := ""
 			if tc.state == spec.OperationRolledBack {
-				want = "web: 3 of 214 visits of port 8080 failed during the rollout (max_failed 0): connection refused; release 1 is back"
+				want = "web: 3 of 214 visits of port 8080 failed during the rollout (max_failed 0): connection refused; `dunnage explain 8080` walks that way; release 1 is back"
 			}
 			if r, _ := newest(t, s); op.State != tc.state || op.Cause != want || r.Cause != want || r.Sum().Failed != 3 {
 				t.Errorf("%s %q: %+v", op.State, op.Cause, r)

@@ -23,7 +23,8 @@ func (p *program) receiptCommand() *cli.Command {
 		ArgsUsage: "[RELEASE]",
 		Description: "Every deploy, rollback, scale, restart and rollout of secrets leaves a receipt; the newest 20 of a project are kept, also after `dunnage down`. " +
 			"Without an argument the newest is shown, else the newest of those of that release: its deploy's, or that of the last rollback to it. --all lists them.\n\n" +
-			"The agent visits the published ports and service addresses as clients do, all the time; a receipt counts the visits from its beginning to its end. " +
+			"The agent visits the published TCP ports as clients do, all the time, and the service addresses of which it knows a port that answers, by a probe or a published port; " +
+			"a service of neither, such as a database, isn't seen by it. A receipt counts the visits from its beginning to its end. " +
 			"DRAINED connections to replaced replicas ended by themselves, CUT ones with the replica, when x-dunnage.drain was over or it died: " +
 			"these, and the steps drain and stop, are brought up to date until the last replaced replica is gone. " +
 			"A step's time is that in which it was at work on some replica of the service.\n\n" +

@@ -315,7 +315,7 @@ func TestGapOfWhoJoins(t *testing.T) {
 	visits := map[string][]plan.Visited{"p": {{VisitTally: spec.VisitTally{
 		VisitTarget: target, Sent: 20, Failed: 3, Reasons: map[string]int{"connection refused": 3},
 	}}}}
-	const blamed = "vpn: 3 of 20 visits of port 8081 failed during the rollout (max_failed 0): connection refused"
+	const blamed = "vpn: 3 of 20 visits of port 8081 failed during the rollout (max_failed 0): connection refused; `dunnage explain 8081` walks that way"
 	addressed := func(r *plan.Replica) {
 		r.Record.Addresses = []spec.EndpointAddress{{Network: "p_default", Addr: netip.MustParseAddr("10.9.1.11")}}
 	}

@@ -46,6 +46,9 @@ func (v *view) missed() fault {
 	if why := commonest(worst.Reasons); why != "" {
 		text += ": " + why
 	}
+	if worst.Port > 0 { // what others laid in the way may be to blame
+		text += fmt.Sprintf("; `dunnage explain %d` walks that way", worst.Port)
+	}
 	return fault{cause: text}
 }
 

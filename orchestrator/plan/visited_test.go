@@ -23,7 +23,7 @@ func TestMaxFailed(t *testing.T) {
 			Sent:        sent, Failed: n, Reasons: map[string]int{"connection refused": n, "no answer within 1s": 1},
 		}}
 	}
-	const blamed = "web: 3 of 214 visits of port 8080 failed during the rollout (max_failed 0): connection refused"
+	const blamed = "web: 3 of 214 visits of port 8080 failed during the rollout (max_failed 0): connection refused; `dunnage explain 8080` walks that way"
 	for name, tc := range map[string]struct {
 		visits []plan.Visited
 		edit   func(p *plan.Project, good, next *spec.Service)
@@ -36,7 +36,7 @@ func TestMaxFailed(t *testing.T) {
 		"of its address":    {[]plan.Visited{failed(0, 10, 1)}, nil, "web: 1 of 10 visits of its address 10.9.255.1:80 failed during the rollout (max_failed 0): connection refused"},
 		"as many as may":    {[]plan.Visited{failed(8080, 214, 3)}, func(_ *plan.Project, _, next *spec.Service) { next.MaxFailed = 3 }, ""},
 		"all targets together": {[]plan.Visited{failed(8080, 214, 3), failed(0, 9, 1)}, func(_ *plan.Project, _, next *spec.Service) { next.MaxFailed = 3 },
-			"web: 3 of 214 visits of port 8080 failed during the rollout (max_failed 3): connection refused"},
+			"web: 3 of 214 visits of port 8080 failed during the rollout (max_failed 3): connection refused; `dunnage explain 8080` walks that way"},
 		"ill before":              {[]plan.Visited{{VisitTally: failed(8080, 214, 3).VisitTally, IllBefore: true}}, nil, ""},
 		"the first release":       {[]plan.Visited{failed(8080, 214, 3)}, func(p *plan.Project, _, _ *spec.Service) { p.Good, p.Record.Good = nil, 0 }, ""},
 		"on the way back":         {[]plan.Visited{failed(8080, 214, 3)}, func(p *plan.Project, _, _ *spec.Service) { p.Record.Backward = true }, ""},
