@@ -25,14 +25,14 @@ type cursor struct {
 
 // newCursor stands before what a query asks for. A log that doesn't exist yet
 // is empty.
-func newCursor(ctx context.Context, path string, q Query, tail int) (*cursor, error) {
+func newCursor(ctx context.Context, path string, q Query) (*cursor, error) {
 	pieces, err := openAll(path)
 	if err != nil {
 		return nil, err
 	}
 	c := &cursor{path: path, since: q.Since, until: q.Until, follow: q.Follow, pieces: pieces}
 	c.filter = filter{since: q.Since, until: q.Until, grep: q.Grep}
-	if err := c.tail(ctx, tail); err != nil {
+	if err := c.tail(ctx, q.Tail); err != nil {
 		return nil, errors.Join(err, c.close())
 	}
 	return c, nil

@@ -329,7 +329,7 @@ func TestHalfAnEntryTakenBack(t *testing.T) {
 	if err := os.WriteFile(path, []byte(whole+whole[:35]), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := newCursor(t.Context(), path, Query{Follow: true}, -1)
+	c, err := newCursor(t.Context(), path, Query{Tail: -1, Follow: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -394,7 +394,7 @@ func TestFollowLeavesGoneLogs(t *testing.T) {
 	r := &reader{query: Query{Tail: -1, Follow: true}, cursors: make(map[Source]*cursor)}
 	s := Source{Replica: "a", Path: filepath.Join(dir, "a.log")}
 	writeLog(t, s.Path, 4<<10, []said{{start, "x"}})
-	if err := r.add(t.Context(), []Source{s}, -1); err != nil {
+	if err := r.add(t.Context(), []Source{s}, r.query); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.look(nil); err != nil || len(r.cursors) != 1 {
@@ -408,6 +408,60 @@ func TestFollowLeavesGoneLogs(t *testing.T) {
 	}
 	if err := r.look(nil); err != nil || len(r.cursors) != 0 {
 		t.Errorf("%d, %v", len(r.cursors), err)
+	}
+}
+
+// TestFollowMeetsOldLog: of a replica that comes back while somebody follows,
+// what it wrote in its earlier life isn't shown as new, but all since then is,
+// across a rotation too; with Since, what was written from then on.
+func TestFollowMeetsOldLog(t *testing.T) {
+	now := time.Now()
+	for name, c := range map[string]struct {
+		q    Query
+		want []string
+	}{
+		"nothing of the past":  {Query{Follow: true}, []string{"new", "newer", "last"}},
+		"a line of the past":   {Query{Tail: 1, Follow: true}, []string{"there", "new", "newer", "last"}},
+		"all of the past":      {Query{Tail: -1, Follow: true}, []string{"there", "new", "newer", "last"}},
+		"since a time":         {Query{Tail: -1, Since: now.Add(-time.Minute), Follow: true}, []string{"there", "late", "new", "newer", "last"}},
+		"since a time to come": {Query{Tail: -1, Since: now.Add(time.Minute), Follow: true}, []string{"newer", "last"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			there, back := Source{Replica: "there", Path: filepath.Join(dir, "there")}, Source{Replica: "back", Path: filepath.Join(dir, "back")}
+			writeLog(t, there.Path, 4<<10, []said{{now.Add(-time.Second), "there"}})
+			var old []said
+			for i := range 100 { // some files of them
+				old = append(old, said{now.Add(-time.Hour), fmt.Sprintf("%0200d", i)})
+			}
+			writeLog(t, back.Path, 4<<10, append(old, said{now.Add(-30 * time.Second), "late"}))
+			asked := 0
+			sources := func() []Source {
+				if asked++; asked == 1 {
+					return []Source{there}
+				}
+				if asked == 2 {
+					writeLog(t, back.Path, 4<<10, []said{{time.Now(), "new"}, {now.Add(time.Hour), "newer"}})
+				}
+				if asked == 3 {
+					writeLog(t, back.Path, 200, []said{{now.Add(2 * time.Hour), "last"}})
+				}
+				return []Source{there, back}
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			var got []string
+			err := Read(ctx, sources, c.q, func(l spec.LogLine) error {
+				got = append(got, string(l.Text))
+				if got[len(got)-1] == "last" {
+					cancel()
+				}
+				return nil
+			})
+			if err != nil || !slices.Equal(got, c.want) {
+				t.Errorf("got %q, %v, want %q", got, err, c.want)
+			}
+		})
 	}
 }
 

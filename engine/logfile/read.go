@@ -38,11 +38,11 @@ const pollEvery = 200 * time.Millisecond
 
 // Read sends the lines of each source that q chooses, in order of time, then,
 // if it follows, what is written later, until ctx ends or send returns an error.
-// sources is asked again and again: what appears later is read from its
-// beginning. The end of ctx is no error.
+// sources is asked again and again: of a log that it names only later, what was
+// written since Read began is read, or since Since. The end of ctx is no error.
 func Read(ctx context.Context, sources func() []Source, q Query, send func(spec.LogLine) error) (err error) {
 	q.Follow = q.Follow && (q.Until.IsZero() || time.Now().Before(q.Until))
-	r := &reader{query: q, cursors: make(map[Source]*cursor), send: send}
+	r := &reader{query: q, began: time.Now(), cursors: make(map[Source]*cursor), send: send}
 	defer func() { err = errors.Join(err, r.close()) }()
 	if err = r.read(ctx, sources); err != nil && errors.Is(err, ctx.Err()) {
 		return nil
@@ -52,13 +52,14 @@ func Read(ctx context.Context, sources func() []Source, q Query, send func(spec.
 
 type reader struct {
 	query   Query
+	began   time.Time
 	cursors map[Source]*cursor
 	heads   heads
 	send    func(spec.LogLine) error
 }
 
 func (r *reader) read(ctx context.Context, sources func() []Source) error {
-	if err := r.add(ctx, sources(), r.query.Tail); err != nil {
+	if err := r.add(ctx, sources(), r.query); err != nil {
 		return err
 	}
 	for {
@@ -75,18 +76,30 @@ func (r *reader) read(ctx context.Context, sources func() []Source) error {
 		if err := r.look(now); err != nil {
 			return err
 		}
-		if err := r.add(ctx, now, -1); err != nil {
+		if err := r.add(ctx, now, r.later()); err != nil {
 			return err
 		}
 	}
 }
 
-func (r *reader) add(ctx context.Context, sources []Source, tail int) error {
+// later is what is asked of a log that is met while following. A replica of an
+// earlier release that comes back goes on with its log, and what it wrote then
+// isn't new. Since is of the present clock, whatever it was set to meanwhile.
+func (r *reader) later() Query {
+	q := r.query
+	q.Tail = -1
+	if q.Since.IsZero() {
+		q.Since = time.Now().Add(-time.Since(r.began))
+	}
+	return q
+}
+
+func (r *reader) add(ctx context.Context, sources []Source, q Query) error {
 	for _, s := range sources {
 		if r.cursors[s] != nil {
 			continue
 		}
-		c, err := newCursor(ctx, s.Path, r.query, tail)
+		c, err := newCursor(ctx, s.Path, q)
 		if err != nil {
 			return fmt.Errorf("read log of %s: %w", s.Replica, err)
 		}
