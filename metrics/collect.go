@@ -117,16 +117,21 @@ func (c *collector) agent(s *sheet, n spec.Counted) {
 	}
 }
 
-// ended tells of operations. Of a deployed project there are series before any
-// has ended, since Prometheus can't see that one grew which wasn't there.
+// ended tells of operations. Of a deployed project, and of each kind that is at
+// work or has ended, there are series before one ends so, since Prometheus can't
+// see that one grew which wasn't there.
 func (c *collector) ended(s *sheet, counts map[spec.OperationCount]uint64, st spec.Status) {
+	born := slices.Collect(maps.Keys(counts))
+	for _, p := range st.Projects {
+		born = append(born, spec.OperationCount{Project: p.Name, Kind: "deploy"})
+	}
 	counts = maps.Clone(counts)
 	if counts == nil {
 		counts = map[spec.OperationCount]uint64{}
 	}
-	for _, p := range st.Projects {
-		for _, outcome := range []spec.OperationState{spec.OperationDone, spec.OperationFailed, spec.OperationRolledBack} {
-			counts[spec.OperationCount{Project: p.Name, Kind: "deploy", Outcome: outcome}] += 0
+	for _, k := range born {
+		for _, k.Outcome = range []spec.OperationState{spec.OperationDone, spec.OperationFailed, spec.OperationRolledBack} {
+			counts[k] += 0
 		}
 	}
 	order := func(a, b spec.OperationCount) int {

@@ -169,6 +169,7 @@ func TestNumbers(t *testing.T) {
 	w.reach = append(w.reach, spec.Reach{VisitTarget: spec.VisitTarget{Project: "p0", Service: "s0", Addr: netip.MustParseAddrPort("192.0.2.2:80"), Port: 80}, State: spec.ReachUnreachable},
 		spec.Reach{VisitTarget: spec.VisitTarget{Project: "p0", Service: "s0", Addr: netip.MustParseAddrPort("192.0.2.2:81"), Port: 81}})
 	w.counts.Repairs = map[spec.DamageKind]uint64{spec.DamageChain: 2}
+	w.counts.Operations[spec.OperationCount{Project: "new", Kind: "scale", Outcome: spec.OperationDone}] = 0 // at work
 	w.counts.Look.Observe(2 * time.Millisecond)
 	w.counts.Look.Observe(time.Hour)
 	got := ask(t, newTestHandler(t, &w, maxSeries))
@@ -193,6 +194,9 @@ func TestNumbers(t *testing.T) {
 		`dunnage_repairs_total{kind="chain"}`:                                                        "2",
 		`dunnage_repairs_total{kind="jump"}`:                                                         "0",
 		`dunnage_operations_total{kind="deploy",outcome="done",project="p0"}`:                        "7",
+		`dunnage_operations_total{kind="deploy",outcome="failed",project="p0"}`:                      "0",
+		`dunnage_operations_total{kind="scale",outcome="failed",project="new"}`:                      "0",
+		`dunnage_operations_total{kind="scale",outcome="rolled-back",project="new"}`:                 "0",
 		"dunnage_problems":                    "1",
 		"dunnage_containerd_up":               "1",
 		"dunnage_conntrack_entries_limit":     "100",

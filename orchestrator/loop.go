@@ -187,7 +187,7 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 		cfg.Log.Warn("notice", "problem", cfg.Notice)
 		l.events.add(spec.Event{Kind: spec.EventProblem, Message: cfg.Notice})
 	}
-	l.receipts = newReceipts(cfg.Clock, cfg.Visits.Tally, st.unsettled)
+	l.receipts = newReceipts(cfg.Clock, cfg.Visits.Tally, l.tellEnd, st.unsettled)
 	l.status.Store(&spec.Status{At: l.began, Started: l.began})
 	l.routing.Store(&spec.Routing{})
 	l.beats()

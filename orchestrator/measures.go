@@ -94,11 +94,16 @@ func (m *measures) did(o outcome, commits int) {
 	})
 }
 
-// Counted is what the loop has counted so far.
+// Counted is what the loop has counted so far. What is at work has a count of
+// zero, so that one who asks again sees it grow.
 func (l *Loop) Counted() spec.Counted {
+	running := l.ops.running() // first: what ends meanwhile is counted
 	l.measures.mu.Lock()
 	c := l.measures.c.Clone()
 	l.measures.mu.Unlock()
+	for _, op := range running {
+		c.Operations[spec.OperationCount{Project: op.Project, Kind: op.Kind, Outcome: spec.OperationDone}] += 0
+	}
 	c.Events = l.events.count()
 	c.Written = l.cfg.Network.Written()
 	return c

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"dunnage/orchestrator/plan"
+	"dunnage/orchestrator/world"
 	"dunnage/spec"
 )
 
@@ -42,5 +43,20 @@ func TestMeasures(t *testing.T) {
 	}
 	if c.Look.Count != 1 || c.Unseeing != 1 {
 		t.Errorf("looks %+v, %d failed", c.Look, c.Unseeing)
+	}
+}
+
+// One who asks before an operation ends sees its count grow from zero.
+func TestWhatIsAtWorkHasACount(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	op := s.loop.ops.begin("shop", "deploy", "", spec.OperationPulling)
+	done := spec.OperationCount{Project: "shop", Kind: "deploy", Outcome: spec.OperationDone}
+	if n, found := s.loop.Counted().Operations[done]; n != 0 || !found {
+		t.Errorf("at work: %d, %t", n, found)
+	}
+	s.loop.end(op, spec.OperationDone, "", nil)
+	if c := s.loop.Counted().Operations; c[done] != 1 || len(c) != 1 {
+		t.Errorf("afterwards: %v", c)
 	}
 }

@@ -271,18 +271,23 @@ func (l *Loop) end(op *operation, state spec.OperationState, cause string, servi
 		return
 	}
 	l.receipts.ended(ended)
-	l.measures.ended(ended, func(project string) bool { _, known := l.state.project(project); return known })
 	l.Look() // which saves the receipt
+	l.tellEnd(ended)
+}
+
+// tellEnd counts an operation that has ended and tells of it.
+func (l *Loop) tellEnd(op spec.Operation) {
+	l.measures.ended(op, func(project string) bool { _, known := l.state.project(project); return known })
 	kind := spec.EventDone
-	if state == spec.OperationFailed || state == spec.OperationRolledBack || state == spec.OperationPaused {
+	if op.State == spec.OperationFailed || op.State == spec.OperationRolledBack || op.State == spec.OperationPaused {
 		kind = spec.EventFailed
 	}
-	message := fmt.Sprintf("%s %s", ended.Kind, state)
-	if cause != "" {
-		message += ": " + cause
+	message := fmt.Sprintf("%s %s", op.Kind, op.State)
+	if op.Cause != "" {
+		message += ": " + op.Cause
 	}
-	l.cfg.Log.Info("operation ended", "operation", ended.ID, "kind", ended.Kind, "project", ended.Project, "state", state, "cause", cause)
-	l.events.add(spec.Event{Kind: kind, Operation: ended.ID, Project: ended.Project, Message: message})
+	l.cfg.Log.Info("operation ended", "operation", op.ID, "kind", op.Kind, "project", op.Project, "state", op.State, "cause", op.Cause)
+	l.events.add(spec.Event{Kind: kind, Operation: op.ID, Project: op.Project, Message: message})
 }
 
 // makeRoom ends the other operations at work on the project.

@@ -21,6 +21,7 @@ import (
 type receipts struct {
 	clock Clock
 	tally func(project string, since time.Time) []spec.VisitTally
+	tell  func(spec.Operation) // of the end of one that an earlier agent began
 
 	mu  sync.Mutex
 	all []*account // in the order of their beginning
@@ -30,15 +31,16 @@ type receipts struct {
 type account struct {
 	spec.Receipt
 	follows string    // ID of the operation whose end is that of the rollout; empty = the looks decide
+	orphan  bool      // its operation was an earlier agent's, and no other has followed it
 	stale   bool      // the store has an older one
 	near    time.Time // when the looks first found the release, or the one before, desired for good, but not all of it ready
 	steps
 }
 
-func newReceipts(c Clock, tally func(project string, since time.Time) []spec.VisitTally, unsettled []spec.Receipt) *receipts {
-	rs := &receipts{clock: c, tally: tally}
+func newReceipts(c Clock, tally func(project string, since time.Time) []spec.VisitTally, tell func(spec.Operation), unsettled []spec.Receipt) *receipts {
+	rs := &receipts{clock: c, tally: tally, tell: tell}
 	for _, r := range unsettled {
-		a := &account{Receipt: r, stale: r.Ended.IsZero(), steps: resumed(r)}
+		a := &account{Receipt: r, orphan: r.Ended.IsZero(), stale: r.Ended.IsZero(), steps: resumed(r)}
 		if r.Ended.IsZero() {
 			a.Interrupted = c.Now()
 		}
@@ -107,11 +109,19 @@ func (rs *receipts) latest(project string) *account {
 	return nil
 }
 
-// finish ends a receipt. Called with mu held.
+// finish ends a receipt, and tells of that in the place of an operation that
+// ended with an earlier agent. Called with mu held.
 func (rs *receipts) finish(a *account, outcome spec.OperationState, cause string) {
 	a.Outcome, a.Cause, a.follows, a.stale = outcome, cause, "", true
 	a.Ended = rs.clock.Now()
 	a.Visits = rs.tally(a.Project, a.counted())
+	if a.orphan {
+		a.orphan = false
+		rs.tell(spec.Operation{
+			ID: a.Operation, Project: a.Project, Kind: a.Kind, Owner: a.Owner, Release: a.Release,
+			State: outcome, Cause: cause, Started: a.Started, Ended: a.Ended,
+		})
+	}
 }
 
 // counted is since when the receipt counts visits.
@@ -153,7 +163,7 @@ func (rs *receipts) follow(project string, release int, op string) {
 	if a == nil || a.Release != release || !a.Ended.IsZero() && a.Outcome != spec.OperationPaused {
 		return
 	}
-	a.follows, a.Outcome, a.Cause, a.Ended, a.stale = op, spec.OperationRolling, "", time.Time{}, true
+	a.follows, a.orphan, a.Outcome, a.Cause, a.Ended, a.stale = op, false, spec.OperationRolling, "", time.Time{}, true
 }
 
 // reckon takes what a look has found into the receipts, and saves those that

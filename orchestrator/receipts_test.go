@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -291,6 +292,59 @@ func TestReceiptSurvivesACrash(t *testing.T) {
 	s.live(2*time.Hour, 10*time.Second)
 	if r, _ = newest(t, s); r.Drained != 3 || r.Cut != 2 || r.Draining != 0 || r.Settled.IsZero() {
 		t.Errorf("drained %d, cut %d, draining %d, settled %s", r.Drained, r.Cut, r.Draining, r.Settled)
+	}
+}
+
+// The end of a rollout whose operation died with its agent is told and counted
+// by the next, once, as that of any other.
+func TestEndOfAnOrphanedRolloutIsTold(t *testing.T) {
+	for name, tc := range map[string]struct {
+		first   string // image, if there is a release before
+		image   string
+		onFail  spec.FailureAction
+		replace bool
+		outcome spec.OperationState
+		kind    spec.EventKind
+		message string // begins so
+	}{
+		"rolled back": {"fast", "broken", spec.FailureRollback, false, spec.OperationRolledBack, spec.EventFailed, "deploy rolled-back: shop-web-"},
+		"paused":      {"fast", "broken", spec.FailurePause, false, spec.OperationPaused, spec.EventFailed, "deploy paused: shop-web-"},
+		"failed":      {"", "broken", spec.FailureRollback, false, spec.OperationFailed, spec.EventFailed, "deploy failed: shop-web-"},
+		"replaced":    {"fast", "slow", spec.FailureRollback, true, spec.OperationFailed, spec.EventFailed, "deploy failed: replaced by release 3"},
+		"done":        {"fast", "slow", spec.FailureRollback, false, spec.OperationDone, spec.EventDone, "deploy done"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScenario(1, world.Truth)
+			defer func() { s.stop() }()
+			s.quiet = true
+			if tc.first != "" {
+				ask(t, s, published(tc.first, 0))
+			}
+			p := published(tc.image, 0)
+			p.Services[0].Update.OnFailure = tc.onFail
+			p.Services[0].Update.Monitor = spec.Duration(5 * time.Second)
+			op, err := take(t, s, p, spec.Turn{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if op = pass(t, s, op.ID, 300*time.Millisecond); op.State != spec.OperationRolling {
+				t.Fatalf("%+v", op)
+			}
+			s.start(0)
+			if tc.replace {
+				ask(t, s, published("fast", 0))
+			}
+			s.live(5*time.Minute, 100*time.Millisecond)
+			var seen uint64
+			all := told(s, tc.kind, &seen)
+			ours := slices.DeleteFunc(all, func(e spec.Event) bool { return e.Operation != op.ID })
+			if len(ours) != 1 || !strings.HasPrefix(ours[0].Message, tc.message) || ours[0].Project != "shop" {
+				t.Errorf("told %+v", ours)
+			}
+			if n := s.loop.Counted().Operations[spec.OperationCount{Project: "shop", Kind: "deploy", Outcome: tc.outcome}]; n != 1 {
+				t.Errorf("%d are counted", n)
+			}
+		})
 	}
 }
 

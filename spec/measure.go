@@ -58,7 +58,7 @@ var (
 
 // Counted is what the loop has counted since the agent began.
 type Counted struct {
-	Operations map[OperationCount]uint64 // that have ended
+	Operations map[OperationCount]uint64 // that have ended; zero for what is at work
 	Durations  map[string]Histogram      // of those, by their kind
 	Events     map[EventKind]uint64
 	Repairs    map[DamageKind]uint64
