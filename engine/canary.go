@@ -56,9 +56,12 @@ func (e *Engine) askTasks(ctx context.Context) error {
 // Present reports whether a process holds containerd's socket, answering or
 // not. One that somebody has stopped isn't wedged.
 func (e *Engine) Present(ctx context.Context) bool {
-	_, err := listener(ctx, strings.TrimPrefix(e.cfg.Address, "unix://"))
+	_, err := listener(ctx, e.socket())
 	return !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist)
 }
+
+// socket is the path of containerd's socket.
+func (e *Engine) socket() string { return strings.TrimPrefix(e.cfg.Address, "unix://") }
 
 // Restart ends the private containerd, whatever state it is in; Run starts it
 // again. Shims and containers live on.
@@ -67,6 +70,7 @@ func (m *Managed) Restart(ctx context.Context) error {
 	if pid == 0 {
 		return nil // Run is at it
 	}
+	m.setEnding(pid)
 	if err := killProcess(pid); err != nil {
 		return fmt.Errorf("kill containerd (process %d): %w", pid, err)
 	}

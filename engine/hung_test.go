@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -99,6 +100,9 @@ func TestCanary(t *testing.T) {
 	}
 	if !b.Present(b.ctx) {
 		t.Error("stopped, it isn't present")
+	}
+	if err := b.wrap(b.ctx, context.DeadlineExceeded, "list containers"); !strings.Contains(err.Error(), "it hangs; `ps -o pid,stat,args -p ") {
+		t.Errorf("stopped: %v", err)
 	}
 	b.daemon.Signal(syscall.SIGCONT)
 	b.daemon.Kill()

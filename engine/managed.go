@@ -99,8 +99,10 @@ type Managed struct {
 	cfg    ManagedConfig
 	binary string
 
-	mu  sync.Mutex
-	pid int
+	mu     sync.Mutex
+	pid    int
+	ended  <-chan *os.ProcessState // gives how it ended, once; nil = an earlier agent's child
+	ending int                     // the process that Restart ends
 }
 
 // StartManaged adopts the containerd that answers on the socket, or starts one
@@ -147,10 +149,19 @@ func (m *Managed) Pid() int {
 	return m.pid
 }
 
-func (m *Managed) setPid(pid int) {
+func (m *Managed) setPid(pid int) { m.setChild(pid, nil) }
+
+func (m *Managed) setChild(pid int, ended <-chan *os.ProcessState) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.pid = pid
+	m.pid, m.ended = pid, ended
+}
+
+// setEnding notes that the process is ended on purpose.
+func (m *Managed) setEnding(pid int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ending = pid
 }
 
 // managedConfig leaves out what one host's engine doesn't need: without the
@@ -203,15 +214,15 @@ func (m *Managed) start(ctx context.Context) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", m.binary, err)
 	}
-	ended := make(chan struct{})
+	ended := make(chan *os.ProcessState, 1)
 	go func() { // ends with containerd; without it a zombie would be left
-		defer close(ended)
 		_ = cmd.Wait()
+		ended <- cmd.ProcessState
 	}()
 	if err := m.awaitSocket(ctx, ended); err != nil {
 		return errors.Join(err, ignoreDone(cmd.Process.Kill()))
 	}
-	m.setPid(cmd.Process.Pid)
+	m.setChild(cmd.Process.Pid, ended)
 	return nil
 }
 
@@ -222,15 +233,15 @@ func ignoreDone(err error) error {
 	return err
 }
 
-func (m *Managed) awaitSocket(ctx context.Context, ended <-chan struct{}) error {
+func (m *Managed) awaitSocket(ctx context.Context, ended <-chan *os.ProcessState) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootLimit, fmt.Errorf("containerd does not answer within %s; see %s: %w", bootLimit, m.LogFile(), spec.ErrUnavailable))
 	defer cancel()
 	for !answers(ctx, m.Address()) {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-ended:
-			return fmt.Errorf("containerd ended at once; see %s: %w", m.LogFile(), spec.ErrUnavailable)
+		case state := <-ended:
+			return fmt.Errorf("containerd ended at once (%s); see %s: %w", state, m.LogFile(), spec.ErrUnavailable)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
@@ -254,30 +265,56 @@ func (m *Managed) openLog() (*os.File, error) {
 }
 
 // Run starts containerd again whenever it has died, with growing pauses, until
-// ctx ends. It leaves containerd running.
-func (m *Managed) Run(ctx context.Context) {
+// ctx ends. It leaves containerd running. died hears of each start that is due:
+// because of a death, or of a start that failed. What Restart ends is its
+// caller's to tell.
+func (m *Managed) Run(ctx context.Context, died func(text string)) {
 	const first, longest, steady = 100 * time.Millisecond, 10 * time.Second, time.Minute
 	pause := first
+	failed := errors.New("the process of the one that answered isn't known") // why there is none
 	for {
 		began := time.Now()
 		if pid := m.Pid(); pid != 0 && !waitGone(ctx, pid) {
 			return // ctx ended first
 		}
-		m.setPid(0)
 		if time.Since(began) > steady {
 			pause = first
 		}
-		m.cfg.Log.Warn("containerd died, starting it again", "pause", pause, "log", m.LogFile())
+		how, meant := m.bury(failed)
+		m.cfg.Log.Warn("containerd died, starting it again", "how", how, "pause", pause, "log", m.LogFile())
+		if !meant {
+			died(fmt.Sprintf("%s; it is started again in %s; its log is %s", how, pause, m.LogFile()))
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, longest)
-		if err := m.start(ctx); err != nil && ctx.Err() == nil {
-			m.cfg.Log.Error("start containerd", "error", err)
+		if failed = m.start(ctx); failed != nil && ctx.Err() == nil {
+			m.cfg.Log.Error("start containerd", "error", failed)
+		}
+		if ctx.Err() != nil {
+			return
 		}
 	}
+}
+
+// bury says how the process that is gone ended, or why there was none, and
+// whether Restart ended it.
+func (m *Managed) bury(failed error) (how string, meant bool) {
+	m.mu.Lock()
+	pid, ended := m.pid, m.ended
+	meant = pid != 0 && pid == m.ending
+	m.pid, m.ended, m.ending = 0, nil, 0
+	m.mu.Unlock()
+	switch {
+	case pid == 0:
+		return "containerd can't be started: " + spec.Text(failed, spec.ErrUnavailable), meant
+	case ended == nil:
+		return fmt.Sprintf("containerd (process %d) died (how isn't known: an earlier agent started it)", pid), meant
+	}
+	return fmt.Sprintf("containerd (process %d) died (%s)", pid, <-ended), meant
 }
 
 // Stop ends containerd, for tests and removal; Run must have returned. Shims and

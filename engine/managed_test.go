@@ -61,7 +61,8 @@ func TestManaged(t *testing.T) {
 	}
 	runCtx, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
-	go func() { defer close(done); second.Run(runCtx) }()
+	var deaths []string
+	go func() { defer close(done); second.Run(runCtx, func(text string) { deaths = append(deaths, text) }) }()
 	old := m.Pid()
 	for range 2 {
 		if err := syscall.Kill(second.Pid(), syscall.SIGKILL); err != nil {
@@ -90,6 +91,10 @@ func TestManaged(t *testing.T) {
 	old = second.Pid()
 	stop()
 	<-done
+	// What Restart ended isn't told as a death.
+	if len(deaths) != 2 || !strings.Contains(deaths[0], "an earlier agent started it") || !strings.Contains(deaths[1], "died (signal: killed); it is started again in 200ms; its log is "+m.LogFile()) {
+		t.Errorf("told of deaths: %q", deaths)
+	}
 	found, ok := FindManaged(ctx, cfg)
 	if !ok || found.Pid() != old {
 		t.Fatalf("found: %+v %v", found, ok)

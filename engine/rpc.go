@@ -137,9 +137,20 @@ func (e *Engine) wrap(ctx context.Context, err error, format string, args ...any
 		c.kind = spec.ErrNotFound
 	case errdefs.IsUnavailable(err), errdefs.IsDeadlineExceeded(err), errors.Is(err, context.DeadlineExceeded), errdefs.IsCanceled(err):
 		c.kind = spec.ErrUnavailable
-		c.hint = fmt.Sprintf("containerd at %s does not answer: is it running?", e.cfg.Address)
+		c.hint = e.whySilent(ctx, err)
 	}
 	return c
+}
+
+// whySilent tells a containerd that hangs from one that may not be there. Where
+// the connection broke off, another may have come since.
+func (e *Engine) whySilent(ctx context.Context, err error) string {
+	if silence(err) {
+		if pid, err := listener(ctx, e.socket()); err == nil {
+			return fmt.Sprintf("containerd at %s runs, and does not answer: it hangs; `ps -o pid,stat,args -p %d` shows why (T = somebody stopped it, D = it waits for a disk)", e.cfg.Address, pid)
+		}
+	}
+	return fmt.Sprintf("containerd at %s does not answer: is it running?", e.cfg.Address)
 }
 
 // native is err in the terms of errdefs where containerd's client hands on what

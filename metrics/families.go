@@ -87,7 +87,7 @@ var (
 var (
 	engineUp       = gauge("containerd_up", "1 if containerd has answered the last write to its database.")
 	engineLatency  = gauge("containerd_write_duration_seconds", "Time of the last write to containerd's database that was answered; there is one every 10 s.")
-	engineRestarts = counter("containerd_restarts_total", "Restarts of a containerd that gave no answer.")
+	engineRestarts = counter("containerd_restarts_total", "Restarts of a containerd that gave no answer, or died.")
 	calls          = histogram("containerd_call_duration_seconds", "Time of calls to containerd, by its service; those that may take long stand for themselves, such as tasks.create.", "group")
 	callsFailed    = counter("containerd_calls_failed_total", "Calls to containerd that it couldn't do.", "group")
 	callsTimedOut  = counter("containerd_calls_timed_out_total", "Of those, calls without an answer in their time.", "group")

@@ -47,6 +47,18 @@ func (l *Loop) instances(ctx context.Context) ([]spec.Instance, error) {
 	return nil, fmt.Errorf("look at containers: %w", err)
 }
 
+// unserved says of a change that the engine was needed for, before anything was
+// recorded, that it came to nothing where the engine didn't answer.
+func unserved(err error) error {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		err = errMute
+	case !errors.Is(err, spec.ErrUnavailable):
+		return err
+	}
+	return errors.Join(fmt.Errorf("%w; nothing was changed: do it again when containerd answers", err), spec.ErrUnavailable)
+}
+
 // fromStore is the status before the first look: replicas as the store has
 // them, with what the kernel says of their processes and rules.
 func (l *Loop) fromStore(ctx context.Context) spec.Status {

@@ -372,7 +372,7 @@ func (l *Loop) reclaim(target spec.Release) error {
 		if _, err := l.cfg.Images.Resolve(ctx, image.Pinned()); errors.Is(err, spec.ErrNotFound) {
 			errs = append(errs, fmt.Errorf("service %s: image %s is no longer on this host; `dunnage image pull %s` gets it back", s.Name, image.Pinned(), image.Pinned()))
 		} else if err != nil {
-			return err
+			return unserved(err)
 		}
 	}
 	if err := refused(errs); err != nil {

@@ -264,3 +264,11 @@ func (l *Loop) restartEngine(ctx context.Context, s Supervisor) {
 	}
 	l.Look()
 }
+
+// EngineDied takes that containerd has died and is started again, in the words
+// of who starts it.
+func (l *Loop) EngineDied(text string) {
+	l.measures.note(func(c *spec.Counted) { c.EngineRestarts++ })
+	l.events.add(spec.Event{Kind: spec.EventProblem, Message: text + "; meanwhile " + serveOn})
+	l.Look()
+}

@@ -127,6 +127,20 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+// A containerd that died is told of and counted as one that was restarted.
+func TestEngineDied(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	s.loop.EngineDied("containerd (process 7) died (signal: killed)")
+	evs, _ := s.loop.events.after(0)
+	if len(evs) != 1 || evs[0].Kind != spec.EventProblem || !strings.HasPrefix(evs[0].Message, "containerd (process 7) died (signal: killed); ") {
+		t.Errorf("events: %+v", evs)
+	}
+	if n := s.loop.Counted().EngineRestarts; n != 1 {
+		t.Errorf("%d restarts counted", n)
+	}
+}
+
 type wallClock struct{}
 
 func (wallClock) Now() time.Time { return time.Now() }

@@ -279,10 +279,7 @@ func (l *Loop) retain(project string, r spec.Release) error {
 	for _, s := range r.Project.Services {
 		images = append(images, r.Images[s.Name])
 	}
-	if err := l.pin(retainName(project, r.Number), images); err != nil {
-		return fmt.Errorf("retain the images of release %d: %w", r.Number, err)
-	}
-	return nil
+	return unserved(l.pin(retainName(project, r.Number), images))
 }
 
 // pin is Retain with a deadline: the loop waits for it.

@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -47,5 +48,48 @@ func TestStrayRetentionIsLetGo(t *testing.T) {
 	s.loop.Step(t.Context())
 	if !slices.Equal(k.names, []string{"web-release-1"}) {
 		t.Errorf("retained: %q", k.names)
+	}
+}
+
+// dumb is a containerd that hangs.
+type dumb struct{ Images }
+
+func (dumb) Retain(context.Context, string, []spec.PinnedImage) error {
+	return fmt.Errorf("retain the images of shop-release-2: %w", context.DeadlineExceeded)
+}
+
+func (dumb) Resolve(context.Context, string) (spec.PinnedImage, error) {
+	return spec.PinnedImage{}, fmt.Errorf("look up an image: %w", context.DeadlineExceeded)
+}
+
+// Changes that a hanging containerd is needed for change nothing, and say so in
+// the words of its other problems.
+func TestChangesWithASilentEngine(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := one("shop", "fast")
+	p.Services[0].Update.Order = spec.StartFirst
+	if op := ask(t, s, p); op.State != spec.OperationDone {
+		t.Fatalf("deploy: %+v", op)
+	}
+	s.loop.cfg.Images = dumb{s.loop.cfg.Images}
+	before, _ := s.loop.state.project("shop")
+	for _, r := range []spec.ChangeRequest{
+		{Kind: "restart"},
+		{Kind: "scale", Replicas: map[string]int{p.Services[0].Name: 3}},
+		{Kind: "rollback", Release: 1},
+	} {
+		var err error
+		s.answer(func(ctx context.Context) { _, err = s.loop.Change(ctx, "shop", r) })
+		text := ""
+		if err != nil {
+			text = spec.Text(err)
+		}
+		if !errors.Is(err, spec.ErrUnavailable) || text != errMute.Error()+"; nothing was changed: do it again when containerd answers" {
+			t.Errorf("%s: %v", r.Kind, err)
+		}
+	}
+	if after, _ := s.loop.state.project("shop"); after.Desired != before.Desired || after.Next != before.Next {
+		t.Errorf("it was %+v, and is %+v", before, after)
 	}
 }

@@ -71,7 +71,7 @@ type Counted struct {
 	Swap    Histogram // of rules that changed: from the comparison to the sweep after the commits
 
 	Collected      DiskUse // what collections have freed
-	EngineRestarts uint64  // of a containerd that was wedged
+	EngineRestarts uint64  // of a containerd that was wedged, or died
 }
 
 // OperationCount tells ended operations apart.

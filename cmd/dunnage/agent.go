@@ -316,13 +316,13 @@ func runAgent(ctx context.Context, o agentOptions) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop()
-	if managed != nil {
-		wg.Go(func() { managed.Run(ctx) })
-	}
 	history := store.OpenHistory(filepath.Join(o.stateDir, "events"), o.log)
 	loop, watchers, err := newLoop(ctx, o, st, history, network, eng)
 	if err != nil {
 		return err
+	}
+	if managed != nil {
+		wg.Go(func() { managed.Run(ctx, loop.EngineDied) })
 	}
 	wg.Go(func() { history.Run(ctx) })
 	wg.Go(loop.Run)
