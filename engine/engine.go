@@ -126,6 +126,11 @@ func Open(cfg Config) (*Engine, error) {
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.ballast.dir = filepath.Join(cfg.StateDir, "ballast")
 	e.keepBallast()
+	home, err := os.Stat(cfg.StateDir)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("find the state directory: %w", err), e.Close())
+	}
+	e.wg.Go(func() { e.keepLogs(home) })
 	return e, nil
 }
 
@@ -168,7 +173,7 @@ func (c Config) prepare() error {
 	if err := os.RemoveAll(fifos); err != nil { // left by an agent that was killed in an exec
 		return fmt.Errorf("clear old exec pipes: %w", err)
 	}
-	for _, dir := range []string{filepath.Join(c.RunDir, "started"), fifos, c.volumesDir(), c.anonymousDir(), filepath.Join(c.StateDir, "logs")} {
+	for _, dir := range []string{filepath.Join(c.RunDir, "started"), fifos, c.volumesDir(), c.anonymousDir(), c.logsDir()} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return fmt.Errorf("make the engine's directory: %w", err)
 		}
@@ -178,13 +183,14 @@ func (c Config) prepare() error {
 
 func (c Config) volumesDir() string   { return filepath.Join(c.StateDir, "volumes") }
 func (c Config) anonymousDir() string { return filepath.Join(c.StateDir, "anonymous") }
+func (c Config) logsDir() string      { return filepath.Join(c.StateDir, "logs") }
 
 // LogPath is where a replica's current log file is; rotated ones stand beside
 // it as <path>.1 (newest) and up.
 func (e *Engine) LogPath(k spec.ReplicaKey) string { return e.cfg.logPath(k) }
 
 func (c Config) logPath(k spec.ReplicaKey) string {
-	return filepath.Join(c.StateDir, "logs", k.Project, k.Service, k.ID+".log")
+	return filepath.Join(c.logsDir(), k.Project, k.Service, k.ID+".log")
 }
 
 func newClient(cfg Config, c *calls) (*client.Client, error) {

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -67,8 +69,12 @@ func (x examiner) itself(context.Context) []spec.Finding {
 	return fine("the agent's loop comes round")
 }
 
+// rotationTime is more than a rotation takes.
+const rotationTime = 50 * time.Millisecond
+
 // logs finds replicas whose output nobody writes: the kernel may have killed the
-// writer for want of memory, and a program that ignores SIGPIPE goes on.
+// writer for want of memory, and a program that ignores SIGPIPE goes on. Or the
+// writer finds no place for its file.
 func (x examiner) logs(ctx context.Context) []spec.Finding {
 	st, err := x.loop.Status(ctx)
 	if err != nil {
@@ -88,10 +94,38 @@ func (x examiner) logs(ctx context.Context) []spec.Finding {
 	for _, k := range x.engine.Unwritten(running) {
 		out = append(out, wrong(fmt.Sprintf("`dunnage restart -p %s %s` gives it another one", k.Project, k.Service), "%s has no log writer any more: what it prints is lost", k.ID))
 	}
+	astray := func() (out []spec.Finding) {
+		for _, k := range running {
+			out = append(out, logFileFindings(k.ID, x.engine.LogPath(k))...)
+		}
+		return out
+	}
+	if len(astray()) > 0 { // for a moment there is no file while it is rotated
+		time.Sleep(rotationTime)
+		out = append(out, astray()...)
+	}
 	if len(out) == 0 {
 		return fine("every replica's output is written")
 	}
 	return out
+}
+
+// logFileFindings tells of a log file that isn't at its path though its replica runs.
+func logFileFindings(replica, path string) []spec.Finding {
+	info, err := os.Stat(path)
+	all := filepath.Dir(filepath.Dir(filepath.Dir(path))) // which the writer doesn't make
+	_, missing := os.Stat(all)
+	switch {
+	case err == nil && info.Mode().IsRegular():
+		return nil
+	case err == nil:
+		return []spec.Finding{wrong("move away what is there: the next line makes the file", "%s isn't a file: what %s prints is lost", path, replica)}
+	case missing != nil:
+		return []spec.Finding{wrong("the agent makes "+all+" anew within seconds, or its own log says why it can't", "what %s prints is lost: %v", replica, missing)}
+	case errors.Is(err, fs.ErrNotExist):
+		return []spec.Finding{warned("the next line makes it anew; if none does, look whether "+all+" can be written to", "the log file of %s is gone, and what was in it: %s", replica, path)}
+	}
+	return []spec.Finding{wrong("put a directory there: the next line makes the file", "what %s prints is lost: %v", replica, err)}
 }
 
 // containerd is asked for something real: a wedged one still says its version.

@@ -115,6 +115,42 @@ func TestHostFindings(t *testing.T) {
 	}
 }
 
+// TestLogFileFindings: what isn't where the log writer writes, though it runs.
+func TestLogFileFindings(t *testing.T) {
+	for name, tc := range map[string]struct {
+		dirs, files []string
+		level, says string
+	}{
+		"all is there":            {[]string{"logs/shop/web"}, []string{"logs/shop/web/r.log"}, "ok", ""},
+		"a directory in place":    {[]string{"logs/shop/web/r.log"}, nil, "wrong", "r.log isn't a file"},
+		"the file is removed":     {[]string{"logs/shop/web"}, nil, "warn", "is gone"},
+		"the service is removed":  {[]string{"logs/shop"}, nil, "warn", "is gone"},
+		"all logs are removed":    {nil, nil, "wrong", "logs: no such file or directory"},
+		"a file for the service":  {[]string{"logs/shop"}, []string{"logs/shop/web"}, "wrong", "not a directory"},
+		"a file for all services": {nil, []string{"logs"}, "wrong", "not a directory"},
+	} {
+		root := t.TempDir()
+		for _, d := range tc.dirs {
+			if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, f := range tc.files {
+			if err := os.WriteFile(filepath.Join(root, f), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		found := logFileFindings("r", filepath.Join(root, "logs/shop/web/r.log"))
+		text := ""
+		if len(found) > 0 {
+			text = found[0].Text
+		}
+		if level(found) != tc.level || !strings.Contains(text, tc.says) || text != "" && found[0].Next == "" {
+			t.Errorf("%s: %+v, want %s: %q", name, found, tc.level, tc.says)
+		}
+	}
+}
+
 // What a service waits for often begins with the count itself.
 func TestNotReady(t *testing.T) {
 	for waiting, want := range map[string]string{

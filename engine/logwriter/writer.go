@@ -244,7 +244,8 @@ func (w *Writer) open() error {
 }
 
 // makeDirectory makes the directories of service and project, but no higher one:
-// without that, the file system that the logs belong on isn't there.
+// without that, the file system that the logs belong on may not be there. The
+// agent, which knows, makes it.
 func (w *Writer) makeDirectory() {
 	dir := filepath.Dir(w.path)
 	_ = os.Mkdir(filepath.Dir(dir), 0o711)
