@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
@@ -65,10 +66,53 @@ func (e *Engine) dropBlob(ctx context.Context, desc ocispec.Descriptor) error {
 // drop removes a damaged blob, or what is left of a missing one.
 func (e *Engine) drop(ctx context.Context, desc ocispec.Descriptor) error {
 	store := e.client.ContentStore()
-	e.cfg.Log.Warn("a blob in containerd's content store is damaged; it is fetched again", "blob", desc.Digest)
+	e.cfg.Log.Warn("a blob in containerd's content store is damaged; it is dropped, to be stored again", "blob", desc.Digest)
 	if err := store.Delete(ctx, desc.Digest); err != nil && !isNotFound(err) {
 		return e.wrap(ctx, err, "remove damaged blob %s", desc.Digest)
 	}
 	// Until its file is gone too, containerd would take it for the blob again.
 	return e.askToCollect(ctx)
+}
+
+// mendingStore is the content store for an import: what the archive brings and
+// is stored already, but damaged, is dropped before it is written. Only that: for
+// the rest of a damaged image, what is whole of it must not be collected.
+type mendingStore struct {
+	content.Store
+	engine *Engine
+}
+
+// digestInRef finds the digest that tools name an archive's files by:
+// blobs/sha256/HEX, HEX.json or sha256:HEX.
+var digestInRef = regexp.MustCompile(`[0-9a-f]{64}`)
+
+func (m mendingStore) Writer(ctx context.Context, opts ...content.WriterOpt) (content.Writer, error) {
+	var o content.WriterOpts
+	for _, opt := range opts {
+		if err := opt(&o); err != nil {
+			return nil, err
+		}
+	}
+	desc := o.Desc
+	if hex := digestInRef.FindString(o.Ref); desc.Digest == "" && hex != "" {
+		desc.Digest = digest.NewDigestFromEncoded(digest.SHA256, hex)
+	}
+	if desc.Digest != "" {
+		info, err := m.Info(ctx, desc.Digest)
+		if err == nil && info.Size <= mostManifest {
+			err = m.engine.dropBlob(ctx, desc)
+		}
+		if err != nil && !isNotFound(err) {
+			return nil, err
+		}
+	}
+	return m.Store.Writer(ctx, opts...)
+}
+
+// ReaderAt tells damage in the store from an archive that can't be read.
+func (m mendingStore) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (content.ReaderAt, error) {
+	if desc.Size > mostManifest {
+		return m.Store.ReaderAt(ctx, desc)
+	}
+	return checked{m.Store}.ReaderAt(ctx, desc)
 }

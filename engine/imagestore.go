@@ -46,6 +46,30 @@ func canonical(ref string) (name string, dgst digest.Digest, err error) {
 // Resolve finds the image for ref among the stored and unpacked ones, or wraps
 // spec.ErrNotFound. It never asks a registry.
 func (e *Engine) Resolve(ctx context.Context, ref string) (spec.PinnedImage, error) {
+	image, err := e.Named(ctx, ref)
+	if err != nil {
+		return spec.PinnedImage{}, err
+	}
+	s, err := e.storedByDigest(ctx, image.Digest)
+	if err != nil {
+		return spec.PinnedImage{}, fmt.Errorf("image %s: %w", image.Ref, err)
+	}
+	at, ok, err := e.unpacked(ctx, s)
+	if err == nil && !ok {
+		err = fmt.Errorf("image %s is stored but not unpacked: %w", image.Ref, spec.ErrNotFound)
+	}
+	if err == nil {
+		err = e.settle(ctx, image.Ref, image.Digest, at)
+	}
+	if err != nil {
+		return spec.PinnedImage{}, err
+	}
+	image.Size = s.size
+	return image, nil
+}
+
+// Named is what ref means here, without its size: Resolve for what may be damaged.
+func (e *Engine) Named(ctx context.Context, ref string) (spec.PinnedImage, error) {
 	name, dgst, err := canonical(ref)
 	if err != nil {
 		return spec.PinnedImage{}, err
@@ -57,21 +81,7 @@ func (e *Engine) Resolve(ctx context.Context, ref string) (spec.PinnedImage, err
 		}
 		dgst = img.Target.Digest
 	}
-	s, err := e.storedByDigest(ctx, dgst.String())
-	if err != nil {
-		return spec.PinnedImage{}, fmt.Errorf("image %s: %w", name, err)
-	}
-	at, ok, err := e.unpacked(ctx, s)
-	if err == nil && !ok {
-		err = fmt.Errorf("image %s is stored but not unpacked: %w", name, spec.ErrNotFound)
-	}
-	if err == nil {
-		err = e.settle(ctx, name, dgst.String(), at)
-	}
-	if err != nil {
-		return spec.PinnedImage{}, err
-	}
-	return spec.PinnedImage{Ref: name, Digest: dgst.String(), Size: s.size}, nil
+	return spec.PinnedImage{Ref: name, Digest: dgst.String()}, nil
 }
 
 // Load stores and unpacks the images of an archive, as `docker save` or as an
@@ -137,7 +147,14 @@ func (e *Engine) importArchive(ctx context.Context, archive io.Reader) ([]images
 	if err != nil {
 		return nil, badArchive(err)
 	}
-	imported, err := e.client.Import(ctx, plain,
+	mending, err := client.New("", client.WithServices(
+		client.WithContentStore(mendingStore{e.client.ContentStore(), e}),
+		client.WithImageStore(e.client.ImageService()),
+		client.WithLeasesService(e.client.LeasesService())))
+	if err != nil {
+		return nil, err
+	}
+	imported, err := mending.Import(ctx, plain,
 		client.WithImageRefTranslator(func(ref string) string {
 			name, _, err := canonical(ref)
 			if err != nil { // no name that can be used later: the image is skipped
@@ -147,6 +164,7 @@ func (e *Engine) importArchive(ctx context.Context, archive io.Reader) ([]images
 		}),
 		client.WithAllPlatforms(true), // an image of another one is refused by its name, not by "filtered out"
 		client.WithSkipMissing())      // other platforms of an index may have been left out
+	err = native(err)
 	switch {
 	case err != nil && (ctx.Err() != nil || ofContainerd(err)):
 		return nil, e.wrap(ctx, err, "load archive")
@@ -170,7 +188,7 @@ func badArchive(err error) error {
 func ofContainerd(err error) bool {
 	for _, class := range []error{
 		errdefs.ErrUnavailable, errdefs.ErrUnknown, errdefs.ErrInternal, errdefs.ErrResourceExhausted,
-		errdefs.ErrPermissionDenied, errdefs.ErrDataLoss, context.DeadlineExceeded, context.Canceled,
+		errdefs.ErrPermissionDenied, errdefs.ErrDataLoss, errdefs.ErrNotFound, errdefs.ErrOutOfRange, context.DeadlineExceeded, context.Canceled,
 	} {
 		if errors.Is(err, class) {
 			return true

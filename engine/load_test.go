@@ -6,6 +6,8 @@ import (
 	"compress/gzip"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,7 +15,11 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"dunnage/internal/testenv"
 	"dunnage/spec"
@@ -115,6 +121,119 @@ func tarOf(t *testing.T, files ...string) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// What the disk has damaged of an image is stored again by a load, also where only
+// a release holds the image; the other images stay as they are.
+func TestLoadDamaged(t *testing.T) {
+	b := newBench(t)
+	image, other := testenv.AppImage(t, "1"), b.load("example.org/other:1", testenv.AppImage(t, "2"))
+	dir := t.TempDir()
+	written, err := layout.Write(dir, empty.Index)
+	if err == nil {
+		err = written.AppendImage(image, layout.WithAnnotations(map[string]string{ocispec.AnnotationRefName: appRef}))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var oci bytes.Buffer
+	w := tar.NewWriter(&oci)
+	if err := errors.Join(w.AddFS(os.DirFS(dir)), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	docker, err := io.ReadAll(testenv.Archive(t, map[string]v1.Image{appRef: image}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	blob := func(d digest.Digest) string {
+		return filepath.Join(b.daemon.Dir, "root/io.containerd.content.v1.content/blobs/sha256", d.Encoded())
+	}
+	spoiled, err := b.storedByDigest(b.ctx, other.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(blob(spoiled.manifest.Config.Digest), 0); err != nil {
+		t.Fatal(err)
+	}
+	for form, archive := range map[string][]byte{"docker-archive": docker, "oci-archive": oci.Bytes()} {
+		loaded, err := b.Load(b.ctx, bytes.NewReader(archive))
+		if err != nil || len(loaded) != 1 {
+			t.Fatalf("%s: %+v, %v", form, loaded, err)
+		}
+		pinned := spec.PinnedImage{Ref: loaded[0].Ref, Digest: loaded[0].Digest, Size: loaded[0].Size}
+		if err := b.Retain(b.ctx, "p/1", []spec.PinnedImage{pinned}); err != nil {
+			t.Fatal(err)
+		}
+		stored, err := b.storedByDigest(b.ctx, pinned.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, desc := range []ocispec.Descriptor{stored.target, stored.manifest.Config} {
+			whole, err := os.ReadFile(blob(desc.Digest))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, damage := range map[string]func(string) error{
+				"zeros":   func(path string) error { return os.WriteFile(path, make([]byte, len(whole)), 0o600) },
+				"cut off": func(path string) error { return os.Truncate(path, 100) },
+				"empty":   func(path string) error { return os.Truncate(path, 0) },
+				"gone":    os.Remove,
+			} {
+				if err := damage(blob(desc.Digest)); err != nil {
+					t.Fatal(err)
+				}
+				if name == "gone" { // the release holds it still
+					if err := b.forget(b.ctx, pinned.Ref); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if _, err := b.Load(b.ctx, bytes.NewReader(archive)); err != nil {
+					t.Fatalf("%s, %s %s: %v", form, desc.MediaType, name, err)
+				}
+				if now, err := os.ReadFile(blob(desc.Digest)); err != nil || !bytes.Equal(now, whole) {
+					t.Fatalf("%s, %s %s: still damaged, %v", form, desc.MediaType, name, err)
+				}
+				if again, err := b.Resolve(b.ctx, pinned.Pinned()); err != nil || again != pinned {
+					t.Fatalf("%s, %s %s: resolved %+v, %v", form, desc.MediaType, name, again, err)
+				}
+			}
+		}
+		b.run(request(pinned, 1, "serve", "8080"))
+		if err := b.Remove(b.ctx, request(pinned, 1).ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if named, err := b.Named(b.ctx, other.Ref); err != nil || named.Digest != other.Digest {
+		t.Errorf("the other image is %+v, %v", named, err)
+	}
+	for _, d := range []digest.Digest{spoiled.target.Digest, spoiled.manifest.Config.Digest, spoiled.manifest.Layers[0].Digest} {
+		if _, err := b.client.ContentStore().Info(b.ctx, d); err != nil {
+			t.Errorf("of the other image: %v", err)
+		}
+	}
+}
+
+// Damage in the store isn't told as if the archive were at fault.
+func TestLoadTellsDamageFromArchive(t *testing.T) {
+	b := newBench(t)
+	image := b.app()
+	stored, err := b.storedByDigest(b.ctx, image.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(b.daemon.Dir, "root/io.containerd.content.v1.content/blobs/sha256", stored.manifest.Config.Digest.Encoded())
+	whole, err := os.ReadFile(config)
+	if err == nil {
+		err = os.Truncate(config, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Its files have no digest for a name: nothing tells what to drop.
+	_, err = b.Load(b.ctx, bytes.NewReader(tarOf(t, "config.json", string(whole), "manifest.json", `[{"Config":"config.json","RepoTags":["a:1"],"Layers":[]}]`)))
+	if err == nil || strings.Contains(err.Error(), "expected a tar file") || !strings.Contains(err.Error(), "is damaged in containerd's content store") {
+		t.Errorf("got %v", err)
+	}
 }
 
 // An archive of which one image can't be used changes no name.

@@ -370,7 +370,7 @@ func (l *Loop) reclaim(target spec.Release) error {
 	for _, s := range target.Project.Services {
 		image := target.Images[s.Name]
 		if _, err := l.cfg.Images.Resolve(ctx, image.Pinned()); errors.Is(err, spec.ErrNotFound) {
-			errs = append(errs, fmt.Errorf("service %s: image %s is no longer on this host; `dunnage image pull %s` gets it back", s.Name, image.Pinned(), image.Pinned()))
+			errs = append(errs, fmt.Errorf("service %s: image %s is no longer on this host; `dunnage image pull %s` gets it back, or `dunnage image load FILE` without a registry", s.Name, image.Pinned(), image.Pinned()))
 		} else if err != nil {
 			return unserved(err)
 		}

@@ -35,7 +35,7 @@ func TestRefusedChangesNothing(t *testing.T) {
 		r    spec.ChangeRequest
 		want string
 	}{
-		"image gone":       {spec.ChangeRequest{Kind: "rollback"}, "`dunnage image pull fast@fast` gets it back"},
+		"image gone":       {spec.ChangeRequest{Kind: "rollback"}, "`dunnage image pull fast@fast` gets it back, or `dunnage image load FILE` without a registry"},
 		"more than may be": {spec.ChangeRequest{Kind: "scale", Replicas: map[string]int{"web": spec.MaxReplicas + 1}}, "0 to 1000 are possible"},
 		"no addresses":     {spec.ChangeRequest{Kind: "scale", Replicas: map[string]int{"web": 254}}, "need 255 addresses, and a subnet of the pool 10.9.0.0/16 has 254; use fewer replicas"},
 		"less than none":   {spec.ChangeRequest{Kind: "scale", Replicas: map[string]int{"web": -1}}, "0 or more"},

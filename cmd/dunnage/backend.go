@@ -58,8 +58,8 @@ func (b backend) RemoveImage(ctx context.Context, ref string) error {
 	if !errors.Is(err, spec.ErrRefused) {
 		return err
 	}
-	image, unresolved := b.engine.Resolve(ctx, ref)
-	if users := b.ImageUsers()[image.Digest]; unresolved == nil && len(users) > 0 {
+	image, unnamed := b.engine.Named(ctx, ref) // it may be damaged
+	if users := b.ImageUsers()[image.Digest]; unnamed == nil && len(users) > 0 {
 		return &neededImage{ref: image.Ref, users: users}
 	}
 	return err

@@ -80,6 +80,11 @@ func (p *program) openArchive(file string) (io.ReadCloser, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the archive: %w", err)
 		}
+		if st, err := f.Stat(); err == nil && st.IsDir() {
+			_ = f.Close() // nothing was read
+			return nil, &exitCode{code: exitError, err: fmt.Errorf("%s is a directory, and no archive", file),
+				hint: "of an OCI layout, `tar -C " + file + " -c . | dunnage image load` makes one"}
+		}
 		return f, nil
 	}
 	if p.terminal.stdin {
