@@ -16,7 +16,7 @@ var hostFileKeys = []key{
 	yes("disk.budget", kindBudget, "Ceiling of images, writable layers, logs and state together, such as `40G`; volumes don't count. 64M or more. Without it none."),
 	yes("disk.keep_releases", kindKeepReleases, "Releases of a project that stay for a rollback, with their images, the present one included: 1 to 100. Default 10."),
 	yes("logs", kindMap, "Of services that don't set them with `logging.options`."),
-	yes("logs.max-size", kindLogSize, "Bytes of a log file until it is rotated. Default 10m."),
+	yes("logs.max-size", kindLogSize, "Bytes of a log file until it is rotated, in units of 1024: 4k or more. Default 10m."),
 	yes("logs.max-file", kindLogFiles, "Files of a replica that stay, the one that is written included: 1 to 1000. Default 3."),
 	yes("logs.compress", kindBool, "Whether files that aren't written any more are compressed, when the log is quiet. Default true."),
 	yes("logs.forward", kindLogForward, "Where lines go too: `journald`, `syslog` (`/dev/log`) or the address of one, `syslog://127.0.0.1:514` or `tcp://10.0.0.5:514`. Default nowhere."),
@@ -55,8 +55,8 @@ func checkRange(least, most int) check {
 }
 
 func checkLogSize(v string) error {
-	if n, err := parseSize(v); err != nil || n == 0 {
-		return refuse("Write it as 10m", "%q isn't the size of a log file", clip(v))
+	if _, p := logSize(v); p != nil {
+		return p
 	}
 	return nil
 }
@@ -111,7 +111,7 @@ func readHost(c *spec.HostConfig, t *tree) {
 		c.Disk.KeepReleases, _ = strconv.Atoi(v)
 	}
 	if v, ok := text("logs", "max-size"); ok {
-		c.Logs.MaxSize, _ = parseSize(v)
+		c.Logs.MaxSize, _ = logSize(v)
 	}
 	if v, ok := text("logs", "max-file"); ok {
 		c.Logs.MaxFile, _ = strconv.Atoi(v)

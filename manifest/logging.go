@@ -54,10 +54,7 @@ func logOption(l *spec.Logging, driver, k, v string) (p *problem) {
 	}
 	switch option {
 	case "max-size":
-		size, err := parseSize(v)
-		if l.MaxSize = size; err != nil || size == 0 {
-			p = refuse("Write it as 10m", "%q isn't the size of a log file", clip(v))
-		}
+		l.MaxSize, p = logSize(v)
 	case "max-file":
 		n, err := strconv.Atoi(v)
 		if l.MaxFile = n; err != nil || n < 1 || n > maxLogFiles {
@@ -172,6 +169,21 @@ func logForward(v string) (string, *problem) {
 }
 
 const maxLogFiles = 1000
+
+// smallestLog is what the log writer takes a smaller size for: who wrote one
+// forgot the unit.
+const smallestLog = 4 << 10
+
+func logSize(v string) (int64, *problem) {
+	n, err := parseSize(v)
+	switch {
+	case err != nil:
+		return 0, refuse("Write it as 10m", "%q isn't the size of a log file", clip(v))
+	case n < smallestLog:
+		return 0, refuse("Use 4k or more, such as 10m", "a file of %q holds no log", clip(v))
+	}
+	return n, nil
+}
 
 type composeLogging struct {
 	Driver  string          `yaml:"driver,omitempty"`
