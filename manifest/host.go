@@ -14,7 +14,7 @@ import (
 var hostFileKeys = []key{
 	yes("disk", kindMap, "What dunnage may keep on disk. `dunnage df` shows it."),
 	yes("disk.budget", kindBudget, "Ceiling of images, writable layers, logs and state together, such as `40G`; volumes don't count. 64M or more. Without it none."),
-	yes("disk.keep_releases", kindKeepReleases, "Releases of a project that stay for a rollback, with their images, the present one included: 1 to 100. Default 10."),
+	yes("disk.keep_releases", kindKeepReleases, "Newest releases of a project that stay for a rollback, with their images, the present one and failed ones included: 1 to 100. Beside them stay the last two that ran, and the last one that ran with another image. Default 10."),
 	yes("logs", kindMap, "Of services that don't set them with `logging.options`."),
 	yes("logs.max-size", kindLogSize, "Bytes of a log file until it is rotated, in units of 1024: 4k or more. Default 10m."),
 	yes("logs.max-file", kindLogFiles, "Files of a replica that stay, the one that is written included: 1 to 1000. Default 3."),

@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,6 +54,65 @@ func TestKeepFewerReleases(t *testing.T) {
 	}
 }
 
+// TestKeepsTheWaysBack: whatever has failed or been scaled since, what `dunnage
+// rollback` goes to stays, and the last release that ran with another image.
+func TestKeepsTheWaysBack(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		keep    int
+		steps   string
+		kept    []int
+		back    int // where a rollback goes
+		restart int // keep_releases of the next agent; 0 = there is none
+	}{
+		{"scaled", 3, "fast slow scale scale scale scale scale", []int{1, 5, 6, 7}, 6, 0},
+		{"scaled and failed", 3, "fast slow scale crashing scale crashing crashing crashing", []int{1, 3, 5, 6, 7, 8}, 3, 0},
+		{"only scaled", 2, "fast scale scale scale", []int{2, 3, 4}, 3, 0},
+		{"one failed", 2, "fast crashing slow crashing", []int{1, 3, 4}, 1, 0},
+		{"two failed", 2, "fast crashing slow crashing crashing", []int{1, 3, 4, 5}, 1, 0},
+		{"another service", 1, "fast slow more scale scale", []int{1, 3, 4, 5}, 4, 0},
+		{"failed before the start", 10, "fast slow crashing", []int{1, 2, 3}, 1, 2},
+		{"scaled before the start", 10, "fast slow scale scale scale crashing", []int{1, 4, 5, 6}, 4, 1},
+		{"without any that failed", 10, "fast slow fast slow", []int{3, 4}, 3, 2},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newScenario(1, world.Truth)
+			defer func() { s.stop() }()
+			s.loop.cfg.KeepReleases = tc.keep
+			p := one("shop", "")
+			for _, step := range strings.Fields(tc.steps) {
+				switch step {
+				case "scale":
+					p.Services[0].Replicas++ // a release as any other
+				case "more":
+					more := p.Services[0]
+					more.Name = "worker"
+					p.Services = append(slices.Clone(p.Services), more)
+				default:
+					p.Services[0].Container.Image = step
+				}
+				next := p
+				next.Services = slices.Clone(p.Services)
+				ask(t, s, next)
+				if step == "crashing" {
+					p.Services[0].Container.Image = s.loop.present("shop").Project.Services[0].Container.Image
+				}
+			}
+			if tc.restart > 0 {
+				s.start(0)
+				s.loop.cfg.KeepReleases = tc.restart
+				s.live(5*time.Second, time.Second)
+			}
+			if got := s.releaseNumbers("shop"); !slices.Equal(got, tc.kept) {
+				t.Errorf("kept %v, want %v", got, tc.kept)
+			}
+			if _, r, err := s.loop.target("shop", 0); err != nil || r.Number != tc.back {
+				t.Errorf("a rollback goes to release %d, %v, want %d", r.Number, err, tc.back)
+			}
+		})
+	}
+}
+
 // collections waits until nothing collects, and returns what has been asked for.
 func (s *scenario) collections(t *testing.T) []spec.CollectRequest {
 	t.Helper()
@@ -74,7 +134,7 @@ func TestCollectsSometimes(t *testing.T) {
 	s := newScenario(1, world.Truth)
 	s.quiet = true
 	s.loop.cfg.KeepReleases = 2
-	s.redeploys(2)
+	s.redeploys(3)
 	s.live(collectEvery+overEvery, time.Second)
 	if got := s.collections(t); len(got) == 0 || len(got) > 3 || got[0].Grace != spec.ImageGrace || got[0].Logs != spec.OldLogs || got[0].Replica("nobody") {
 		t.Errorf("at rest: %+v", got)

@@ -305,17 +305,55 @@ func explained(causes map[int]string, n int, cause string) map[int]string {
 	return out
 }
 
-// beyond lists the releases before the newest keep ones, but for the good one and
-// those that are warm.
+// beyond lists the releases before the newest keep ones, but for the good one,
+// those that are warm and the ways back.
 func (l *Loop) beyond(rec spec.ProjectRecord, keep int) []spec.ReleaseRecord {
 	var out []spec.ReleaseRecord
 	history := l.state.history(rec.Name)
+	stay := append(l.waysBack(rec), rec.Good)
+	for _, w := range rec.Warm {
+		stay = append(stay, w.Release)
+	}
 	for _, r := range history[:max(0, len(history)-keep)] {
-		if r.Number != rec.Good && !slices.ContainsFunc(rec.Warm, func(w spec.WarmService) bool { return w.Release == r.Number }) {
+		if !slices.Contains(stay, r.Number) {
 			out = append(out, spec.ReleaseRecord{Project: rec.Name, Release: r})
 		}
 	}
 	return out
+}
+
+// waysBack lists what a rollback needs, however many releases have failed or only
+// scaled since: the last two that ran, of which one isn't the desired one, and the
+// last one that has an image which the newest of them hasn't.
+func (l *Loop) waysBack(rec spec.ProjectRecord) (out []int) {
+	var last spec.Release
+	for _, n := range slices.Backward(rec.Ran) {
+		r, kept := l.state.release(rec.Name, n)
+		switch {
+		case !kept:
+		case len(out) == 0:
+			last, out = r, []int{n}
+		case otherImages(r, last):
+			return append(out, n)
+		case len(out) == 1:
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// otherImages reports whether r has an image that from hasn't.
+func otherImages(r, from spec.Release) bool {
+	has := map[string]bool{}
+	for _, i := range from.Images {
+		has[i.Digest] = true
+	}
+	for _, i := range r.Images {
+		if !has[i.Digest] {
+			return true
+		}
+	}
+	return false
 }
 
 // forgetReleases drops from a record what it says of releases that aren't kept.

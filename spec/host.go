@@ -17,8 +17,10 @@ type HostConfig struct {
 type DiskConfig struct {
 	// Budget is the ceiling in bytes of what DiskKind.Counted names; 0 = none.
 	Budget int64 `json:"budget,omitempty"`
-	// KeepReleases is how many releases of a project stay for a rollback, the
-	// desired one included, with their images; 0 = DefaultKeepReleases.
+	// KeepReleases is how many of the newest releases of a project stay for a
+	// rollback, the desired one and failed ones included, with their images; 0 =
+	// DefaultKeepReleases. Beside them stay the last two that ran, and the last one
+	// that ran with another image.
 	KeepReleases int `json:"keep_releases,omitempty"`
 }
 

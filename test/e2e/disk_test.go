@@ -145,7 +145,7 @@ func TestDiskSoak(t *testing.T) {
 		t.Error(missed)
 	}
 	releases := h.releases("shop")
-	if len(releases) < diskKept || len(releases) > diskKept+1 { // one more: the one that converged last stays
+	if len(releases) < diskKept || len(releases) > diskKept+1 { // one more: what a rollback goes to stays
 		t.Errorf("%d releases are kept: %+v", len(releases), releases)
 	}
 	for _, r := range releases {
