@@ -47,6 +47,9 @@ func TestDamage(t *testing.T) {
 		want []string
 	}{
 		"nothing": {whole, nil},
+		"a rule in front that only says it is ours": {replaced(prerouting, "-A PREROUTING -m comment --comment \"dunnage: mine\" -j ACCEPT\n"+prerouting), []string{
+			"jump nat: jump from PREROUTING behind '-m comment --comment \"dunnage: mine\" -j ACCEPT'",
+		}},
 		"all tables flushed": {flushed(func(_, line string) bool { return line[0] == ':' }), []string{
 			"chain raw: chain DUNNAGE-RAW emptied",
 			"jump raw: jump from PREROUTING gone",

@@ -70,8 +70,11 @@ func (t Table) pinned(chain string) bool {
 	return slices.ContainsFunc(t.Jumps, func(j Jump) bool { return !j.ours() && target(j.Rule) == chain })
 }
 
-// ours tells dunnage's jumps by their comment.
-func (j Jump) ours() bool { return strings.Contains(j.Rule, `--comment "dunnage: `) }
+// ours tells dunnage's jumps by their comment, and by where they lead: anybody
+// can write the comment.
+func (j Jump) ours() bool {
+	return strings.Contains(j.Rule, `--comment "dunnage: `) && strings.HasPrefix(target(j.Rule), Prefix)
+}
 
 // JumpDiff lists the jumps to be made and those to be deleted: what have lacks
 // and what it has too much, which are second copies and jumps of ours that want

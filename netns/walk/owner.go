@@ -69,11 +69,11 @@ func (c *chain) ruleOwner(r rule) spec.RuleOwner {
 	if o := chainOwner(c.name); o != "" {
 		return o
 	}
-	if strings.Contains(r.text, `--comment "dunnage: `) {
-		return spec.OwnerDunnage
-	}
 	if r.do.kind == jump || r.do.kind == leap {
-		return chainOwner(r.do.name)
+		if o := chainOwner(r.do.name); o == "" || !strings.Contains(r.text, `--comment "dunnage: `) {
+			return o
+		}
+		return spec.OwnerDunnage // its jump to the user's chain too
 	}
 	switch {
 	case c.guests.docker && dockerLink(r.text):
