@@ -133,19 +133,19 @@ type memory struct {
 	shown    map[string]spec.ReplicaState
 	late     map[string]time.Time // replica -> start of the run that was told of as not ready yet
 	absent   map[string]plan.Absence
-	pulling  map[string]bool   // image -> a repair pull runs
-	laid     bool              // what applied says is what was left to the kernel
-	mending  map[string]repair // replica -> its repair under way; "" = of rules and routes
-	fights   map[string]*fight // by what is damaged
-	problem  string            // what keeps the loop from looking
-	trusted  bool              // the store has known all that was here
-	appeared string            // what it doesn't know and has come since, one line
-	foreign  []string          // what others have set up against our traffic
-	around   map[string]neighbour
-	failed   bool         // some action of the last wave failed
-	letGone  bool         // what was retained for no release is let go
-	written  spec.Written // to the kernel's tables, when that was asked last
-	collects collecting   // what was asked of the disk
+	pulling  map[string]bool      // image -> a repair pull runs
+	laid     bool                 // what applied says is what was left to the kernel
+	mending  map[string]repair    // replica -> its repair under way; "" = of rules and routes
+	fights   map[string]*fight    // by what is damaged
+	problem  string               // what keeps the loop from looking
+	trusted  bool                 // the store has known all that was here
+	appeared string               // what it doesn't know and has come since, one line
+	foreign  []string             // what others have set up against our traffic
+	around   map[string]neighbour // the same, with what has been told of it
+	failed   bool                 // some action of the last wave failed
+	letGone  bool                 // what was retained for no release is let go
+	written  spec.Written         // to the kernel's tables, when that was asked last
+	collects collecting           // what was asked of the disk
 	layers   layers
 }
 
