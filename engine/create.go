@@ -33,7 +33,7 @@ func (e *Engine) Create(ctx context.Context, r spec.CreateRequest) error {
 		return fmt.Errorf("create %s: image %s: %w", r.ID, r.Image.Pinned(), err)
 	}
 	if err := e.create(ctx, r, image); err != nil {
-		return fmt.Errorf("create %s: %w", r.ID, err)
+		return fmt.Errorf("create %s: %w", r.ID, sayNoSpace(err))
 	}
 	e.untried.Store(r.ID, nil)
 	return nil

@@ -3,16 +3,29 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"syscall"
+
+	"dunnage/spec"
 )
 
-var errNoSpace = errors.New("no space is left on the disk, or no inode")
+// roomHint is what to do about a full disk.
+const roomHint = "`dunnage df` shows what takes the room, `dunnage gc` removes what nobody needs"
 
 // noSpace reports whether a disk is full, ours or containerd's, which says so in
 // words.
 func noSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), syscall.ENOSPC.Error())
+}
+
+// sayNoSpace says of an error that comes from a full disk that it does, and what to
+// do, before the path that containerd has met it at.
+func sayNoSpace(err error) error {
+	if !noSpace(err) {
+		return err
+	}
+	return fmt.Errorf("%w; %s: %w", spec.ErrNoSpace, roomHint, err)
 }
 
 // dropAll throws away what the pull has begun to download: on a full disk it is in

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -70,5 +71,21 @@ func TestPullOnAFullDisk(t *testing.T) {
 	mount(syscall.MS_REMOUNT, "200m")
 	if _, err := b.Pull(b.ctx, ref, nil); err != nil {
 		t.Errorf("with room: %v", err)
+	}
+}
+
+// A full disk is told in its words, whoever met it, and anything else as it was.
+func TestSayNoSpace(t *testing.T) {
+	for _, full := range []error{
+		&os.PathError{Op: "mkdir", Path: "/var/lib/x", Err: syscall.ENOSPC},
+		errors.New("failed to create temp dir: mkdir /var/lib/containerd/new-1: no space left on device: unknown"),
+	} {
+		err := sayNoSpace(full)
+		if !errors.Is(err, spec.ErrNoSpace) || !strings.Contains(err.Error(), "`dunnage df`") || !strings.Contains(err.Error(), full.Error()) {
+			t.Errorf("%v", err)
+		}
+	}
+	if other := errors.New("no such image"); sayNoSpace(other) != other {
+		t.Error(sayNoSpace(other))
 	}
 }

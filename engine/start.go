@@ -35,7 +35,7 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 		return e.wrap(ctx, err, "start %s: find its container", id)
 	}
 	if err := e.start(ctx, c); err != nil {
-		return fmt.Errorf("start %s: %w", id, err)
+		return fmt.Errorf("start %s: %w", id, sayNoSpace(err))
 	}
 	if fault.Sabotaged("second copy") { // of what the tests run, which watch for that
 		e.wg.Go(func() {

@@ -154,6 +154,7 @@ type failure struct {
 	at     time.Time
 	text   string
 	limits string // fingerprint of the limits that couldn't be set
+	space  bool   // the disk had none for it
 }
 
 // New loads the store and returns a loop that does nothing until Run. What it

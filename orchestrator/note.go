@@ -144,15 +144,15 @@ func (l *Loop) noteFailure(key spec.ReplicaKey, r outcome) {
 	text := strings.TrimSuffix(plain(r.err), ": "+spec.ErrRefused.Error())
 	what := nameOf(r.action)
 	f := l.failures[key.ID]
-	if f.text != text {
+	next := failure{count: f.count + 1, at: l.cfg.Clock.Now(), text: text, space: errors.Is(r.err, spec.ErrNoSpace)}
+	if f.text != text && !(f.space && next.space) { // containerd meets a full disk at another path each time
 		l.cfg.Log.Error("action failed", "action", what, "replica", key.ID, "error", text)
 		l.events.add(spec.Event{Kind: spec.EventProblem, Project: key.Project, Service: key.Service, Replica: key.ID, Message: what + ": " + strings.TrimPrefix(text, what+" "+key.ID+": ")})
 	}
-	next := failure{count: f.count + 1, at: l.cfg.Clock.Now(), text: text}
 	if a, ok := r.action.(plan.Limit); ok {
 		next.limits = a.Limits.Fingerprint()
 	}
-	if next.limits != f.limits {
+	if next.limits != f.limits || next.space != f.space {
 		next.count = 1 // of another kind
 	}
 	l.failures[key.ID] = next

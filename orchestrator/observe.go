@@ -142,7 +142,7 @@ func (l *Loop) recall(r *plan.Replica) {
 	}
 	r.Written = l.layers.of(r)
 	f := l.failures[r.ID]
-	r.Error, r.Errors, r.ErrorAt, r.Refused = f.text, f.count, f.at, f.limits
+	r.Error, r.Errors, r.ErrorAt, r.Refused, r.NoSpace = f.text, f.count, f.at, f.limits, f.space
 	if r.Phase == spec.PhaseRunning {
 		r.Health, r.Detail = l.cfg.Health.Health(r.ID, r.StartedAt)
 	}

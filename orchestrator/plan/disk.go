@@ -22,7 +22,7 @@ func (v *view) outgrown(r *Replica) bool {
 // exchange picks the replica that gives its place to one with an empty layer: of
 // those that have outgrown theirs, the stand-in among them, the one that has run
 // the longest, so that each has its turn, and none while another is about it. Where
-// one more can run, that is ready before. An update replaces them all anyway.
+// one more can run and has space, that is ready before. An update replaces them all anyway.
 func (v *view) exchange() {
 	if v.Disk == 0 || v.stopped || v.Restart.Mode == spec.RestartNo || v.project.Rolling() {
 		return
@@ -42,7 +42,6 @@ func (v *view) exchange() {
 	}
 	over := slices.DeleteFunc(slices.Clone(all), func(r *Replica) bool { return !v.outgrown(r) })
 	slices.SortStableFunc(over, func(a, b *Replica) int { return a.StartedAt.Compare(b.StartedAt) })
-	spare := v.between(v.Replicas, v.Replicas+1)
 	for _, r := range over {
 		switch standsIn := r.Number > v.Replicas; {
 		case standsIn && v.relieved():
@@ -52,7 +51,7 @@ func (v *view) exchange() {
 			continue // it is needed for one that is down for another reason
 		case standsIn: // it is about to be relieved, and none goes before
 			return
-		case v.sparing() && (len(spare) == 0 || !spare[0].Usable()):
+		case v.awaitsSpare():
 			return
 		default:
 			v.leaves = r.ID

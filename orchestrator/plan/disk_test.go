@@ -46,6 +46,8 @@ func TestExchange(t *testing.T) {
 		"but not for one that comes no more":     {[3]edits{{has(0, time.Minute), again(3)}, {crash(5)}, {has(900, time.Hour)}}, "3"},
 		"never the only one that serves":         {[3]edits{{crash(5)}, {crash(5)}, {has(900, time.Hour)}}, ""},
 		"one on its way back holds others up":    {[3]edits{{has(101, time.Minute)}, {has(0, time.Minute)}, {leavesLayer}}, "3"},
+		"a stand-in is awaited":                  {[3]edits{{has(101, time.Minute)}, {has(0, time.Minute)}, {starting}}, ""},
+		"unless the disk has no space for it":    {[3]edits{{has(101, time.Minute)}, {has(0, time.Minute)}, {noSpace(false)}}, "1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var rs []plan.Replica

@@ -109,6 +109,7 @@ type Replica struct {
 	Error   string // the last failed action on it, one line
 	Errors  int    // consecutive failed actions
 	ErrorAt time.Time
+	NoSpace bool // they failed for want of space on disk
 }
 
 // Alive reports whether a process of the replica may still run.
@@ -138,8 +139,12 @@ func (r *Replica) Done() bool {
 
 // neverBegan reports whether the run that the record speaks of didn't come to
 // be: the agent died between recording and starting it, and the exit that the
-// engine still shows is the one before.
+// engine still shows is the one before; or the disk had no space for it, which is
+// no exit of the program.
 func (r *Replica) neverBegan() bool {
+	if r.Phase == spec.PhaseCreated && r.NoSpace {
+		return true
+	}
 	return r.Phase == spec.PhaseExited && r.Record.Exit != nil && r.Record.Exit.At.Equal(r.ExitedAt)
 }
 

@@ -50,16 +50,23 @@ func (v *view) sparing() bool {
 	return alone && v.Update.Order == spec.StartFirst && v.Container.ContainerName == "" && v.Restart.Mode != spec.RestartNo
 }
 
+// awaitsSpare reports whether a replica that is to be replaced stays until one more
+// is ready. For one that the disk has no space for it would stay as long as the
+// disk is full, with the layer that may be what fills it.
+func (v *view) awaitsSpare() bool {
+	spare := v.between(v.Replicas, v.Replicas+1)
+	return v.sparing() && (len(spare) == 0 || !spare[0].Usable() && !spare[0].NoSpace)
+}
+
 // heal restarts a sick replica: at once where nothing can run in its stead,
 // else when the spare does.
 func (b *builder) heal(v *view, r *Replica) {
 	if !sick(r) || v.Unhealthy == spec.UnhealthyKeep || v.Restart.Mode == spec.RestartNo || v.project.Rolling() {
 		return
 	}
-	spare := v.between(v.Replicas, v.Replicas+1)
 	switch {
 	case r.Number > v.Replicas: // the spare itself: what makes both sick isn't cured by a restart
-	case v.Unhealthy == spec.UnhealthyReplace && v.sparing() && (len(spare) == 0 || !spare[0].Usable()):
+	case v.Unhealthy == spec.UnhealthyReplace && v.awaitsSpare():
 	default:
 		b.stop(r, Stop{Unwell: true})
 	}

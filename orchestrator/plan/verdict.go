@@ -135,7 +135,9 @@ func (v *view) onTrial(k spec.ReplicaKey) bool {
 	return v.trial() && k.Number <= v.Canary.Replicas
 }
 
-// trouble says why a replica counts as failed; empty while it doesn't.
+// trouble says why a replica counts as failed; empty while it doesn't. One for
+// which the disk has no space waits for it, since that says nothing of the release,
+// and going back needs space too: only the deadline ends that.
 func (v *view) trouble(r *Replica) string {
 	tries := triesWithout
 	if v.project.Good != nil {
@@ -143,7 +145,7 @@ func (v *view) trouble(r *Replica) string {
 	}
 	exit := r.Record.Exit
 	switch {
-	case r.Errors > 0 && max(r.Errors, r.Record.Failures) >= tries:
+	case r.Errors > 0 && !r.NoSpace && max(r.Errors, r.Record.Failures) >= tries:
 		if strings.Contains(r.Error, r.ID) {
 			return r.Error
 		}

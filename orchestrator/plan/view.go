@@ -116,7 +116,7 @@ func (v *view) want(n int, o Observed) {
 		own := *r
 		own.ReplicaKey = key // a leftover of the network knows no more than its ID
 		if outdated {
-			own.Error, own.Errors = "", 0 // nobody wants those limits any more
+			own.Error, own.Errors, own.NoSpace = "", 0, false // nobody wants those limits any more
 		}
 		r = &own
 	}

@@ -53,6 +53,9 @@ func (w *World) Create(_ context.Context, r spec.CreateRequest) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	effect, err := w.call("create %s", r.ID)
+	if effect && w.Full && w.containers[r.ID] == nil {
+		return fmt.Errorf("create %s: %w: %d", r.ID, spec.ErrNoSpace, w.calls) // another path each time
+	}
 	if effect && w.containers[r.ID] == nil {
 		w.containers[r.ID] = &container{key: r.ReplicaKey, req: r, phase: spec.PhaseCreated}
 	}

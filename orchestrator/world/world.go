@@ -75,6 +75,10 @@ type World struct {
 	targets    map[string]spec.ProbeTarget
 	visited    map[string]spec.Reach // by key of the target
 
+	// Full is whether the disk has no space for another container. Set while
+	// nothing runs.
+	Full bool
+
 	// Blocked are published ports that a rule of somebody else drops. Set
 	// while nothing runs.
 	Blocked map[uint16]bool
