@@ -91,7 +91,7 @@ func TestVolumesOfAProjectThatIsDown(t *testing.T) {
 func TestRefusedRollbackEndsNothing(t *testing.T) {
 	s := newScenario(1, world.Truth)
 	defer func() { s.stop() }()
-	op, err := s.loop.Deploy(t.Context(), spec.DeployRequest{Project: valid("shop", "slow")})
+	op, err := take(t, s, valid("shop", "slow"), spec.Turn{})
 	if err != nil {
 		t.Fatal(err)
 	}

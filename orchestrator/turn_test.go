@@ -12,14 +12,18 @@ import (
 	"dunnage/spec"
 )
 
-// take deploys p as the API does, without letting time pass, and returns the
-// operation.
+// take deploys p as the API does, without letting time pass, until its images are
+// there, and returns the operation as it began.
 func take(t *testing.T, s *scenario, p spec.Project, turn spec.Turn) (spec.Operation, error) {
 	t.Helper()
 	var op spec.Operation
 	var err error
 	s.answer(func(ctx context.Context) {
 		op, err = s.loop.Deploy(ctx, spec.DeployRequest{Project: p, Turn: turn})
+		for now, found := op, err; found == nil && now.State == spec.OperationPulling && ctx.Err() == nil; {
+			time.Sleep(time.Millisecond)
+			now, found = s.loop.Operation(ctx, op.ID)
+		}
 	})
 	return op, err
 }
