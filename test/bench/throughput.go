@@ -143,18 +143,22 @@ func (b *bench) throughput(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	peers, least := map[string]string{}, 0.85
+	b.results.Raw["throughput"] = raw
+	rates, ratios, least := map[string]string{}, map[string]string{}, 0.0
 	for name, t := range raw {
 		if name != b.us.name() {
-			peers[name] = fmt.Sprintf("%.2f x", t.ratio())
-			least = max(least, t.ratio())
+			rates[name], ratios[name] = fmt.Sprintf("%.0f/s", median(t.Published)), fmt.Sprintf("%.2f x", t.ratio())
+			least = max(least, median(t.Published))
 		}
 	}
-	b.results.Raw["throughput"] = raw
 	ours := raw[b.us.name()]
 	b.results.add(row{
-		What: "throughput of a published port, by the path without NAT", Must: fmt.Sprintf(">= %.2f x", least),
-		Ours: fmt.Sprintf("%.2f x, %.0f/s", ours.ratio(), median(ours.Published)), OK: ours.ratio() >= least, Peers: peers,
+		What: "throughput of a published port", Must: fmt.Sprintf(">= %.0f/s", least),
+		Ours: fmt.Sprintf("%.0f/s", median(ours.Published)), OK: median(ours.Published) >= least, Peers: rates,
+	})
+	b.results.add(row{
+		What: "the same, by the path without NAT", Must: ">= 0.85 x",
+		Ours: fmt.Sprintf("%.2f x", ours.ratio()), OK: ours.ratio() >= 0.85, Peers: ratios,
 	})
 	return nil
 }
