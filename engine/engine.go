@@ -108,10 +108,7 @@ func Open(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	recent, err := openRecent(cfg.StateDir, started.boot)
-	if err != nil {
-		return nil, err
-	}
+	recent := openRecent(cfg.StateDir, started.boot)
 	// The client library logs every step of a pull through a logger of its own;
 	// what goes wrong is in the errors.
 	if err := log.SetLevel(log.ErrorLevel.String()); err != nil {

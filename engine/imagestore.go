@@ -227,7 +227,7 @@ func (e *Engine) unpackImage(ctx context.Context, img images.Image) (spec.Image,
 	if err != nil {
 		return spec.Image{}, fmt.Errorf("image %s: %w", img.Name, e.namePlatforms(ctx, img, err))
 	}
-	if err := e.noteRecent(img.Target.Digest.String(), img.Name); err != nil {
+	if err := e.noteRecent(ctx, img.Target.Digest.String(), img.Name); err != nil {
 		return spec.Image{}, err
 	}
 	if err := client.NewImageWithPlatform(e.client, img, platforms.Default()).Unpack(ctx, e.cfg.Snapshotter); err != nil {

@@ -147,7 +147,7 @@ func (p *pull) once(ctx context.Context) (client.Image, error) {
 func (p *pull) watch(next images.Handler) images.Handler {
 	return images.HandlerFunc(func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		if !p.noted.Swap(true) { // the first to come is what the reference means
-			if err := p.engine.noteRecent(desc.Digest.String(), p.name); err != nil {
+			if err := p.engine.noteRecent(ctx, desc.Digest.String(), p.name); err != nil {
 				return nil, err
 			}
 		}

@@ -14,6 +14,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+
 	"dunnage/spec"
 )
 
@@ -37,11 +40,14 @@ type recentImages struct {
 
 	mu     sync.Mutex
 	all    map[string]recentImage // by digest
+	lost   error                  // why the notes can't be read: any image may be in doubt
 	synced map[string]bool        // digests that this process has synced
 	causes map[string]error       // of those in doubt that couldn't be mended
 }
 
-func openRecent(stateDir, boot string) (*recentImages, error) {
+// openRecent reads the notes. What can't be read stays as it is until all images
+// are noted as doubtful in its place.
+func openRecent(stateDir, boot string) *recentImages {
 	r := &recentImages{
 		path: filepath.Join(stateDir, "images.recent"), boot: boot,
 		all: map[string]recentImage{}, synced: map[string]bool{}, causes: map[string]error{},
@@ -49,15 +55,58 @@ func openRecent(stateDir, boot string) (*recentImages, error) {
 	_ = os.Remove(r.path + nextSuffix) // of an agent that was killed; else the next note replaces it
 	b, err := os.ReadFile(r.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return r, nil
+		return r
 	}
 	if err == nil {
-		err = json.Unmarshal(b, &r.all)
+		r.all, err = parseRecent(b)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read which images are recent: %w; if it is damaged, remove the file, and pull images again that don't start", err)
+		r.lost = fmt.Errorf("read which images are recent in %s: %w", r.path, err)
+		r.all = map[string]recentImage{}
 	}
-	return r, nil
+	return r
+}
+
+func parseRecent(b []byte) (map[string]recentImage, error) {
+	var all map[string]recentImage
+	if err := json.Unmarshal(b, &all); err != nil {
+		return nil, err
+	}
+	if all == nil {
+		return nil, errors.New("it is empty")
+	}
+	for dgst := range all {
+		if _, err := digest.Parse(dgst); err != nil {
+			return nil, fmt.Errorf("%q: %w", dgst, err)
+		}
+	}
+	return all, nil
+}
+
+// lostNotes says why the notes can't be read; nil = they could be.
+func (r *recentImages) lostNotes() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lost
+}
+
+// doubtAll notes images, by digest, as doubtful in place of the notes that can't
+// be read.
+func (r *recentImages) doubtAll(refs map[string]string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lost == nil {
+		return nil
+	}
+	next := make(map[string]recentImage, len(refs))
+	for dgst, ref := range refs {
+		next[dgst] = recentImage{Ref: ref, At: time.Now()} // no boot is this one
+	}
+	if err := r.save(next); err != nil {
+		return err
+	}
+	r.lost = nil
+	return nil
 }
 
 // note keeps that the image is about to be unpacked.
@@ -116,12 +165,12 @@ func (r *recentImages) save(next map[string]recentImage) error {
 }
 
 // doubted reports whether a power cut may have damaged the image, and under
-// which name it came.
+// which name it came. Any may be damaged while the notes can't be read.
 func (r *recentImages) doubted(dgst string) (ref string, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	i, ok := r.all[dgst]
-	return i.Ref, ok && i.Boot != r.boot
+	return i.Ref, r.lost != nil || ok && i.Boot != r.boot
 }
 
 // failed keeps why a doubted image couldn't be mended.
@@ -138,12 +187,16 @@ func (r *recentImages) cause(dgst string) error {
 }
 
 // Doubtful lists the images that a power cut may have damaged and that haven't
-// been verified yet, sorted by name.
+// been verified yet, sorted by name. While it can't be read which these are, it
+// lists one without name and digest, which stands for all.
 func (e *Engine) Doubtful() []spec.DoubtfulImage {
 	r := e.recent
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []spec.DoubtfulImage
+	if r.lost != nil {
+		out = append(out, spec.DoubtfulImage{})
+	}
 	for dgst, i := range r.all {
 		if i.Boot == r.boot {
 			continue
@@ -172,14 +225,17 @@ func (e *Engine) settle(ctx context.Context, ref, dgst string, unpacked time.Tim
 	if e.recent.isSynced(dgst) || time.Since(unpacked) > settling {
 		return nil
 	}
-	if err := e.noteRecent(dgst, ref); err != nil {
+	if err := e.noteRecent(ctx, dgst, ref); err != nil {
 		return err
 	}
 	return e.syncImage(ctx, dgst)
 }
 
 // noteRecent notes that an image is about to be unpacked.
-func (e *Engine) noteRecent(dgst, ref string) error {
+func (e *Engine) noteRecent(ctx context.Context, dgst, ref string) error {
+	if err := e.doubtAll(ctx); err != nil {
+		return err
+	}
 	if err := e.recent.note(dgst, ref); err != nil {
 		return err
 	}
@@ -191,6 +247,53 @@ func (e *Engine) noteRecent(dgst, ref string) error {
 			e.cfg.Log.Warn("forget that an image is recent", "error", err)
 		}
 	})
+	return nil
+}
+
+// doubtAll puts all stored images in doubt where the notes of recent ones can't be
+// read: those with a name, those that releases hold, and those of containers.
+func (e *Engine) doubtAll(ctx context.Context) error {
+	lost := e.recent.lostNotes()
+	if lost == nil {
+		return nil
+	}
+	refs := map[string]string{}
+	containers, err := e.client.ContainerService().List(ctx, ownedFilter)
+	if err != nil {
+		return e.wrap(ctx, err, "list containers")
+	}
+	for _, c := range containers {
+		if name, dgst, err := canonical(c.Image); err == nil && dgst != "" {
+			refs[dgst.String()] = name
+		}
+	}
+	manager := e.client.LeasesService()
+	held, err := manager.List(ctx, `labels."`+labelRelease+`"`)
+	if err != nil {
+		return e.wrap(ctx, err, "list leases")
+	}
+	for _, l := range held {
+		resources, err := manager.ListResources(ctx, l)
+		if err != nil && !errdefs.IsNotFound(err) {
+			return e.wrap(ctx, err, "list what %s retains", l.ID)
+		}
+		for _, r := range resources {
+			if _, err := digest.Parse(r.ID); err == nil {
+				refs[r.ID] = cmp.Or(refs[r.ID], r.ID)
+			}
+		}
+	}
+	list, err := e.client.ImageService().List(ctx)
+	if err != nil {
+		return e.wrap(ctx, err, "list images")
+	}
+	for _, img := range list {
+		refs[img.Target.Digest.String()] = img.Name
+	}
+	if err := e.recent.doubtAll(refs); err != nil {
+		return err
+	}
+	e.cfg.Log.Warn("all images are verified, because it can't be told which came lately", "images", len(refs), "error", lost)
 	return nil
 }
 

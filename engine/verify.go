@@ -34,7 +34,12 @@ import (
 //
 // An error leaves the image in doubt. One that wraps spec.ErrNotFound says that
 // what is missing can't be had from the registry now.
+//
+// With no digest it finds out which images are in doubt.
 func (e *Engine) Verify(ctx context.Context, dgst string) (mended []string, err error) {
+	if err := e.doubtAll(ctx); err != nil || dgst == "" {
+		return nil, err
+	}
 	ref, doubted := e.recent.doubted(dgst)
 	if !doubted {
 		return nil, nil

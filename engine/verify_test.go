@@ -140,7 +140,7 @@ func TestVerifyMendsLayers(t *testing.T) {
 		{"all", 1, os.RemoveAll, "its directory is missing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if err := b.noteRecent(image.Digest, image.Ref); err != nil {
+			if err := b.noteRecent(b.ctx, image.Digest, image.Ref); err != nil {
 				t.Fatal(err)
 			}
 			if err := c.damage(b.layers(image)[c.layer]); err != nil {
@@ -151,7 +151,7 @@ func TestVerifyMendsLayers(t *testing.T) {
 			if len(mended) != 1 || !strings.Contains(mended[0], c.want) {
 				t.Errorf("mended %q, want %q", mended, c.want)
 			}
-			if err := b.noteRecent(image.Digest, image.Ref); err != nil {
+			if err := b.noteRecent(b.ctx, image.Digest, image.Ref); err != nil {
 				t.Fatal(err)
 			}
 			b.rebooted()
@@ -162,6 +162,61 @@ func TestVerifyMendsLayers(t *testing.T) {
 	}
 	if out := b.output(r); out != "1\nkept\n" {
 		t.Errorf("it says %q", out)
+	}
+}
+
+// Where the notes of what came lately are garbage, every image is in doubt, the
+// one included whose name means another by now, until it has been compared.
+func TestVerifyWithoutNotes(t *testing.T) {
+	b := newBench(t)
+	const ref = "example.org/doubted:1"
+	earlier := b.load(ref, doubted(t, "1"))
+	if err := b.Retain(b.ctx, "release 1", []spec.PinnedImage{earlier}); err != nil {
+		t.Fatal(err)
+	}
+	image := b.load(ref, doubted(t, "2"))
+	path := filepath.Join(b.cfg.StateDir, "images.recent")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"empty": "", "cut off": string(whole[:len(whole)/2]), "zeros": string(make([]byte, 4096)), "null": "null",
+		"other JSON": "[1]", "no digests": `{"x":{"ref":"y","boot":"z"}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := os.Truncate(b.layers(image)[2]+"/version", 0); err != nil {
+				t.Fatal(err)
+			}
+			_ = b.Close()
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			b.connect()
+			if got := b.Doubtful(); len(got) != 1 || got[0] != (spec.DoubtfulImage{}) {
+				t.Errorf("in doubt: %+v", got)
+			}
+			if _, err := b.Resolve(b.ctx, ref); !errors.Is(err, spec.ErrUnavailable) {
+				t.Errorf("Resolve: %v", err)
+			}
+			if kept, err := os.ReadFile(path); err != nil || string(kept) != text {
+				t.Errorf("the notes were replaced before the doubts were listed: %q, %v", kept, err)
+			}
+			if _, err := b.Verify(b.ctx, ""); err != nil {
+				t.Fatal(err)
+			}
+			_ = b.Close() // a crash doesn't end a doubt
+			b.connect()
+			if got := b.Doubtful(); len(got) != 2 {
+				t.Errorf("in doubt: %+v", got)
+			}
+			if mended, err := b.Verify(b.ctx, earlier.Digest); err != nil || len(mended) > 0 {
+				t.Errorf("the earlier image: %q, %v", mended, err)
+			}
+			if mended := b.verify(image); len(mended) != 1 || !strings.Contains(mended[0], "/version has 0 bytes instead of") {
+				t.Errorf("mended %q", mended)
+			}
+		})
 	}
 }
 

@@ -50,8 +50,13 @@ func (l *Loop) verifyImage(d spec.DoubtfulImage, told map[string]string) error {
 	case l.ctx.Err() != nil || errors.Is(err, spec.ErrUnavailable):
 	case err != nil && told[d.Digest] != err.Error():
 		told[d.Digest] = err.Error()
-		l.cfg.Log.Error("an image is damaged since the power was cut", "image", d.Ref, "digest", d.Digest, "error", err)
+		text := "an image is damaged since the power was cut"
+		if d.Digest == "" {
+			text = "list the images that a power cut may have damaged"
+		}
+		l.cfg.Log.Error(text, "image", d.Ref, "digest", d.Digest, "error", err)
 		l.events.add(spec.Event{Kind: spec.EventProblem, Message: damagedImage(d.Ref, plain(err))})
+	case d.Digest == "": // now they are listed
 	case err == nil && len(mended) > 0:
 		text := fmt.Sprintf("image %s was damaged when the power was cut, and is mended: %s", d.Ref, strings.Join(mended, "; "))
 		l.cfg.Log.Warn(text, "digest", d.Digest, "took", time.Since(began))
@@ -66,9 +71,12 @@ func (l *Loop) verifyImage(d spec.DoubtfulImage, told map[string]string) error {
 func doubts(images []spec.DoubtfulImage) []string {
 	var out []string
 	for _, d := range images {
-		if d.Error != "" {
+		switch {
+		case d.Digest == "":
+			out = append(out, "all images are verified, because the notes of those that came lately can't be read (the agent's log says why); what needs one starts after that")
+		case d.Error != "":
 			out = append(out, damagedImage(d.Ref, d.Error))
-		} else {
+		default:
 			out = append(out, fmt.Sprintf("image %s is being verified, because the power was cut soon after it came; what needs it starts after that", d.Ref))
 		}
 	}
@@ -76,5 +84,8 @@ func doubts(images []spec.DoubtfulImage) []string {
 }
 
 func damagedImage(ref, cause string) string {
+	if ref == "" {
+		return fmt.Sprintf("it can't be told which images a power cut may have damaged: %s; nothing is started until it can. The agent tries again every minute", cause)
+	}
 	return fmt.Sprintf("image %s can't be used: %s; what needs it doesn't start. The agent tries again every minute; `dunnage image pull %s`, or `dunnage image load FILE` without a registry, mends it at once", ref, cause, ref)
 }

@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,6 +34,28 @@ func (s *shaken) Verify(context.Context, string) ([]string, error) {
 		s.doubt = nil
 	}
 	return mended, err
+}
+
+// Without notes of which images came lately people see why nothing starts, and
+// why that lasts where it does.
+func TestDoubtOfAllImagesIsTold(t *testing.T) {
+	all := spec.DoubtfulImage{}
+	if got := doubts([]spec.DoubtfulImage{all}); len(got) != 1 || !strings.Contains(got[0], "all images are verified") {
+		t.Errorf("shown: %q", got)
+	}
+	s := newScenario(1, world.Truth).loop
+	var err error
+	s.cfg.Images = &shaken{Images: s.cfg.Images, doubt: []spec.DoubtfulImage{all}, answer: func() ([]string, error) { return nil, err }}
+	for _, err = range []error{nil, spec.ErrUnavailable, errors.New("no space")} {
+		if got := s.verifyImage(all, map[string]string{}); !errors.Is(got, err) {
+			t.Errorf("%v, want %v", got, err)
+		}
+	}
+	evs, _ := s.events.after(0)
+	evs = slices.DeleteFunc(evs, func(e spec.Event) bool { return e.Kind != spec.EventProblem })
+	if len(evs) != 1 || !strings.HasPrefix(evs[0].Message, "it can't be told which images a power cut may have damaged: no space; ") {
+		t.Errorf("told: %+v", evs)
+	}
 }
 
 // What was mended is told with the image's name, and what couldn't be once.

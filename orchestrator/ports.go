@@ -88,7 +88,8 @@ type Images interface {
 	// Retained lists the names that something is retained under, sorted.
 	Retained(ctx context.Context) ([]string, error)
 	// Doubtful lists the images that a power cut may have damaged and that
-	// haven't been verified yet, by name. It asks nobody.
+	// haven't been verified yet, by name. It asks nobody. One without name and
+	// digest stands for all, until Verify of it has found out which these are.
 	Doubtful() []spec.DoubtfulImage
 	// Verify compares such an image with its digests, mends it from what is
 	// stored and from the registry, and says what was mended. An error leaves it

@@ -14,7 +14,7 @@ func doubt(doubtful []spec.DoubtfulImage, image string) string {
 	if !pinned {
 		dgst = image
 	}
-	i := slices.IndexFunc(doubtful, func(d spec.DoubtfulImage) bool { return d.Digest == dgst })
+	i := slices.IndexFunc(doubtful, func(d spec.DoubtfulImage) bool { return d.Digest == dgst || d.Digest == "" })
 	switch {
 	case i < 0:
 		return ""

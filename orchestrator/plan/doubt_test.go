@@ -18,6 +18,7 @@ func TestNothingStartsFromADoubtfulImage(t *testing.T) {
 	}{
 		{"none", nil, ""},
 		{"another", []spec.DoubtfulImage{{Digest: "sha256:bb"}}, ""},
+		{"not known which", []spec.DoubtfulImage{{}}, "its image is being verified since the power was cut"},
 		{"being verified", []spec.DoubtfulImage{{Digest: digest}}, "its image is being verified since the power was cut"},
 		{"damaged", []spec.DoubtfulImage{{Digest: digest, Error: "x"}}, "its image was damaged when the power was cut, and couldn't be mended"},
 	} {
