@@ -22,6 +22,7 @@ func (p *program) dfCommand() *cli.Command {
 			"What several releases share is counted once, as theirs together; volumes are shown, and neither counted for the budget nor ever collected. " +
 			"The budget is the host's owner's: disk.budget in the agent's file.\n\n" +
 			"A large directory isn't counted anew at each question: its figure may be as old as twenty times what counting it takes. + is behind what is counted for the first time just now and takes more.\n\n" +
+			"With -p it lists only what that project alone needs; what is in use of the budget stays the host's.\n\n" +
 			"Example:\n   dunnage df -v",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "list each thing, with who needs it"},
@@ -38,6 +39,14 @@ func (p *program) df(ctx context.Context, c *cli.Context, agent *api.Client) err
 	r, err := agent.DiskReport(ctx)
 	if err != nil {
 		return err
+	}
+	if project := c.String("project-name"); project != "" {
+		r.Items = slices.DeleteFunc(r.Items, func(i spec.DiskItem) bool { return i.Project != project })
+		if len(r.Items) == 0 { // what is down has volumes and logs still
+			if _, err := agent.Releases(ctx, project); err != nil {
+				return err
+			}
+		}
 	}
 	if c.Bool("json") {
 		return p.printJSON(r)

@@ -33,6 +33,12 @@ func (p *program) gc(ctx context.Context, c *cli.Context, agent *api.Client) err
 	if err := wantArgs(c, 0, 0); err != nil {
 		return err
 	}
+	if project := c.String("project-name"); project != "" {
+		if _, err := agent.Releases(ctx, project); err != nil {
+			return err
+		}
+		p.note("gc is the whole host's: it removes what nobody needs of other projects too")
+	}
 	rehearse := c.Bool("dry-run")
 	got, err := agent.Collect(ctx, rehearse, c.Bool("all"))
 	if err != nil {
