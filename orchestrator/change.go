@@ -239,6 +239,7 @@ func (l *Loop) derive(op *operation, prev spec.Release, reason string, edit func
 
 func (l *Loop) scale(op *operation, prev spec.Release, replicas map[string]int) error {
 	var words []string
+	differs := false
 	for _, name := range slices.Sorted(maps.Keys(replicas)) {
 		n := replicas[name]
 		s, _ := prev.Project.Service(name)
@@ -254,6 +255,12 @@ func (l *Loop) scale(op *operation, prev spec.Release, replicas map[string]int) 
 			})
 		}
 		words = append(words, fmt.Sprintf("%s=%d", name, n))
+		differs = differs || n != s.Replicas
+	}
+	if !differs && l.restsOn(op.Project, prev.Number) { // else it is one more try
+		l.ops.change(op, func(o *operation) { o.Services = compare(&prev, prev) })
+		l.rest(op, prev.Number)
+		return nil
 	}
 	return l.derive(op, prev, "scale "+strings.Join(words, " "), func(s *spec.Service) {
 		if n, ok := replicas[s.Name]; ok {

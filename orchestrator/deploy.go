@@ -105,22 +105,23 @@ func (l *Loop) deploy(ctx context.Context, op *operation, r spec.DeployRequest) 
 	return err
 }
 
-// restsOn reports whether the release has converged: then the same manifest
+// restsOn reports whether the release has converged: then who asks for the same
 // asks for nothing.
 func (l *Loop) restsOn(project string, release int) bool {
 	rec, _ := l.state.project(project)
 	return rec.Good == release
 }
 
-// restPatience is how long a deploy that changes nothing waits for replicas
+// restPatience is how long a change that changes nothing waits for replicas
 // that aren't ready. One that is being restarted is back by then.
 const restPatience = 15 * time.Second
 
-// rest ends a deploy that changes nothing, at once if all is ready.
+// rest ends a change that changes nothing, at once if all is ready.
 func (l *Loop) rest(op *operation, release int) {
 	l.ops.change(op, func(o *operation) { o.Release = release })
+	stopped := l.recordOf(op.Project).Stopped
 	for _, s := range l.outcomes(op) {
-		if s.Ready < s.Wanted {
+		if s.Ready < s.Wanted && !slices.Contains(stopped, s.Name) {
 			l.ops.change(op, func(o *operation) {
 				o.State, o.patience = spec.OperationRolling, l.cfg.Clock.Now().Add(restPatience)
 			})

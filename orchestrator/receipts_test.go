@@ -169,6 +169,7 @@ func TestReceiptsOfAllKinds(t *testing.T) {
 		{"one without an image", deploy("nowhere"), "3: deploy of 3 from 2: rolled-back"},
 		{"rollback", change(spec.ChangeRequest{Kind: "rollback", Release: 1}), "4: rollback of 1 from 2: done"},
 		{"scale", change(spec.ChangeRequest{Kind: "scale", Replicas: map[string]int{"web": 2}}), "5: scale of 4 from 1: done"},
+		{"scale to what it is", change(spec.ChangeRequest{Kind: "scale", Replicas: map[string]int{"web": 2}}), "5: scale of 4 from 1: done"},
 		{"restart", change(spec.ChangeRequest{Kind: "restart"}), "6: restart of 5 from 4: done"},
 		{"stop", change(spec.ChangeRequest{Kind: "stop"}), "6: restart of 5 from 4: done"},
 		{"start", change(spec.ChangeRequest{Kind: "start"}), "6: restart of 5 from 4: done"},

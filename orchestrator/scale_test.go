@@ -54,3 +54,39 @@ func TestScaleDownKeepsTheWell(t *testing.T) {
 		})
 	}
 }
+
+// A scale to the numbers that are wanted already does nothing; of a service that
+// was stopped, whose replicas nobody awaits, too. After a release that failed it
+// is one more try.
+func TestScaleToWhatItIs(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "fast")
+	p.Services[0].Replicas = 2
+	ask(t, s, p)
+	same := spec.ChangeRequest{Kind: "scale", Replicas: map[string]int{"web": 2}}
+	for _, stop := range []bool{false, true} {
+		if stop {
+			if _, err := request(s, "shop", spec.ChangeRequest{Kind: "stop"}); err != nil {
+				t.Fatal(err)
+			}
+			s.live(time.Minute, time.Second)
+		}
+		op, err := request(s, "shop", same)
+		if err != nil || op.State != spec.OperationUnchanged || op.Release != 1 || len(op.Services) != 1 || op.Services[0].Change != spec.ChangeNone {
+			t.Errorf("stopped %t: %+v, %v", stop, op, err)
+		}
+	}
+	if rs, err := s.loop.Releases(t.Context(), "shop"); err != nil || len(rs) != 1 {
+		t.Errorf("%d releases, %v", len(rs), err)
+	}
+	first := newScenario(2, world.Truth)
+	defer func() { first.stop() }()
+	p.Services[0].Container.Image = "broken"
+	if op := ask(t, first, p); op.State != spec.OperationFailed {
+		t.Fatalf("%+v", op)
+	}
+	if op, err := request(first, "shop", same); err != nil || op.State != spec.OperationRolling || op.Release != 2 {
+		t.Errorf("after a failure: %+v, %v", op, err)
+	}
+}

@@ -14,7 +14,7 @@ func (p *program) scaleCommand() *cli.Command {
 		Name:      "scale",
 		Usage:     "set the number of a service's replicas",
 		ArgsUsage: "SERVICE=REPLICAS...",
-		Description: "Makes a new release. The next deploy sets the manifest's numbers again.\n\n" +
+		Description: "Makes a new release, unless the services have these numbers already. The next deploy sets the manifest's numbers again.\n\n" +
 			"Example:\n   dunnage scale web=3 worker=1",
 		Flags:  changeFlags(waitFlag(), takeOverFlag()),
 		Action: p.changeAction(scaleRequest),
