@@ -95,7 +95,8 @@ const hostPreface = `# The host's file
 
 The agent reads what the host's owner sets from ` + "`--config FILE`, without that flag from `/etc/dunnage/config.yaml`" + ` if there is
 one. A key that isn't here is refused, with its place. A change counts when the agent starts again, which no container and
-no connection notices.
+no connection notices. Check it first, since an agent doesn't start with a file that has problems:
+` + "`dunnage agent --check && systemctl restart dunnage`" + `.
 
 ` + "```yaml" + `
 disk: {budget: 40G, keep_releases: 5}

@@ -65,12 +65,13 @@ type agentOptions struct {
 	log                                             *slog.Logger
 }
 
-func agentCommand() *cli.Command {
+func (p *program) agentCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "agent",
 		Usage: "run the agent: keep the deployed projects running",
 		Description: "Runs in the foreground, as a service manager expects. Stopping it stops nothing else:\n" +
 			"containers, rules and traffic go on, and the next agent takes them over.\n\n" +
+			"With --check it starts nothing: it reads the flags and the host's file, and says what is wrong with them (exit code 2), or ok. It needs no root and disturbs no agent.\n\n" +
 			"Example:\n   dunnage agent --containerd managed",
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "config", Usage: "YAML `FILE` of what the host's owner sets: disk, logs, metrics (default: " + defaultConfig + ", if there is one)"},
@@ -86,6 +87,7 @@ func agentCommand() *cli.Command {
 			&cli.StringFlag{Name: "iptables", Value: string(netns.Auto), Usage: "auto (what the host's iptables is), nft or legacy"},
 			&cli.BoolFlag{Name: "allow-privileged", Usage: "allow services with privileged: true, pid: host or ipc: host, which own the host"},
 			&cli.BoolFlag{Name: "remove-unknown", Usage: "remove replicas of projects that the store doesn't know; without it an agent that finds any changes nothing, since it may have got the wrong store"},
+			&cli.BoolFlag{Name: "check", Usage: "check the flags and the host's file, start nothing, and end"},
 			&cli.BoolFlag{Name: "uninstall", Usage: "remove what an agent with these flags left on the host (rules, routes, settings, an idle private containerd), and end; the state directory stays, with sealed secrets and their key"},
 			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "text or json, on standard error"},
 		}, keyFlags()...),
@@ -94,15 +96,25 @@ func agentCommand() *cli.Command {
 				return err
 			}
 			o, err := agentFlags(c)
-			if err != nil {
+			switch {
+			case err != nil:
 				return &usageError{message: err.Error(), hint: "see `dunnage agent --help`"}
-			}
-			if c.Bool("uninstall") {
+			case c.Bool("check"):
+				return p.checkedAgent(c.String("config"))
+			case c.Bool("uninstall"):
 				return uninstall(c.Context, o)
 			}
 			return runAgent(c.Context, o)
 		},
 	}
+}
+
+// checkedAgent says which file an agent with these flags would start with.
+func (p *program) checkedAgent(config string) error {
+	if _, err := os.Stat(cmp.Or(config, defaultConfig)); errors.Is(err, fs.ErrNotExist) {
+		return p.print("ok: there is no " + defaultConfig + ", so all is as by default\n")
+	}
+	return p.print("ok: " + printable(cmp.Or(config, defaultConfig)) + "\n")
 }
 
 func agentFlags(c *cli.Context) (agentOptions, error) {
@@ -150,6 +162,9 @@ func agentFlags(c *cli.Context) (agentOptions, error) {
 		if o.pool6, err = netip.ParsePrefix(v); err != nil || !o.pool6.Addr().Is6() {
 			return o, fmt.Errorf("--pool6 %q: use an IPv6 prefix such as %s, or none", v, defaultPool6)
 		}
+	}
+	if err := netns.CheckPools(o.pool, o.pool6); err != nil {
+		return o, fmt.Errorf("--%w", err)
 	}
 	switch c.String("log-format") {
 	case "text":
@@ -266,9 +281,6 @@ const sabotagedStart = 3 * time.Second
 func runAgent(ctx context.Context, o agentOptions) error {
 	if os.Geteuid() != 0 {
 		return errors.New("the agent needs root: it makes network namespaces, mounts and netfilter rules; run it with sudo or as a system service")
-	}
-	if err := netns.CheckPools(o.pool, o.pool6); err != nil {
-		return &usageError{message: "--" + err.Error(), hint: "see `dunnage agent --help`"}
 	}
 	if err := os.MkdirAll(o.runDir, 0o711); err != nil {
 		return fmt.Errorf("create run directory: %w", err)

@@ -22,7 +22,7 @@ func (p *program) app() *cli.App {
 			p.deployCommand(), p.planCommand(), p.psCommand(), p.statsCommand(), p.logsCommand(), p.execCommand(),
 			p.scaleCommand(), p.stopCommand(), p.startCommand(), p.restartCommand(), p.downCommand(),
 			p.historyCommand(), p.receiptCommand(), p.rollbackCommand(), p.rolloutCommand(), p.promoteCommand(), p.configCommand(), p.eventsCommand(),
-			p.secretCommand(), p.unlockCommand(), p.doctorCommand(), p.explainCommand(), p.imageCommand(), p.dfCommand(), p.gcCommand(), p.netCommand(), agentCommand(),
+			p.secretCommand(), p.unlockCommand(), p.doctorCommand(), p.explainCommand(), p.imageCommand(), p.dfCommand(), p.gcCommand(), p.netCommand(), p.agentCommand(),
 			p.versionCommand(), p.completionCommand(), p.completeCommand(), p.dialStdioCommand(),
 		},
 		HideVersion:               true,
