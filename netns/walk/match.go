@@ -201,21 +201,32 @@ func (p *packet) fromPorts(value string) answer {
 	return clientPorts(value)
 }
 
-// clientPorts tests the port of a client, of which is known that it isn't one that
-// only servers have.
+// fewPorts are so few of a client's that a rule about them is about servers: it
+// takes less than one connection in a hundred.
+const fewPorts = 300
+
+// clientPorts tests the port of a client, of which is known that it is a free one:
+// from 32768 on with Linux, from 49152 on with others (RFC 6335).
 func clientPorts(value string) answer {
-	const firstFree = 1024
+	const firstFree = 32768
+	count := 0
 	for _, part := range strings.Split(value, ",") {
 		low, high, has := strings.Cut(part, ":")
 		if !has {
 			high = low
 		}
-		if n, err := strconv.ParseUint(high, 10, 16); err != nil || n >= firstFree {
+		l, err := strconv.ParseUint(low, 10, 16)
+		h, err2 := strconv.ParseUint(high, 10, 16)
+		if err != nil || err2 != nil {
 			return maybe
 		}
+		count += max(0, int(h)-max(int(l), firstFree)+1)
 	}
-	return no
+	return is(count > fewPorts).unsure()
 }
+
+// unsure makes a yes a maybe.
+func (a answer) unsure() answer { return min(a, maybe) }
 
 // inPorts tests "80", "8000:8100" and lists of them.
 func inPorts(value string, port uint16) answer {
