@@ -102,11 +102,12 @@ func (w *Writer) begin(start Compressor) (*job, *os.File, error) {
 	if next.Number == 0 || room < next.Plain/50 {
 		return nil, nil, nil
 	}
-	from, err := os.Open(Rotated(w.path, next.Number))
+	from, _, err := openRegular(Rotated(w.path, next.Number), os.O_RDONLY)
 	if err != nil {
 		return nil, nil, err
 	}
-	to, err := os.OpenFile(temporary(w.path), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o640)
+	_ = os.Remove(temporary(w.path)) // what isn't the writer's can't be written to
+	to, err := os.OpenFile(temporary(w.path), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
 	if err != nil {
 		return nil, nil, errors.Join(err, from.Close())
 	}

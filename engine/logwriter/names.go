@@ -28,7 +28,7 @@ func Compressed(path string, i int) string { return Rotated(path, i) + ".gz" }
 func temporary(path string) string { return path + ".gz.tmp" }
 
 // Older is one file of a log that was rotated, with the bytes of either form;
-// 0 = there is none.
+// 0 = there is none, or what has its name is no regular file.
 type Older struct {
 	Number     int
 	Plain, Zip int64
@@ -36,7 +36,8 @@ type Older struct {
 
 func (o Older) size() int64 { return o.Plain + o.Zip }
 
-// ListOlder finds what was rotated, by number. Empty files aren't counted.
+// ListOlder finds what was rotated, by number, and what has such a name without
+// being a file.
 func ListOlder(path string) (map[int]Older, error) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
@@ -54,9 +55,11 @@ func ListOlder(path string) (map[int]Older, error) {
 		}
 		o := found[n]
 		o.Number = n
-		if zip {
+		switch {
+		case !info.Mode().IsRegular():
+		case zip:
 			o.Zip = info.Size()
-		} else {
+		default:
 			o.Plain = info.Size()
 		}
 		found[n] = o

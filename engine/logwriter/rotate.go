@@ -88,12 +88,19 @@ func (w *Writer) shift() error {
 func (w *Writer) olderFile(n int) (f Older) {
 	s := &w.stats[0]
 	if syscall.Stat(Rotated(w.path, n), s) == nil {
-		f.Number, f.Plain = n, s.Size
+		f.Number, f.Plain = n, sizeOf(s)
 	}
 	if syscall.Stat(Compressed(w.path, n), s) == nil {
-		f.Number, f.Zip = n, s.Size
+		f.Number, f.Zip = n, sizeOf(s)
 	}
 	return f
+}
+
+func sizeOf(s *syscall.Stat_t) int64 {
+	if s.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		return 0
+	}
+	return s.Size
 }
 
 // rename renames what may not be there.
@@ -104,19 +111,18 @@ func rename(from, to string) error {
 	return nil
 }
 
-// remove deletes both forms of an older file, and drops its compression.
+// remove deletes both forms of an older file, or what has its name, and drops its
+// compression.
 func (w *Writer) remove(f Older) error {
+	if f.Number == 0 {
+		return nil
+	}
 	if w.job != nil && w.job.number == f.Number {
 		w.job.drop()
 		w.job = nil
 	}
-	if f.Plain > 0 {
-		if err := os.Remove(Rotated(w.path, f.Number)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	if f.Zip > 0 {
-		if err := os.Remove(Compressed(w.path, f.Number)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, path := range []string{Rotated(w.path, f.Number), Compressed(w.path, f.Number)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

@@ -19,7 +19,8 @@ import (
 //
 // What others do to its file it sees before the next write: one that was
 // removed or renamed is made anew, with its directory and the one above; one
-// that was emptied is gone on with. It is safe for concurrent use.
+// that was emptied is gone on with. What is no regular file is left alone, and
+// lines are dropped until somebody moves it away. It is safe for concurrent use.
 type Writer struct {
 	path  string
 	limit int64
@@ -221,26 +222,40 @@ func (w *Writer) open() error {
 	} else {
 		w.retry = now.Add(retryOpen)
 	}
-	f, err := os.OpenFile(w.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+	f, size, err := openRegular(w.path, os.O_RDWR|os.O_CREATE|os.O_APPEND)
 	if errors.Is(err, fs.ErrNotExist) {
 		w.makeDirectory()
-		f, err = os.OpenFile(w.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+		f, size, err = openRegular(w.path, os.O_RDWR|os.O_CREATE|os.O_APPEND)
 	}
 	if err != nil {
 		return err
 	}
-	info, err := f.Stat()
-	if err == nil {
-		err = finishLine(f, info.Size())
-	}
-	if err == nil {
-		info, err = f.Stat()
-	}
-	if err != nil {
+	if size, err = finishLine(f, size); err != nil {
 		return errors.Join(err, f.Close())
 	}
-	w.file, w.size, w.retry = f, info.Size(), time.Time{}
+	w.file, w.size, w.retry = f, size, time.Time{}
 	return nil
+}
+
+// openRegular opens a file, and nothing that somebody has put in its place: to
+// open a FIFO would take until somebody reads it, and a device may do anything.
+func openRegular(path string, flags int) (f *os.File, size int64, err error) {
+	strange := fmt.Errorf("%s is no regular file: move it away", path)
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, 0, strange
+	}
+	f, err = os.OpenFile(path, flags|syscall.O_NONBLOCK, 0o640) // it may be another by now
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = strange
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, info.Size(), nil
 }
 
 // makeDirectory makes the directories of service and project, but no higher one:
@@ -253,19 +268,15 @@ func (w *Writer) makeDirectory() {
 }
 
 // finishLine ends a line that an earlier writer, killed in a write, left open.
-func finishLine(f *os.File, size int64) error {
+// It returns the file's size.
+func finishLine(f *os.File, size int64) (int64, error) {
 	if size == 0 {
-		return nil
-	}
-	r, err := os.Open(f.Name())
-	if err != nil {
-		return err
+		return 0, nil
 	}
 	last := make([]byte, 1)
-	_, err = r.ReadAt(last, size-1)
-	if err = errors.Join(err, r.Close()); err != nil || last[0] == '\n' {
-		return err
+	if _, err := f.ReadAt(last, size-1); err != nil || last[0] == '\n' {
+		return size, err
 	}
-	_, err = f.Write([]byte{'\n'})
-	return err
+	n, err := f.Write([]byte{'\n'})
+	return size + int64(n), err
 }

@@ -347,6 +347,107 @@ func TestOthersTouchTheFiles(t *testing.T) {
 	}
 }
 
+// strangers are things that are no regular files.
+var strangers = map[string]func(path string) error{
+	"a FIFO":               func(path string) error { return syscall.Mkfifo(path, 0o600) },
+	"a directory":          func(path string) error { return os.Mkdir(path, 0o700) },
+	"a device":             func(path string) error { return os.Symlink("/dev/full", path) },
+	"a link to nowhere":    func(path string) error { return os.Symlink(path+".missing/x", path) },
+	"a socket":             func(path string) error { return syscall.Mknod(path, syscall.S_IFSOCK|0o600, 0) },
+	"a link that is round": func(path string) error { return os.Symlink(filepath.Base(path), path) },
+}
+
+// inTime fails the test where f hangs, as opening a FIFO does.
+func inTime(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%s hangs", what)
+	}
+}
+
+// TestStrangerInTheWay: what somebody has put in the file's place is left alone,
+// and lines are counted until it is gone.
+func TestStrangerInTheWay(t *testing.T) {
+	for name, put := range strangers {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "log")
+			now := time.Now()
+			if err := put(path); err != nil {
+				t.Fatal(err)
+			}
+			was, err := os.Lstat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			inTime(t, "the writer", func() {
+				w := NewWriter(path, 1<<20, 3)
+				w.now = func() time.Time { return now }
+				say(w, "1")
+				now = now.Add(2 * retryOpen)
+				say(w, "2")
+				is, err := os.Lstat(path)
+				if err != nil || !os.SameFile(was, is) {
+					t.Errorf("it is another now: %v %v", is, err)
+				}
+				if err := os.Remove(path); err != nil {
+					t.Error(err)
+				}
+				now = now.Add(2 * retryOpen)
+				say(w, "3")
+				got := texts(t, path)
+				if len(got) != 2 || !strings.Contains(got[0], "2 lines dropped: the log could not be written: ") || got[1] != "3" {
+					t.Errorf("%q", got)
+				}
+				t.Log(got[0])
+			})
+		})
+	}
+}
+
+// TestStrangersAmongOlder: rotation and compression wait for nothing that has the
+// name of an older file or of a compression.
+func TestStrangersAmongOlder(t *testing.T) {
+	for name, put := range strangers {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "log")
+			for _, p := range []string{Rotated(path, 1), Compressed(path, 2), temporary(path)} {
+				if err := put(p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			goOn := make(chan struct{})
+			close(goOn)
+			inTime(t, "the writer", func() {
+				w := NewWriter(path, smallestFile, 4)
+				if err := put(temporary(path)); err != nil { // NewWriter has removed the other
+					t.Error(err)
+				}
+				for i := range 1000 {
+					say(w, fmt.Sprint("line ", i))
+				}
+				for range 4 {
+					if _, err := w.compressNext(nil, compressHere(goOn)); err != nil {
+						t.Error(err)
+					}
+				}
+				if got := texts(t, path); len(got) < 100 || got[len(got)-1] != "line 999" {
+					t.Errorf("%d lines: %q", len(got), got)
+				}
+				if n := onDisk(t, path); n > 4*smallestFile {
+					t.Errorf("%d bytes", n)
+				}
+			})
+		})
+	}
+}
+
 // TestDiskHangs writes to a named pipe that nobody reads: writes hang as they do
 // on a dead disk. The program isn't held up, and afterwards every line is either
 // there or counted, in order.
@@ -366,6 +467,9 @@ func TestDiskHangs(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	w := NewWriter(path, 1<<30, 2)
+	if w.file, err = os.OpenFile(path, os.O_WRONLY, 0); err != nil { // it opens none itself
+		t.Fatal(err)
+	}
 	go func() { done <- Run(w, map[string]io.Reader{Stdout: r}, Options{}) }()
 	if err := stdout.SetWriteDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
