@@ -110,7 +110,8 @@ func TestVerdicts(t *testing.T) {
 		{name: "a foreign redirection", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: []spec.Arrival{{To: netip.MustParseAddrPort("172.17.0.2:80")}},
 			Steps: []spec.TraceStep{{Where: "iptables-nft nat DOCKER", Number: 2, Rule: "-j DNAT", Owner: spec.OwnerDocker, What: "sent on to 172.17.0.2:80"}}}}, want: "172.17.0.2:80, which is no replica's: sent there by iptables-nft nat DOCKER, rule 2", next: "publish the service on another port"},
 		{name: "our rules are gone", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: []spec.Arrival{{To: to, Host: true}}}}, want: "nothing leads to a replica", next: "net rules --diff"},
-		{name: "not an address of the host", way: spec.ExplainedWay{Trace: spec.Trace{Packet: spec.Packet{To: to}, Fate: spec.FateArrives, Reach: []spec.Arrival{{To: to, Link: "eth0"}}}}, want: "the host has no address 198.51.100.7: connections to it aren't for this host, and leave it by eth0", next: "publish the port at one of those"},
+		{name: "not an address of the host", way: spec.ExplainedWay{Trace: spec.Trace{Away: true, Packet: spec.Packet{To: to}, Fate: spec.FateArrives, Reach: []spec.Arrival{{To: to, Link: "eth0"}}}}, want: "no link of the host has the address 198.51.100.7: connections to it aren't for this host, and leave it by eth0", next: "publish the port at one of those"},
+		{name: "and a rule that would drop them", way: spec.ExplainedWay{Trace: spec.Trace{Away: true, Packet: spec.Packet{To: to}, Fate: spec.FateDropped, Dies: "x", Steps: ended("iptables-nft filter FORWARD", "policy DROP", spec.OwnerOther)}}, want: "no link of the host has the address 198.51.100.7: connections to it aren't for this host", next: "publish the port at one of those"},
 		{name: "a rule of policy routing", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateRefused, Dies: "route to x", Steps: []spec.TraceStep{{Where: "route", What: "10.208.16.10: rule 10 of `ip rule` ends it: to 10.208.0.0/12 blackhole", Ends: true}}}}, want: "refused by route", next: "whoever added it has to delete it"},
 		{name: "held", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateHeld}}, want: "no replica of shop/web is ready: connections wait", next: "dunnage ps -p shop web"},
 		{name: "refused by us", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateRefused, Steps: ended("iptables-nft filter DUNNAGE-INPUT", "-j REJECT", spec.OwnerDunnage)}}, want: "no replica of shop/web takes connections"},
@@ -181,13 +182,27 @@ func TestVerdicts(t *testing.T) {
 	// The visitor's finding is that of the host's addresses.
 	away := netip.MustParseAddrPort("203.0.113.5:8080")
 	reached := answers{reach: []spec.Reach{{VisitTarget: spec.VisitTarget{Project: "shop", Service: "web", Port: 8080, Addr: netip.MustParseAddrPort("198.51.100.9:8080")}, State: spec.ReachReachable}}}
-	if e := verdictOf(reached, outside, spec.ExplainedWay{Service: "shop/web", Trace: spec.Trace{Fate: spec.FateArrives, Packet: spec.Packet{Protocol: spec.TCP, To: away}, Reach: []spec.Arrival{{To: away, Link: "eth0"}}}}); e.Ways[0].Reached == nil || e.Ways[1].Reached != nil {
+	if e := verdictOf(reached, outside, spec.ExplainedWay{Service: "shop/web", Trace: spec.Trace{Away: true, Fate: spec.FateArrives, Packet: spec.Packet{Protocol: spec.TCP, To: away}, Reach: []spec.Arrival{{To: away, Link: "eth0"}}}}); e.Ways[0].Reached == nil || e.Ways[1].Reached != nil {
 		t.Errorf("%+v", e.Ways)
 	}
 	unpublished := spec.Explanation{Holder: "nginx (pid 812)", Ways: []spec.ExplainedWay{{Trace: spec.Trace{Fate: spec.FateArrives, Packet: spec.Packet{Protocol: spec.TCP, To: to}, Reach: []spec.Arrival{{To: to, Host: true}}}}}}
 	answers{}.explain(&unpublished)
 	if !unpublished.OK || unpublished.Verdict != "port 8080/tcp isn't published by dunnage; nginx (pid 812) listens on the host" {
 		t.Errorf("%+v", unpublished)
+	}
+
+	// Of a port that isn't published, that is said first; a rule matters only where
+	// somebody listens.
+	unpublished.Ways[0].Trace = spec.Trace{Fate: spec.FateDropped, Dies: "iptables-nft filter INPUT, rule 3: -j DROP", Packet: spec.Packet{Protocol: spec.TCP, To: to}, Steps: ended("iptables-nft filter INPUT", "-j DROP", spec.OwnerOther)}
+	for holder, want := range map[string]string{
+		"":                "port 8080/tcp isn't published, and nobody on the host listens: refused",
+		"nginx (pid 812)": "port 8080/tcp isn't published by dunnage; nginx (pid 812) listens on the host, but connections are ended by iptables-nft filter INPUT, rule 3: -j DROP",
+	} {
+		e := spec.Explanation{Holder: holder, Ways: slices.Clone(unpublished.Ways)}
+		answers{}.explain(&e)
+		if next := strings.Join(e.Next, "\n"); e.OK || e.Verdict != want || strings.Contains(next, "-D INPUT 3") != (holder != "") {
+			t.Errorf("%+v, want %q", e, want)
+		}
 	}
 	unreachable := spec.Explanation{Ways: []spec.ExplainedWay{{Service: "shop/web", Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives, Packet: spec.Packet{Protocol: spec.TCP, To: to}}}}}
 	visited := []spec.Reach{{VisitTarget: spec.VisitTarget{Project: "shop", Service: "web", Addr: netip.MustParseAddrPort("198.51.100.7:8080")}, State: spec.ReachUnreachable, Detail: "connect: refused"}}

@@ -48,6 +48,9 @@ func (a answers) explain(e *spec.Explanation) {
 		w.Stale, to = a.stale(*w)
 		w.Reached = a.visited(*w)
 		v := a.verdict(*w, e.Holder)
+		if w.Service == "" && sentBy(w.Trace) != "" {
+			v.text = asksFor(*w) + " isn't published by dunnage; " + v.text
+		}
 		w.Verdict, w.OK = v.text, v.ok
 		for _, n := range append(v.next, staleNext(*w, to)...) {
 			if !slices.Contains(e.Next, n) {
@@ -175,7 +178,6 @@ func staleNext(w spec.ExplainedWay, ends []netip.Addr) []string {
 // family that the port is published on. That says nothing of an address that isn't
 // the host's.
 func (a answers) visited(w spec.ExplainedWay) *spec.Reach {
-	elsewhere := slices.ContainsFunc(w.Reach, func(r spec.Arrival) bool { return r.To == w.Packet.To && !r.Host })
 	var near *spec.Reach
 	for i, r := range a.reach {
 		if r.From != w.Packet.From || w.Service != r.Project+"/"+r.Service || w.Packet.Protocol != spec.TCP {
@@ -184,7 +186,7 @@ func (a answers) visited(w spec.ExplainedWay) *spec.Reach {
 		if r.Addr == w.Packet.To {
 			return &a.reach[i]
 		}
-		if !elsewhere && r.Port == w.Packet.To.Port() && r.Port > 0 && r.Addr.Addr().Is6() == w.Packet.To.Addr().Is6() {
+		if !w.Away && r.Port == w.Packet.To.Port() && r.Port > 0 && r.Addr.Addr().Is6() == w.Packet.To.Addr().Is6() {
 			near = &a.reach[i]
 		}
 	}
@@ -200,6 +202,12 @@ type verdict struct {
 
 func (a answers) verdict(w spec.ExplainedWay, holder string) verdict {
 	ends := dying(w.Trace)
+	switch {
+	case w.Away && !a.inside(w.Packet.To.Addr()) && sentBy(w.Trace) == "":
+		return absent(w)
+	case w.Service == "" && !w.Away && sentBy(w.Trace) == "":
+		return a.onHost(w, ends, holder)
+	}
 	switch w.Fate {
 	case spec.FateArrives:
 		return a.arrives(w, holder)
@@ -241,19 +249,11 @@ func (a answers) arrives(w spec.ExplainedWay, holder string) verdict {
 			ready = append(ready, spec.ShortReplica(status.Service, status.Replica))
 		case known:
 			others = append(others, fmt.Sprintf("%s, which is %s", status.Replica, status.State))
-		case r.Host && w.Service == "":
-			return a.onHost(w, holder)
 		case r.Host && r.To.Addr() == netip.IPv6Loopback():
 			text := fmt.Sprintf("%s: ports aren't published on [::1], since the kernel routes no answers to it; the host itself is asked", w.Packet.To)
 			return verdict{text: text, next: []string{"ask 127.0.0.1, or another address of the host; clients that ask `localhost` fall back to 127.0.0.1"}}
 		case r.Host:
 			return verdict{text: fmt.Sprintf("%s: nothing leads to a replica of %s; the host itself is asked", w.Packet.To, w.Service), next: []string{"`dunnage net rules --diff` shows what is missing", a.repairs("a running agent repairs it within a second"), "`dunnage events` says whether another tool has removed it"}}
-		case r.To == w.Packet.To && sentBy(w.Trace) == "":
-			text := fmt.Sprintf("the host has no address %s: connections to it aren't for this host", r.To.Addr())
-			if r.Link != "" {
-				text += ", and leave it by " + r.Link
-			}
-			return verdict{text: text, next: []string{"`ip -brief address` lists the host's addresses: publish the port at one of those, or without an address at all of them, or give the host this one"}}
 		default:
 			return verdict{text: fmt.Sprintf("connections go to %s, which is no replica's%s", r.To, sentBy(w.Trace)), next: redirected(w)}
 		}
@@ -269,13 +269,54 @@ func (a answers) arrives(w spec.ExplainedWay, holder string) verdict {
 	return verdict{text: "connections reach " + strings.Join(ready, ", "), ok: true}
 }
 
-// onHost judges what is for the host itself.
-func (a answers) onHost(w spec.ExplainedWay, holder string) verdict {
-	port := fmt.Sprintf("port %d/%s", w.Packet.To.Port(), w.Packet.Protocol)
-	if holder != "" {
+func asksFor(w spec.ExplainedWay) string {
+	return fmt.Sprintf("port %d/%s", w.Packet.To.Port(), w.Packet.Protocol)
+}
+
+// absent judges what is for an address that the host hasn't: its rules have no part
+// in that, whichever would end it.
+func absent(w spec.ExplainedWay) verdict {
+	text := fmt.Sprintf("no link of the host has the address %s: connections to it aren't for this host", w.Packet.To.Addr())
+	for _, r := range w.Reach {
+		if r.Link != "" {
+			text += ", and leave it by " + r.Link
+			break
+		}
+	}
+	return verdict{text: text, next: []string{"`ip -brief address` lists the host's addresses: publish the port at one of those, or without an address at all of them, or give the host this one"}}
+}
+
+// onHost judges what is for the host itself, and for no service. Rules matter only
+// if somebody listens.
+func (a answers) onHost(w spec.ExplainedWay, ends []spec.TraceStep, holder string) verdict {
+	port := asksFor(w)
+	switch {
+	case holder == "":
+		return verdict{text: port + " isn't published, and nobody on the host listens: refused", next: []string{"`ports:` of a service publishes it; `dunnage ps` lists what is published"}}
+	case w.Fate == spec.FateArrives:
 		return verdict{text: port + " isn't published by dunnage; " + holder + " listens on the host", ok: true}
 	}
-	return verdict{text: port + " isn't published, and nobody on the host listens: refused", next: []string{"`ports:` of a service publishes it; `dunnage ps` lists what is published"}}
+	word := "are"
+	if w.Fate == spec.FateMaybe {
+		word = "may be"
+	}
+	return verdict{text: fmt.Sprintf("%s isn't published by dunnage; %s listens on the host, but connections %s ended by %s%s", port, holder, word, w.Dies, whose(ends)), next: a.blocked(w, ends)}
+}
+
+// inside reports whether the address is a replica's or a service's, which the host
+// hasn't, or only while the agent's routes are there.
+func (a answers) inside(addr netip.Addr) bool {
+	if _, known := a.at(addr); known {
+		return true
+	}
+	for _, p := range a.desired.Projects {
+		for _, lease := range p.Record.Addresses {
+			if addr == lease.Addr || addr == lease.Addr6 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (a answers) hold(service string) string {

@@ -75,8 +75,11 @@ func (l *Loop) Obstructed(ctx context.Context) (found []Obstruction, left int, e
 }
 
 // obstructs reports whether somebody else's rule, or a route, is what becomes of
-// the packet.
+// the packet, or that the host lacks the address.
 func obstructs(t spec.Trace) bool {
+	if t.Away {
+		return true
+	}
 	switch t.Fate {
 	case spec.FateArrives:
 		return sentBy(t) != ""

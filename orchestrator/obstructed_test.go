@@ -40,6 +40,7 @@ func TestObstructs(t *testing.T) {
 		{"refused by us", spec.Trace{Fate: spec.FateRefused, Steps: step(spec.OwnerDunnage)}, false},
 		{"held by us", spec.Trace{Fate: spec.FateHeld, Steps: step(spec.OwnerDunnage)}, false},
 		{"no route to one replica", spec.Trace{Fate: spec.FatePartly, Steps: step("")}, true},
+		{"not an address of the host", spec.Trace{Fate: spec.FateArrives, Away: true}, true},
 		{"a block list", spec.Trace{Fate: spec.FateMaybe, Steps: step(spec.OwnerOther)}, false},
 	} {
 		if got := obstructs(c.trace); got != c.want {

@@ -52,6 +52,17 @@ func TestExplain(t *testing.T) {
 	e, code := h.explained("9999")
 	want("not published", e, code, 3, "port 9999/tcp isn't published, and nobody on the host listens")
 
+	// What doesn't end it isn't blamed.
+	h.sh(t, "iptables -I INPUT -p tcp -m multiport --dports 8080,9999 -j DROP")
+	e, code = h.explained("8080")
+	want("a rule for the host itself", e, code, 0, "connections reach web-1")
+	if e, _ = h.explained("9999"); !strings.HasPrefix(e.Verdict, "port 9999/tcp isn't published") || strings.Contains(strings.Join(e.Next, "\n"), "INPUT") {
+		t.Errorf("not published, and dropped: %q %q", e.Verdict, e.Next)
+	}
+	e, code = h.explained("tcp://198.51.100.77:8080")
+	want("not the host's address", e, code, 3, "no link of the host has the address 198.51.100.77", "ip -brief address")
+	h.sh(t, "iptables -D INPUT -p tcp -m multiport --dports 8080,9999 -j DROP")
+
 	h.sh(t, fmt.Sprintf("conntrack -I -p tcp -s 203.0.113.9 -d %s --sport 5555 --dport 8080 -r 10.208.16.250 -q 203.0.113.9 --reply-port-src 80 --reply-port-dst 5555 --state ESTABLISHED -t 300", h.lab.Host))
 	e, code = h.explained("8080")
 	want("a stale connection", e, code, 0, "1 TCP connection leads to 10.208.16.250, which is no replica's", "conntrack -D -p tcp --orig-dst "+h.lab.Host.String())
