@@ -34,14 +34,10 @@ func PeerFrom(ctx context.Context) (Peer, bool) {
 // owner names the user behind a request for the others who use the agent;
 // empty when the kernel didn't tell.
 func owner(ctx context.Context) string {
-	p, ok := PeerFrom(ctx)
-	if !ok {
+	if _, ok := PeerFrom(ctx); !ok {
 		return ""
 	}
-	if name := userName(p.Uid); name != "" {
-		return name
-	}
-	return "user " + strconv.Itoa(p.Uid)
+	return actor(ctx).Name()
 }
 
 // actor is the user behind a request as the audit record has it.

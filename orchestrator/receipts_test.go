@@ -236,27 +236,45 @@ func TestReceiptOfAPausedRollout(t *testing.T) {
 	}
 }
 
-// New versions of secrets leave a receipt that names them, and no value.
+// New versions of secrets leave a receipt that names them and who set them, and
+// no value.
 func TestReceiptOfARotation(t *testing.T) {
 	s := newScenario(1, world.Truth)
 	defer func() { s.stop() }()
 	p := published("fast", 0)
 	p.Services[0].Container.Secrets = []spec.Secret{{Name: "token", Target: "/run/secrets/token"}}
 	p.Secrets = []spec.SecretDeclaration{{Name: "token", Store: "token"}}
-	set := func(value string) {
+	uid := 1000
+	set := func(value string, by spec.Actor) {
 		s.answer(func(ctx context.Context) {
-			if _, err := s.loop.SetSecrets(ctx, spec.SecretRequest{Values: map[string]spec.SecretValue{"token": spec.NewSecretValue([]byte(value))}}); err != nil {
+			if _, err := s.loop.SetSecrets(ctx, spec.SecretRequest{Values: map[string]spec.SecretValue{"token": spec.NewSecretValue([]byte(value))}, By: by}); err != nil {
 				t.Error(err)
 			}
 		})
+	}
+	is := func(want, reason, owner string, version int) {
+		t.Helper()
 		s.live(time.Minute, time.Second)
+		if r, _ := newest(t, s); briefly(r) != want || r.Reason != reason || r.Secrets["token"] != version || r.Owner != owner {
+			t.Errorf("%s: %+v", briefly(r), r)
+		}
 	}
-	set("hunter2")
+	set("hunter2", spec.Actor{User: "bob"})
+	s.live(time.Minute, time.Second)
 	ask(t, s, p)
-	set("hunter3")
-	if r, _ := newest(t, s); briefly(r) != "2: secret of 2 from 1: done" || r.Reason != "secret token version 2" || r.Secrets["token"] != 2 {
-		t.Errorf("%s: %+v", briefly(r), r)
+	set("hunter3", spec.Actor{User: "alice"})
+	is("2: secret of 2 from 1: done", "secret token version 2", "alice", 2)
+	if _, err := request(s, "shop", spec.ChangeRequest{Kind: "restart"}); err != nil {
+		t.Fatal(err)
 	}
+	set("hunter4", spec.Actor{UID: &uid}) // waits for the restart
+	is("4: secret of 4 from 3: done", "secret token version 3", "user 1000", 3)
+	s.answer(func(ctx context.Context) {
+		if _, err := s.loop.RollbackSecret(ctx, spec.SecretID{Name: "token"}, 0, spec.Actor{User: "carol"}); err != nil {
+			t.Error(err)
+		}
+	})
+	is("5: secret of 5 from 4: done", "secret token version 2", "carol", 2)
 }
 
 // An agent that dies in the middle leaves a receipt; the next one goes on with

@@ -21,6 +21,7 @@ type candidate struct {
 	starts  []string // services that were stopped on request, and are no longer
 	notes   []string
 	bears   bearing         // to be saved with the release
+	by      string          // who made the versions current that it is for
 	current spec.SecretPins // the current versions, with what it bears; nil = those of the store
 }
 

@@ -28,7 +28,7 @@ func (l *Loop) SetSecrets(ctx context.Context, r spec.SecretRequest) ([]spec.Sec
 	err := l.withVault(func() error {
 		for _, name := range names {
 			id := spec.SecretID{Project: r.Project, Name: name}
-			v, unchanged, err := l.set(&c, id, r.Values[name], r.Keep)
+			v, unchanged, err := l.set(&c, id, r.Values[name], r.Keep, r.By)
 			if err != nil {
 				return l.refuse(entry(id), err)
 			}
@@ -48,10 +48,10 @@ func (l *Loop) SetSecrets(ctx context.Context, r spec.SecretRequest) ([]spec.Sec
 	if err != nil {
 		return nil, err
 	}
-	return l.spread(ctx, since, changes)
+	return l.spread(ctx, since, changes, r.By)
 }
 
-func (l *Loop) set(c *spec.Commit, id spec.SecretID, value spec.SecretValue, keep int) (v spec.SecretVersion, unchanged bool, err error) {
+func (l *Loop) set(c *spec.Commit, id spec.SecretID, value spec.SecretValue, keep int, by spec.Actor) (v spec.SecretVersion, unchanged bool, err error) {
 	rec, ok := l.state.secret(id)
 	switch {
 	case !ok:
@@ -66,7 +66,7 @@ func (l *Loop) set(c *spec.Commit, id spec.SecretID, value spec.SecretValue, kee
 	if err != nil {
 		return v, false, err
 	}
-	rec.Origin, rec.Keep = spec.OriginSet, cmp.Or(keep, rec.Keep)
+	rec.Origin, rec.Keep, rec.By = spec.OriginSet, cmp.Or(keep, rec.Keep), by.Name()
 	c.Secrets = append(c.Secrets, rec)
 	if !unchanged {
 		c.Versions = append(c.Versions, v)
@@ -107,7 +107,7 @@ func (l *Loop) expire(c *spec.Commit) []spec.AuditEntry {
 // the operations that began after the one numbered since, before the versions were
 // saved. The loop may have seen them first, and begun. Where something else is at
 // work on the project, an operation waits for its end.
-func (l *Loop) spread(ctx context.Context, since int, changes []spec.SecretChange) ([]spec.SecretChange, error) {
+func (l *Loop) spread(ctx context.Context, since int, changes []spec.SecretChange, by spec.Actor) ([]spec.SecretChange, error) {
 	tell := func() (used bool) {
 		for i := range changes {
 			id := changes[i].SecretID
@@ -123,7 +123,7 @@ func (l *Loop) spread(ctx context.Context, since int, changes []spec.SecretChang
 		l.renew()
 		for _, project := range l.projectsBehind(changes) {
 			if l.ops.busy(project) && l.recordOf(project).Paused == "" {
-				if _, err := l.ops.take(project, renewal, spec.Turn{Wait: true}, spec.OperationRolling); err != nil {
+				if _, err := l.ops.take(project, renewal, spec.Turn{Wait: true, Owner: by.Name()}, spec.OperationRolling); err != nil {
 					return err
 				}
 			}
@@ -198,13 +198,13 @@ func (l *Loop) RollbackSecret(ctx context.Context, id spec.SecretID, version int
 		if err != nil {
 			return l.refuse(entry, err)
 		}
-		rec.Current, entry.Version = to, to
+		rec.Current, rec.By, entry.Version = to, by.Name(), to
 		return l.saveAudited(spec.Commit{Secrets: []spec.SecretRecord{rec}}, entry)
 	})
 	if err != nil {
 		return spec.SecretChange{}, err
 	}
-	changes, err := l.spread(ctx, since, []spec.SecretChange{{SecretStatus: spec.SecretStatus{SecretID: id}}})
+	changes, err := l.spread(ctx, since, []spec.SecretChange{{SecretStatus: spec.SecretStatus{SecretID: id}}}, by)
 	return changes[0], err
 }
 

@@ -165,6 +165,7 @@ func (l *Loop) bring(b *bearing, id spec.SecretID, value spec.SecretValue, by st
 	if err != nil || unchanged {
 		return v.Pin(), err
 	}
+	rec.By = by
 	b.commit.Secrets, b.commit.Versions = append(b.commit.Secrets, rec), append(b.commit.Versions, v)
 	b.audit = append(b.audit, spec.AuditEntry{Kind: spec.AuditSet, Secret: id.String(), Version: v.Version, User: by, Detail: "from the manifest"})
 	return v.Pin(), nil
@@ -288,13 +289,16 @@ func (l *Loop) renewed(prev spec.Release, rec spec.ProjectRecord) (candidate, bo
 	if len(prev.Project.Secrets) == 0 {
 		return candidate{}, false
 	}
-	var words []string
+	var words, by []string
 	fresh := spec.SecretPins{}
 	current := l.state.currentPins(prev.Project)
 	for _, name := range slices.Sorted(maps.Keys(current)) {
 		if p := current[name]; rec.Secrets[name] != p {
 			fresh[name] = p
 			words = append(words, fmt.Sprintf("%s version %d", p.SecretID, p.Version))
+			if s, _ := l.state.secret(p.SecretID); s.By != "" && !slices.Contains(by, s.By) {
+				by = append(by, s.By)
+			}
 		}
 	}
 	next := pinned(prev, fresh)
@@ -302,12 +306,14 @@ func (l *Loop) renewed(prev spec.Release, rec spec.ProjectRecord) (candidate, bo
 		return candidate{}, false
 	}
 	next.Reason = "secret " + strings.Join(words, ", ")
-	return candidate{release: next, current: current}, len(words) > 0
+	return candidate{release: next, current: current, by: strings.Join(by, ", ")}, len(words) > 0
 }
 
 // bringIn reports whether the release is desired now.
 func (l *Loop) bringIn(op *operation, prev spec.Release, next candidate) bool {
-	l.ops.change(op, func(o *operation) { o.State, o.Services = spec.OperationRolling, compare(&prev, next.release) })
+	l.ops.change(op, func(o *operation) {
+		o.State, o.Owner, o.Services = spec.OperationRolling, next.by, compare(&prev, next.release)
+	})
 	err := l.roll(op, next, nil)
 	if err != nil {
 		l.renewing[op.Project] = l.cfg.Clock.Now().Add(renewRetry)

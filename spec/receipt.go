@@ -17,7 +17,7 @@ type Receipt struct {
 	Operation   string         `json:"operation"`        // Operation.ID
 	Kind        string         `json:"kind"`             // deploy, rollback, scale, restart, or secret for new versions of secrets
 	Reason      string         `json:"reason,omitempty"` // of the release: "scale web=3"
-	Owner       string         `json:"owner,omitempty"`  // user who asked for it; empty = the agent itself, or not known
+	Owner       string         `json:"owner,omitempty"`  // user who asked for it, of several secrets perhaps more than one, with commas; empty = the agent itself, or not known
 	Outcome     OperationState `json:"outcome"`          // rolling until its end
 	Cause       string         `json:"cause,omitempty"`  // one line, when failed or rolled back
 	Started     time.Time      `json:"started"`

@@ -124,6 +124,7 @@ type SecretRecord struct {
 	Current int          `json:"current"`        // the version that a deploy takes
 	Next    int          `json:"next"`           // number of the next version; never goes back
 	Keep    int          `json:"keep,omitempty"` // versions that stay; 0 = KeptVersions
+	By      string       `json:"by,omitempty"`   // user who asked for Current last, as Actor.Name has it; empty = not known
 }
 
 // SecretVersion is one sealed value.
@@ -294,6 +295,15 @@ type SecretChange struct {
 type Actor struct {
 	UID  *int   `json:"uid,omitempty"`  // nil = the agent itself
 	User string `json:"user,omitempty"` // its name, where it has one
+}
+
+// Name is the actor as operations and receipts have it: its name, else "user
+// 1000"; empty = the agent itself.
+func (a Actor) Name() string {
+	if a.User == "" && a.UID != nil {
+		return fmt.Sprintf("user %d", *a.UID)
+	}
+	return a.User
 }
 
 // SecretRequest sets values, each by the name of its secret: all or none.
