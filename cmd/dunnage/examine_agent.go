@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"dunnage/engine"
+	"dunnage/engine/logfile"
 	"dunnage/metrics"
 	"dunnage/netns"
 	"dunnage/orchestrator"
@@ -104,10 +105,26 @@ func (x examiner) logs(ctx context.Context) []spec.Finding {
 		time.Sleep(rotationTime)
 		out = append(out, astray()...)
 	}
+	for _, k := range running {
+		out = append(out, droppedFindings(k.ID, x.engine.LogPath(k), time.Now())...)
+	}
 	if len(out) == 0 {
-		return fine("every replica's output is written")
+		return fine("every replica has a log writer and its file; none tells of lines dropped since yesterday")
 	}
 	return out
+}
+
+// droppedFor is how long doctor tells of lines that a log lacks.
+const droppedFor = 24 * time.Hour
+
+// droppedFindings tells of lines that the writer couldn't write.
+func droppedFindings(replica, path string, now time.Time) []spec.Finding {
+	d, err := logfile.Dropped(path, now.Add(-droppedFor))
+	if err != nil || d.Lines == 0 { // whether the file can be read is asked elsewhere
+		return nil
+	}
+	return []spec.Finding{warned("`dunnage df` shows what takes the disk", "%s in the log of %s were dropped, the last before %s: %s",
+		counted(d.Lines, "line"), replica, d.Last.Local().Format(time.DateTime), d.Why)}
 }
 
 // logFileFindings tells of a log file that isn't at its path though its replica runs.

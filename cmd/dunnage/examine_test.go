@@ -2,15 +2,18 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"dunnage/engine/logwriter"
 	"dunnage/orchestrator"
 	"dunnage/spec"
 )
@@ -148,6 +151,34 @@ func TestLogFileFindings(t *testing.T) {
 		if level(found) != tc.level || !strings.Contains(text, tc.says) || text != "" && found[0].Next == "" {
 			t.Errorf("%s: %+v, want %s: %q", name, found, tc.level, tc.says)
 		}
+	}
+}
+
+// TestDroppedFindings: a log that lacks lines isn't called whole.
+func TestDroppedFindings(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.log")
+	w := logwriter.NewWriter(path, 1<<20, 3)
+	at := func(hours int) []byte {
+		when := time.Date(2026, 11, 22, hours, 0, 0, 0, time.UTC)
+		text := "dunnage: 7 lines dropped: the log could not be written: no space left on device"
+		return logwriter.AppendLine(nil, logwriter.Line{At: when, Stream: logwriter.Stderr, Text: []byte(text)})
+	}
+	now := time.Date(2026, 11, 23, 2, 30, 0, 0, time.UTC)
+	w.Write(at(1)) // longer ago
+	if found := droppedFindings("r", path, now); found != nil {
+		t.Errorf("%+v", found)
+	}
+	w.Write(at(3))
+	w.Write(at(4))
+	found := droppedFindings("r", path, now)
+	if level(found) != "warn" || !strings.HasPrefix(found[0].Text, "14 lines in the log of r were dropped, the last before ") || !strings.HasSuffix(found[0].Text, ": no space left on device") {
+		t.Errorf("%+v", found)
+	}
+	if err := errors.Join(w.Close(), os.Remove(path), syscall.Mkfifo(path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if found := droppedFindings("r", path, now); found != nil {
+		t.Errorf("%+v", found)
 	}
 }
 

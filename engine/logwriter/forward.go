@@ -21,7 +21,7 @@ type Forward struct {
 
 // Forwarder sends entries on. Who adds them never waits: what doesn't fit is
 // dropped and counted, and told of to the other end when it takes lines again.
-// The file has them all.
+// The file has them, but for what its disk didn't take.
 type Forwarder struct {
 	message func(b []byte, e entry) []byte
 	to      *socket
@@ -115,7 +115,7 @@ func (f *Forwarder) sendAll(stop <-chan struct{}) {
 		// They were dropped because those before them waited.
 		if dropped > 0 && !f.send(stop, entry{
 			stamp: time.Now().UTC().AppendFormat(nil, stamp), stream: []byte(Stderr), flag: 'F',
-			text: fmt.Appendf(nil, "dunnage: %d lines were not forwarded: they came faster than they were taken; the log has them", dropped),
+			text: fmt.Appendf(nil, "dunnage: %d lines were not forwarded: they came faster than they were taken; `dunnage logs` shows what this host keeps", dropped),
 		}) {
 			return
 		}
@@ -144,7 +144,7 @@ func (f *Forwarder) send(stop <-chan struct{}, e entry) bool {
 		}
 		if !f.failed {
 			f.failed = true
-			f.tell(err.Error() + "; this log has all lines")
+			f.tell(err.Error() + "; until it works again, lines are in this log alone")
 		}
 		select {
 		case <-stop:

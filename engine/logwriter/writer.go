@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -121,6 +123,15 @@ func (w *Writer) append(entries []byte) {
 
 func droppedText(n int, why error) []byte {
 	return fmt.Appendf(nil, "dunnage: %d lines dropped: the log could not be written: %v", n, why)
+}
+
+// ParseDropped reads how many lines a notice of the writer says are missing, and
+// why; not ok means that the text is none.
+func ParseDropped(text []byte) (n int, why string, ok bool) {
+	head, why, ok := strings.Cut(string(text), " lines dropped: the log could not be written: ")
+	digits, ours := strings.CutPrefix(head, "dunnage: ")
+	n, err := strconv.Atoi(digits)
+	return n, why, ok && ours && err == nil
 }
 
 // count counts lines, not parts of them.
