@@ -395,8 +395,8 @@ type logOf struct {
 	wrote time.Time
 }
 
-// logItems lists the logs by replica. Of removed replicas, the newest keep of a
-// service are held.
+// logItems lists the logs by replica. Of removed replicas, those of the newest
+// generations of a service, keep of them, are held.
 func (e *Engine) logItems(keep int) ([]logOf, error) {
 	root := filepath.Join(e.cfg.StateDir, "logs")
 	var out []logOf
@@ -413,12 +413,13 @@ func (e *Engine) logItems(keep int) ([]logOf, error) {
 			}
 			continue
 		}
-		out = append(out, e.serviceLogItems(dir, entries, keep)...)
+		out = append(out, serviceLogItems(dir, entries, keep, e.hasStarted)...)
 	}
 	return out, errors.Join(errs...)
 }
 
-func (e *Engine) serviceLogItems(dir string, entries []fs.DirEntry, keep int) []logOf {
+// serviceLogItems lists those of one service, the newest first.
+func serviceLogItems(dir string, entries []fs.DirEntry, keep int, there func(id string) bool) []logOf {
 	byID := map[string]*logOf{}
 	for _, entry := range entries {
 		id, _, ok := strings.Cut(entry.Name(), ".log")
@@ -441,15 +442,19 @@ func (e *Engine) serviceLogItems(dir string, entries []fs.DirEntry, keep int) []
 	for _, l := range byID {
 		out = append(out, *l)
 	}
-	slices.SortFunc(out, func(a, b logOf) int { return b.wrote.Compare(a.wrote) }) // newest first
-	gone := 0
+	slices.SortFunc(out, func(a, b logOf) int { return b.wrote.Compare(a.wrote) })
+	kept := map[string]bool{} // generations
 	for i := range out {
-		if _, there := e.started.get(out[i].Name); there {
+		if there(out[i].Name) {
 			out[i].Holders = []string{out[i].Name}
 			continue
 		}
-		if gone++; gone <= keep {
-			out[i].Holders = []string{fmt.Sprintf("last %s of removed replicas", plural(keep, "log"))}
+		generation := out[i].Name[:max(0, strings.LastIndexByte(out[i].Name, '-'))]
+		if len(kept) < keep {
+			kept[generation] = true
+		}
+		if kept[generation] {
+			out[i].Holders = []string{fmt.Sprintf("last %s of removed replicas", plural(keep, "generation"))}
 		}
 	}
 	return out

@@ -198,7 +198,7 @@ func TestCollect(t *testing.T) {
 	known := func(id string) bool { return id == "p-web-new-1" }
 	logs := filepath.Dir(b.LogPath(r.ReplicaKey))
 	for i := range 8 {
-		path := filepath.Join(logs, "p-web-gone-"+string(rune('0'+i))+".log")
+		path := filepath.Join(logs, "p-web-gone"+string(rune('0'+i))+"-1.log")
 		if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -226,7 +226,7 @@ func TestCollect(t *testing.T) {
 	}
 	want := []string{
 		"content docker.io/library/old:1", "layers docker.io/library/old:1",
-		"logs p-web-gone-5", "logs p-web-gone-6", "logs p-web-gone-7", "writable p-web-lost-1",
+		"logs p-web-gone5-1", "logs p-web-gone6-1", "logs p-web-gone7-1", "writable p-web-lost-1",
 	}
 	if got := describe(did.Items); !slices.Equal(got, want) || !slices.Equal(describe(would.Items), want) {
 		t.Errorf("went %q, would have gone %q, expected %q", got, describe(would.Items), want)
@@ -256,7 +256,7 @@ func TestCollect(t *testing.T) {
 			t.Errorf("without grace: %s: %v", ref, err)
 		}
 	}
-	if left, err := filepath.Glob(filepath.Join(logs, "p-web-gone-*")); err != nil || len(left) != 1 {
+	if left, err := filepath.Glob(filepath.Join(logs, "p-web-gone*")); err != nil || len(left) != 1 {
 		t.Errorf("logs left: %q, %v", left, err)
 	}
 	if _, err := os.Stat(b.LogPath(r.ReplicaKey)); err != nil {

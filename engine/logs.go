@@ -13,46 +13,28 @@ import (
 	"dunnage/spec"
 )
 
-// pruneLogs deletes the logs of all but the newest removed replicas of a
-// service. What can't be deleted now is tried at the next removal.
+// pruneLogs deletes the logs of a service's removed replicas, k among them, but those
+// of the newest generations. What can't be deleted now is tried at the next removal.
 func (e *Engine) pruneLogs(k spec.ReplicaKey) {
 	dir := filepath.Dir(e.cfg.logPath(k))
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return
 	}
-	newest := make(map[string]time.Time) // replica -> last write
-	for _, entry := range entries {
-		id, _, ok := strings.Cut(entry.Name(), ".log")
-		info, err := entry.Info()
-		if !ok || err != nil {
+	there := func(id string) bool { return id != k.ID && e.hasStarted(id) }
+	for _, l := range serviceLogItems(dir, entries, spec.OldLogs, there) {
+		if len(l.Holders) > 0 {
 			continue
 		}
-		if _, running := e.started.get(id); running && id != k.ID {
-			continue
+		for _, path := range l.files {
+			_ = os.Remove(path)
 		}
-		if at := info.ModTime(); at.After(newest[id]) {
-			newest[id] = at
-		}
-	}
-	ids := make([]string, 0, len(newest))
-	for id := range newest {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, func(a, b string) int { return newest[b].Compare(newest[a]) })
-	for _, id := range ids[min(spec.OldLogs, len(ids)):] {
-		e.removeLog(dir, id)
 	}
 }
 
-func (e *Engine) removeLog(dir, id string) {
-	files, err := filepath.Glob(filepath.Join(dir, id+".log*"))
-	if err != nil {
-		return
-	}
-	for _, f := range files {
-		_ = os.Remove(f) // the next removal tries again
-	}
+func (e *Engine) hasStarted(id string) bool {
+	_, ok := e.started.get(id)
+	return ok
 }
 
 // Logs sends the log lines that r selects (see spec.LogRequest.All). It reads
@@ -135,7 +117,7 @@ func (e *Engine) serviceLogs(r spec.LogRequest, service string) []logfile.Source
 		if !r.Wants(service, s.Replica) {
 			continue
 		}
-		if _, ok := e.started.get(s.Replica); ok || all {
+		if all || e.hasStarted(s.Replica) {
 			present = append(present, s)
 		}
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.ModTime().After(newestAt) {

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -132,5 +134,56 @@ func TestTail(t *testing.T) {
 	none.ID += "0"
 	if lines, err := b.Tail(b.ctx, none, time.Time{}, 1); err != nil || len(lines) > 0 {
 		t.Errorf("of one that never was: %q, %v", lines, err)
+	}
+}
+
+// TestLogsOfAFailedDeploy: of three replicas a release, those that failed and were
+// rolled back keep all their logs, and so does the release before the present one.
+func TestLogsOfAFailedDeploy(t *testing.T) {
+	e := &Engine{cfg: Config{StateDir: t.TempDir()}, started: &startRecords{dir: t.TempDir(), boot: "now"}}
+	wrote := time.Now().Add(-time.Hour)
+	var removed spec.ReplicaKey
+	write := func(generation string, runs bool) {
+		for n := range 3 {
+			k := spec.ReplicaKey{ID: fmt.Sprintf("p-web-%s-%d", generation, n+1), Project: "p", Service: "web"}
+			path := e.cfg.logPath(k)
+			wrote = wrote.Add(time.Minute)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600), os.Chtimes(path, wrote, wrote)); err != nil {
+				t.Fatal(err)
+			}
+			if removed = k; runs {
+				if err := e.started.put(k.ID, startRecord{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	names := func() string {
+		files, err := filepath.Glob(filepath.Join(filepath.Dir(e.cfg.logPath(removed)), "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, f := range files {
+			files[i] = strings.TrimSuffix(strings.TrimPrefix(filepath.Base(f), "p-web-"), ".log")
+		}
+		return strings.Join(files, " ")
+	}
+	write("running0", true)
+	for i := range spec.OldLogs + 1 {
+		write(fmt.Sprintf("removed%d", i), false)
+	}
+	e.pruneLogs(removed)
+	var want []string
+	for _, generation := range []string{"removed1", "removed2", "removed3", "removed4", "removed5", "running0"} {
+		want = append(want, generation+"-1", generation+"-2", generation+"-3")
+	}
+	if got := names(); got != strings.Join(want, " ") {
+		t.Errorf("kept %s", got)
+	}
+	if err := e.collectLogs(spec.OldLogsShort); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(); got != "removed5-1 removed5-2 removed5-3 running0-1 running0-2 running0-3" {
+		t.Errorf("kept on a full disk: %s", got)
 	}
 }

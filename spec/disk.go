@@ -95,8 +95,9 @@ const (
 	ImageGraceShort = 10 * time.Minute // when the disk is over its budget
 )
 
-// OldLogs is how many removed replicas of a service keep their logs: enough to
-// read why the last ones failed, bounded so that the disk doesn't only fill.
+// OldLogs is how many generations of a service's removed replicas keep their logs:
+// enough to read why a deploy failed, of all its replicas, and what the ones before
+// wrote. Each takes at most what the logs of those that run may take.
 const (
 	OldLogs      = 5
 	OldLogsShort = 1 // when the disk is over its budget
@@ -109,7 +110,7 @@ type CollectRequest struct {
 	// Grace is how long images stay that no release has had since they were
 	// loaded or pulled.
 	Grace time.Duration
-	// Logs is how many removed replicas of a service keep their logs.
+	// Logs is how many generations of a service's removed replicas keep their logs.
 	Logs int
 	// Replica reports whether the store knows the replica: its layer stays, even
 	// without a container.

@@ -33,7 +33,7 @@ func (f *Fake) DiskReport(context.Context) (spec.DiskReport, error) {
 			spec.DiskItem{Kind: spec.DiskLayers, Name: "shared by 2 images", Project: name, Releases: slices.Clone(all), Holders: holders, DiskUse: spec.DiskUse{Bytes: 20 * mib, Inodes: 100}},
 			spec.DiskItem{Kind: spec.DiskWritable, Name: name + "-web-a3929b71-1", Project: name, Service: "web", Releases: last, Holders: []string{name + "-web-a3929b71-1"}, DiskUse: spec.DiskUse{Bytes: mib / 2, Inodes: 5}},
 			spec.DiskItem{Kind: spec.DiskLogs, Name: name + "-web-a3929b71-1", Project: name, Service: "web", Releases: last, Holders: []string{name + "-web-a3929b71-1"}, DiskUse: spec.DiskUse{Bytes: 2 * mib, Inodes: 2}},
-			spec.DiskItem{Kind: spec.DiskLogs, Name: name + "-web-00000000-1", Project: name, Service: "web", Holders: []string{"last 5 logs of removed replicas"}, DiskUse: spec.DiskUse{Bytes: mib, Inodes: 1}},
+			spec.DiskItem{Kind: spec.DiskLogs, Name: name + "-web-00000000-1", Project: name, Service: "web", Holders: []string{"last 5 generations of removed replicas"}, DiskUse: spec.DiskUse{Bytes: mib, Inodes: 1}},
 			spec.DiskItem{Kind: spec.DiskVolumes, Name: name + "_data", Project: name, Partly: true, DiskUse: spec.DiskUse{Bytes: 1000 * mib, Inodes: 10}})
 	}
 	r.Items = append(r.Items, spec.DiskItem{Kind: spec.DiskState, Name: "store and files of the agent", Holders: []string{"the agent"}, DiskUse: spec.DiskUse{Bytes: mib / 4, Inodes: 9}})

@@ -15,7 +15,7 @@ func (p *program) gcCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "gc",
 		Usage: "remove from disk what nobody needs",
-		Description: "Removes images that no kept release, no replica and no operation at work needs, downloads of interrupted pulls, layers without a replica, and the logs of removed replicas but the last five of each service. " +
+		Description: "Removes images that no kept release, no replica and no operation at work needs, downloads of interrupted pulls, layers without a replica, and the logs of removed replicas but those of the last five generations of each service. " +
 			"The agent does so by itself, some seconds after something has become free, and every ten minutes. Volumes, and what others keep in containerd, stay.\n\n" +
 			"An image that was loaded or pulled and that no release has had since stays for a day, since a deploy may be about to need it. What the kept releases of a project need is never removed: `dunnage history` lists them, and disk.keep_releases in the agent's file says how many are kept.\n\n" +
 			"What it freed is the sum of what it lists, as --dry-run has it before. The file systems may say another figure, which is told beside it: of their free room others take and give back at the same time.\n\n" +

@@ -21,7 +21,7 @@ func (p *program) logsCommand() *cli.Command {
 		ArgsUsage: "[SERVICE|REPLICA...]",
 		Description: "Prints the lines of a project's replicas in order of time. A replica is named as the lines show it (web-1), or in full. Bytes come out as they were written, " +
 			"as `docker logs` does it: control sequences reach the terminal.\n\n" +
-			"The log of a replica is one, over its restarts. Replicas of earlier releases keep theirs, the last 5 of a service: --all shows them too, and so do --since and --until; " +
+			"The log of a replica is one, over its restarts. Replicas of earlier releases keep theirs, those of the last 5 generations of a service: --all shows them too, and so do --since and --until; " +
 			"without these a service that has no replica shows the one that was removed last.\n\n" +
 			"Times are 10m or 2d (ago), 2026-11-22T12:00:00Z, \"2026-11-22 12:00\" (here), or all. --grep searches whole lines, up to their first MiB, for an expression of RE2: " +
 			"(?i) before it ignores case. All of these are asked of each line, and --tail counts what is left, for each replica.\n\n" +
