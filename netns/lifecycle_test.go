@@ -299,6 +299,9 @@ func TestDropRules(t *testing.T) {
 		w.wantProblems(1)
 		testenv.Run(t, "iptables", "-D", "FORWARD", "1")
 		w.wantProblems(0) // at once: nobody waits for a warning to go
+		testenv.Run(t, "iptables", "-I", "FORWARD", "-s", "198.51.100.0/24", "-p", "tcp", "--dport", "443", "-j", "DROP")
+		w.wantProblems(0) // nothing of ours to do with it
+		testenv.Run(t, "iptables", "-D", "FORWARD", "1")
 		for _, rule := range [][]string{
 			{"raw", "PREROUTING", "-i", "dun+"}, {"mangle", "FORWARD", "-d", "10.208.0.0/12"}, {"mangle", "PREROUTING"},
 		} {

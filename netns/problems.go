@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -56,6 +57,10 @@ func (n *Network) Problems(ctx context.Context) ([]string, error) {
 	for _, o := range overlaps {
 		all = append(all, o+", which replicas can't reach and which may not reach the host: give that another address, or take every project down, start the agent with another pool, and deploy again")
 	}
+	about := traffic{pools: n.pools()}
+	for _, l := range have.uplinks {
+		about.uplinks = append(about.uplinks, l.Name)
+	}
 	for _, p := range []programs{n.tables.v4, n.tables.v6, n.tables.other4, n.tables.other6} {
 		if !p.inUse() {
 			continue
@@ -65,13 +70,13 @@ func (n *Network) Problems(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		text := have.text
-		all = append(all, forwardDrops(p.name(), text)...)
+		all = append(all, forwardDrops(p.name(), text, about)...)
 		if p.last == n.tables.other4.last || p.last == n.tables.other6.last {
 			for _, rule := range n.rendered.taken(text) {
 				all = append(all, fmt.Sprintf("%s: rule %q redirects a port that a release publishes, and comes before dunnage's if its backend was used later: remove it", p.name(), rule))
 			}
 		}
-		for _, rule := range n.dropsElsewhere(text) {
+		for _, rule := range dropsElsewhere(text, about) {
 			all = append(all, fmt.Sprintf("%s: rule %q drops traffic of replicas before dunnage's rules see it: delete it (`%s`), or narrow it", p.name(), rule, deletes(p.name(), rule)))
 		}
 	}
@@ -110,10 +115,11 @@ func (p programs) name() string {
 	return name
 }
 
-// forwardDrops tells of the rules of FORWARD that drop or reject and that a
-// packet meets before dunnage's jump; in a backend without the jump, of all of
-// them and of a dropping policy: nothing that dunnage accepts changes what those do.
-func forwardDrops(backend, text string) []string {
+// forwardDrops tells of the rules of FORWARD that drop or reject traffic of
+// replicas, and that a packet meets before dunnage's jump; in a backend without
+// the jump, of all of them and of a dropping policy: nothing that dunnage accepts
+// changes what those do.
+func forwardDrops(backend, text string, about traffic) []string {
 	_, filter, _ := strings.Cut(text, "*filter\n")
 	filter, _, _ = strings.Cut(filter, "\nCOMMIT")
 	jump := strings.Contains(filter, " -j DUNNAGE-FORWARD")
@@ -127,7 +133,7 @@ func forwardDrops(backend, text string) []string {
 		case strings.HasPrefix(line, ":FORWARD DROP") && !jump:
 			out = append(out, fmt.Sprintf("%s: the policy DROP of FORWARD drops traffic of replicas, whatever dunnage's own rules accept: "+
 				"set another (`%s -P FORWARD ACCEPT`), or add rules that accept what goes to and comes from %s+", backend, backend, rules.LinkPrefix))
-		case !strings.HasPrefix(line, "-A FORWARD ") || !strings.Contains(line, " -j DROP") && !strings.Contains(line, " -j REJECT"):
+		case !strings.HasPrefix(line, "-A FORWARD ") || !strings.Contains(line, " -j DROP") && !strings.Contains(line, " -j REJECT") || !about.metBy(line):
 		case jump:
 			out = append(out, fmt.Sprintf("%s: rule %q comes before dunnage's and may drop traffic of replicas: delete it (`%s`), narrow it, or move it behind the jump to DUNNAGE-FORWARD", backend, rule, deletes(backend, rule)))
 		default:
@@ -164,16 +170,15 @@ func (m *rendered) taken(text string) []string {
 }
 
 // dropsElsewhere lists the dropping rules of raw and mangle, which every packet
-// meets first, that are about replicas: they name our links or a pool, or no
-// source at all. What blocks an address of the world is nothing to tell of.
-func (n *Network) dropsElsewhere(text string) []string {
+// meets first, that take traffic of replicas.
+func dropsElsewhere(text string, about traffic) []string {
 	var drops []string
 	for _, table := range []string{"raw", "mangle"} {
 		_, part, _ := strings.Cut(text, "*"+table+"\n")
 		part, _, _ = strings.Cut(part, "\nCOMMIT")
 		for line := range strings.Lines(part) {
 			line = strings.TrimSpace(line)
-			if strings.HasPrefix(line, "-A ") && strings.HasSuffix(line, " -j DROP") && !strings.Contains(line, "DUNNAGE-") && n.aboutReplicas(line) {
+			if strings.HasPrefix(line, "-A ") && strings.HasSuffix(line, " -j DROP") && !strings.Contains(line, "DUNNAGE-") && about.metBy(line) {
 				drops = append(drops, "-t "+table+" "+line)
 			}
 		}
@@ -181,19 +186,45 @@ func (n *Network) dropsElsewhere(text string) []string {
 	return drops
 }
 
-func (n *Network) aboutReplicas(rule string) bool {
-	fields := strings.Fields(rule)
-	if len(fields) == len(strings.Fields("-A CHAIN -j DROP")) {
-		return true
-	}
-	for _, f := range fields {
-		if strings.HasPrefix(f, rules.LinkPrefix) {
-			return true
-		}
-		prefix, err := netip.ParsePrefix(f)
-		if err == nil && slices.ContainsFunc(n.pools(), prefix.Overlaps) {
-			return true
+// traffic is by what replicas' traffic is known.
+type traffic struct {
+	pools   []netip.Prefix
+	uplinks []string // by which clients come
+}
+
+// metBy reports whether a rule of "-A CHAIN ..." is sure to take traffic of
+// replicas: it names their links or addresses, or nothing that spares them. What
+// blocks an address of the world, some ports, a list or another link is the
+// owner's business; where it ends the connections to a port, Trace finds that.
+func (t traffic) metBy(rule string) bool {
+	f := strings.Fields(ruleComment.ReplaceAllString(rule, ""))
+	named, spared := false, false
+	byOthers, source := false, false // -i of a link of others, -s of a pool
+	for i := 2; i+1 < len(f); i++ {
+		value, negated := f[i+1], f[i-1] == "!"
+		switch option := f[i]; option {
+		case "-i", "-o":
+			ours := strings.HasPrefix(value, rules.LinkPrefix)
+			named = named || ours
+			spared = spared || !ours && !negated && !slices.Contains(t.uplinks, value)
+			byOthers = byOthers || !ours && !negated && option == "-i"
+		case "-s", "-d":
+			prefix, err := netip.ParsePrefix(value)
+			pool := err == nil && slices.ContainsFunc(t.pools, prefix.Overlaps)
+			named, source = named || pool, source || pool && !negated && option == "-s"
+			spared = spared || !pool && !negated
+		case "--ctstate", "--state":
+			states := strings.Split(value, ",")
+			spared = spared || !negated && !slices.Contains(states, "NEW") && !slices.Contains(states, "ESTABLISHED")
+		case "-p", "-m":
+		case "-j":
+			forged := byOthers && source // no replica's packet comes by a link of others
+			return !forged && (named || !spared)
+		default: // ports, lists, limits ...
+			spared = spared || strings.HasPrefix(option, "-") && !negated
 		}
 	}
 	return false
 }
+
+var ruleComment = regexp.MustCompile(` --comment ("(\\.|[^"\\])*"|\S+)`)

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 )
@@ -26,8 +27,36 @@ func TestForwardDrops(t *testing.T) {
 				"delete it (`iptables-nft -t filter -D FORWARD -p tcp -j REJECT`), or narrow it",
 		}},
 	} {
-		if got := forwardDrops("iptables-nft", "*filter\n"+c.filter+"\nCOMMIT\n"); !slices.Equal(got, c.want) {
+		if got := forwardDrops("iptables-nft", "*filter\n"+c.filter+"\nCOMMIT\n", traffic{}); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+// A rule that has nothing to do with replicas is none to delete.
+func TestMetBy(t *testing.T) {
+	about := traffic{pools: []netip.Prefix{pool4, pool6}, uplinks: []string{"eth0"}}
+	for rule, want := range map[string]bool{
+		"-j DROP": true,
+		"-p tcp -j REJECT --reject-with tcp-reset":                   true,
+		"-i eth0 -j DROP":                                            true,
+		"-m conntrack --ctstate NEW -j DROP":                         true,
+		`-m comment --comment "no \"-s 192.0.2.0/24\" here" -j DROP`: true,
+		"! -s 192.0.2.0/24 -j DROP":                                  true,
+		"-i dun+ -p tcp -m tcp --dport 25 -j DROP":                   true,
+		"-p tcp -m tcp --tcp-flags SYN SYN -d 10.213.1.2/32 -j DROP": true,
+		"-d fd00:d::/48 -j DROP":                                     true,
+		"-p tcp -m tcp --dport 8080 -j DROP":                         false,
+		"-s 192.0.2.0/24 -p tcp -m tcp --dport 443 -j DROP":          false,
+		"-s 192.0.2.0/24 -j DROP":                                    false,
+		"-o virbr0 -j REJECT --reject-with icmp-port-unreachable":    false,
+		"-i eth1 -o eth0 -j DROP":                                    false,
+		"-m set --match-set blocked src -j DROP":                     false,
+		"-m conntrack --ctstate INVALID -j DROP":                     false,
+		"-s 10.0.0.0/8 -i eth0 -j DROP":                              false,
+	} {
+		if got := about.metBy("-A FORWARD " + rule); got != want {
+			t.Errorf("%s: %v, want %v", rule, got, want)
 		}
 	}
 }
