@@ -47,13 +47,38 @@ func (e *Engine) Use(ctx context.Context) ([]spec.DiskItem, error) {
 	return items, err
 }
 
+// UseNow is Use for somebody who waits: while containerd doesn't answer, it comes
+// back within a second with what is known without it.
+func (e *Engine) UseNow(ctx context.Context) ([]spec.DiskItem, error) {
+	if silent := e.Answers(ctx); silent != nil {
+		ctx, cancel := context.WithTimeout(ctx, walkPatienceNow)
+		defer cancel()
+		items, err := e.countRest(ctx, noLook(), spec.OldLogs)
+		sortItems(items)
+		return items, errors.Join(&spec.UncountedError{Kinds: storedKinds, Err: silent}, err)
+	}
+	return e.Use(ctx)
+}
+
+// walkPatienceNow is how long UseNow waits for directories that are due.
+const walkPatienceNow = 100 * time.Millisecond
+
+// storedKinds are known only by asking containerd.
+var storedKinds = []spec.DiskKind{spec.DiskContent, spec.DiskLayers, spec.DiskWritable}
+
 // count is Use for a collection of that kind.
 func (e *Engine) count(ctx context.Context, r spec.CollectRequest) ([]spec.DiskItem, error) {
 	seen, err := e.lookAtDisk(ctx, r)
-	if err != nil {
-		err = fmt.Errorf("count images and layers: %w", err)
+	if err != nil { // of half a look nobody knows who needs what
+		seen, err = noLook(), &spec.UncountedError{Kinds: storedKinds, Err: err}
 	}
-	logs, logsErr := e.logItems(r.Logs)
+	items, restErr := e.countRest(ctx, seen, r.Logs)
+	return items, errors.Join(err, restErr)
+}
+
+// countRest adds to what containerd keeps what is counted without it.
+func (e *Engine) countRest(ctx context.Context, seen diskLook, oldLogs int) ([]spec.DiskItem, error) {
+	logs, logsErr := e.logItems(oldLogs)
 	dirs, skip, dirsErr := e.countedDirs(seen)
 	walkThese := make([]string, 0, len(dirs))
 	for _, d := range dirs {
@@ -82,7 +107,7 @@ func (e *Engine) count(ctx context.Context, r spec.CollectRequest) ([]spec.DiskI
 	for _, l := range logs {
 		items = append(items, l.DiskItem)
 	}
-	return items, errors.Join(err, logsErr, dirsErr)
+	return items, errors.Join(logsErr, dirsErr)
 }
 
 // countedDir is a directory that is counted by walking it.
@@ -145,12 +170,16 @@ type diskLook struct {
 	leases     []string          // likewise
 }
 
-// lookAtDisk asks containerd what it keeps and what keeps it.
-func (e *Engine) lookAtDisk(ctx context.Context, r spec.CollectRequest) (diskLook, error) {
-	look := diskLook{
+func noLook() diskLook {
+	return diskLook{
 		graph:      diskGraph{things: map[diskNode]diskThing{}, images: map[diskNode][]string{}},
 		containers: map[string]spec.ReplicaKey{}, layers: map[string]string{},
 	}
+}
+
+// lookAtDisk asks containerd what it keeps and what keeps it.
+func (e *Engine) lookAtDisk(ctx context.Context, r spec.CollectRequest) (diskLook, error) {
+	look := noLook()
 	if err := e.findRoots(ctx); err != nil {
 		return look, err
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"github.com/containerd/containerd/v2/core/leases"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,6 +51,40 @@ func (b *bench) use() []spec.DiskItem {
 		b.t.Fatal(err)
 	}
 	return items
+}
+
+// While containerd hangs, what is known without it comes soon, and the error says
+// of which kinds nothing does; a count of half of it would be wrong.
+func TestUseWhileContainerdHangs(t *testing.T) {
+	b := newBench(t)
+	b.load("example.org/sized:1", sized(t, "sized", 1<<20))
+	before := b.use()
+	b.daemon.Signal(syscall.SIGSTOP)
+	began := time.Now()
+	items, err := b.UseNow(b.ctx)
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	b.daemon.Signal(syscall.SIGCONT)
+	var uncounted *spec.UncountedError
+	if !errors.As(err, &uncounted) || !errors.Is(err, spec.ErrUnavailable) || !slices.Equal(uncounted.Kinds, storedKinds) || !strings.Contains(err.Error(), "does not answer: it hangs") {
+		t.Errorf("it says %v", err)
+	}
+	state := 0
+	for _, i := range items {
+		if slices.Contains(storedKinds, i.Kind) {
+			t.Errorf("counted without containerd: %+v", i)
+		}
+		if i.Kind == spec.DiskState {
+			state++
+		}
+	}
+	if state == 0 {
+		t.Errorf("no state: %+v", items)
+	}
+	if after, err := b.UseNow(b.ctx); err != nil || len(after) != len(before) {
+		t.Errorf("afterwards: %+v, %v", after, err)
+	}
 }
 
 func (b *bench) collect(r spec.CollectRequest) spec.Collection {

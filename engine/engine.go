@@ -147,6 +147,19 @@ func (e *Engine) Close() error {
 // one that talks to the shims, because either can hang alone.
 func (e *Engine) Ping(ctx context.Context) error { return e.probe(ctx) }
 
+// answerPatience is how long containerd may take for a word where somebody waits
+// for an answer within a second.
+const answerPatience = 700 * time.Millisecond
+
+// Answers is a quick Ping of containerd alone: nil, or within a second why it is
+// silent.
+func (e *Engine) Answers(ctx context.Context) error {
+	soon, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
+	_, err := e.client.Version(soon)
+	return e.wrap(ctx, native(err), "ask containerd for its version")
+}
+
 func (e *Engine) probe(ctx context.Context) error {
 	if _, err := e.client.Version(ctx); err != nil {
 		return e.wrap(ctx, err, "ask containerd for its version")

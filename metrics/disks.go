@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,11 +58,16 @@ func (c *collector) disk(s *sheet) {
 		kinds[i.Kind] = u
 	}
 	for _, kind := range spec.DiskKinds {
+		if slices.Contains(r.Missing, kind) {
+			continue
+		}
 		s.number(diskBytes, float64(kinds[kind].Bytes), string(kind))
 		s.number(diskInodes, float64(kinds[kind].Inodes), string(kind))
 	}
-	s.number(diskCounted, float64(r.Counted.Bytes))
-	s.number(diskCollectable, float64(r.Collectable.Bytes))
+	if len(r.Missing) == 0 {
+		s.number(diskCounted, float64(r.Counted.Bytes))
+		s.number(diskCollectable, float64(r.Collectable.Bytes))
+	}
 	if r.Budget > 0 {
 		s.number(diskBudget, float64(r.Budget))
 	}

@@ -95,9 +95,9 @@ var (
 
 // Disk.
 var (
-	diskBytes       = gauge("disk_used_bytes", "What dunnage keeps on disk, by kind: content, layers, writable, logs, state or volumes.", "kind")
+	diskBytes       = gauge("disk_used_bytes", "What dunnage keeps on disk, by kind: content, layers, writable, logs, state or volumes; while containerd doesn't answer, none of the first three.", "kind")
 	diskInodes      = gauge("disk_used_inodes", "Files and directories of it.", "kind")
-	diskCounted     = gauge("disk_counted_bytes", "All of it that the budget bounds: everything but volumes.")
+	diskCounted     = gauge("disk_counted_bytes", "All of it that the budget bounds: everything but volumes; none while containerd doesn't answer.")
 	diskBudget      = gauge("disk_budget_bytes", "The budget; there is no series without one.")
 	diskCollectable = gauge("disk_collectable_bytes", "What nobody needs and is collected next.")
 	diskCollected   = counter("disk_collected_bytes_total", "Bytes that were freed by collecting.")

@@ -181,15 +181,20 @@ func budgeted(items []spec.DiskItem) (use spec.DiskUse) {
 	return use
 }
 
-// DiskReport says what takes room, and who needs it.
+// DiskReport says what takes room, and who needs it; while containerd doesn't
+// answer, within a second and with what is missing.
 func (l *Loop) DiskReport(ctx context.Context) (spec.DiskReport, error) {
 	r := spec.DiskReport{At: l.cfg.Clock.Now(), Budget: l.cfg.Budget}
 	var err error
-	if r.Items, err = l.cfg.Disk.Use(ctx); err != nil {
+	if r.Items, err = l.cfg.Disk.UseNow(ctx); err != nil {
 		if len(r.Items) == 0 {
 			return r, err
 		}
 		r.Problem = plain(err)
+		var uncounted *spec.UncountedError
+		if errors.As(err, &uncounted) {
+			r.Missing = uncounted.Kinds
+		}
 	}
 	if r.Filesystems, err = l.cfg.Disk.Filesystems(ctx); err != nil {
 		return r, err

@@ -74,7 +74,19 @@ type DiskReport struct {
 	Items       []DiskItem   `json:"items"`            // sorted by kind, project and name
 	// Problem is why some of it isn't counted; empty = all is.
 	Problem string `json:"problem,omitempty"`
+	// Missing are the kinds of which nothing is counted because containerd doesn't
+	// answer: Counted and Collectable leave them out, and Items has none of them.
+	Missing []DiskKind `json:"missing,omitempty"`
 }
+
+// UncountedError says of which kinds nothing is counted, and why.
+type UncountedError struct {
+	Kinds []DiskKind
+	Err   error
+}
+
+func (e *UncountedError) Error() string { return "count images and layers: " + e.Err.Error() }
+func (e *UncountedError) Unwrap() error { return e.Err }
 
 // Collection is what gc removed, or, as a rehearsal, would remove.
 type Collection struct {

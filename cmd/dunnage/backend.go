@@ -31,6 +31,9 @@ func (b backend) Exec(ctx context.Context, r spec.ExecRequest, stdin io.Reader, 
 }
 
 func (b backend) Images(ctx context.Context) ([]spec.Image, error) {
+	if err := b.engine.Answers(ctx); err != nil { // else whoever asks waits as long as for a change
+		return nil, err
+	}
 	images, err := b.engine.ListImages(ctx)
 	if err != nil {
 		return nil, err

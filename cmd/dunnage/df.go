@@ -21,7 +21,8 @@ func (p *program) dfCommand() *cli.Command {
 		Description: "Shows what dunnage keeps on disk, counted by what the file system has allocated: images (compressed as registries send them, and unpacked), what replicas have written over them, logs, its own state, volumes. " +
 			"What several releases share is counted once, as theirs together; volumes are shown, and neither counted for the budget nor ever collected. " +
 			"The budget is the host's owner's: disk.budget in the agent's file.\n\n" +
-			"A large directory isn't counted anew at each question: its figure may be as old as twenty times what counting it takes. + is behind what is counted for the first time just now and takes more.\n\n" +
+			"A large directory isn't counted anew at each question: its figure may be as old as twenty times what counting it takes. + is behind what is counted for the first time just now and takes more. " +
+			"While containerd doesn't answer, ? stands for what images and replicas take, and totals are without that.\n\n" +
 			"With -p it lists only what that project alone needs; what is in use of the budget stays the host's.\n\n" +
 			"Example:\n   dunnage df -v",
 		Flags: []cli.Flag{
@@ -103,6 +104,10 @@ func dfGroupOf(i spec.DiskItem) dfGroup {
 }
 
 func dfTable(r spec.DiskReport) table {
+	missing := map[string]bool{} // columns
+	for _, kind := range r.Missing {
+		missing[dfColumns[kind]] = true
+	}
 	var groups []*dfGroup
 	all := &dfGroup{project: "total", need: "", use: map[string]spec.DiskUse{}}
 	for _, i := range r.Items {
@@ -131,10 +136,14 @@ func dfTable(r spec.DiskReport) table {
 	for _, g := range append(groups, all) {
 		cells := []string{printable(g.project), printable(g.need)}
 		for _, c := range t.columns[2:7] {
+			if missing[c.name] {
+				cells = append(cells, "?")
+				continue
+			}
 			cells = append(cells, sizeOrNone(g.use[c.name].Bytes))
 		}
 		total, inodes := size(g.total.Bytes), strconv.FormatInt(g.total.Inodes, 10)
-		if g.partly {
+		if g.partly || len(missing) > 0 {
 			total, inodes = total+"+", inodes+"+"
 		}
 		t.rows = append(t.rows, row{cells: append(cells, total, inodes)})
@@ -166,7 +175,13 @@ func itemTable(items []spec.DiskItem, last column, text func(spec.DiskItem) stri
 // dfSummary compares what is in use with what there may be.
 func dfSummary(r spec.DiskReport) []string {
 	line := "in use without volumes: " + size(r.Counted.Bytes)
-	if r.Budget > 0 {
+	if len(r.Missing) > 0 {
+		var names []string
+		for _, kind := range r.Missing {
+			names = append(names, string(kind))
+		}
+		line = "in use without volumes, and without " + strings.Join(names, ", ") + ", which aren't known now: " + size(r.Counted.Bytes)
+	} else if r.Budget > 0 {
 		line += fmt.Sprintf(" of a budget of %s (%s)", size(r.Budget), share(r.Counted.Bytes, r.Budget))
 	}
 	if r.Collectable.Inodes > 0 {
