@@ -147,7 +147,7 @@ func (e *Engine) wrap(ctx context.Context, err error, format string, args ...any
 func (e *Engine) whySilent(ctx context.Context, err error) string {
 	if silence(err) {
 		if pid, err := listener(ctx, e.socket()); err == nil {
-			return fmt.Sprintf("containerd at %s runs, and does not answer: it hangs; `ps -o pid,stat,args -p %d` shows why (T = somebody stopped it, D = it waits for a disk)", e.cfg.Address, pid)
+			return fmt.Sprintf("containerd at %s runs, and does not answer: it hangs; `ps -o pid,stat,args -p %d` shows why (%s)", e.cfg.Address, pid, spec.ProcessStates)
 		}
 	}
 	return fmt.Sprintf("containerd at %s does not answer: is it running?", e.cfg.Address)

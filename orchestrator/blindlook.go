@@ -25,7 +25,7 @@ const (
 
 // errMute is one text for every look that the engine doesn't answer, however long
 // it was waited for: it is told of once.
-var errMute = errors.New("containerd doesn't answer; " + serveOn + "; `ps -C containerd -o pid,stat,args` shows whether it runs (T = somebody stopped it, D = it waits for a disk)")
+var errMute = errors.New("containerd doesn't answer; " + serveOn + "; `ps -C containerd -o pid,stat,args` shows whether it runs (" + spec.ProcessStates + ")")
 
 // instances asks the engine for its containers.
 func (l *Loop) instances(ctx context.Context) ([]spec.Instance, error) {
