@@ -55,28 +55,13 @@ func killedAt(t *testing.T, path string, strace []string) bool {
 	t.Helper()
 	const size, files = 4 << 10, 3
 	writer := []string{"path", path, "size", fmt.Sprint(size), "files", fmt.Sprint(files), "gzip", "off"}
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, w := pipe(t)
 	none, err := os.Open(os.DevNull)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ready, started, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
 	cmd := exec.Command("strace", append(append(strace, testenv.Program(t, "./cmd/dunnage-log")), writer...)...)
-	cmd.ExtraFiles = []*os.File{r, none, started}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range cmd.ExtraFiles {
-		if err := f.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	ready := launch(t, cmd, r, none)
 	if _, err := io.ReadFull(ready, make([]byte, 1)); err != nil { // strace holds the other end too
 		t.Fatal(err)
 	}

@@ -30,33 +30,42 @@ type logger struct {
 func start(t *testing.T, args ...string) *logger {
 	t.Helper()
 	l := &logger{cmd: exec.Command(testenv.Program(t, "./cmd/dunnage-log"), args...)}
-	for _, end := range []**os.File{&l.stdout, &l.stderr} {
-		r, w, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		*end = w
-		l.cmd.ExtraFiles = append(l.cmd.ExtraFiles, r)
-	}
-	ready, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.cmd.ExtraFiles = append(l.cmd.ExtraFiles, w)
+	var stdout, stderr *os.File
+	stdout, l.stdout = pipe(t)
+	stderr, l.stderr = pipe(t)
 	l.cmd.Stderr = os.Stderr
-	if err := l.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	ready := launch(t, l.cmd, stdout, stderr)
 	t.Cleanup(func() { _ = l.cmd.Process.Kill() }) // may have ended
-	for _, f := range l.cmd.ExtraFiles {
-		if err := f.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
 	if b, err := io.ReadAll(ready); err != nil || len(b) != 1 {
 		t.Fatalf("ready: %v %v", b, err)
 	}
 	return l
+}
+
+func pipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, w
+}
+
+// launch starts cmd with what it is to read, as the shim does, and returns the
+// pipe on which it says that it is ready.
+func launch(t *testing.T, cmd *exec.Cmd, stdout, stderr *os.File) (ready *os.File) {
+	t.Helper()
+	ready, started := pipe(t)
+	cmd.ExtraFiles = []*os.File{stdout, stderr, started}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range cmd.ExtraFiles {
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return ready
 }
 
 // end closes the streams and waits for the end of the process.
