@@ -208,7 +208,7 @@ func (e *eofReader) Read(p []byte) (int, error) {
 func (x *execution) cannotRun(ctx context.Context, err error) (int, error) {
 	failure := x.engine.startError(ctx, err)
 	var f *startFailure
-	if !errors.As(failure, &f) || ctx.Err() != nil {
+	if !errors.As(failure, &f) || !strings.HasPrefix(f.text, "exec") || ctx.Err() != nil {
 		return 0, failure
 	}
 	text := f.text

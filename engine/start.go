@@ -215,50 +215,6 @@ func (e *Engine) dropTask(ctx context.Context, id string) error {
 	return errors.Join(e.deleteTask(ctx, id), e.started.remove(id))
 }
 
-// startError takes the runtime's layers of prefixes off and says what to do
-// about the usual causes.
-func (e *Engine) startError(ctx context.Context, err error) error {
-	text := err.Error()
-	if i := strings.LastIndex(text, "unable to start container process: "); i >= 0 {
-		text = text[i+len("unable to start container process: "):]
-	} else {
-		text = strings.TrimPrefix(text, "failed to create shim task: ")
-		text = strings.TrimPrefix(text, "OCI runtime create failed: ")
-	}
-	text = strings.TrimSuffix(text, ": unknown")
-	if file, ok := strings.CutPrefix(text, "eaccess "); ok { // runc's own look, which sees noexec
-		text = "exec " + file
-	}
-	hint := ""
-	switch {
-	case strings.HasSuffix(text, ": file exists"):
-		hint = "a crash of containerd left this directory: remove it, or restart the host"
-	case !strings.HasPrefix(text, "exec"):
-		return e.wrap(ctx, err, "run its process")
-	case strings.Contains(text, "executable file not found"), strings.Contains(text, "no such file or directory"):
-		hint = "the image has no such program: check command: and entrypoint:"
-	case strings.Contains(text, "permission denied"):
-		hint = "the file is not executable for the container's user, or on a mount with noexec"
-	case strings.Contains(text, "exec format error"):
-		hint = "the program is for another platform, or a script without #!"
-	}
-	return &startFailure{text: text, hint: hint, err: err}
-}
-
-type startFailure struct {
-	text, hint string
-	err        error
-}
-
-func (s *startFailure) Error() string {
-	if s.hint == "" {
-		return s.text
-	}
-	return s.text + "; " + s.hint
-}
-
-func (s *startFailure) Unwrap() error { return s.err }
-
 func protoMounts(ms []mount.Mount) []*types.Mount {
 	out := make([]*types.Mount, len(ms))
 	for i, m := range ms {
