@@ -36,7 +36,10 @@ help: ## List the targets.
 
 # --- building ---------------------------------------------------------------
 
-GO_BUILD = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+# What nothing here uses, and what would be in the agent's memory: grpc's pages of
+# traces, and urfave/cli's manual pages.
+GO_TAGS  := grpcnotrace,urfave_cli_no_docs
+GO_BUILD = CGO_ENABLED=0 go build -trimpath -tags $(GO_TAGS) -ldflags '-s -w -X main.version=$(VERSION)'
 
 .PHONY: build
 build: bin/dunnage bin/dunnage-log bin/dunnage-init ## Build the programs into bin/.
