@@ -113,3 +113,19 @@ func extendsChain(n int) string {
 	}
 	return b.String()
 }
+
+func TestHostNameLengths(t *testing.T) {
+	label := strings.Repeat("a", 63)
+	for name, ok := range map[string]bool{
+		label:                true,
+		label + "." + label:  true,
+		label + "a":          false,
+		"web." + label + "a": false,
+		strings.Repeat(label[:31]+".", 7) + "end": true,
+		strings.Repeat(label[:31]+".", 8):         false,
+	} {
+		if err := checkHostname(name); (err == nil) != ok {
+			t.Errorf("%q of %d characters: %v", name, len(name), err)
+		}
+	}
+}

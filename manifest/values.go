@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"dunnage/spec"
@@ -21,15 +22,19 @@ var (
 	// partOfID is what a name must look like to be part of a containerd ID.
 	partOfID = regexp.MustCompile(`^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$`)
 	// hostLabel follows RFC 1123, and allows the underscore that Compose
-	// service names have.
-	hostLabel = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9_-]{0,61}[a-zA-Z0-9])?$`)
+	// service names have. That it has at most 63 characters is left out: the
+	// count would make the expression large.
+	hostLabel = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9_-]*[a-zA-Z0-9])?$`)
 	// accountName is what useradd takes.
 	accountName = regexp.MustCompile(`^[A-Za-z0-9_.][A-Za-z0-9_.-]*\$?$`)
 	// imageRef is the grammar of the distribution specification: a registry,
-	// a path, a tag, a digest.
-	imageRef = regexp.MustCompile(`^(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?` +
-		`[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*` +
-		`(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64}|@sha512:[0-9a-f]{128})?$`)
+	// a path, a tag, a digest. Its counts make it large, so it is compiled when
+	// it is first needed.
+	imageRef = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(?:(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?` +
+			`[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*` +
+			`(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64}|@sha512:[0-9a-f]{128})?$`)
+	})
 )
 
 // bools are what YAML 1.1 and Compose read as a boolean.
@@ -198,7 +203,7 @@ func checkAbsolute(v string) error {
 func checkHostname(v string) error {
 	labels := strings.Split(v, ".")
 	for _, l := range labels {
-		if len(v) > 253 || !hostLabel.MatchString(l) {
+		if len(v) > 253 || len(l) > 63 || !hostLabel.MatchString(l) {
 			return refuse("Use letters, digits and -", "%q isn't a valid host name", clip(v))
 		}
 	}
@@ -217,7 +222,7 @@ func checkImage(v string) error {
 	switch {
 	case v == "":
 		return refuse("Name an image, such as nginx:1.27", "the image's name is empty")
-	case !imageRef.MatchString(v):
+	case !imageRef().MatchString(v):
 		return refuse("Write [REGISTRY/]NAME[:TAG][@DIGEST], the name in lower case", "%q isn't an image reference", clip(v))
 	}
 	return nil

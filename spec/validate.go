@@ -20,10 +20,14 @@ const (
 
 var (
 	// idPart is what containerd takes as a part of an ID.
-	idPart = regexp.MustCompile(`^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$`)
-	// fileName can't lead out of a directory.
-	fileName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,254}$`)
+	idPart       = regexp.MustCompile(`^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$`)
+	fileNameText = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
 )
+
+// validFileName reports whether a name can't lead out of a directory and is one
+// that file systems take. The length is apart: a count in the expression makes
+// it a hundred kilobytes.
+func validFileName(name string) bool { return len(name) <= 255 && fileNameText.MatchString(name) }
 
 // maxErrors is how many problems are told at once.
 const maxErrors = 10
@@ -42,10 +46,10 @@ func (p Project) Validate() error {
 	}
 	v.check(ports <= MaxPorts, "the project publishes %d ports, at most %d are possible", ports, MaxPorts)
 	for _, n := range p.Networks {
-		v.check(fileName.MatchString(n.Name) && (n.Shared == "" || fileName.MatchString(n.Shared)), "network name %.80q", n.Name+n.Shared)
+		v.check(validFileName(n.Name) && (n.Shared == "" || validFileName(n.Shared)), "network name %.80q", n.Name+n.Shared)
 	}
 	for _, vol := range p.Volumes {
-		v.check(fileName.MatchString(vol.ID), "volume name %.80q", vol.ID)
+		v.check(validFileName(vol.ID), "volume name %.80q", vol.ID)
 	}
 	for i, d := range p.Secrets {
 		v.check(i == 0 || p.Secrets[i-1].Name < d.Name, "secret %.80q: secrets must be sorted and their names differ", d.Name)
@@ -125,7 +129,7 @@ func (v *validation) container(p Project, c Container, in func(string, ...any) s
 	for _, m := range c.Mounts {
 		v.check(path.IsAbs(m.Target) && (m.Type != MountBind || path.IsAbs(m.Source)), "%s", in("mount at %.80q: paths must be absolute", m.Target))
 		v.check(slices.Contains([]MountType{MountBind, MountVolume, MountTmpfs}, m.Type), "%s", in("mount type %.40q", m.Type))
-		v.check(m.Type != MountVolume || m.Source == "" || fileName.MatchString(m.Source), "%s", in("volume %.80q", m.Source))
+		v.check(m.Type != MountVolume || m.Source == "" || validFileName(m.Source), "%s", in("volume %.80q", m.Source))
 	}
 	v.check(len(c.Probes) > 0, "%s", in("no probe"))
 	for _, probe := range c.Probes {

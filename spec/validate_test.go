@@ -100,6 +100,7 @@ func TestValidate(t *testing.T) {
 		"environment without a name":   {func(p *spec.Project) { p.Services[1].Container.Environment = []string{"=y"} }, "environment"},
 		"relative mount":               {func(p *spec.Project) { p.Services[1].Container.Mounts[0].Target = "data" }, "absolute"},
 		"volume leads elsewhere":       {func(p *spec.Project) { p.Services[1].Container.Mounts[0].Source = "../../etc" }, "volume"},
+		"volume with a long name":      {func(p *spec.Project) { p.Volumes[0].ID = strings.Repeat("x", 256) }, "volume name"},
 		"volume declared elsewhere":    {func(p *spec.Project) { p.Volumes[0].ID = "../../etc" }, "volume name"},
 		"no probe":                     {func(p *spec.Project) { p.Services[1].Container.Probes = nil }, "no probe"},
 		"probe without a port":         {func(p *spec.Project) { p.Services[1].Container.Probes = []spec.Probe{{Kind: spec.ProbeTCP}} }, "probe"},
