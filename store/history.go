@@ -26,7 +26,7 @@ type History struct {
 	dir   string
 	limit int64 // bytes of a file
 	log   *slog.Logger
-	queue chan spec.Event
+	queue chan *spec.Event // of pointers: it has room for thousands
 
 	last uint64 // Seq of the newest event at the start
 
@@ -50,7 +50,7 @@ const (
 // OpenHistory finds what is kept in dir. What can't be read there counts as
 // nothing: events are no reason not to start.
 func OpenHistory(dir string, log *slog.Logger) *History {
-	h := &History{dir: dir, limit: historySize, log: log, queue: make(chan spec.Event, historyQueue)}
+	h := &History{dir: dir, limit: historySize, log: log, queue: make(chan *spec.Event, historyQueue)}
 	h.oldest = h.first()
 	for _, path := range h.paths() {
 		_, last := ends(path)
@@ -114,7 +114,7 @@ func (h *History) Oldest() time.Time {
 // wait, e is lost.
 func (h *History) Append(e spec.Event) {
 	select {
-	case h.queue <- e:
+	case h.queue <- &e:
 	default:
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -127,14 +127,14 @@ func (h *History) Run(ctx context.Context) {
 	for {
 		select {
 		case e := <-h.queue:
-			h.write(e)
+			h.write(*e)
 			continue
 		case <-ctx.Done():
 		}
 		for {
 			select {
 			case e := <-h.queue:
-				h.write(e)
+				h.write(*e)
 				continue
 			default:
 			}
