@@ -49,7 +49,8 @@ func (o *operations) add(project, kind, owner string, state spec.OperationState)
 	o.next++
 	now := o.clock.Now()
 	op := &operation{number: o.next, cancel: func() {}, Operation: spec.Operation{
-		ID:      fmt.Sprintf("%s-%s-%d", now.UTC().Format("20060102T150405"), project, o.next),
+		// The number begins anew with each agent, and a restart takes less than a second.
+		ID:      fmt.Sprintf("%s-%s-%d", now.UTC().Format("20060102T150405.000"), project, o.next),
 		Project: project, Kind: kind, Owner: owner, State: state, Started: now,
 	}}
 	if len(o.all) >= keptOperations {

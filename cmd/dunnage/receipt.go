@@ -196,8 +196,14 @@ func visitsText(r spec.Receipt) string {
 	if sum.Sent == 0 && sum.Unreached > 0 {
 		return fmt.Sprintf("%s sent, %s failed", thousands(sum.Unreached), thousands(sum.Unreached))
 	}
-	if sum.Sent == 0 {
+	switch {
+	case sum.Sent > 0:
+	case len(r.Visits) == 0:
 		return "none: there was no address that the agent could ask"
+	case r.Ended.IsZero():
+		return "none yet"
+	default:
+		return "none: it was over before the first of them had its answer"
 	}
 	text := fmt.Sprintf("%s sent, %s failed", thousands(sum.Sent), thousands(sum.Failed))
 	if sum.LongestGap > 0 {
@@ -303,12 +309,21 @@ func (p *program) tellReceipt(ctx context.Context, agent *api.Client, op spec.Op
 	if err != nil {
 		return nil //nolint:nilerr // an older agent knows none, and the outcome has been told
 	}
-	for _, r := range all {
-		if r.Operation == op.ID && receiptLine(r) != "" {
-			return p.print(receiptLine(r) + "\n")
-		}
+	if r, ok := receiptOf(op, all); ok && receiptLine(r) != "" {
+		return p.print(receiptLine(r) + "\n")
 	}
 	return nil
+}
+
+// receiptOf is the receipt that the operation left. One that began before it is
+// another's, of an agent before that numbered its operations alike.
+func receiptOf(op spec.Operation, all []spec.Receipt) (spec.Receipt, bool) {
+	for _, r := range all {
+		if r.Operation == op.ID && !r.Started.Before(op.Started) {
+			return r, true
+		}
+	}
+	return spec.Receipt{}, false
 }
 
 // receiptLine is a receipt in a line, under the number that `dunnage receipt`

@@ -1,0 +1,22 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	"dunnage/spec"
+)
+
+// An operation's receipt is its own: that of an earlier agent's operation with
+// the same ID isn't told.
+func TestReceiptOf(t *testing.T) {
+	now := time.Now()
+	op := spec.Operation{ID: "1", Release: 3, Started: now}
+	earlier, own := spec.Receipt{Operation: "1", Release: 2, Started: now.Add(-time.Millisecond)}, spec.Receipt{Operation: "1", Release: 3, Started: now}
+	if r, ok := receiptOf(op, []spec.Receipt{{Operation: "2", Release: 4, Started: now}, earlier}); ok {
+		t.Errorf("another's: %+v", r)
+	}
+	if r, ok := receiptOf(op, []spec.Receipt{earlier, own}); !ok || r.Release != 3 {
+		t.Errorf("%t %+v", ok, r)
+	}
+}
