@@ -42,7 +42,7 @@ func (p *program) changeAction(request func(*cli.Context) (spec.ChangeRequest, e
 			return nil
 		}
 		if err != nil {
-			return err
+			return p.lostAnswer(ctx, spec.Operation{Project: name, Kind: r.Kind}, err)
 		}
 		return p.see(ctx, c, agent, op)
 	})

@@ -41,6 +41,7 @@ func (p *program) deploy(ctx context.Context, c *cli.Context, agent *api.Client)
 	p.warnOf(m)
 	op, err := agent.Deploy(ctx, r)
 	if err != nil {
+		err = p.lostAnswer(ctx, spec.Operation{Project: r.Project.Name, Kind: "deploy"}, err)
 		return withPlaces(ctx, agent, m, err)
 	}
 	return p.see(ctx, c, agent, op)

@@ -88,16 +88,33 @@ func seenIn(op spec.Operation, e spec.Event) spec.Operation {
 	return op
 }
 
+// lostAnswer explains an agent that went away before it answered the order for
+// op; other errors stay as they are.
+func (p *program) lostAnswer(ctx context.Context, op spec.Operation, err error) error {
+	if ctx.Err() != nil || isAnswer(err) || errors.Is(err, api.ErrNoAgent) || !errors.Is(err, spec.ErrUnavailable) {
+		return err // nothing was sent, or it did answer
+	}
+	op.State = spec.OperationWaiting
+	return p.lostSight(ctx, op, err)
+}
+
 // lostSight explains that the operation goes on without this command, if it does.
 func (p *program) lostSight(ctx context.Context, op spec.Operation, err error) error {
 	hint := fmt.Sprintf("watch it with `dunnage events`, see `dunnage ps -p %s`", op.Project)
 	if ctx.Err() != nil {
 		return &exitCode{code: exitInterrupted, err: fmt.Errorf("interrupted: the %s of %s goes on", called(op), op.Project), hint: hint}
 	}
-	if errors.Is(err, api.ErrNoAgent) || errors.Is(err, spec.ErrUnavailable) {
+	restarted := errors.Is(err, spec.ErrNotFound) // the next agent doesn't know the operation
+	if restarted || errors.Is(err, api.ErrNoAgent) || errors.Is(err, spec.ErrUnavailable) {
 		hint = fmt.Sprintf("the agent goes on with it when it is back: start it, then see `dunnage ps -p %s`", op.Project)
-		if op.State == spec.OperationPulling || op.State == spec.OperationWaiting {
+		stored := op.State != spec.OperationPulling && op.State != spec.OperationWaiting
+		switch {
+		case !stored && slices.Contains([]string{"deploy", "rollback", "scale", "restart"}, op.Kind): // which leave a release
 			hint = fmt.Sprintf("it isn't known whether the agent had stored it: start the agent, see `dunnage history -p %s` and `dunnage ps -p %s`, and give the command again if it isn't there", op.Project, op.Project)
+		case !stored:
+			hint = fmt.Sprintf("it isn't known whether the agent had stored it: start the agent, see `dunnage ps -p %s`, and give the command again if it isn't done", op.Project)
+		case restarted:
+			hint = fmt.Sprintf("the agent that is there now goes on with it: see `dunnage ps -p %s`", op.Project)
 		}
 		return &exitCode{code: exitNoAgent, err: fmt.Errorf("the agent is gone in the middle of the %s of %s: %w", called(op), op.Project, err), hint: hint}
 	}

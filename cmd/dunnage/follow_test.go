@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
 
+	"dunnage/api"
 	"dunnage/spec"
 )
 
@@ -30,6 +32,34 @@ func TestTheAgentIsGone(t *testing.T) {
 		var e *exitCode
 		if err := new(program).lostSight(t.Context(), op, spec.ErrUnavailable); !errors.As(err, &e) || e.code != exitNoAgent || !strings.HasPrefix(e.hint, c.hint) {
 			t.Errorf("%s after %s: %+v", c.state, c.event.Kind, e)
+		}
+	}
+}
+
+// An agent that dies before it has answered, or whose place another has taken, is
+// told of alike, whatever was asked of it.
+func TestTheAgentIsGoneBeforeItAnswers(t *testing.T) {
+	broke := fmt.Errorf("the connection broke off: %w", spec.ErrUnavailable)
+	down := spec.Operation{Project: "shop", Kind: "down"}
+	rolling := down
+	rolling.State = spec.OperationRolling
+	p := new(program)
+	for name, tc := range map[string]struct {
+		err  error
+		hint string
+	}{
+		"down":             {p.lostAnswer(t.Context(), down, broke), "it isn't known whether the agent had stored it: start the agent, see `dunnage ps -p shop`, and give the command again if it isn't done"},
+		"deploy":           {p.lostAnswer(t.Context(), spec.Operation{Project: "shop", Kind: "deploy"}, broke), "it isn't known whether the agent had stored it: start the agent, see `dunnage history -p shop`"},
+		"another is there": {p.lostSight(t.Context(), rolling, spec.ErrNotFound), "the agent that is there now goes on with it: see `dunnage ps -p shop`"},
+	} {
+		var e *exitCode
+		if !errors.As(tc.err, &e) || e.code != exitNoAgent || !strings.HasPrefix(e.hint, tc.hint) || !strings.HasPrefix(e.Error(), "the agent is gone in the middle of the ") {
+			t.Errorf("%s: %+v", name, tc.err)
+		}
+	}
+	for _, err := range []error{api.ErrNoAgent, &api.Error{Message: "project shop is busy"}, spec.ErrNotFound} {
+		if got := p.lostAnswer(t.Context(), down, err); got != err {
+			t.Errorf("%v became %v", err, got)
 		}
 	}
 }
