@@ -130,6 +130,7 @@ func (p *program) tellOutcome(ctx context.Context, c *cli.Context, agent *api.Cl
 	} else if err := errors.Join(p.printOutcome(op), p.tellReceipt(ctx, agent, op)); err != nil {
 		return err
 	}
+	p.tellTroubles(ctx, agent, op.Project)
 	return verdict(op)
 }
 

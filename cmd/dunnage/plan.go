@@ -38,6 +38,7 @@ func (p *program) plan(ctx context.Context, c *cli.Context, agent *api.Client) e
 	if err != nil {
 		return withPlaces(ctx, agent, m, err)
 	}
+	p.tellTroubles(ctx, agent, r.Project.Name)
 	prev.Notes = append(m.Notes, prev.Notes...)
 	if c.Bool("json") {
 		return p.printJSON(prev)
