@@ -101,13 +101,21 @@ func (e *Engine) Load(ctx context.Context, archive io.Reader) ([]spec.Image, err
 	}
 	imported, err := e.importArchive(ctx, archive)
 	if err != nil {
-		return nil, err
+		return nil, e.loadFailed(ctx, err)
 	}
 	out, err := e.unpackAll(ctx, imported)
 	if err != nil {
-		return nil, errors.Join(err, e.putBack(ctx, imported, before))
+		return nil, errors.Join(e.loadFailed(ctx, err), e.putBack(ctx, imported, before))
 	}
 	return out, nil
+}
+
+// loadFailed says of a load that met the end of the disk that it did.
+func (e *Engine) loadFailed(ctx context.Context, err error) error {
+	if ctx.Err() != nil || !noSpace(err) {
+		return err
+	}
+	return &callError{op: "load archive", kind: spec.ErrRefused, err: spec.ErrNoSpace, hint: "none of its images is stored; " + roomHint}
 }
 
 func (e *Engine) unpackAll(ctx context.Context, imported []images.Image) ([]spec.Image, error) {
