@@ -97,6 +97,17 @@ func testTrace(t *testing.T, backend Backend) {
 	want("the other backend's policy", outside, spec.FateDropped, other+" filter FORWARD: policy DROP")
 	testenv.Run(t, other, "-P", "FORWARD", "ACCEPT")
 
+	testenv.Run(t, other, "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "8080", "-j", "REDIRECT", "--to-ports", "3128")
+	diverted := append(slices.Clone(both), netip.AddrPortFrom(w.HostAddr, 3128).String())
+	slices.Sort(diverted)
+	want("the other backend's redirection", outside, spec.FateArrives, "", diverted...)
+	testenv.Run(t, other, "-t", "nat", "-F", "PREROUTING")
+	for _, target := range [][]string{{"NOTRACK"}, {"CT", "--notrack"}} {
+		run(append([]string{"-t", "raw", "-I", "PREROUTING", "-p", "tcp", "--dport", "8080", "-j"}, target...)...)
+		want("not tracked", outside, spec.FateArrives, "", outside.To.String())
+		run("-t", "raw", "-D", "PREROUTING", "1")
+	}
+
 	testenv.Run(t, "nft", "add", "table", "inet", "strict")
 	testenv.Run(t, "nft", "add", "chain", "inet", "strict", "way", "{ type filter hook forward priority 5; policy drop; }")
 	want("a native table", outside, spec.FateDropped, "nft inet strict way: policy DROP")

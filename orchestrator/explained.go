@@ -48,7 +48,7 @@ func (a answers) explain(e *spec.Explanation) {
 		w.Stale, to = a.stale(*w)
 		w.Reached = a.visited(*w)
 		v := a.verdict(*w, e.Holder)
-		if w.Service == "" && sentBy(w.Trace) != "" {
+		if w.Service == "" && isTaken(w.Trace) {
 			v.text = asksFor(*w) + " isn't published by dunnage; " + v.text
 		}
 		w.Verdict, w.OK = v.text, v.ok
@@ -203,9 +203,9 @@ type verdict struct {
 func (a answers) verdict(w spec.ExplainedWay, holder string) verdict {
 	ends := dying(w.Trace)
 	switch {
-	case w.Away && !a.inside(w.Packet.To.Addr()) && sentBy(w.Trace) == "":
+	case w.Away && !a.inside(w.Packet.To.Addr()) && !isTaken(w.Trace):
 		return absent(w)
-	case w.Service == "" && !w.Away && sentBy(w.Trace) == "":
+	case w.Service == "" && !w.Away && !isTaken(w.Trace):
 		return a.onHost(w, ends, holder)
 	}
 	switch w.Fate {
@@ -249,13 +249,15 @@ func (a answers) arrives(w spec.ExplainedWay, holder string) verdict {
 			ready = append(ready, spec.ShortReplica(status.Service, status.Replica))
 		case known:
 			others = append(others, fmt.Sprintf("%s, which is %s", status.Replica, status.State))
+		case isTaken(w.Trace):
+			return diverted(w, r)
 		case r.Host && r.To.Addr() == netip.IPv6Loopback():
 			text := fmt.Sprintf("%s: ports aren't published on [::1], since the kernel routes no answers to it; the host itself is asked", w.Packet.To)
 			return verdict{text: text, next: []string{"ask 127.0.0.1, or another address of the host; clients that ask `localhost` fall back to 127.0.0.1"}}
 		case r.Host:
 			return verdict{text: fmt.Sprintf("%s: nothing leads to a replica of %s; the host itself is asked", w.Packet.To, w.Service), next: []string{"`dunnage net rules --diff` shows what is missing", a.repairs("a running agent repairs it within a second"), "`dunnage events` says whether another tool has removed it"}}
 		default:
-			return verdict{text: fmt.Sprintf("connections go to %s, which is no replica's%s", r.To, sentBy(w.Trace)), next: redirected(w)}
+			return diverted(w, r)
 		}
 	}
 	slices.Sort(ready)
@@ -376,21 +378,50 @@ func whose(ends []spec.TraceStep) string {
 	return " (of " + string(ends[0].Owner) + ")"
 }
 
-// sentBy names who has translated the address.
-func sentBy(t spec.Trace) string {
+// taker is the rule of somebody else that takes the packet away from ours: it
+// translates the address first, or has the connection not tracked, so that nothing
+// is translated.
+func taker(t spec.Trace) (spec.TraceStep, bool) {
 	for _, s := range t.Steps {
-		if s.Owner != spec.OwnerDunnage && strings.HasPrefix(s.What, "sent on to ") {
-			return fmt.Sprintf(": sent there by %s, rule %d: %s", s.Where, s.Number, s.Rule)
+		if s.Owner != spec.OwnerDunnage && (strings.HasPrefix(s.What, "sent on to ") || strings.HasPrefix(s.What, "not tracked: ")) {
+			return s, true
 		}
 	}
-	return ""
+	return spec.TraceStep{}, false
 }
 
-func redirected(w spec.ExplainedWay) []string {
-	if w.Service == "" {
-		return nil
+func isTaken(t spec.Trace) bool {
+	_, is := taker(t)
+	return is
+}
+
+// diverted judges a way that leads to somebody else.
+func diverted(w spec.ExplainedWay, r spec.Arrival) verdict {
+	where, verb := r.To.String()+", which is no replica's", "go"
+	if r.Host {
+		where = r.To.String() + ", the host itself"
 	}
-	return []string{"another tool takes the port before dunnage does: remove its rule, or publish the service on another port"}
+	if r.Maybe {
+		verb = "may go"
+	}
+	s, found := taker(w.Trace)
+	if !found {
+		return verdict{text: fmt.Sprintf("connections %s to %s", verb, where)}
+	}
+	how := "sent there by"
+	if strings.HasPrefix(s.What, "not tracked: ") {
+		how = "no address is translated, since they aren't tracked because of"
+	}
+	v := verdict{text: fmt.Sprintf("connections %s to %s: %s %s, rule %d: %s%s", verb, where, how, s.Where, s.Number, s.Rule, whose([]spec.TraceStep{s}))}
+	switch {
+	case w.Service == "":
+	case s.Owner == spec.OwnerDocker:
+		v.next = []string{"docker publishes the same port: take it from docker's container, or publish the service on another one"}
+	default:
+		show, remove := chainOf(s)
+		v.next = []string{fmt.Sprintf("another tool takes the port before dunnage does: %s shows the chain; %s, or publish the service on another port", show, remove)}
+	}
+	return v
 }
 
 // blocked says what to do about the rule that ends it.

@@ -14,28 +14,33 @@ import (
 // what comes to them first.
 func final(t spec.Trace, s spec.TraceStep) string {
 	tool, table, chain := place(s.Where)
-	policy := strings.HasPrefix(s.Rule, "policy ")
-	if tool == "nft" {
-		show := fmt.Sprintf("`nft -a list chain %s %s` shows the chain; a drop there is final: ", table, chain)
-		_, handle, known := strings.Cut(s.Rule, " # handle ")
-		switch {
-		case policy:
-			return show + fmt.Sprintf("let it accept by default (`nft 'chain %s %s { policy accept; }'`), or add a rule that accepts these packets", table, chain)
-		case known:
-			return show + fmt.Sprintf("delete the rule (`nft delete rule %s %s handle %s`), or narrow it", table, chain, handle)
-		}
-		return show + "delete the rule, or narrow it"
-	}
-	show := fmt.Sprintf("`%s -t %s -vnL %s --line-numbers` shows the chain; a drop there is final: ", tool, table, chain)
-	if policy {
+	show, remove := chainOf(s)
+	show += " shows the chain; a drop there is final: "
+	switch {
+	case strings.HasPrefix(s.Rule, "policy ") && tool == "nft":
+		return show + fmt.Sprintf("let it accept by default (`nft 'chain %s %s { policy accept; }'`), or add a rule that accepts these packets", table, chain)
+	case strings.HasPrefix(s.Rule, "policy "):
 		return show + fmt.Sprintf("let it accept by default (`%s -t %s -P %s ACCEPT`), or add a rule that accepts these packets", tool, table, chain)
 	}
-	text := show + fmt.Sprintf("delete the rule (`%s -t %s -D %s %d`), or narrow it", tool, table, chain, s.Number)
+	text := show + remove + ", or narrow it"
 	ours := func(o spec.TraceStep) bool {
 		return o.Owner == spec.OwnerDunnage && strings.HasPrefix(o.Where, tool+" ")
 	}
-	if table == "filter" && chain == "FORWARD" && slices.ContainsFunc(t.Steps, ours) {
+	if tool != "nft" && table == "filter" && chain == "FORWARD" && slices.ContainsFunc(t.Steps, ours) {
 		text += ", or move it behind the jump to DUNNAGE-FORWARD"
 	}
 	return text
+}
+
+// chainOf is the command that shows a rule's chain, and how to delete the rule.
+func chainOf(s spec.TraceStep) (show, remove string) {
+	tool, table, chain := place(s.Where)
+	if tool != "nft" {
+		return fmt.Sprintf("`%s -t %s -vnL %s --line-numbers`", tool, table, chain), fmt.Sprintf("delete the rule (`%s -t %s -D %s %d`)", tool, table, chain, s.Number)
+	}
+	show, remove = fmt.Sprintf("`nft -a list chain %s %s`", table, chain), "delete the rule"
+	if _, handle, known := strings.Cut(s.Rule, " # handle "); known {
+		remove += fmt.Sprintf(" (`nft delete rule %s %s handle %s`)", table, chain, handle)
+	}
+	return show, remove
 }

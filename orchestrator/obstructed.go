@@ -82,7 +82,7 @@ func obstructs(t spec.Trace) bool {
 	}
 	switch t.Fate {
 	case spec.FateArrives:
-		return sentBy(t) != ""
+		return isTaken(t)
 	case spec.FateDropped, spec.FateRefused, spec.FatePartly:
 		ends := dying(t)
 		return len(ends) > 0 && ends[0].Owner != spec.OwnerDunnage

@@ -35,6 +35,7 @@ func TestObstructs(t *testing.T) {
 	}{
 		{"arrives", spec.Trace{Fate: spec.FateArrives}, false},
 		{"arrives elsewhere", spec.Trace{Fate: spec.FateArrives, Steps: diverted}, true},
+		{"isn't tracked", spec.Trace{Fate: spec.FateArrives, Steps: []spec.TraceStep{{Owner: spec.OwnerOther, What: "not tracked: no address is translated"}}}, true},
 		{"dropped by others", spec.Trace{Fate: spec.FateDropped, Steps: step(spec.OwnerOther)}, true},
 		{"dropped by the operator", spec.Trace{Fate: spec.FateDropped, Steps: step(spec.OwnerUser)}, true},
 		{"refused by us", spec.Trace{Fate: spec.FateRefused, Steps: step(spec.OwnerDunnage)}, false},

@@ -11,8 +11,9 @@ import (
 )
 
 // Follow walks a packet through the rules of its family. Of two chains with one
-// priority the kernel asks the one that was made first, which can't be seen: sets
-// are taken in their order, so those of the backend in use come first.
+// priority the kernel asks the one that was made last, which can't be seen: sets
+// are taken in their order, so those of the backend in use come first. Where it
+// matters, as only the first that translates does, both are followed.
 func Follow(sets []Ruleset, facts Facts) spec.Trace {
 	w := &walker{facts: &facts, trace: spec.Trace{Packet: facts.Packet}, told: map[told]int{}}
 	for _, s := range sets {
@@ -90,6 +91,9 @@ func (w *walker) hook(h Hook, ways []*packet) []*packet {
 			continue
 		}
 		var on []*packet
+		if b.nat && (h == Prerouting || h == Output) { // who has masked the source doesn't change who is reached
+			ways = w.rivals(b, ways)
+		}
 		for _, p := range ways {
 			if p.reply && b.priority >= priorityDNAT && h == Prerouting {
 				p.dst = p.late
@@ -107,6 +111,37 @@ func (w *walker) hook(h Hook, ways []*packet) []*packet {
 		p.settled = false
 	}
 	return w.merge(ways)
+}
+
+// rivals adds the ways that lead by a chain with b's priority which translates as
+// well, where b does: the kernel may ask that one first.
+func (w *walker) rivals(b callable, ways []*packet) []*packet {
+	var all []*packet
+	for _, p := range ways {
+		if p.untracked || p.settled || p.reply || !w.translates(b, p) {
+			all = append(all, p)
+			continue
+		}
+		for _, other := range w.bases {
+			if !other.nat || other.hook != b.hook || other.priority != b.priority || other.chain == b.chain || !w.translates(other, p) {
+				continue
+			}
+			w.last++
+			first := p.copied()
+			first.hangs, p.hangs = append(first.hangs, w.last), append(slices.Clone(p.hangs), -w.last)
+			out, rest := w.chain(other, other.chain, []*packet{first})
+			all = append(append(all, out...), rest...)
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// translates reports whether the chain may translate the packet; nothing is told.
+func (w *walker) translates(b callable, p *packet) bool {
+	dry := &walker{bases: w.bases, facts: w.facts, told: map[told]int{}}
+	out, rest := dry.chain(b, b.chain, []*packet{p.copied()})
+	return slices.ContainsFunc(append(out, rest...), func(p *packet) bool { return p.settled })
 }
 
 // policy decides about those that no rule has decided about.

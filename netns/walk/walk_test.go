@@ -170,6 +170,8 @@ func TestDumps(t *testing.T) {
 		{name: "kube-proxy's node port", dumps: "kube", to: "198.51.100.7:30080", want: "partly 172.17.0.2:80", dies: "no route"},
 
 		{name: "a foreign redirection in front", dumps: "redirect", to: "198.51.100.7:8080", want: "arrives 198.51.100.7:3128"},
+		{name: "a redirection in the other backend may come first", dumps: "redirect", apart: true, to: "198.51.100.7:8080", want: "arrives 10.208.16.10:80 10.208.16.11:80 198.51.100.7:3128"},
+		{name: "and none of another port", dumps: "redirect", apart: true, to: "198.51.100.7:8083", from: "192.0.2.4", want: "arrives 10.208.16.10:8083"},
 		{name: "a list that another program keeps", dumps: "fail2ban", front: true, to: "198.51.100.7:8080", want: "maybe 10.208.16.10:80 10.208.16.11:80", dies: "f2b-web, rule 1", owner: spec.OwnerOther},
 		{name: "of one port only", dumps: "fail2ban", front: true, to: "198.51.100.7:53", proto: spec.UDP, want: "arrives 10.208.16.11:53"},
 		{name: "the operator's own block", dumps: "user", from: "203.0.113.5", to: "198.51.100.7:8080", want: "dropped", dies: "DUNNAGE-USER, rule 1", owner: spec.OwnerUser},
