@@ -161,6 +161,13 @@ func TestVerdicts(t *testing.T) {
 			t.Errorf("next %q, want %q and no %q", next, want, never)
 		}
 	}
+	stopped := spec.Explanation{Ways: []spec.ExplainedWay{{Service: "shop/web", Trace: spec.Trace{Fate: spec.FateDropped, Dies: "x", Steps: ended("iptables-nft filter FORWARD", "-j DROP", spec.OwnerOther)}}}}
+	idle := status(spec.StateStopped)
+	idle.Projects[0].Services[0].Stopped = true
+	answers{status: idle}.explain(&stopped)
+	if stopped.OK || stopped.Verdict != "shop/web was stopped on request: nobody answers connections" || !slices.Equal(stopped.Next, []string{"`dunnage start -p shop web` starts it"}) {
+		t.Errorf("%+v", stopped)
+	}
 	unrouted := func(addr string) spec.ExplainedWay {
 		at := netip.AddrPortFrom(netip.MustParseAddr(addr), 8080)
 		return spec.ExplainedWay{Service: "shop/web", Trace: spec.Trace{Fate: spec.FateRefused, Dies: "route to " + addr, Packet: spec.Packet{Protocol: spec.TCP, From: spec.FromHost, To: at},

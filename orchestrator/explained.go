@@ -93,6 +93,17 @@ func summed(ways []spec.ExplainedWay) (text string, ok bool) {
 	return fmt.Sprintf("%d of %d ways not as it should be, %s: %s; on the others, %s", len(failing), len(ways), which, failing[0].Verdict, well[0].Verdict), false
 }
 
+func (a answers) stopped(service string) bool {
+	for _, p := range a.status.Projects {
+		for _, s := range p.Services {
+			if p.Name+"/"+s.Name == service && s.Stopped {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (a answers) replicas(service string) []spec.ReplicaStatus {
 	var out []spec.ReplicaStatus
 	for _, p := range a.status.Projects {
@@ -203,6 +214,9 @@ type verdict struct {
 func (a answers) verdict(w spec.ExplainedWay, holder string) verdict {
 	ends := dying(w.Trace)
 	switch {
+	case a.stopped(w.Service):
+		project, name, _ := strings.Cut(w.Service, "/")
+		return verdict{text: w.Service + " was stopped on request: nobody answers connections", next: []string{fmt.Sprintf("`dunnage start -p %s %s` starts it", project, name)}}
 	case w.Away && !a.inside(w.Packet.To.Addr()) && !isTaken(w.Trace):
 		return absent(w)
 	case w.Service == "" && !w.Away && !isTaken(w.Trace):

@@ -79,7 +79,7 @@ func TestExplain(t *testing.T) {
 
 	h.must("stop", "-p", "hello", "web")
 	e, code = h.explained("8080")
-	want("no replica", e, code, 3, "no replica of hello/web ", "dunnage ps -p hello web")
+	want("stopped", e, code, 3, "hello/web was stopped on request", "`dunnage start -p hello web`")
 }
 
 // What plan says of the rules is what the deploy then writes.
