@@ -189,6 +189,10 @@ func (p *packet) speaks(value string) bool {
 
 func (p *packet) toPorts(value string) answer {
 	if p.reply {
+		// The client's next packets have the server's port, and aren't followed.
+		if p.later && max(inPorts(value, p.sport), inPorts(value, p.facts.Packet.To.Port())) != no {
+			return maybe
+		}
 		return clientPorts(value)
 	}
 	return inPorts(value, p.port)

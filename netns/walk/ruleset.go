@@ -117,6 +117,7 @@ type packet struct {
 	hook     Hook
 
 	reply bool       // the answer to the first packet
+	later bool       // of an answer: the rule asked takes no first packets
 	late  netip.Addr // of an answer: dst once the address is translated back
 
 	translated bool

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"dunnage/spec"
 )
@@ -220,10 +221,18 @@ func (p *packet) copied() *packet {
 
 func (r *rule) test(p *packet) answer {
 	all := yes
+	p.later = p.reply && establishedOnly(r.text)
 	for _, t := range r.tests {
 		all = min(all, t(p))
 	}
 	return all
+}
+
+// establishedOnly reports whether a rule spares the first packet of a connection by
+// its state, so that the client's others meet it first.
+func establishedOnly(text string) bool {
+	t := strings.ToUpper(text)
+	return strings.Contains(t, "ESTABLISHED") && !strings.Contains(t, "NEW")
 }
 
 // merge joins packets that rules can't tell apart any more. If both ways of a

@@ -219,18 +219,19 @@ func TestDumps(t *testing.T) {
 // those that servers have.
 func TestAnswers(t *testing.T) {
 	for rule, want := range map[string]string{
-		"-A FORWARD -p tcp -m tcp --sport 80 -j DROP":                         "dropped",
-		"-A FORWARD -i dun+ -m conntrack --ctdir REPLY -j DROP":               "dropped",
-		"-A FORWARD -p tcp -m tcp --tcp-flags SYN,ACK SYN,ACK -j REJECT":      "dropped",
-		"-A FORWARD -i dun+ -m conntrack --ctstate NEW -j DROP":               "arrives 10.208.16.10:80 10.208.16.11:80",
-		"-A FORWARD -i dun+ -p tcp -m tcp --dport 443 -j DROP":                "arrives 10.208.16.10:80 10.208.16.11:80",
-		"-A FORWARD -p tcp -m tcp --dport 8080 -j DROP":                       "arrives 10.208.16.10:80 10.208.16.11:80",
-		"-A FORWARD -p tcp -m multiport --dports 8080,50000 -j DROP":          "arrives 10.208.16.10:80 10.208.16.11:80",
-		"-A FORWARD -p tcp -m tcp --dport 1024:30000 -j DROP":                 "arrives 10.208.16.10:80 10.208.16.11:80",
-		"-A FORWARD -i dun+ -p tcp -m tcp --dport 1024:65535 -j DROP":         "maybe 10.208.16.10:80 10.208.16.11:80",
-		"-A FORWARD -s 10.208.16.10/32 -p tcp -m tcp --sport 80:90 -j DROP":   "partly 10.208.16.11:80",
-		"-A FORWARD -p tcp -m tcp --sport 1:1023 --dport 80 -j DROP":          "arrives 10.208.16.10:80 10.208.16.11:80",
-		"-A FORWARD -o eth0 -d 192.0.2.0/24 -p tcp -m tcp --sport 80 -j DROP": "maybe 10.208.16.10:80 10.208.16.11:80",
+		"-A FORWARD -p tcp -m tcp --sport 80 -j DROP":                                    "dropped",
+		"-A FORWARD -i dun+ -m conntrack --ctdir REPLY -j DROP":                          "dropped",
+		"-A FORWARD -p tcp -m tcp --tcp-flags SYN,ACK SYN,ACK -j REJECT":                 "dropped",
+		"-A FORWARD -i dun+ -m conntrack --ctstate NEW -j DROP":                          "arrives 10.208.16.10:80 10.208.16.11:80",
+		"-A FORWARD -i dun+ -p tcp -m tcp --dport 443 -j DROP":                           "arrives 10.208.16.10:80 10.208.16.11:80",
+		"-A FORWARD -p tcp -m tcp --dport 8080 -j DROP":                                  "arrives 10.208.16.10:80 10.208.16.11:80",
+		"-A FORWARD -p tcp -m multiport --dports 8080,50000 -j DROP":                     "arrives 10.208.16.10:80 10.208.16.11:80",
+		"-A FORWARD -p tcp -m tcp --dport 80 -m conntrack --ctstate ESTABLISHED -j DROP": "maybe 10.208.16.10:80 10.208.16.11:80",
+		"-A FORWARD -p tcp -m tcp --dport 1024:30000 -j DROP":                            "arrives 10.208.16.10:80 10.208.16.11:80",
+		"-A FORWARD -i dun+ -p tcp -m tcp --dport 1024:65535 -j DROP":                    "maybe 10.208.16.10:80 10.208.16.11:80",
+		"-A FORWARD -s 10.208.16.10/32 -p tcp -m tcp --sport 80:90 -j DROP":              "partly 10.208.16.11:80",
+		"-A FORWARD -p tcp -m tcp --sport 1:1023 --dport 80 -j DROP":                     "arrives 10.208.16.10:80 10.208.16.11:80",
+		"-A FORWARD -o eth0 -d 192.0.2.0/24 -p tcp -m tcp --sport 80 -j DROP":            "maybe 10.208.16.10:80 10.208.16.11:80",
 	} {
 		f := host("eth0")
 		f.Packet = spec.Packet{Protocol: spec.TCP, To: netip.MustParseAddrPort("198.51.100.7:8080")}
