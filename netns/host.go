@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -113,7 +114,7 @@ func (n *Network) linkMTU() (int, error) {
 // larger or smaller since a link was made, and both are well up to the usual.
 // It is asked for only when one of the links may have less.
 func (n *Network) leastMTU(links []netlink.Link) (int, error) {
-	small := func(l netlink.Link) bool { return isOurs(l.Attrs().Name) && l.Attrs().MTU < usualMTU }
+	small := func(l netlink.Link) bool { return isOurs(l.Attrs()) && l.Attrs().MTU < usualMTU }
 	if !slices.ContainsFunc(links, small) {
 		return 0, nil
 	}
@@ -136,9 +137,14 @@ func (n *Network) ensureMTU(set func(netlink.Link, int) error, l netlink.Link) e
 	return nil
 }
 
-// isOurs reports whether a link of the host has a name as ours have.
-func isOurs(link string) bool {
-	return strings.HasPrefix(link, rules.LinkPrefix) || link == rules.VisitorLink
+// isOurs reports whether a link of the host is the end of one of ours. Somebody
+// may have renamed it: its alias is its owner's name, and its hardware address
+// is made from that. Detach takes the alias off; then there is the name alone.
+func isOurs(link *netlink.LinkAttrs) bool {
+	if link.Alias != "" && bytes.Equal(link.HardwareAddr, hardwareAddr(link.Alias, "host")) {
+		return true
+	}
+	return strings.HasPrefix(link.Name, rules.LinkPrefix) || link.Name == rules.VisitorLink
 }
 
 // hostMTU is the MTU of the device with the default route, so that a replica's

@@ -13,7 +13,7 @@ import (
 
 // surroundings are what the host has around it in one address family.
 type surroundings struct {
-	links      map[int]string // names by index
+	links      map[int]*netlink.LinkAttrs // by index
 	addrs      []netlink.Addr
 	routes     []netlink.Route
 	neighbours []netlink.Neigh
@@ -28,13 +28,13 @@ func (n *Network) Overlaps() ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
-	names := map[int]string{}
+	byIndex := map[int]*netlink.LinkAttrs{}
 	for _, l := range links {
-		names[l.Attrs().Index] = l.Attrs().Name
+		byIndex[l.Attrs().Index] = l.Attrs()
 	}
 	var all []string
 	for _, pool := range n.pools() {
-		s := surroundings{links: names}
+		s := surroundings{links: byIndex}
 		if s.addrs, err = retryDump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, family(pool)) }); err != nil {
 			return nil, fmt.Errorf("list the host's addresses: %w", err)
 		}
@@ -62,16 +62,22 @@ func (s surroundings) within(pool netip.Prefix) (found []string) {
 			found = append(found, text)
 		}
 	}
-	foreign := func(link int) bool { return !isOurs(s.links[link]) }
+	foreign := func(link int) bool { return s.links[link] == nil || !isOurs(s.links[link]) }
+	name := func(link int) string {
+		if l := s.links[link]; l != nil {
+			return l.Name
+		}
+		return ""
+	}
 	for _, a := range s.addrs {
 		addr := fromIP(a.IP)
 		ones, _ := a.Mask.Size()
 		switch {
-		case !foreign(a.LinkIndex), s.links[a.LinkIndex] == "lo" && addr == rules.Reserved(pool).Gateway:
+		case !foreign(a.LinkIndex), name(a.LinkIndex) == "lo" && addr == rules.Reserved(pool).Gateway:
 		case pool.Contains(addr):
-			add("the host's address %s of link %s", addr, s.links[a.LinkIndex])
+			add("the host's address %s of link %s", addr, name(a.LinkIndex))
 		case netip.PrefixFrom(addr, ones).Overlaps(pool):
-			add("the network %s of the host's link %s", netip.PrefixFrom(addr, ones).Masked(), s.links[a.LinkIndex])
+			add("the network %s of the host's link %s", netip.PrefixFrom(addr, ones).Masked(), name(a.LinkIndex))
 		}
 	}
 	for _, r := range s.routes {
@@ -95,15 +101,15 @@ func (s surroundings) within(pool netip.Prefix) (found []string) {
 				add("the gateway %s of the route %s", h, text)
 			}
 		}
-		ours := to.IsValid() && s.links[r.LinkIndex] == "lo" && to.Addr() == rules.Reserved(pool).Gateway
+		ours := to.IsValid() && name(r.LinkIndex) == "lo" && to.Addr() == rules.Reserved(pool).Gateway
 		if to.IsValid() && to.Bits() >= pool.Bits() && pool.Contains(to.Addr()) && !ours {
-			add("the route %s by link %s", text, s.links[r.LinkIndex])
+			add("the route %s by link %s", text, name(r.LinkIndex))
 		}
 	}
 	const gone = netlink.NUD_FAILED | netlink.NUD_INCOMPLETE | netlink.NUD_NOARP
 	for _, e := range s.neighbours {
 		if a := fromIP(e.IP); foreign(e.LinkIndex) && e.State&gone == 0 && e.State != 0 && pool.Contains(a) {
-			add("the neighbour %s of link %s", a, s.links[e.LinkIndex])
+			add("the neighbour %s of link %s", a, name(e.LinkIndex))
 		}
 	}
 	return found

@@ -31,6 +31,11 @@ func TestOverlaps(t *testing.T) {
 			}
 		}
 		want("an agent's own", "")
+		for _, link := range []string{hostLink("app"), hostLink(visitor)} { // somebody else's rename doesn't make it somebody else's
+			testenv.Run(t, "sh", "-ec", "ip link set "+link+" down; ip link set "+link+" name other0; ip link set other0 up; ip neigh replace 10.213.1.10 lladdr 02:00:00:00:00:01 nud permanent dev other0; ip route replace 10.213.1.10 dev other0")
+			want(link+" renamed", "")
+			testenv.Run(t, "sh", "-ec", "ip link set other0 down; ip link set other0 name "+link+"; ip link set "+link+" up")
+		}
 		for _, c := range []struct{ do, undo, want string }{
 			{"ip addr add 10.213.9.9/24 dev lan1", "ip addr del 10.213.9.9/24 dev lan1", "pool 10.213.0.0/16 overlaps the host's address 10.213.9.9 of link lan1 and 1 more"},
 			{"ip addr add 10.1.1.1/8 dev lan1", "ip addr del 10.1.1.1/8 dev lan1", "the network 10.0.0.0/8 of the host's link lan1"},
