@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,12 +93,24 @@ func (x examiner) logs(ctx context.Context) []spec.Finding {
 		}
 	}
 	var out []spec.Finding
-	for _, k := range x.engine.Unwritten(running) {
-		out = append(out, wrong(fmt.Sprintf("`dunnage restart -p %s %s` gives it another one", k.Project, k.Service), "%s has no log writer any more: what it prints is lost", k.ID))
+	writers := x.engine.LogWriters()
+	for _, k := range running {
+		if writers != nil && writers[k.ID] == "" && x.engine.Runs(k.ID) {
+			next := fmt.Sprintf("`dunnage restart -p %s %s` gives it another one", k.Project, k.Service)
+			if why := x.loop.Owners().Held(); why != "" {
+				next = why
+			}
+			out = append(out, wrong(next, "%s has no log writer any more: what it prints is lost", k.ID))
+		}
 	}
 	astray := func() (out []spec.Finding) {
 		for _, k := range running {
-			out = append(out, logFileFindings(k.ID, x.engine.LogPath(k))...)
+			here := x.engine.LogPath(k)
+			if path := writers[k.ID]; path != "" && path != here {
+				out = append(out, elsewhereFindings(k.ID, path, here)...)
+			} else {
+				out = append(out, logFileFindings(k.ID, here)...)
+			}
 		}
 		return out
 	}
@@ -106,7 +119,7 @@ func (x examiner) logs(ctx context.Context) []spec.Finding {
 		out = append(out, astray()...)
 	}
 	for _, k := range running {
-		out = append(out, droppedFindings(k.ID, x.engine.LogPath(k), time.Now())...)
+		out = append(out, droppedFindings(k.ID, cmp.Or(writers[k.ID], x.engine.LogPath(k)), time.Now())...)
 	}
 	if len(out) == 0 {
 		return fine("every replica has a log writer and its file; none tells of lines dropped since yesterday")
@@ -125,6 +138,20 @@ func droppedFindings(replica, path string, now time.Time) []spec.Finding {
 	}
 	return []spec.Finding{warned("`dunnage df` shows what takes the disk", "%s in the log of %s were dropped, the last before %s: %s",
 		counted(d.Lines, "line"), replica, d.Last.Local().Format(time.DateTime), d.Why)}
+}
+
+// elsewhereFindings tells of a replica that was started by an agent with another
+// state directory: its log is there, where `dunnage logs` doesn't look.
+func elsewhereFindings(replica, path, here string) []spec.Finding {
+	const next = "start the agent with the --state-dir that it had then; to begin a log here, `dunnage restart` the service"
+	info, err := os.Stat(path)
+	switch there, _ := os.Stat(here); {
+	case err != nil:
+		return []spec.Finding{wrong(next, "what %s prints may be lost: an agent with another --state-dir started it, and its log isn't there: %v", replica, err)}
+	case there != nil && os.SameFile(info, there): // by another name of the directory
+		return nil
+	}
+	return []spec.Finding{warned(next, "%s writes its log to %s, since an agent with another --state-dir started it: `dunnage logs` doesn't show it", replica, path)}
 }
 
 // logFileFindings tells of a log file that isn't at its path though its replica runs.
