@@ -63,16 +63,13 @@ func hopOf(link int, ip net.IP) hop {
 
 func (n *Network) present() (present, error) {
 	p := present{some: map[string]bool{}, pools: n.usable()}
-	for _, dir := range []string{"netns", "replicas"} {
-		entries, err := os.ReadDir(filepath.Join(n.cfg.RunDir, dir))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return p, fmt.Errorf("list attached replicas: %w", err)
-		}
-		for _, e := range entries {
-			p.some[e.Name()] = true
-		}
+	ids, _, err := n.runFiles()
+	if err != nil {
+		return p, err
 	}
-	var err error
+	for _, id := range ids {
+		p.some[id] = true
+	}
 	if p.kernelState, err = n.kernelState(); err != nil {
 		return p, err
 	}
@@ -80,6 +77,62 @@ func (n *Network) present() (present, error) {
 		p.some[replica] = true
 	}
 	return p, nil
+}
+
+// runFiles lists the replicas that have a directory for their host files, or a
+// namespace without one, and the paths beside them that can't be an agent's:
+// Attach makes the directory first and Detach removes it last, so what is under
+// netns without it and isn't a namespace was put there by somebody else.
+func (n *Network) runFiles() (ids, strange []string, err error) {
+	dirs, err := n.runEntries("replicas")
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range dirs {
+		if e.IsDir() {
+			ids = append(ids, e.Name())
+		} else {
+			strange = append(strange, n.dir(e.Name()))
+		}
+	}
+	mounts, err := n.runEntries("netns")
+	if err != nil {
+		return nil, nil, err
+	}
+	withFiles := len(ids)
+	for _, e := range mounts {
+		if _, found := slices.BinarySearch(ids[:withFiles], e.Name()); found {
+			continue
+		}
+		path := n.Namespace(e.Name())
+		mounted, err := isNamespace(path)
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case mounted:
+			ids = append(ids, e.Name())
+		default:
+			strange = append(strange, path)
+		}
+	}
+	return ids, strange, nil
+}
+
+// runEntries lists a directory of the run directory, sorted; one that isn't
+// there has none.
+func (n *Network) runEntries(dir string) ([]fs.DirEntry, error) {
+	entries, err := os.ReadDir(filepath.Join(n.cfg.RunDir, dir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list attached replicas: %w", err)
+	}
+	return entries, nil
+}
+
+// Strange lists the paths among those of replicas' namespaces and files that
+// aren't an agent's. Nothing touches them.
+func (n *Network) Strange() ([]string, error) {
+	_, strange, err := n.runFiles()
+	return strange, err
 }
 
 // replicaDamage names what is missing of the replica on the host: the kernel

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -162,6 +163,34 @@ func TestDisownedLink(t *testing.T) {
 		}
 		if _, whole, err := w.net.Attached(w.ctx); err != nil || !slices.Equal(whole, []string{"other"}) || !there("other") {
 			t.Errorf("whole are %v, %v", whole, err)
+		}
+	})
+}
+
+// TestStrange: what isn't an agent's among the namespaces and files is nobody's
+// replica, and stays; what a crash of ours leaves there is.
+func TestStrange(t *testing.T) {
+	testenv.Host(t, func() {
+		w := newWorld(t, NFT)
+		w.attach("app", member(network(1, false), 10))
+		run := testenv.HostRunDir
+		for _, dir := range []string{"netns/dir", "netns/full/inside", "replicas/crashed-in-attach", "replicas/crashed-later"} {
+			if err := os.MkdirAll(filepath.Join(run, dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, file := range []string{"netns/foo", "replicas/bar", "netns/crashed-later"} {
+			if err := os.WriteFile(filepath.Join(run, file), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		some, whole, err := w.net.Attached(w.ctx)
+		if want := []string{"app", "crashed-in-attach", "crashed-later"}; err != nil || !slices.Equal(some, want) || !slices.Equal(whole, []string{"app"}) {
+			t.Errorf("attached %v, whole %v (%v), want %v", some, whole, err, want)
+		}
+		strange, err := w.net.Strange()
+		if want := run + "/replicas/bar " + run + "/netns/dir " + run + "/netns/foo " + run + "/netns/full"; err != nil || strings.Join(strange, " ") != want {
+			t.Errorf("strange: %v (%v), want %s", strange, err, want)
 		}
 	})
 }

@@ -322,12 +322,12 @@ func (x examiner) strays(ctx context.Context, fix bool) []spec.Finding {
 // leftovers belong to nobody. An agent that holds may have got the wrong store:
 // then everything looks like that.
 func (x examiner) leftovers(ctx context.Context, fix bool) []spec.Finding {
+	out := x.strange()
 	owners := x.loop.Owners()
 	if why := owners.Held(); why != "" {
-		return []spec.Finding{warned("", "not looked for, since %s", why)}
+		return append(out, warned("", "not looked for, since %s", why))
 	}
 	found, err := x.engine.Leftovers(ctx, owners)
-	var out []spec.Finding
 	if err != nil {
 		out = append(out, warned("look again once containerd answers", "not all of them can be looked for: %v", err))
 	}
@@ -341,6 +341,18 @@ func (x examiner) leftovers(ctx context.Context, fix bool) []spec.Finding {
 	}
 	if len(out) == 0 {
 		return fine("nothing is left over")
+	}
+	return out
+}
+
+// strange are files among the agent's own that no agent made.
+func (x examiner) strange() (out []spec.Finding) {
+	paths, err := x.network.Strange()
+	if err != nil {
+		return []spec.Finding{warned("look again", "the run directory can't be listed: %v", err)}
+	}
+	for _, path := range paths {
+		out = append(out, warned("remove it if nobody wants it: `rm -r "+path+"`", "%s isn't the agent's, and is left alone", path))
 	}
 	return out
 }
