@@ -27,9 +27,6 @@ func (n *Network) Attached(context.Context) (some, whole []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := n.sweepDisowned(p.disowned); err != nil {
-		return nil, nil, err
-	}
 	for _, id := range slices.Sorted(maps.Keys(p.some)) {
 		some = append(some, id)
 		damage, err := n.replicaDamage(p, id)

@@ -157,7 +157,7 @@ func TestDisownedLink(t *testing.T) {
 			if time.Now().After(end) {
 				t.Fatal("the link stays")
 			}
-			if _, _, err := w.net.Attached(w.ctx); err != nil {
+			if _, err := w.net.Sweep(w.ctx); err != nil {
 				t.Fatal(err)
 			}
 		}

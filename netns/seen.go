@@ -42,6 +42,7 @@ type seen struct {
 
 	overlaps     []string // see Overlaps
 	overlapsWith *kernelState
+	sweptWith    *kernelState // the last Sweep's
 
 	disowned map[int]time.Time // links without an owner's name -> first seen
 }

@@ -209,10 +209,18 @@ func (n *Network) removeHost() error {
 				all = append(all, deleteRoute(r))
 			}
 		}
-		err := fault.Do("host address delete", func() error { return netlink.AddrDel(lo, &netlink.Addr{IPNet: hostNet(rules.Reserved(pool).Gateway)}) })
-		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			all = append(all, fmt.Errorf("delete the host's address in %s: %w", pool, err))
-		}
+		all = append(all, deleteGateway(lo, pool))
 	}
 	return errors.Join(all...)
+}
+
+// deleteGateway takes the host's address in a pool off it.
+func deleteGateway(lo netlink.Link, pool netip.Prefix) error {
+	err := fault.Do("host address delete", func() error {
+		return netlink.AddrDel(lo, &netlink.Addr{IPNet: hostNet(rules.Reserved(pool).Gateway)})
+	})
+	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return fmt.Errorf("delete the host's address in %s: %w", pool, err)
+	}
+	return nil
 }

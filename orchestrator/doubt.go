@@ -20,6 +20,11 @@ const (
 // other, beside the loop: it holds up nothing but what needs them. There are
 // none that weren't there when the agent started, so it ends.
 func (l *Loop) verifyImages() {
+	select {
+	case <-l.Acting(): // to mend is to change
+	case <-l.ctx.Done():
+		return
+	}
 	told := map[string]string{}
 	for {
 		pause := verifySoon

@@ -1,7 +1,9 @@
 package orchestrator
 
 import (
+	"context"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,14 +18,19 @@ import (
 // after it; what has none says that this is the wrong store. Once the store has
 // known everything, it is the right one: what appears later is left alone, told of
 // and taken out of what was observed.
+//
+// With other pools than those that the store's addresses are of, the rules of
+// what runs could neither be read nor rendered: that holds too, until an agent
+// with the right ones starts.
 func (l *Loop) hold(o *plan.Observed) {
 	ids := l.strangers(*o)
 	if l.cfg.RemoveUnknown {
 		ids = nil
 	}
-	text := ""
+	text := l.outsidePools()
 	l.appeared = ""
 	switch {
+	case text != "":
 	case len(ids) == 0:
 		l.trusted = true
 	case l.trusted:
@@ -62,6 +69,76 @@ func (l *Loop) strangers(o plan.Observed) []string {
 		}
 	}
 	return ids
+}
+
+// outsidePools says which addresses of the store aren't in the agent's pools;
+// empty = all are. Without an IPv6 pool, nobody uses those of IPv6.
+func (l *Loop) outsidePools() string {
+	for _, name := range l.state.projectNames() {
+		p, _ := l.state.project(name)
+		if p.Down {
+			continue
+		}
+		for _, n := range p.Networks {
+			if why := l.outside(n.Subnet, n.Subnet6); why != "" {
+				return describeOutside(fmt.Sprintf("network %s of project %s", n.ID, name), why)
+			}
+		}
+	}
+	for _, r := range l.state.replicaRecords() {
+		for _, a := range r.Addresses {
+			if why := l.outside(a.Subnet, a.Subnet6); why != "" {
+				return describeOutside("replica "+r.ID, why)
+			}
+		}
+	}
+	return ""
+}
+
+// outside says of which family's pool a subnet isn't a part.
+func (l *Loop) outside(subnet, subnet6 netip.Prefix) string {
+	for _, f := range []struct {
+		flag         string
+		pool, subnet netip.Prefix
+	}{{"--pool", l.cfg.Pool, subnet}, {"--pool6", l.cfg.Pool6, subnet6}} {
+		if f.pool.IsValid() && f.subnet.IsValid() && !(f.pool.Bits() <= f.subnet.Bits() && f.pool.Contains(f.subnet.Addr())) {
+			return fmt.Sprintf("%s, which isn't in %s %s", f.subnet, f.flag, f.pool)
+		}
+	}
+	return ""
+}
+
+func describeOutside(what, why string) string {
+	return fmt.Sprintf("the agent holds: %s has addresses of %s: the agent was started with another pool before. "+
+		"Start it with that one; for a new pool, take every project down first", what, why)
+}
+
+// acts notes that the store is the right one, and so are the pools.
+func (l *Loop) acts() {
+	select {
+	case <-l.acting:
+	default:
+		close(l.acting)
+	}
+}
+
+// Acting is closed when the loop first may act. What else the agent does to the
+// host waits for it: one that holds must leave the host as it is.
+func (l *Loop) Acting() <-chan struct{} { return l.acting }
+
+// sweep removes what nothing wants any more. What it can't remove it tries again
+// at the next look.
+func (l *Loop) sweep(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	removed, err := l.cfg.Network.Sweep(limited)
+	for _, name := range removed {
+		l.cfg.Log.Warn("removed a route that an earlier agent left", "route", name)
+		l.events.add(spec.Event{Kind: spec.EventRepaired, Message: "removed a route that an earlier agent left: " + name})
+	}
+	if err != nil && ctx.Err() == nil {
+		l.cfg.Log.Warn("remove what nothing wants", "error", err)
+	}
 }
 
 // describeAppeared says of the first of them what there is and where, and how to

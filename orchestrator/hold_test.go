@@ -133,6 +133,33 @@ func TestStrangerOfARunningAgentHoldsNothing(t *testing.T) {
 	}
 }
 
+// With another pool than its store's an agent holds, whatever it may remove.
+func TestOtherPoolHolds(t *testing.T) {
+	s := two(t)
+	before := s.w.Running()
+	s.pool, s.removeUnknown = "10.77.0.0/16", true
+	s.start(0)
+	s.live(time.Minute, time.Second)
+	if after := s.w.Running(); !slices.Equal(before, after) || s.w.Served("shop", "web") != 1 {
+		t.Fatalf("what ran was touched: %v, then %v\n%s", before, after, s.w)
+	}
+	if err := s.loop.mayChange(); !errors.Is(err, spec.ErrRefused) || !strings.Contains(err.Error(), "which isn't in --pool 10.77.0.0/16") {
+		t.Errorf("changes: %v", err)
+	}
+	select {
+	case <-s.loop.Acting():
+		t.Error("it acts")
+	default:
+	}
+	s.pool = ""
+	s.start(0)
+	s.live(time.Minute, time.Second)
+	<-s.loop.Acting()
+	if after := s.w.Running(); !slices.Equal(before, after) || s.loop.mayChange() != nil {
+		t.Errorf("with its own again: %v, %v", after, s.loop.mayChange())
+	}
+}
+
 // With another state directory the containers are in a containerd namespace
 // that the agent doesn't look into: only their network is seen.
 func TestLostStoreKeepsTheNetworkOfContainersElsewhere(t *testing.T) {

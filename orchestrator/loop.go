@@ -39,6 +39,7 @@ type Config struct {
 	StateDir string // where the store is, to name it
 	RunDir   string // where replicas' namespaces and files are, to name it
 
+	// The pools that networks and replicas of the store aren't in make the loop hold.
 	Pool  netip.Prefix // IPv4 addresses for networks
 	Pool6 netip.Prefix // IPv6 ones; zero = the host has no IPv6
 
@@ -90,6 +91,7 @@ type Loop struct {
 	measures *measures
 	status   atomic.Pointer[spec.Status]
 	looked   chan struct{}                // closed by the first look
+	acting   chan struct{}                // closed by the first look after which it may act
 	held     atomic.Pointer[string]       // why the loop doesn't act
 	tight    atomic.Pointer[string]       // how the disk is over its budget although all is collected; empty or nil = it isn't
 	routing  atomic.Pointer[spec.Routing] // as planned last
@@ -174,6 +176,7 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 		wake:     make(chan struct{}, 1),
 		requests: make(chan func()),
 		looked:   make(chan struct{}),
+		acting:   make(chan struct{}),
 		guard:    newGuard(cmp.Or(cfg.Patience, defaultPatience)),
 		events:   newEvents(cfg.Clock, cfg.History),
 		ops:      newOperations(cfg.Clock),
@@ -269,10 +272,12 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 	l.measures.planned(time.Since(began))
 	l.absent = p.Absent
 	l.publish(p, observed)
-	l.visit(p)
-	if observed.Held {
+	if observed.Held { // nothing from here on may happen then: also visits make what they need on the host
 		return lookAnyway
 	}
+	l.acts()
+	l.visit(p)
+	l.sweep(ctx)
 	l.letGo(ctx)
 	l.collectSometimes()
 	l.purgeLeft(observed)

@@ -145,6 +145,10 @@ type Network interface {
 	// Attached lists the replicas that have a namespace, link or files, and
 	// those of them that have all; both sorted.
 	Attached(ctx context.Context) (some, whole []string, err error)
+	// Sweep removes what earlier agents and Detach have left of links, routes
+	// and addresses and nothing wants, and names what of it somebody may ask for.
+	// To call it often is cheap.
+	Sweep(ctx context.Context) (removed []string, err error)
 	// Namespace and Files say where Attach puts things.
 	Namespace(replica string) string
 	Files(replica string) spec.HostFiles

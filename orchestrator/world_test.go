@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -113,8 +114,9 @@ type scenario struct {
 
 	nonces int // made for secrets
 
-	removeUnknown bool // the flag of the next agent
-	quiet         bool // no clients but those of the test
+	removeUnknown bool   // the flag of the next agent
+	pool          string // of the next agent; empty = the usual one
+	quiet         bool   // no clients but those of the test
 }
 
 func newScenario(seed uint64, lie world.Lie) *scenario {
@@ -144,7 +146,7 @@ func (s *scenario) start(crashAt int) {
 	loop, err := New(ctx, Config{
 		Engine: s.w, Images: s.w, Disk: s.w, Volumes: s.w, Network: s.w, Health: s.w, Visits: world.Visits{World: s.w}, Store: world.Store{World: s.w}, Clock: s.w,
 		Vault: world.Vault{World: s.w}, Secrets: world.Deliverer{World: s.w}, Nonce: s.nonce,
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Pool: netip.MustParsePrefix("10.9.0.0/16"),
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Pool: netip.MustParsePrefix(cmp.Or(s.pool, "10.9.0.0/16")),
 		StateDir: "/state", RemoveUnknown: s.removeUnknown,
 	})
 	if err != nil {

@@ -342,6 +342,11 @@ func runAgent(ctx context.Context, o agentOptions) error {
 	wg.Go(func() { loop.Guard(supervisor{Engine: eng, managed: managed, command: o.restart}) })
 	wg.Go(func() { watch(ctx, o, loop) })
 	wg.Go(func() {
+		select {
+		case <-loop.Acting():
+		case <-ctx.Done():
+			return
+		}
 		if err := network.PrepareVisits(ctx); err != nil && ctx.Err() == nil {
 			o.log.Warn("the next visit tries again", "error", err)
 		}

@@ -194,7 +194,11 @@ func examineHost(s spec.Status, key spec.KeyStatus) []spec.Finding {
 	var out []spec.Finding
 	for _, problem := range s.Problems {
 		if key.Locked == "" || !strings.HasPrefix(problem, "secrets are locked") { // else examineSecrets tells
-			out = append(out, spec.Finding{Check: "host", Text: problem})
+			f := spec.Finding{Check: "host", Text: problem}
+			if strings.HasPrefix(problem, "the agent holds") {
+				f.Text, f.Next, _ = strings.Cut(problem, ". ")
+			}
+			out = append(out, f)
 		}
 	}
 	if len(out) == 0 {

@@ -290,8 +290,12 @@ func sysctlFindings(root string, names []string) (out []spec.Finding) {
 	return out
 }
 
-// strays are connections to where nothing is.
+// strays are connections to where nothing is. An agent that holds may have got
+// the wrong store or pool: then replicas' own connections look like that.
 func (x examiner) strays(ctx context.Context, fix bool) []spec.Finding {
+	if why := x.loop.Owners().Held(); why != "" {
+		return []spec.Finding{warned("", "not looked for, since %s", why)}
+	}
 	found, err := x.network.Strays(ctx, x.loop.Owners().Addresses())
 	if err != nil {
 		return []spec.Finding{wrong("see `dmesg`, and whether the agent is confined", "the kernel's connections can't be listed: %v", err)}
@@ -327,6 +331,7 @@ func (x examiner) leftovers(ctx context.Context, fix bool) []spec.Finding {
 	if why := owners.Held(); why != "" {
 		return append(out, warned("", "not looked for, since %s", why))
 	}
+	out = append(out, x.surplus()...)
 	found, err := x.engine.Leftovers(ctx, owners)
 	if err != nil {
 		out = append(out, warned("look again once containerd answers", "not all of them can be looked for: %v", err))
@@ -353,6 +358,18 @@ func (x examiner) strange() (out []spec.Finding) {
 	}
 	for _, path := range paths {
 		out = append(out, warned("remove it if nobody wants it: `rm -r "+path+"`", "%s isn't the agent's, and is left alone", path))
+	}
+	return out
+}
+
+// surplus are routes that only the agent should make, and doesn't.
+func (x examiner) surplus() (out []spec.Finding) {
+	routes, err := x.network.Surplus()
+	if err != nil {
+		return []spec.Finding{warned("look again", "the agent's routes can't be listed: %v", err)}
+	}
+	for _, r := range routes {
+		out = append(out, warned("`"+r.Delete+"` removes it", "route %s has the agent's protocol, 213, and the agent made none like it: it is left alone", r.Name))
 	}
 	return out
 }

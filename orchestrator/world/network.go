@@ -70,6 +70,9 @@ func (w *World) Attached(context.Context) (some, whole []string, err error) {
 	return some, some, nil
 }
 
+// Sweep finds nothing: a world has no routes.
+func (w *World) Sweep(context.Context) ([]string, error) { return nil, nil }
+
 // Namespace is where nothing is.
 func (w *World) Namespace(replica string) string { return namespaces + replica }
 

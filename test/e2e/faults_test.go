@@ -158,6 +158,86 @@ func TestStoreLost(t *testing.T) {
 	})
 }
 
+// What an agent can have changed of the host's network, without counters, ages
+// and what the kernel brings up to date by itself.
+const hostNetwork = `ip -d -o link | sed 's/ promiscuity.*alias/ alias/'; ip -o addr; for f in -4 -6; do ip $f route show table all; done
+ip neigh show nud permanent; iptables-save | grep -v '^#' | sed 's/\[[0-9:]*\]//'; ip6tables-save | grep -v '^#' | sed 's/\[[0-9:]*\]//'
+sysctl -a 2>/dev/null | grep -E 'forwarding|ip_forward|rp_filter|route_localnet|accept_ra |disable_ipv6'
+find $RUN/netns $RUN/replicas $RUN/visitor -printf '%p %i %s\n'
+nsenter --net=$RUN/visitor sh -c 'ip -o addr; ip route; ip -6 route'`
+
+// An agent that holds changes nothing of the host, whatever it was started with
+// wrongly, and doctor says of it what is so. The right one then goes on as if it
+// hadn't been.
+func TestHeldAgentChangesNothing(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 2, ""))
+	before := h.ready(2)
+	look := func() string {
+		return h.sh(t, "RUN="+h.agent.RunDir()+"; "+hostNetwork)
+	}
+	h.eventually(30*time.Second, "the visitor is there", func() error {
+		_, err := os.Stat(filepath.Join(h.agent.RunDir(), "visitor"))
+		return err
+	})
+	was := look()
+	h.underLoad(8080, func() {
+		for _, wrong := range []struct{ flag, value, says string }{
+			{"--pool", "10.99.0.0/16", "which isn't in --pool 10.99.0.0/16"},
+			{"--pool6", "fd00:99::/48", "which isn't in --pool6 fd00:99::/48"},
+			{"--state-dir", h.lab.Path("state2"), "doesn't know 2 replicas"},
+		} {
+			killAgent(h)
+			h.agent.Flags = []string{wrong.flag, wrong.value}
+			h.start()
+			time.Sleep(4 * time.Second) // what must not happen needs its time: more than two looks
+			if ps := h.run(nil, "ps"); !strings.Contains(ps.stderr, "the agent holds") || !strings.Contains(ps.stderr, wrong.says) {
+				t.Errorf("%s: ps: %+v", wrong.flag, ps)
+			}
+			found, _ := h.doctor("--fix")
+			for _, name := range []string{"logs", "connections", "leftovers"} {
+				for _, f := range found[name] {
+					if !f.OK {
+						t.Errorf("%s: doctor: %+v", wrong.flag, f)
+					}
+				}
+			}
+			elsewhere := len(found["logs"]) == 2 && strings.Contains(found["logs"][0].Text+found["logs"][1].Text, "an agent with another --state-dir started it")
+			if (wrong.flag == "--state-dir") != elsewhere {
+				t.Errorf("%s: logs: %+v", wrong.flag, found["logs"])
+			}
+			if now := look(); now != was {
+				t.Errorf("%s: the host's network is\n%s\nwas\n%s", wrong.flag, now, was)
+			}
+		}
+		killAgent(h)
+		h.agent.Flags = nil
+		// What a held agent of an earlier version left, and what isn't anybody's.
+		h.sh(t, "ip addr add 10.99.0.1/32 dev lo; ip route add unreachable 10.99.0.0/16 proto 213; ip route add 10.99.0.4 dev visit-dunnage src 10.99.0.1 proto 213"+
+			"; ip route add local 10.99.0.2 dev lo src 10.99.0.1 table local proto 213; ip route add 203.0.113.0/24 via "+h.lab.Client.String()+" proto 213; touch "+h.agent.RunDir()+"/netns/foo")
+		h.start()
+		h.eventually(20*time.Second, "what was left is removed", func() error {
+			if left := h.sh(t, "ip route show table all; ip addr"); strings.Contains(left, "10.99.") {
+				return errors.New(left)
+			}
+			return nil
+		})
+	})
+	found, _ := h.doctor()
+	text := fmt.Sprint(found["leftovers"])
+	if !strings.Contains(text, "/netns/foo isn't the agent's") || !strings.Contains(text, "ip route del 203.0.113.0/24") {
+		t.Errorf("leftovers: %s", text)
+	}
+	h.sh(t, "ip route del 203.0.113.0/24; rm "+h.agent.RunDir()+"/netns/foo")
+	if after := h.ready(2); pids(after) != pids(before) {
+		t.Errorf("processes: %s, then %s", pids(before), pids(after))
+	}
+	if now := look(); now != was {
+		t.Errorf("in the end the host's network is\n%s\nwas\n%s", now, was)
+	}
+	h.clean(before)
+}
+
 func TestContainerdKilledUnderLoad(t *testing.T) {
 	h := newHost(t)
 	h.mustDeploy(hello("v1", 2, ""))
