@@ -74,7 +74,7 @@ var badReleases = map[string]struct {
 	"check prints gigabytes":         {app("v2", "[tick, 50ms]", checked("    deploy: {replicas: 2}\n", "log", "10000000", "1000")), 3, "exec probe: no answer within 1s", "tick "},
 	"program missing":                {app("v2", "[serve]", served+"    entrypoint: [/no/such/program]\n"), 3, "/no/such/program", ""},
 	"kernel takes no such value":     {app("v2", "[serve]", served+"    sysctls: {net.ipv4.ip_default_ttl: '999'}\n"), 3, "sysctls: the kernel doesn't take the value for net.ipv4.ip_default_ttl", ""},
-	"directory over a file":          {app("v2", "[serve]", served+"    volumes: [{type: bind, source: /srv, target: /testapp}]\n"), 3, "volumes: /srv can't be mounted at /testapp: one is a file and the other a directory", ""},
+	"directory over a file":          {app("v2", "[serve]", served+"    volumes: [{type: bind, source: /srv, target: /testapp, read_only: true}]\n"), 3, "volumes: /srv can't be mounted at /testapp: one is a file and the other a directory", ""},
 	"not accepted":                   {app("v2", "[serve]", strings.Replace(served, "drain: 100ms", `drain: 100ms, accept: [/testapp, exit, "5"]`, 1)), 3, "exited with 5", "ready"},
 	"out of memory":                  {app("v2", "[alloc, '256']", served+"    mem_limit: 32m\n"), 3, "exited with code 137 (out of memory)", ""},
 	"image not to be had":            {strings.Replace(app("v2", "[serve]", served), "example.org/app:v2", "127.0.0.1:1/app:v2", 1), 1, "nothing was changed: service web: image 127.0.0.1:1/app:v2", ""},
