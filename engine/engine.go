@@ -64,6 +64,7 @@ type Engine struct {
 	cgroup    cgroups
 	nudges    nudges
 	inventory inventory
+	writers   writers
 	known     knownImages // by digest
 	probers   probers
 	calls     *calls

@@ -25,6 +25,7 @@ func (e *Engine) Instances(ctx context.Context) ([]spec.Instance, error) {
 	for _, s := range stock {
 		out = append(out, e.instance(s))
 	}
+	e.markUnwritten(out)
 	return out, nil
 }
 

@@ -5,33 +5,59 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"time"
+
+	"dunnage/spec"
 )
 
 // LogWriters returns the paths that the log writers of this agent's containers
 // write to, by replica. They are those of the time when the replica was started,
 // in the state directory that its agent had. nil = the processes can't be listed.
 func (e *Engine) LogWriters() map[string]string {
+	found := e.findWriters()
+	if found == nil {
+		return nil
+	}
+	paths := map[string]string{}
+	for id, pid := range found {
+		paths[id] = argument(arguments(pid), "path")
+	}
+	return paths
+}
+
+// findWriters returns the processes of the log writers by replica; nil = the
+// processes can't be listed.
+func (e *Engine) findWriters() map[string]int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil
 	}
-	paths := map[string]string{}
+	found := map[string]int{}
 	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
-		}
-		args := arguments(pid)
-		if len(args) == 0 || filepath.Base(args[0]) != writerName {
-			continue
-		}
-		// The shim says whose it is: replicas of another agent may have the same names.
-		if whose := startEnvironment(pid); whose["CONTAINER_NAMESPACE"] == e.cfg.Namespace {
-			paths[whose["CONTAINER_ID"]] = argument(args, "path")
+		if pid, err := strconv.Atoi(entry.Name()); err == nil {
+			if id := e.writesFor(pid); id != "" {
+				found[id] = pid
+			}
 		}
 	}
-	return paths
+	return found
+}
+
+// writesFor is the replica that a process writes the log of; empty = it is no log
+// writer of this agent's, or dead.
+func (e *Engine) writesFor(pid int) string {
+	args := arguments(pid)
+	if len(args) == 0 || filepath.Base(args[0]) != writerName || argument(args, "path") == "" { // the last: it compresses
+		return ""
+	}
+	// The shim says whose it is: replicas of another agent may have the same names.
+	whose := startEnvironment(pid)
+	if whose["CONTAINER_NAMESPACE"] != e.cfg.Namespace {
+		return ""
+	}
+	return whose["CONTAINER_ID"]
 }
 
 // startEnvironment is that of a process as it began; of one that is gone, none.
@@ -44,4 +70,40 @@ func startEnvironment(pid int) map[string]string {
 		}
 	}
 	return out
+}
+
+// writersCheck is how often Instances looks whether log writers are there. Fifty that
+// are take a few milliseconds; where one isn't, all processes of the host are looked at.
+const writersCheck = 30 * time.Second
+
+// writers are the log writers as Instances knows them, one look at a time.
+type writers struct {
+	looked time.Time
+	pids   map[string]int // by replica
+	gone   map[string]int // replica -> its process that has none
+}
+
+// markUnwritten marks the instances whose log writer is gone. A writer is there before
+// its container's process, and lives longer: one that isn't there while the process
+// still is has died.
+func (e *Engine) markUnwritten(all []spec.Instance) {
+	w := &e.writers
+	if time.Since(w.looked) > writersCheck {
+		w.looked, w.gone = time.Now(), map[string]int{}
+		lacks := func(i spec.Instance) bool {
+			return i.Phase == spec.PhaseRunning && e.writesFor(w.pids[i.ID]) != i.ID
+		}
+		if slices.ContainsFunc(all, lacks) {
+			w.pids = e.findWriters()
+		}
+		for _, i := range all {
+			if w.pids != nil && lacks(i) && slices.Contains(e.cgroup.pids(i.ID), i.Pid) {
+				w.gone[i.ID] = i.Pid
+			}
+		}
+	}
+	for i := range all {
+		pid, gone := w.gone[all[i].ID]
+		all[i].Unwritten = gone && pid == all[i].Pid
+	}
 }

@@ -197,9 +197,14 @@ func (c *collector) service(s *sheet, project string, sv spec.ServiceStatus) {
 	s.yes(unreachable, sv.Unreachable != "", project, sv.Name)
 	s.yes(held, !sv.HeldUntil.IsZero(), project, sv.Name)
 	states := map[spec.ReplicaState]int{}
+	lost := 0
 	for _, r := range sv.Replicas {
 		states[r.State]++
+		if r.Unwritten {
+			lost++
+		}
 	}
+	s.number(unwritten, float64(lost), project, sv.Name)
 	for _, state := range slices.Sorted(maps.Keys(states)) {
 		s.number(replicas, float64(states[state]), project, sv.Name, string(state))
 	}

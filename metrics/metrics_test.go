@@ -158,7 +158,7 @@ func TestNumbers(t *testing.T) {
 	var w world
 	w.deploy(1, 2, 7)
 	svc := &w.status.Projects[0].Services[0]
-	svc.Replicas[1].State = spec.StateUnhealthy
+	svc.Replicas[1].State, svc.Replicas[1].Unwritten = spec.StateUnhealthy, true
 	svc.Ready, svc.Waiting, svc.Unreachable = 1, "s0-2 is unhealthy", "192.0.2.1:80: no answer"
 	old := svc.Replicas[0]
 	old.Replica, old.Restarts, old.State = "p0-s0-00000006-1", 4, spec.StateDraining
@@ -179,6 +179,7 @@ func TestNumbers(t *testing.T) {
 		"dunnage_service_replicas_ready" + of:                                                        "1",
 		"dunnage_service_converged" + of:                                                             "0",
 		"dunnage_service_unreachable" + of:                                                           "1",
+		"dunnage_service_replicas_unwritten" + of:                                                    "1",
 		`dunnage_service_replicas{project="p0",service="s0",state="draining"}`:                       "1",
 		`dunnage_replica_restarts_total{project="p0",replica="1",service="s0"}`:                      "4", // of the old one
 		`dunnage_replica_memory_bytes{project="p0",replica="1",service="s0"}`:                        "1.048576e+06",

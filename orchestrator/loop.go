@@ -120,6 +120,8 @@ type Loop struct {
 	beat   atomic.Int64   // when the loop came round last
 	blind  int            // looks in a row that the engine didn't answer; Run's
 	hung   map[string]int // replica -> its shim that hangs, as told; Run's
+
+	unwritten map[string]int // replica -> its process whose log writer is gone, as told; Run's
 }
 
 // memory is what the loop learns by looking and may lose: after a restart the

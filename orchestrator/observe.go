@@ -95,7 +95,7 @@ func (l *Loop) merge(s look) []plan.Replica {
 		r := at(i.ID)
 		r.ReplicaKey, r.Exists, r.Phase, r.Pid = i.ReplicaKey, true, i.Phase, i.Pid
 		r.StartedAt, r.ExitedAt, r.ExitCode, r.OOM = i.StartedAt, i.ExitedAt, i.ExitCode, i.OOM
-		r.Limits, r.Hung = i.Limits, i.Hung
+		r.Limits, r.Hung, r.Unwritten = i.Limits, i.Hung, i.Unwritten
 	}
 	for _, id := range s.attached {
 		at(id)
@@ -229,6 +229,7 @@ func (l *Loop) count(ctx context.Context, rs []plan.Replica) error {
 func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	l.routing.Store(&p.Routing)
 	l.tellHung(o.Replicas)
+	l.tellUnwritten(o.Replicas)
 	problems := slices.Concat(l.foreign, l.insisted(), l.stuck())
 	if l.cfg.Notice != "" {
 		problems = append([]string{l.cfg.Notice}, problems...)

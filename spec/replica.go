@@ -36,8 +36,9 @@ type Instance struct {
 	ExitedAt  time.Time `json:"exited_at,omitzero"`
 	ExitCode  int       `json:"exit_code,omitempty"`
 	OOM       bool      `json:"oom,omitempty"`
-	Limits    string    `json:"limits,omitempty"` // Limits.Fingerprint() of those in force
-	Hung      int       `json:"hung,omitempty"`   // pid of its shim, if that hasn't answered for a while; 0 = it answers
+	Limits    string    `json:"limits,omitempty"`    // Limits.Fingerprint() of those in force
+	Hung      int       `json:"hung,omitempty"`      // pid of its shim, if that hasn't answered for a while; 0 = it answers
+	Unwritten bool      `json:"unwritten,omitempty"` // its log writer is gone: what it prints is lost
 }
 
 // CreateRequest is all that the engine needs to create a replica's container.

@@ -88,6 +88,7 @@ type ReplicaStatus struct {
 	ExitCode   *int              `json:"exit_code,omitempty"` // of the last exit
 	RetryAt    time.Time         `json:"retry_at,omitzero"`
 	WarmUntil  time.Time         `json:"warm_until,omitzero"` // of a warm one; not known before the release after it has converged
+	Unwritten  bool              `json:"unwritten,omitempty"` // its log writer is gone: what it prints is lost
 	Detail     string            `json:"detail,omitempty"`    // last probe failure or exit, one line
 	Checks     []Check           `json:"checks,omitempty"`    // the last five, oldest first
 }

@@ -78,7 +78,8 @@ type Replica struct {
 	Record    spec.ReplicaRecord
 	Phase     spec.Phase // of an existing container
 	Pid       int
-	Hung      int // pid of its shim, if that doesn't answer; 0 = it does
+	Hung      int  // pid of its shim, if that doesn't answer; 0 = it does
+	Unwritten bool // its log writer is gone
 	StartedAt time.Time
 	ExitedAt  time.Time
 	ExitCode  int

@@ -198,7 +198,7 @@ func replicaStatus(r *Replica, wanted bool, o Observed) spec.ReplicaStatus {
 		Project: r.Project, Service: r.Service, Replica: r.ID, Number: r.Number, Generation: r.Generation,
 		Release: r.Record.Release, Image: r.Record.Image, State: state(r, wanted, o.Held), Health: checked(r), Pid: r.Pid,
 		Addresses: Addresses(r.Record), Ports: []spec.Port{}, Routed: r.Named,
-		Restarts: r.Record.Restarts, Started: r.StartedAt, Detail: detail(r),
+		Restarts: r.Record.Restarts, Started: r.StartedAt, Unwritten: r.Unwritten, Detail: cmp.Or(detail(r), unwritten(r)),
 	}
 	if e := r.Record.Exit; e != nil {
 		s.ExitCode = &e.Code
@@ -245,6 +245,16 @@ func detail(r *Replica) string {
 	default:
 		return ""
 	}
+}
+
+// unwritten says that what a replica prints is lost; empty = it isn't. Nothing can
+// write it any more but in another process, since the shim began the writer with
+// it, and a service that serves is worth more than its log.
+func unwritten(r *Replica) string {
+	if !r.Unwritten {
+		return ""
+	}
+	return fmt.Sprintf("its log writer is gone and what it prints is lost; it serves on, and `dunnage restart %s` gives it another one", r.Service)
 }
 
 // before says of a replica that runs how its runs before failed in a row: one

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -127,6 +128,14 @@ func TestDoctor(t *testing.T) {
 			return nil
 		}
 		return errors.New(r.stdout)
+	})
+	h.eventually(60*time.Second, "ps shows it, and it serves on", func() error {
+		for _, r := range h.ready(2) {
+			if (r.Replica == rs[0].Replica) != r.Unwritten || r.Unwritten && !strings.Contains(r.Detail, "`dunnage restart web`") {
+				return fmt.Errorf("%+v", r)
+			}
+		}
+		return nil
 	})
 
 	cont = h.stopPid(h.lab.Pid("agent"))
