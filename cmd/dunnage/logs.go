@@ -150,13 +150,17 @@ func (w *logWriter) line(l spec.LogLine) error {
 	return w.p.print(b.String())
 }
 
+// lineTime has all nine digits, as the log's files have: times that stand below each
+// other have one width, and are sorted as text.
+const lineTime = "2006-01-02T15:04:05.000000000Z07:00"
+
 func (w *logWriter) head(l spec.LogLine) string {
 	head := ""
 	if w.prefix {
 		head = w.p.paintOut(colourOf(l.Replica), printable(spec.ShortReplica(l.Service, l.Replica))+" |") + " "
 	}
 	if w.times {
-		head += l.At.UTC().Format(time.RFC3339Nano) + " "
+		head += l.At.UTC().Format(lineTime) + " "
 	}
 	return head
 }
