@@ -186,6 +186,7 @@ type sequence struct {
 	file *os.File
 	from io.Reader // nil = not begun
 	at   int64
+	last byte   // of the text that was read
 	said []byte // the rest of the line that tells of damage
 	end  error
 	all  int64 // size; 0 = not known
@@ -260,6 +261,9 @@ func (s *sequence) read(b []byte) (n int, err error) {
 	if len(s.said) == 0 && s.end == nil {
 		n, err = s.from.Read(b)
 		s.at += int64(n)
+		if n > 0 {
+			s.last = b[n-1]
+		}
 		switch {
 		case errors.Is(err, io.EOF):
 			s.end = io.EOF
@@ -278,5 +282,8 @@ func (s *sequence) read(b []byte) (n int, err error) {
 }
 
 func (s *sequence) damaged(why error) {
-	s.said, s.end = fmt.Appendf(nil, "\ndunnage: the log is damaged here, and the rest of its file can't be read: %v\n", why), io.EOF
+	if s.at > 0 && s.last != '\n' {
+		s.said = []byte{'\n'}
+	}
+	s.said, s.end = fmt.Appendf(s.said, "dunnage: the log is damaged here, and the rest of its file can't be read: %v\n", why), io.EOF
 }

@@ -536,6 +536,36 @@ func TestDamagedCompression(t *testing.T) {
 	}
 }
 
+// TestDamageAfterALine: a compressed file of another program that is cut where a line
+// ends shows no empty line.
+func TestDamageAfterALine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	writeLog(t, Rotated(path, 1), 1<<20, []said{{start, "1"}, {start.Add(time.Second), "2"}})
+	writeLog(t, path, 1<<20, []said{{start.Add(2 * time.Second), "3"}})
+	zip(t, path, 1, true)
+	info, err := os.Stat(Compressed(path, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(Compressed(path, 1), info.Size()-4); err != nil { // in the checksum
+		t.Fatal(err)
+	}
+	var got []string
+	for _, s := range ask(t, Query{Tail: -1}, Source{Path: path}) {
+		got = append(got, s.text)
+	}
+	want := []string{"1", "2", "dunnage: the log is damaged here, and the rest of its file can't be read: unexpected EOF", "3"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if err := os.WriteFile(Compressed(path, 1), make([]byte, 100), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(t, Query{Tail: -1}, Source{Path: path}); len(got) != 2 || !strings.HasPrefix(got[0].text, "dunnage: the log is damaged here") {
+		t.Errorf("of zeros: %v", got)
+	}
+}
+
 // TestFollowerIsOvertaken: where files came and went while a follower was busy,
 // a line says so; where it kept up, none does.
 func TestFollowerIsOvertaken(t *testing.T) {
