@@ -51,6 +51,7 @@ func (l *Loop) serveBlind(ctx context.Context, equal bool) {
 		return
 	}
 	if len(damage) > 0 {
+		l.measures.repaired(damage)
 		l.tellRepaired(spec.ReplicaKey{}, damage, l.cfg.Clock.Now().Sub(began))
 	}
 	l.tellRoutes(routing, time.Time{})

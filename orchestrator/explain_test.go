@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"dunnage/orchestrator/world"
 	"dunnage/spec"
@@ -178,8 +179,8 @@ func TestVerdicts(t *testing.T) {
 	wantNext(verdictOf(answers{}, unrouted(replica.String())), within, "leaves")
 	wantNext(verdictOf(answers{}, unrouted("127.0.0.1")), "ip address add 127.0.0.1/8 dev lo", within)
 	wantNext(verdictOf(answers{}, unrouted("203.0.113.5")), "leaves the host's own routes alone", within)
-	fought := answers{status: spec.Status{Problems: []string{(&fight{damage: []spec.Damage{{What: "setting net.ipv4.ip_forward: 0 instead of 1"}}, repairs: 13}).text()}}}
-	wantNext(verdictOf(fought, unrouted(replica.String())), "another program undoes repairs: setting net.ipv4.ip_forward: 0 instead of 1: repaired 13 times", within)
+	fought := answers{status: spec.Status{Problems: []string{(&fight{damage: []spec.Damage{{What: "setting net.ipv4.ip_forward: 0 instead of 1"}}, undone: make([]time.Time, 7)}).text()}}}
+	wantNext(verdictOf(fought, unrouted(replica.String())), "another program undoes repairs: setting net.ipv4.ip_forward: 0 instead of 1: repaired each time, and undone by another program 7 times in the last minute", within)
 	self := netip.MustParseAddrPort("[::1]:8080")
 	six := verdictOf(answers{}, spec.ExplainedWay{Service: "shop/web", Trace: spec.Trace{Fate: spec.FateArrives, Packet: spec.Packet{To: self}, Reach: []spec.Arrival{{To: self, Host: true}}}})
 	if wantNext(six, "ask 127.0.0.1", "--diff"); six.OK || !strings.Contains(six.Verdict, "ports aren't published on [::1]") {

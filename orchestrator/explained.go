@@ -24,7 +24,7 @@ func (a answers) repairs(what string) string {
 		return "the agent repairs nothing now: " + a.idle
 	}
 	for _, p := range a.status.Problems {
-		if strings.Contains(p, undoneEachTime) {
+		if strings.Contains(p, undoneByAnother) {
 			return "the agent repairs it, but another program undoes repairs: " + p
 		}
 	}

@@ -14,58 +14,15 @@ import (
 
 // What others damage is repaired by the actions that the plan has anyway: Apply
 // makes the rules and the host's routes equal, Create completes a replica's
-// network. Here that is named and told, and done less often where somebody
-// insists (ADR 21).
+// network. Here that is named and told (ADR 21).
 
-const (
-	// undoneSoon after a repair, the same damage means that somebody doesn't
-	// want it repaired.
-	undoneSoon = 10 * time.Second
-	// repairsAtOnce is how many repairs that are undone soon are done without
-	// delay. Who tries something out by hand does it less often.
-	repairsAtOnce = 12
-	// After these there is a shortPause between two repairs. When as many were
-	// of this damage and nothing else in between, which is a program that
-	// insists, it doubles with each to longestPause.
-	shortPause   = 250 * time.Millisecond
-	longestPause = time.Minute
-	// namedDamage is how much of what was found an event names.
-	namedDamage = 3
-)
+// namedDamage is how much of what was found an event names.
+const namedDamage = 3
 
 // repair is one that is under way.
 type repair struct {
 	damage []spec.Damage
 	began  time.Time
-}
-
-// fight is about damage that comes back.
-type fight struct {
-	damage  []spec.Damage
-	repairs int       // that were undone soon, the last one included
-	row     int       // of them without a repair of other damage in between
-	since   time.Time // the first of them
-	last    time.Time // the last of them
-	undone  time.Time // when it was first seen after that; zero = it wasn't
-	seen    time.Time // when it was seen last
-}
-
-func (f *fight) fighting() bool { return f.repairs > repairsAtOnce }
-
-// pause is the time between the last repair and the next.
-func (f *fight) pause() time.Duration {
-	if !f.fighting() {
-		return 0
-	}
-	return min(shortPause<<min(max(f.row-repairsAtOnce, 0), 10), longestPause)
-}
-
-// undoneEachTime marks the problems that tell of a fight.
-const undoneEachTime = "undone by another program each time"
-
-func (f *fight) text() string {
-	return fmt.Sprintf("%s: repaired %d times since %s, and %s. It is now repaired once in %s: "+
-		"find the program that sets it, and let it leave alone what is dunnage's", found(f.damage), f.repairs, f.since.Format(time.TimeOnly), undoneEachTime, f.pause())
 }
 
 // found names damage in one line.
@@ -93,23 +50,28 @@ func (l *Loop) mend(ctx context.Context, p plan.Plan, o plan.Observed) (actions 
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	all, err := l.cfg.Network.Damaged(ctx, l.applied, slices.DeleteFunc(slices.Clone(whose), func(id string) bool { return id == "" }))
+	now := l.cfg.Clock.Now()
+	var replicas []string
+	for _, key := range whose {
+		if key.ID != "" {
+			replicas = append(replicas, key.ID)
+		}
+	}
+	all, err := l.cfg.Network.Damaged(ctx, l.applied, replicas)
 	if err != nil {
 		l.cfg.Log.Warn("can't name what others have changed", "error", err)
 		return p.Actions, time.Time{}
 	}
-	now := l.cfg.Clock.Now()
 	waits := map[string]bool{}
-	for _, id := range whose {
+	for _, key := range whose {
+		id := key.ID
 		damage := slices.DeleteFunc(slices.Clone(all), func(d spec.Damage) bool { return d.Replica != id })
 		if len(damage) == 0 {
 			continue // made good meanwhile
 		}
-		f := l.fight(damage)
-		if f.seen = now; f.undone.IsZero() {
-			f.undone = now
-		}
-		next := f.last.Add(f.pause())
+		f := l.fight(key, damage)
+		l.tellFight(f, now)
+		next := f.mender.damaged(now)
 		if swap := id == "" && !p.Routing.Equal(l.applied); swap || !now.Before(next) {
 			l.mending[id] = repair{damage, now}
 			continue
@@ -132,9 +94,9 @@ func mends(a plan.Action) bool {
 }
 
 // damaged lists the replicas whose network the plan completes while they run,
-// "" = the rules and the host's routes, which aren't as an Apply left them.
-func (l *Loop) damaged(p plan.Plan, o plan.Observed) []string {
-	var out []string
+// an empty key = the rules and the host's routes, which aren't as an Apply left them.
+func (l *Loop) damaged(p plan.Plan, o plan.Observed) []spec.ReplicaKey {
+	var out []spec.ReplicaKey
 	for _, a := range p.Actions {
 		id := a.Replica().ID
 		if !mends(a) || len(l.waves.busy[id]) > 0 {
@@ -144,20 +106,20 @@ func (l *Loop) damaged(p plan.Plan, o plan.Observed) []string {
 			return r.ID == id && r.Alive() && !r.Attached && r.Record.Joins == ""
 		}
 		if id == "" && l.laid && !o.RulesEqual || id != "" && slices.ContainsFunc(o.Replicas, running) {
-			out = append(out, id)
+			out = append(out, a.Replica())
 		}
 	}
 	return out
 }
 
 // fight is what is known of the damage, which may be that it is new.
-func (l *Loop) fight(damage []spec.Damage) *fight {
-	key := ""
+func (l *Loop) fight(of spec.ReplicaKey, damage []spec.Damage) *fight {
+	key := of.ID
 	for _, d := range damage {
-		key += d.Replica + "\x00" + d.What + "\n"
+		key += "\n" + d.What
 	}
 	if l.fights[key] == nil {
-		l.fights[key] = &fight{damage: damage}
+		l.fights[key] = &fight{of: of, damage: damage}
 	}
 	return l.fights[key]
 }
@@ -170,26 +132,27 @@ func (l *Loop) mended(key spec.ReplicaKey) bool {
 	}
 	delete(l.mending, key.ID)
 	now := l.cfg.Clock.Now()
-	l.tellRepaired(key, r.damage, now.Sub(r.began))
-	f := l.fight(r.damage)
-	if f.last.IsZero() || f.undone.Sub(f.last) >= undoneSoon {
-		f.repairs, f.row, f.since = 0, 0, now
-	}
-	for _, g := range l.fights {
-		if g.damage[0].Replica == f.damage[0].Replica && g.last.After(f.last) {
-			f.row = 0
-		}
-	}
-	f.repairs, f.row, f.last, f.undone = f.repairs+1, f.row+1, now, time.Time{}
-	if f.repairs == repairsAtOnce+1 {
-		l.cfg.Log.Warn("repairs are undone", "problem", f.text())
-		l.events.add(spec.Event{Kind: spec.EventProblem, Project: key.Project, Service: key.Service, Replica: key.ID, Message: f.text()})
+	l.measures.repaired(r.damage)
+	f := l.fight(key, r.damage)
+	f.mender.repaired(now, now.Sub(r.began))
+	if len(f.undone) < toldEach {
+		l.tellRepaired(key, r.damage, now.Sub(r.began))
 	}
 	return true
 }
 
+// tellFight takes damage that is there, and tells how often it was back.
+func (l *Loop) tellFight(f *fight, now time.Time) {
+	f.back(now)
+	if len(f.undone) < insistent || !f.told.IsZero() && now.Sub(f.told) < frequency {
+		return
+	}
+	f.told = now
+	l.cfg.Log.Warn("repairs are undone", "problem", f.text())
+	l.events.add(spec.Event{Kind: spec.EventProblem, Project: f.of.Project, Service: f.of.Service, Replica: f.of.ID, Message: f.text()})
+}
+
 func (l *Loop) tellRepaired(key spec.ReplicaKey, damage []spec.Damage, took time.Duration) {
-	l.measures.repaired(damage)
 	l.cfg.Log.Warn("repaired", "found", found(damage), "replica", key.ID, "took", took)
 	l.events.add(spec.Event{
 		Kind: spec.EventRepaired, Project: key.Project, Service: key.Service, Replica: key.ID,
@@ -201,9 +164,9 @@ func (l *Loop) tellRepaired(key spec.ReplicaKey, damage []spec.Damage, took time
 func (l *Loop) endFights() {
 	now := l.cfg.Clock.Now()
 	maps.DeleteFunc(l.fights, func(_ string, f *fight) bool {
-		over := now.Sub(f.last) >= undoneSoon && now.Sub(f.seen) >= undoneSoon
-		if over && f.fighting() {
-			l.events.add(spec.Event{Kind: spec.EventRepaired, Message: found(f.damage) + ": no longer undone"})
+		over := now.Sub(f.seen) >= quiet
+		if over && !f.told.IsZero() {
+			l.events.add(spec.Event{Kind: spec.EventRepaired, Project: f.of.Project, Service: f.of.Service, Replica: f.of.ID, Message: found(f.damage) + ": no longer undone"})
 		}
 		return over
 	})
@@ -213,7 +176,7 @@ func (l *Loop) endFights() {
 func (l *Loop) insisted() []string {
 	var out []string
 	for _, key := range slices.Sorted(maps.Keys(l.fights)) {
-		if f := l.fights[key]; f.fighting() {
+		if f := l.fights[key]; !f.told.IsZero() {
 			out = append(out, f.text())
 		}
 	}
