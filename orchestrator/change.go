@@ -93,7 +93,7 @@ func (l *Loop) Change(ctx context.Context, project string, r spec.ChangeRequest)
 		if prev == nil && r.Kind != "rollback" && !(r.Kind == "down" && (l.ops.busy(project) || r.Volumes && l.hasVolumes(project))) {
 			return l.noProject(project)
 		}
-		if err := known(prev, r); err != nil {
+		if err := l.known(prev, r); err != nil {
 			return err
 		}
 		if r.Kind == "rollback" { // before it takes the place of what is at work
@@ -142,7 +142,7 @@ func (l *Loop) changeLater(op *operation, project string, r spec.ChangeRequest) 
 	if err == nil {
 		err = l.do(l.ctx, func() error {
 			prev := l.present(project)
-			switch err := known(prev, r); {
+			switch err := l.known(prev, r); {
 			case op.State.Ended(): // somebody took over
 				return nil
 			case prev == nil:
@@ -176,7 +176,10 @@ func (l *Loop) noProject(name string) error {
 }
 
 // known refuses a request that names a service the release doesn't have.
-func known(prev *spec.Release, r spec.ChangeRequest) error {
+func (l *Loop) known(prev *spec.Release, r spec.ChangeRequest) error {
+	if r.Kind == "restart" && prev != nil && len(l.named(*prev, r.Services)) > 0 {
+		return nil // restartAlone sees to the others
+	}
 	for _, name := range append(slices.Sorted(maps.Keys(r.Replicas)), r.Services...) {
 		if prev == nil {
 			return fmt.Errorf("service %s: %w", name, spec.ErrNotFound)
@@ -272,6 +275,9 @@ func (l *Loop) scale(op *operation, prev spec.Release, replicas map[string]int) 
 // restart rolls the services as a new generation, so that it is as safe as a
 // deploy.
 func (l *Loop) restart(op *operation, prev spec.Release, services []string) error {
+	if replicas := l.named(prev, services); len(replicas) > 0 {
+		return l.restartAlone(op, prev, services, replicas)
+	}
 	return l.derive(op, prev, strings.TrimSpace("restart "+strings.Join(services, " ")), func(s *spec.Service) {
 		if len(services) == 0 || slices.Contains(services, s.Name) {
 			s.Container.Epoch++

@@ -203,7 +203,7 @@ func (l *Loop) start(ctx context.Context, a plan.Start) error {
 		if a.Restart && !r.Requested { // who stopped it and starts it again knows
 			r.Restarts++
 		}
-		r.Running, r.Requested, r.Unwell = true, false, false
+		r.Running, r.Requested, r.Unwell, r.Asked = true, false, false, false
 	}, reads...)
 	if err != nil {
 		return err

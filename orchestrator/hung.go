@@ -15,7 +15,7 @@ func (l *Loop) tellHung(rs []plan.Replica) {
 		text := ""
 		switch {
 		case r.Hung != 0 && r.Hung != before:
-			text = fmt.Sprintf("%s: its shim (process %d) doesn't answer containerd; it serves on, and is replaced alone by `dunnage restart -p %s %s`", r.ID, r.Hung, r.Project, r.Service)
+			text = fmt.Sprintf("%s: its shim (process %d) doesn't answer containerd; it serves on, and is replaced alone by `dunnage restart -p %s %s`", r.ID, r.Hung, r.Project, spec.ShortReplica(r.Service, r.ID))
 		case r.Hung == 0 && before != 0 && r.Alive():
 			text = fmt.Sprintf("%s: its shim (process %d) answers again", r.ID, before)
 		}

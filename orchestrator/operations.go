@@ -22,6 +22,7 @@ type operation struct {
 	patience time.Time          // when to stop waiting for what was there before it; zero = never
 	arrived  time.Time          // when its release was first seen to have converged
 	pull     span               // the time in which it looked for its images
+	alone    []string           // replicas that it restarts, and nothing else
 }
 
 // operations are the changes that were asked for since the agent started.

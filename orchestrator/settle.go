@@ -156,7 +156,9 @@ func (l *Loop) quote(op *operation, culprit spec.ReplicaKey) {
 func (l *Loop) settleOperation(op *operation, p plan.Plan, o plan.Observed) {
 	rec, _ := l.state.project(op.Project)
 	applied := o.RulesEqual && p.Routing.Equal(o.Applied)
-	l.clock(op, p)
+	if op.restarted(o.Replicas) {
+		l.clock(op, p)
+	}
 	if op.arrived.IsZero() && op.Release > 0 && rec.Good == op.Release {
 		op.arrived = o.Now
 	}
@@ -182,7 +184,7 @@ func (l *Loop) settleOperation(op *operation, p plan.Plan, o plan.Observed) {
 	case op.State == spec.OperationReturning:
 	case late:
 		l.end(op, spec.OperationFailed, "not all is as asked for; the agent keeps trying", l.outcomes(op))
-	case l.reached(op, rec, p) && applied:
+	case l.reached(op, rec, p) && op.restarted(o.Replicas) && applied:
 		l.end(op, spec.OperationDone, "", l.outcomes(op))
 	}
 }
@@ -195,7 +197,7 @@ func (l *Loop) reached(op *operation, rec spec.ProjectRecord, p plan.Plan) bool 
 	if op.Release > 0 && op.patience.IsZero() {
 		return rec.Good == op.Release && settled(p, op.Project, op.changed())
 	}
-	if op.Kind == "stop" || op.Kind == "start" {
+	if op.Kind == "stop" || op.Kind == "start" || len(op.alone) > 0 {
 		return settled(p, op.Project, op.names())
 	}
 	return settled(p, op.Project, nil)

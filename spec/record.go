@@ -74,6 +74,7 @@ type ReplicaRecord struct {
 	Exit      *Exit             `json:"exit,omitempty"`      // the last one
 	Requested bool              `json:"requested,omitempty"` // the stop signal of this run was ours
 	Unwell    bool              `json:"unwell,omitempty"`    // the stop signal of this run was for its health: it starts again
+	Asked     bool              `json:"asked,omitempty"`     // somebody asked to restart it alone, and no run has begun since
 	Accepted  bool              `json:"accepted,omitempty"`  // its accept probe has passed
 	Outgrown  int64             `json:"outgrown,omitempty"`  // bytes of its writable layer, which the next run isn't to have: it is made anew; 0 = it stays
 	Running   bool              `json:"running,omitempty"`   // was started, and no exit of that run is recorded yet

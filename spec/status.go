@@ -87,6 +87,7 @@ type ReplicaStatus struct {
 	Started    time.Time         `json:"started,omitzero"`
 	ExitCode   *int              `json:"exit_code,omitempty"` // of the last exit
 	RetryAt    time.Time         `json:"retry_at,omitzero"`
+	Hung       int               `json:"hung,omitempty"`      // pid of its shim, if that hasn't answered containerd for a while
 	WarmUntil  time.Time         `json:"warm_until,omitzero"` // of a warm one; not known before the release after it has converged
 	Unwritten  bool              `json:"unwritten,omitempty"` // its log writer is gone: what it prints is lost
 	Detail     string            `json:"detail,omitempty"`    // last probe failure or exit, one line
@@ -214,7 +215,8 @@ const (
 	ChangeOrphan  Change = "orphan" // not in the manifest, kept
 	ChangeStop    Change = "stop"
 	ChangeStart   Change = "start"
-	ChangeBack    Change = "back" // to what the earlier release has, after a rollback
+	ChangeRestart Change = "restart" // of replicas that were named, as they are
+	ChangeBack    Change = "back"    // to what the earlier release has, after a rollback
 )
 
 // DeployRequest asks for a project as a manifest declares it.
@@ -239,7 +241,7 @@ type Turn struct {
 type ChangeRequest struct {
 	Turn
 	Kind     string         `json:"kind"`               // scale, stop, start, restart, down, rollback, pause, resume, promote
-	Services []string       `json:"services,omitempty"` // stop, start, restart: empty = all
+	Services []string       `json:"services,omitempty"` // stop, start, restart: empty = all; restart takes replicas instead: "web-1", "shop-web-1" or in full
 	Replicas map[string]int `json:"replicas,omitempty"` // scale
 	Release  int            `json:"release,omitempty"`  // rollback: 0 = the one before
 	Volumes  bool           `json:"volumes,omitempty"`  // down: remove named volumes too

@@ -278,6 +278,14 @@ func examineServices(s spec.Status) []spec.Finding {
 				continue
 			}
 			services, replicas = services+1, replicas+service.Ready
+			for _, r := range service.Replicas {
+				if r.Hung != 0 {
+					f := wrong(fmt.Sprintf("`dunnage restart -p %s %s` replaces it alone, and kills the shim; `ps -o pid,stat,args -p %d` shows why it hangs (%s)", r.Project, spec.ShortReplica(r.Service, r.Replica), r.Hung, spec.ProcessStates),
+						"%s: its shim (process %d) doesn't answer containerd; it serves on, and nothing else can be done with it", r.Replica, r.Hung)
+					f.Check = "services"
+					out = append(out, f)
+				}
+			}
 			if service.Waiting != "" && project.Paused == "" {
 				out = append(out, spec.Finding{
 					Check: "services", Text: fmt.Sprintf("%s/%s: %s", project.Name, service.Name, notReady(service)),

@@ -96,7 +96,7 @@ func (x examiner) logs(ctx context.Context) []spec.Finding {
 	writers := x.engine.LogWriters()
 	for _, k := range running {
 		if writers != nil && writers[k.ID] == "" && x.engine.Runs(k.ID) {
-			next := fmt.Sprintf("`dunnage restart -p %s %s` gives it another one", k.Project, k.Service)
+			next := fmt.Sprintf("`dunnage restart -p %s %s` gives it another one", k.Project, spec.ShortReplica(k.Service, k.ID))
 			if why := x.loop.Owners().Held(); why != "" {
 				next = why
 			}

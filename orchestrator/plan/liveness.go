@@ -13,13 +13,12 @@ func sick(r *Replica) bool {
 }
 
 // needsSpare reports whether a replica more than declared should run: while one
-// that is sick, or has outgrown its disk, waits for its replacement, and until it
-// is back. An update has its
+// that is sick, has outgrown its disk or was asked to be restarted alone waits for
+// its replacement, and until it is back. An update has its
 // own replacements. A release that makes a service smaller finds the spare
 // there: the first of those that it takes away stays as long as it is needed.
 func (v *view) needsSpare() bool {
-	replaces := v.Unhealthy == spec.UnhealthyReplace
-	if !replaces && v.Disk == 0 || !v.sparing() || v.stopped {
+	if !v.sparing() || v.stopped {
 		return false
 	}
 	spare := slices.ContainsFunc(v.others, func(r *Replica) bool {
@@ -31,7 +30,11 @@ func (v *view) needsSpare() bool {
 	if spare && len(v.missing) > 0 { // one is being made anew
 		return true
 	}
-	return slices.ContainsFunc(v.current, func(r *Replica) bool { return replaces && sick(r) || v.outgrown(r) || spare && !v.back(r) })
+	replaces := v.Unhealthy == spec.UnhealthyReplace
+	return slices.ContainsFunc(v.current, func(r *Replica) bool {
+		kept := sick(r) && !replaces && v.Disk == 0 // as it is, so it doesn't come back
+		return replaces && sick(r) || v.outgrown(r) || r.Record.Asked && r.Alive() || spare && !v.back(r) && !kept
+	})
 }
 
 // back reports whether the replica doesn't need the spare any more. One that

@@ -126,7 +126,7 @@ func (b *builder) service(v *view) {
 		case v.mayRun(r.ReplicaKey) || r.Alive():
 			b.ensure(v, r)
 			if r.ID == v.leaves {
-				b.stop(r, Stop{Unwell: true, Outgrown: max(r.Written, r.Record.Outgrown)})
+				b.stop(r, v.howToLeave(r))
 			} else {
 				b.heal(v, r)
 			}

@@ -198,7 +198,7 @@ func replicaStatus(r *Replica, wanted bool, o Observed) spec.ReplicaStatus {
 		Project: r.Project, Service: r.Service, Replica: r.ID, Number: r.Number, Generation: r.Generation,
 		Release: r.Record.Release, Image: r.Record.Image, State: state(r, wanted, o.Held), Health: checked(r), Pid: r.Pid,
 		Addresses: Addresses(r.Record), Ports: []spec.Port{}, Routed: r.Named,
-		Restarts: r.Record.Restarts, Started: r.StartedAt, Unwritten: r.Unwritten, Detail: cmp.Or(detail(r), unwritten(r)),
+		Restarts: r.Record.Restarts, Started: r.StartedAt, Hung: r.Hung, Unwritten: r.Unwritten, Detail: cmp.Or(detail(r), unwritten(r)),
 	}
 	if e := r.Record.Exit; e != nil {
 		s.ExitCode = &e.Code
@@ -224,7 +224,7 @@ func checked(r *Replica) spec.Health {
 func detail(r *Replica) string {
 	switch {
 	case r.Hung != 0:
-		return fmt.Sprintf("its shim (process %d) doesn't answer containerd; it serves on, and is replaced alone by `dunnage restart %s`", r.Hung, r.Service)
+		return fmt.Sprintf("its shim (process %d) doesn't answer containerd; it serves on, and is replaced alone by `dunnage restart %s`", r.Hung, spec.ShortReplica(r.Service, r.ID))
 	case r.Errors > 0:
 		return r.Error
 	case r.Phase == spec.PhasePaused:

@@ -29,7 +29,7 @@ type view struct {
 	joiners []*view // those that join its network and go in step with it
 	lodgers []*view // those that join its network and are replaced in it, stop-first
 
-	leaves string // replica that is being exchanged for one with an empty layer
+	leaves string // replica that is being exchanged for one with an empty layer, or restarted alone
 
 	goodGen      string // generation of the release to go back to, "" = none
 	goodReplicas int    // and how many it wants
@@ -98,6 +98,7 @@ func newView(p *Project, s spec.Service, o Observed) *view {
 		v.want(s.Replicas+1, o)
 	}
 	v.exchange()
+	v.relieve()
 	return v
 }
 

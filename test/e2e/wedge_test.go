@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -148,21 +149,38 @@ func (h *host) shimOf(replica string) int {
 	return pid
 }
 
-// A shim that hangs is named; its replica serves on, others are deployed, and a
-// restart of the service replaces it, never with two copies of it.
-func TestShimHangs(t *testing.T) {
-	h := newHost(t)
-	h.mustDeploy(hello("v1", 1, ""))
-	r := h.ready(1)[0]
-	shim := h.shimOf(r.Replica)
+// hangShim stops the shim of one of hello's replicas and waits until it is named.
+func (h *host) hangShim(r spec.ReplicaStatus) (shim int) {
+	h.t.Helper()
+	shim = h.shimOf(r.Replica)
 	h.stopPid(shim)
 	h.eventually(time.Minute, "the shim is named", func() error {
 		rs := h.ps()
-		if want := fmt.Sprintf("its shim (process %d) doesn't answer", shim); len(rs) != 1 || !strings.Contains(rs[0].Detail, want) || rs[0].State != spec.StateReady {
+		i := slices.IndexFunc(rs, func(o spec.ReplicaStatus) bool { return o.Replica == r.Replica })
+		want := fmt.Sprintf("its shim (process %d) doesn't answer containerd; it serves on, and is replaced alone by `dunnage restart web-%d`", shim, r.Number)
+		if i < 0 || rs[i].Detail != want || rs[i].Hung != shim || rs[i].State != spec.StateReady {
 			return fmt.Errorf("%+v, want %q", rs, want)
 		}
 		return nil
 	})
+	return shim
+}
+
+// A shim that hangs is named; its replica serves on, others are deployed, and it
+// is replaced alone, never with two copies of it. A restart of the service doesn't
+// wait for one either.
+func TestShimHangs(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 3, ""))
+	before := h.ready(3)
+	r := before[1]
+	shim := h.hangShim(r)
+	found, doctor := h.doctor()
+	if i := slices.IndexFunc(found["services"], func(f spec.Finding) bool {
+		return strings.HasPrefix(f.Text, r.Replica+": its shim") && strings.HasPrefix(f.Next, "`dunnage restart -p hello web-2` ")
+	}); i < 0 || doctor.code != 3 {
+		t.Errorf("doctor: %d, %+v", doctor.code, found["services"])
+	}
 	if events := h.events("hello"); !slices.ContainsFunc(events, func(e spec.Event) bool {
 		return e.Replica == r.Replica && strings.Contains(e.Message, "doesn't answer")
 	}) {
@@ -180,17 +198,39 @@ func TestShimHangs(t *testing.T) {
 
 	copies, stop := make(chan int, 1), make(chan struct{})
 	go func() { copies <- h.mostCopies(stop) }()
-	h.must("restart", "-p", "hello", "web")
-	after := h.ready(1)[0]
+	rep := h.underLoad(8080, func() {
+		began = time.Now()
+		h.must("restart", "-p", "hello", "web-2")
+	})
+	took := time.Since(began)
+	after := h.ready(3)
 	close(stop)
-	if n := <-copies; n > 2 { // a restart that starts first has two, of two replicas
+	if n := <-copies; n > 4 { // three replicas, and one that stands in
 		t.Errorf("%d live copies at once", n)
 	}
-	if after.Pid == r.Pid || after.Detail != "" {
-		t.Errorf("replaced by %+v", after)
+	t.Logf("the restart of the replica took %s, %d of %d requests failed", took.Round(10*time.Millisecond), rep.Failed, rep.Asked)
+	for i := range after {
+		if changed := after[i].Pid != before[i].Pid; changed != (i == 1) || after[i].Replica != before[i].Replica || after[i].Detail != "" || after[i].Restarts != 0 {
+			t.Errorf("replica %d: %+v, before %+v", i+1, after[i], before[i])
+		}
 	}
-	h.answers(8080, "version v1")
-	h.clean(h.ready(1))
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", shim)); err == nil {
+		t.Errorf("shim %d lives", shim)
+	}
+
+	for _, order := range []string{"start-first", "stop-first"} {
+		h.mustDeploy(strings.Replace(hello("v1", 3, ""), "replicas: 3", "replicas: 3, update_config: {parallelism: 1, order: "+order+"}", 1))
+		before := h.ready(3)
+		h.hangShim(before[0])
+		began := time.Now()
+		h.must("restart", "-p", "hello", "web")
+		took := time.Since(began)
+		if after := h.ready(3); slices.ContainsFunc(after, func(r spec.ReplicaStatus) bool { return strings.Contains(pids(before), fmt.Sprint(r.Pid)) }) {
+			t.Errorf("%s: %s, then %s", order, pids(before), pids(after))
+		}
+		t.Logf("%s: a restart of the service took %s", order, took.Round(10*time.Millisecond))
+	}
+	h.clean(h.ready(3))
 }
 
 // A containerd that isn't the agent's own is restarted by the command that its
