@@ -190,12 +190,12 @@ func describeSurplus(r netlink.Route, link *netlink.LinkAttrs) surplus {
 	to := netip.PrefixFrom(fromIP(r.Dst.IP), prefixBits(r))
 	plain := len(r.Gw) == 0 && len(r.MultiPath) == 0 && r.Via == nil
 	s := surplus{route: r, name: to.String()}
-	switch {
-	case r.Type == unix.RTN_UNREACHABLE:
+	switch r.Type {
+	case unix.RTN_UNREACHABLE:
 		s.made = plain && r.Table == unix.RT_TABLE_MAIN && poolSized(to)
-	case r.Type == unix.RTN_LOCAL:
+	case unix.RTN_LOCAL:
 		s.made = plain && r.Table == unix.RT_TABLE_LOCAL && to.IsSingleIP() && len(r.Src) > 0
-	case r.Type == unix.RTN_UNICAST:
+	case unix.RTN_UNICAST:
 		s.made = plain && r.Table == unix.RT_TABLE_MAIN && to.IsSingleIP() && len(r.Src) > 0 && link != nil && isOurs(link)
 	}
 	kinds := map[int]string{unix.RTN_UNREACHABLE: "unreachable ", unix.RTN_LOCAL: "local ", unix.RTN_BLACKHOLE: "blackhole ", unix.RTN_PROHIBIT: "prohibit "}

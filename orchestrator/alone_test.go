@@ -21,10 +21,10 @@ func restartAlone(t *testing.T, s *scenario, names ...string) spec.Operation {
 }
 
 // begun is when the present runs of web's replicas began, by number.
-func begun(t *testing.T, s *scenario) (at []time.Time) {
+func begun(t *testing.T, s *scenario) (at []int64) {
 	t.Helper()
 	for _, r := range status(t, s, "web").Replicas {
-		at = append(at, r.Started)
+		at = append(at, r.Started.UnixNano())
 		if r.State != spec.StateReady || r.Restarts != 0 {
 			t.Errorf("%+v", r)
 		}

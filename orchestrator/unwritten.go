@@ -19,7 +19,7 @@ func (l *Loop) tellUnwritten(rs []plan.Replica) {
 		if l.unwritten[r.ID] == r.Pid {
 			continue
 		}
-		text := fmt.Sprintf("%s: its log writer is gone: what it prints is lost; it serves on, and `dunnage restart -p %s %s` gives it another one", r.ID, r.Project, r.Service)
+		text := fmt.Sprintf("%s: its log writer is gone: what it prints is lost; it serves on, and `dunnage restart -p %s %s` gives it another one", r.ID, r.Project, spec.ShortReplica(r.Service, r.ID))
 		l.cfg.Log.Warn("log writer", "replica", r.ID, "problem", text)
 		l.events.add(spec.Event{Kind: spec.EventProblem, Project: r.Project, Service: r.Service, Replica: r.ID, Message: text})
 	}

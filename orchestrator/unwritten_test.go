@@ -39,7 +39,7 @@ func TestUnwrittenIsTold(t *testing.T) {
 		s.loop.Step(t.Context())
 	}
 	if r := status(t, s, "web").Replicas[0]; r.State != spec.StateReady || !r.Routed || !r.Unwritten || !r.Started.Equal(started) ||
-		!strings.Contains(r.Detail, "what it prints is lost") || !strings.Contains(r.Detail, "`dunnage restart web`") {
+		!strings.Contains(r.Detail, "what it prints is lost") || !strings.Contains(r.Detail, "`dunnage restart web-1`") {
 		t.Errorf("shown: %+v", r)
 	}
 	gone = false // as after a restart

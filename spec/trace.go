@@ -52,8 +52,8 @@ const (
 
 // Trace is the way of a packet.
 type Trace struct {
-	Packet Packet      `json:"packet"`       // with the address that was chosen, where none was given
-	In     string      `json:"in,omitempty"` // link by which it comes; empty = not known, or from the host itself
+	Packet Packet      `json:"packet"`         // with the address that was chosen, where none was given
+	In     string      `json:"in,omitempty"`   // link by which it comes; empty = not known, or from the host itself
 	Away   bool        `json:"away,omitempty"` // the address that it is for isn't the host's
 	Steps  []TraceStep `json:"steps"`
 	Reach  []Arrival   `json:"reach,omitempty"` // where it may arrive, sorted

@@ -254,7 +254,7 @@ func unwritten(r *Replica) string {
 	if !r.Unwritten {
 		return ""
 	}
-	return fmt.Sprintf("its log writer is gone and what it prints is lost; it serves on, and `dunnage restart %s` gives it another one", r.Service)
+	return fmt.Sprintf("its log writer is gone and what it prints is lost; it serves on, and `dunnage restart %s` gives it another one", spec.ShortReplica(r.Service, r.ID))
 }
 
 // before says of a replica that runs how its runs before failed in a row: one
