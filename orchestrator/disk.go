@@ -62,8 +62,12 @@ func (l *Loop) collectSometimes() {
 	}
 	if !c.clean {
 		c.clean = true
-		if soon := now.Add(collectAfter); soon.Before(c.due) {
+		soon := now.Add(collectAfter)
+		if soon.Before(c.due) {
 			c.due = soon
+		}
+		if soon.Before(c.look) { // also while changes are at work: one after the other, they fill the disk
+			c.look = soon
 		}
 	}
 	usual := !now.Before(c.due) && (len(l.ops.running()) == 0 || now.Sub(c.due) > collectEvery)

@@ -181,6 +181,26 @@ func TestCollectsSometimes(t *testing.T) {
 	}
 }
 
+// TestCollectsInTheMidstOfChanges: those that come one after the other would else
+// fill the disk for minutes.
+func TestCollectsInTheMidstOfChanges(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	s.quiet = true
+	s.loop.cfg.KeepReleases = 2
+	s.redeploys(3)
+	s.live(collectEvery+overEvery, time.Second)
+	s.collections(t)
+	s.loop.cfg.Budget = 100 << 20
+	s.w.Stored = []spec.DiskItem{{Kind: spec.DiskLayers, Name: "app:1", DiskUse: spec.DiskUse{Bytes: 200 << 20}}}
+	s.loop.collects.look = s.w.Now().Add(time.Hour)
+	s.loop.ops.begin("other", "deploy", "", spec.OperationPulling) // without end
+	s.redeploys(1)
+	s.live(2*collectAfter, time.Second)
+	if s.collections(t); len(s.w.Stored) != 0 {
+		t.Errorf("left: %+v", s.w.Stored)
+	}
+}
+
 // problems counts the events that tell of the disk.
 func (s *scenario) problems() (n int) {
 	for _, e := range first(s.loop.events.after(0)) {
