@@ -30,7 +30,12 @@ func (n *Network) Trace(ctx context.Context, packets []spec.Packet) ([]spec.Trac
 	var errs [2]error
 	for i, v6 := range []bool{false, true} {
 		if slices.ContainsFunc(packets, func(p spec.Packet) bool { return p.To.Addr().Is6() == v6 }) {
-			wg.Go(func() { read[i], errs[i] = n.readFamily(ctx, v6) })
+			wg.Go(func() {
+				read[i], errs[i] = n.readFamily(ctx, v6)
+				if errs[i] == nil {
+					read[i].policy, errs[i] = readPolicy(v6)
+				}
+			})
 		}
 	}
 	wg.Wait()
@@ -45,7 +50,7 @@ func (n *Network) Trace(ctx context.Context, packets []spec.Packet) ([]spec.Trac
 	var all []spec.Trace
 	for _, p := range packets {
 		set := sets[p.To.Addr().Is6()]
-		facts := n.facts(p)
+		facts := n.facts(p, set.policy)
 		t := walk.Follow(set.sets, facts)
 		t.In, t.Unseen, t.Flows = facts.In, set.unseen, countFlows(flows, p)
 		t.Away = !facts.Local(p.To.Addr())
@@ -58,6 +63,7 @@ func (n *Network) Trace(ctx context.Context, packets []spec.Packet) ([]spec.Trac
 type familyRules struct {
 	sets   []walk.Ruleset
 	unseen []string
+	policy policy
 }
 
 // readFamily reads the backend in use, the other one and nf_tables' own tables.
@@ -124,7 +130,7 @@ func (s *netfilter) nativeTables() (count int, err error) {
 }
 
 // facts are what the host knows of a packet.
-func (n *Network) facts(p spec.Packet) walk.Facts {
+func (n *Network) facts(p spec.Packet, by policy) walk.Facts {
 	k := &kernelRoutes{known: map[netip.Addr]walk.Route{}}
 	pool := n.cfg.Pool
 	if p.To.Addr().Is6() {
@@ -148,6 +154,12 @@ func (n *Network) facts(p spec.Packet) walk.Facts {
 		f.In = worldLink(p.To.Addr())
 	}
 	k.in = f.In
+	f.Policy = by.rules
+	f.Table = func(table int, a netip.Addr) (walk.TableRoute, bool) {
+		r, ok := by.route(table, a)
+		r.Stays = stays(k.in, p.To.Addr().Is6())
+		return r, ok
+	}
 	return f
 }
 
@@ -172,13 +184,7 @@ func (k *kernelRoutes) route(a netip.Addr) walk.Route {
 
 func routeTo(a netip.Addr) walk.Route {
 	found, err := netlink.RouteGet(net.IP(a.AsSlice()))
-	rule := ""
-	if err != nil {
-		rule = policyAgainst(a, err)
-	}
 	switch {
-	case rule != "":
-		return walk.Route{Dead: rule}
 	case errors.Is(err, unix.ENETUNREACH):
 		return walk.Route{Dead: "the host has no route to it"}
 	case errors.Is(err, unix.EHOSTUNREACH):
@@ -193,37 +199,6 @@ func routeTo(a netip.Addr) walk.Route {
 		r.Link = link.Name
 	}
 	return r
-}
-
-// policyAgainst names the rule of policy routing that keeps packets to an address
-// from any route; empty = it isn't one. Such a rule has no table, and the error
-// tells which kind it is.
-func policyAgainst(a netip.Addr, err error) string {
-	kind := ""
-	switch {
-	case errors.Is(err, unix.EINVAL):
-		kind = "blackhole"
-	case errors.Is(err, unix.EACCES):
-		kind = "prohibit"
-	case errors.Is(err, unix.ENETUNREACH):
-		kind = "unreachable"
-	default:
-		return ""
-	}
-	list, err := retryDump(func() ([]netlink.Rule, error) { return netlink.RuleList(family(netip.PrefixFrom(a, a.BitLen()))) })
-	if err != nil {
-		return ""
-	}
-	for _, r := range list { // in the order in which the kernel asks them
-		if r.Table == unix.RT_TABLE_UNSPEC && r.Goto < 0 && !r.Invert && (r.Dst == nil || r.Dst.Contains(a.AsSlice())) {
-			to := "all"
-			if r.Dst != nil {
-				to = r.Dst.String()
-			}
-			return fmt.Sprintf("rule %d of `ip rule` ends it: to %s %s", r.Priority, to, kind)
-		}
-	}
-	return ""
 }
 
 // source is the address from which the host itself sends.

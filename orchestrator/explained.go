@@ -228,7 +228,7 @@ func (a answers) verdict(w spec.ExplainedWay, holder string) verdict {
 	case spec.FateHeld:
 		return verdict{text: "no replica of " + w.Service + " is ready: connections wait" + a.hold(w.Service), next: a.look(w.Service)}
 	case spec.FatePartly:
-		return verdict{text: "some connections die: " + w.Dies, next: a.partly(ends)}
+		return verdict{text: "some connections die: " + w.Dies, next: a.partly(w, ends)}
 	case spec.FateMaybe:
 		v := verdict{text: "some connections may die: " + w.Dies, next: a.blocked(w, ends)}
 		if closed(w.Trace) {
@@ -446,8 +446,8 @@ func (a answers) blocked(w spec.ExplainedWay, ends []spec.TraceStep) []string {
 	s := ends[0]
 	tool, table, chain := place(s.Where)
 	switch {
-	case s.Where == "route" && strings.Contains(s.What, "of `ip rule`"):
-		return []string{"`ip rule` lists it; the agent leaves rules of others alone: whoever added it has to delete it (`ip rule del`), or to leave dunnage's pool out of it"}
+	case isPolicy(s):
+		return []string{fmt.Sprintf("`%s` lists it; the agent leaves rules of others alone: whoever added it has to delete it (`%s del %s`), or to leave dunnage's pool out of it", s.Where, s.Where, s.Rule)}
 	case s.Where == "route" && strings.Contains(s.What, "forwards nothing that comes by"): // a link of others
 		_, setting, _ := strings.Cut(s.What, "forwards nothing that comes by ")
 		_, setting, _ = strings.Cut(setting, ": ")
@@ -469,6 +469,9 @@ func (a answers) blocked(w spec.ExplainedWay, ends []spec.TraceStep) []string {
 	return []string{final(w.Trace, s)}
 }
 
+// isPolicy reports whether the step is a rule of policy routing.
+func isPolicy(s spec.TraceStep) bool { return s.Where == "ip rule" || s.Where == "ip -6 rule" }
+
 // unrouted says what to do about a missing route. The agent lays those to replicas.
 func (a answers) unrouted(s spec.TraceStep) []string {
 	text, _, _ := strings.Cut(s.What, ": ")
@@ -487,7 +490,10 @@ func (a answers) unrouted(s spec.TraceStep) []string {
 }
 
 // partly says what to do where only some replicas are reached.
-func (a answers) partly(ends []spec.TraceStep) []string {
+func (a answers) partly(w spec.ExplainedWay, ends []spec.TraceStep) []string {
+	if len(ends) > 0 && isPolicy(ends[0]) {
+		return a.blocked(w, ends)
+	}
 	if len(ends) > 0 && ends[0].Where == "route" {
 		return []string{a.repairs("a running agent lays missing routes anew within a second; `dunnage events` says what it found")}
 	}

@@ -26,7 +26,7 @@ const (
 
 // TraceStep is one thing that a packet meets.
 type TraceStep struct {
-	Where   string    `json:"where"`            // "iptables-nft nat PREROUTING", "route" ...
+	Where   string    `json:"where"`            // "iptables-nft nat PREROUTING", "route", "ip rule" ...
 	Number  int       `json:"number,omitempty"` // of the rule in its chain, from 1, as iptables counts
 	Rule    string    `json:"rule,omitempty"`
 	Owner   RuleOwner `json:"owner,omitempty"`

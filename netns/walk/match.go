@@ -312,5 +312,17 @@ func comesBack(p *packet) answer {
 	if !p.src.IsValid() || p.in == "" || p.in == "lo" {
 		return yes
 	}
-	return is(p.facts.Route(p.src).Link == p.in)
+	// The kernel asks as if the host itself sent there.
+	dry := &walker{facts: p.facts, told: map[told]int{}}
+	found, on := dry.lookup(&packet{facts: p.facts, hook: Output, src: p.dst, dst: p.src, bare: true})
+	switch {
+	case on == nil:
+		return no
+	case found.Link == "":
+		found = p.facts.Route(p.src)
+	}
+	if len(dry.ends) > 0 {
+		return is(found.Link == p.in).unsure()
+	}
+	return is(found.Link == p.in)
 }

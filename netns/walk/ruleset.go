@@ -125,6 +125,7 @@ type packet struct {
 	masked     bool       // its source is translated
 	mask       netip.Addr // to this; zero = not known
 	untracked  bool
+	bare       bool // it stands for a question about routes, with addresses alone
 	mark       uint32
 	marked     bool // by a rule that may have matched: the mark isn't known
 
@@ -159,6 +160,12 @@ type Facts struct {
 
 	Local func(netip.Addr) bool  // an address of the host
 	Route func(netip.Addr) Route // which way the host sends what is for an address
+
+	// Policy are the rules of policy routing, in the kernel's order; empty = none but
+	// those that each host has. Table asks a routing table for an address, zero = some
+	// client's of the world; ok: it has a route.
+	Policy []PolicyRule
+	Table  func(table int, a netip.Addr) (r TableRoute, ok bool)
 
 	Hold netip.Addr // where connections without a replica wait
 }

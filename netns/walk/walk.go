@@ -385,7 +385,14 @@ func share(chance float64) string {
 func (w *walker) route(ways []*packet) (here, on []*packet) {
 	clear(w.told)
 	for _, p := range ways {
+		found, p := w.lookup(p)
+		if p == nil {
+			continue
+		}
 		r := w.facts.Route(p.dst)
+		if r.Dead != "" && found.Link != "" { // a rule ends what the host itself sends there
+			r = found
+		}
 		step := spec.TraceStep{Where: "route", Maybe: p.maybe()}
 		switch outside := !w.facts.fromHost(); {
 		case outside && p.dst.IsLoopback() && !p.translated && w.facts.In != "lo":
@@ -483,11 +490,15 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 			ways = sub.hook(Input, sub.hook(Prerouting, ways))
 		}
 	} else {
-		ways = sub.hook(Prerouting, ways)
-		for _, p := range ways {
+		var routed []*packet
+		for _, p := range sub.hook(Prerouting, ways) {
 			p.dst = p.late
-			p.out = w.facts.In
+			if _, p := sub.lookup(p); p != nil {
+				p.out = w.facts.In
+				routed = append(routed, p)
+			}
 		}
+		ways = routed
 		if w.facts.fromHost() {
 			ways = sub.hook(Input, ways)
 		} else {
