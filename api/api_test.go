@@ -169,6 +169,11 @@ func testImages(t *testing.T, b api.Backend) {
 	if err != nil || len(imgs) != 2 {
 		t.Fatalf("load: %+v, %v", imgs, err)
 	}
+	for size, want := range map[int64]string{1: "", 2 << 20: "collected 1.0 GiB of what nobody needs, to make room"} {
+		if note, err := b.LoadRoom(ctx, []spec.MissingBlob{{Digest: "sha256:ab", Size: size, Unpacked: 3}}); err != nil || note != want {
+			t.Errorf("room for %d bytes: %q, %v", size, note, err)
+		}
+	}
 	var steps []string
 	img, err := b.Pull(ctx, "c:1", func(p spec.PullProgress) { steps = append(steps, p.State) })
 	if err != nil || img.Ref != "c:1" {
@@ -198,6 +203,7 @@ func testErrors(t *testing.T, b api.Backend) {
 		"rollback":  {second(b.Change(ctx, "shop", spec.ChangeRequest{Kind: "rollback", Release: 99})), spec.ErrRefused},
 		"image":     {b.RemoveImage(ctx, "docker.io/library/nope:1"), spec.ErrNotFound},
 		"load":      {second(b.Load(ctx, strings.NewReader(""))), spec.ErrRefused},
+		"room":      {second(b.LoadRoom(ctx, []spec.MissingBlob{{Size: 2 << 30}})), spec.ErrRefused},
 		"pull":      {second(b.Pull(ctx, "missing:1", func(spec.PullProgress) {})), spec.ErrNotFound},
 		"logs":      {b.Logs(ctx, spec.LogRequest{Project: "nope"}, func(spec.LogLine) error { return nil }), spec.ErrNotFound},
 	} {

@@ -49,6 +49,9 @@ type Backend interface {
 	Images(ctx context.Context) ([]spec.Image, error)
 	Pull(ctx context.Context, ref string, progress func(spec.PullProgress)) (spec.Image, error)
 	Load(ctx context.Context, archive io.Reader) ([]spec.Image, error)
+	// LoadRoom makes room for a Load of an archive with these layers, or refuses it.
+	// The note says what has been collected; empty = nothing had to be.
+	LoadRoom(ctx context.Context, layers []spec.MissingBlob) (note string, err error)
 	RemoveImage(ctx context.Context, ref string) error
 	// DiskReport says what takes room on disk, and who needs it.
 	DiskReport(ctx context.Context) (spec.DiskReport, error)

@@ -120,6 +120,13 @@ func (c *Client) Load(ctx context.Context, archive io.Reader) (v []spec.Image, e
 	return v, err
 }
 
+// LoadRoom implements Backend.
+func (c *Client) LoadRoom(ctx context.Context, layers []spec.MissingBlob) (string, error) {
+	var v loadRoom
+	err := c.postFor(ctx, removeTimeout, "/images/load/room", layers, &v)
+	return v.Note, err
+}
+
 // Networks implements Backend.
 func (c *Client) Networks(ctx context.Context) (v []spec.NetworkStatus, err error) {
 	err = c.get(ctx, "/networks", nil, &v)

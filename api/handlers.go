@@ -33,6 +33,7 @@ func (s *Server) routes() []route {
 		{"GET /images", reads, s.images},
 		{"POST /images/pull", changes, s.pull},
 		{"POST /images/load", changes, s.load},
+		{"POST /images/load/room", changes, s.loadRoom},
 		{"DELETE /images", changes, s.removeImage},
 		{"GET /disk", reads, s.disk},
 		{"GET /disk/collectable", reads, s.rehearse},
@@ -202,6 +203,15 @@ func (s *Server) pull(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) load(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.backend.Load(r.Context(), r.Body)
 	return reply(w, http.StatusOK, list(v), err)
+}
+
+func (s *Server) loadRoom(w http.ResponseWriter, r *http.Request) error {
+	var q []spec.MissingBlob
+	if err := decode(w, r, &q); err != nil {
+		return err
+	}
+	note, err := s.backend.LoadRoom(r.Context(), q)
+	return reply(w, http.StatusOK, loadRoom{Note: note}, err)
 }
 
 func (s *Server) removeImage(w http.ResponseWriter, r *http.Request) error {

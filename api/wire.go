@@ -26,6 +26,11 @@ type pullRequest struct {
 	Ref string `json:"ref"`
 }
 
+// loadRoom is the answer where an archive fits.
+type loadRoom struct {
+	Note string `json:"note,omitempty"`
+}
+
 // The messages of a stream of server-sent events; data is one line of JSON.
 // Every stream ends with messageEnd or messageError: one that just stops was
 // cut off.

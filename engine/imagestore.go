@@ -205,10 +205,13 @@ func ofContainerd(err error) bool {
 	return false
 }
 
+// gzipMagic is what compressed content begins with.
+const gzipMagic = "\x1f\x8b"
+
 // unzipped is the archive without gzip's compression, where it has that.
 func unzipped(archive io.Reader) (io.Reader, error) {
 	b := bufio.NewReader(archive)
-	if magic, _ := b.Peek(2); string(magic) == "\x1f\x8b" { // one that is too short is told of by tar
+	if magic, _ := b.Peek(2); string(magic) == gzipMagic { // one that is too short is told of by tar
 		return gzip.NewReader(b)
 	}
 	return b, nil

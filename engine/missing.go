@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"dunnage/spec"
@@ -68,13 +69,21 @@ func (e *Engine) Missing(ctx context.Context, ref string) ([]spec.MissingBlob, e
 	if err != nil {
 		return nil, e.wrap(ctx, err, "read the manifest of %s", ref)
 	}
-	var out []spec.MissingBlob
+	var blobs []spec.MissingBlob
 	for _, d := range append(m.Layers, m.Config) {
-		switch _, err := e.client.ContentStore().Info(ctx, d.Digest); {
+		blobs = append(blobs, spec.MissingBlob{Digest: d.Digest.String(), Size: d.Size, Unpacked: unpacked(d)})
+	}
+	return e.notStored(ctx, blobs)
+}
+
+// notStored are those of the blobs that the content store doesn't have.
+func (e *Engine) notStored(ctx context.Context, blobs []spec.MissingBlob) (out []spec.MissingBlob, err error) {
+	for _, b := range blobs {
+		switch _, err := e.client.ContentStore().Info(ctx, digest.Digest(b.Digest)); {
 		case errdefs.IsNotFound(err):
-			out = append(out, spec.MissingBlob{Digest: d.Digest.String(), Size: d.Size, Unpacked: unpacked(d)})
+			out = append(out, b)
 		case err != nil:
-			return nil, e.wrap(ctx, err, "look for layer %s", d.Digest)
+			return nil, e.wrap(ctx, err, "look for layer %s", b.Digest)
 		}
 	}
 	return out, nil

@@ -242,6 +242,13 @@ func TestVerifyWithoutRegistry(t *testing.T) {
 	if _, err := b.Resolve(b.ctx, ref); !errors.Is(err, spec.ErrNotFound) {
 		t.Errorf("Resolve: %v", err)
 	}
+	layers, err := ArchiveLayers(b.ctx, archiveOf(t, doubted(t, "1")))
+	if err != nil || len(layers) == 0 {
+		t.Fatalf("layers: %v, %v", layers, err)
+	}
+	if got, err := b.NewLayers(b.ctx, layers); err != nil || len(got) > 0 { // else the mending could be refused for want of room
+		t.Errorf("new layers of a damaged image: %+v, %v", got, err)
+	}
 	b.load(ref, doubted(t, "1"))
 	if got := b.Doubtful(); len(got) != 0 {
 		t.Errorf("in doubt after it was loaded again: %+v", got)

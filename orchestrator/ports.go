@@ -80,6 +80,9 @@ type Images interface {
 	// Healthcheck is the stored image's HEALTHCHECK as a probe, nil if it has none.
 	Healthcheck(ctx context.Context, digest string) (*spec.Probe, error)
 	Load(ctx context.Context, archive io.Reader) ([]spec.Image, error)
+	// NewLayers are those of an archive's layers that a Load of it adds to what
+	// there is: not those that are stored, or that it mends.
+	NewLayers(ctx context.Context, layers []spec.MissingBlob) ([]spec.MissingBlob, error)
 	ListImages(ctx context.Context) ([]spec.Image, error)
 	RemoveImage(ctx context.Context, ref string) error
 	// Retain makes the digests survive removal and collection under the name

@@ -23,6 +23,25 @@ func (l *Loop) roomFor(ctx context.Context, p spec.Project) (note string, err er
 	}
 	blobs := l.pullSizes(ctx, pulls)
 	download, images := spec.Room(blobs)
+	return l.collectFor(ctx, images, "the deploy doesn't fit: "+plan.Needs(download, images))
+}
+
+// LoadRoom refuses the load of an archive with these layers when those that are new
+// don't fit on the disk or into its budget. Where collecting makes room for them,
+// it collects, and the note says so. A load that brings no new layer is never
+// refused: it may be what mends a damaged image.
+func (l *Loop) LoadRoom(ctx context.Context, layers []spec.MissingBlob) (note string, err error) {
+	layers, err = l.cfg.Images.NewLayers(ctx, layers)
+	if err != nil || len(layers) == 0 {
+		return "", err
+	}
+	stored, images := spec.Room(layers)
+	return l.collectFor(ctx, images, "the archive doesn't fit: "+plan.LoadNeeds(stored, images))
+}
+
+// collectFor collects where images don't fit, or, where that isn't enough, refuses
+// what needs them.
+func (l *Loop) collectFor(ctx context.Context, images spec.DiskUse, needs string) (note string, err error) {
 	space, err := l.space(ctx)
 	if err != nil {
 		l.cfg.Log.Warn("ask for the room on disk", "error", err)
@@ -37,7 +56,7 @@ func (l *Loop) roomFor(ctx context.Context, p spec.Project) (note string, err er
 		return "", err
 	}
 	if !plan.Enough(lacks, freed) {
-		return "", refusedForRoom(download, images, lacks, freed)
+		return "", refusedForRoom(needs, lacks, freed)
 	}
 	c, err := l.collect(ctx, l.collectRequest(spec.ImageGraceShort, spec.OldLogsShort))
 	if err != nil && len(c.Items) == 0 {
@@ -47,14 +66,14 @@ func (l *Loop) roomFor(ctx context.Context, p spec.Project) (note string, err er
 		return "", err
 	}
 	if lacks = space.Lacks(images); len(lacks) > 0 {
-		return "", refusedForRoom(download, images, lacks, spec.DiskUse{})
+		return "", refusedForRoom(needs, lacks, spec.DiskUse{})
 	}
 	return fmt.Sprintf("collected %s of what nobody needs, to make room", spec.Bytes(c.Freed.Bytes)), nil
 }
 
 // refusedForRoom says what is needed, what there is, what collecting would free
 // and what to do.
-func refusedForRoom(download int64, images spec.DiskUse, lacks []plan.Lack, freed spec.DiskUse) error {
+func refusedForRoom(needs string, lacks []plan.Lack, freed spec.DiskUse) error {
 	gc := "`dunnage gc` would free nothing"
 	if freed.Bytes > 0 || freed.Inodes > 0 {
 		gc = fmt.Sprintf("`dunnage gc` would free %s and %d inodes, which isn't enough", spec.Bytes(freed.Bytes), freed.Inodes)
@@ -63,7 +82,7 @@ func refusedForRoom(download int64, images spec.DiskUse, lacks []plan.Lack, free
 	if slices.ContainsFunc(lacks, func(l plan.Lack) bool { return l.Budget }) {
 		next += ", and disk.budget in the agent's file is the ceiling"
 	}
-	return fmt.Errorf("the deploy doesn't fit: %s, and %s; %s; %s: %w", plan.Needs(download, images), plan.Short(lacks), gc, next, spec.ErrRefused)
+	return fmt.Errorf("%s, and %s; %s; %s: %w", needs, plan.Short(lacks), gc, next, spec.ErrRefused)
 }
 
 // toPull lists the images that a deploy of p would pull.
@@ -127,5 +146,5 @@ func (l *Loop) foreseeRoom(ctx context.Context, blobs []spec.MissingBlob) string
 		return fmt.Sprintf("%s, and %s: the deploy collects first, which frees %s (`dunnage gc --dry-run` lists it)",
 			plan.Needs(download, images), plan.Short(lacks), spec.Bytes(freed.Bytes))
 	}
-	return spec.Text(refusedForRoom(download, images, lacks, freed))
+	return spec.Text(refusedForRoom("the deploy doesn't fit: "+plan.Needs(download, images), lacks, freed))
 }

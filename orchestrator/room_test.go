@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -97,6 +98,71 @@ func TestDeployCollectsFirst(t *testing.T) {
 			}
 			if now := pass(t, s, op.ID, time.Minute); now.State != spec.OperationDone || !slices.Contains(now.Warnings, "collected 200.0 MiB of what nobody needs, to make room") {
 				t.Errorf("%s %q %q", now.State, now.Cause, now.Warnings)
+			}
+		})
+	}
+}
+
+// loadRoom asks for room for an archive.
+func loadRoom(s *scenario, layers []spec.MissingBlob) (note string, err error) {
+	s.answer(func(ctx context.Context) { note, err = s.loop.LoadRoom(ctx, layers) })
+	return note, err
+}
+
+// TestLoadThatDoesNotFit: a load is refused with the numbers, by the disk and by the
+// budget, and collects where that is enough; what is stored already doesn't count.
+func TestLoadThatDoesNotFit(t *testing.T) {
+	const disk, budget = "the file system of /state has 300.0 MiB of 1.0 GiB free", "of the budget of 450.0 MiB are in use"
+	for name, tc := range map[string]struct {
+		budget int64
+		old    int64 // bytes that nobody needs
+		stored bool
+		want   string // in the error
+		note   string
+	}{
+		"on disk":                    {0, 50 * mib, false, disk, ""},
+		"of the budget":              {450 * mib, 60 * mib, false, budget, ""},
+		"on disk, collected":         {0, 200 * mib, false, "", "collected 200.0 MiB of what nobody needs, to make room"},
+		"of the budget, collected":   {450 * mib, 200 * mib, false, "", "collected 200.0 MiB of what nobody needs, to make room"},
+		"stored, on a full disk":     {0, 0, true, "", ""},
+		"stored, beyond the budget":  {450 * mib, 0, true, "", ""},
+		"it fits, without a budget":  {0, 0, false, "", ""},
+		"it fits, and in the budget": {450 * mib, 0, false, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := tight(t, 300*mib)
+			layers := s.w.Blobs["slow"]
+			s.w.Collected = func(use spec.DiskUse) { s.w.Disks[0].Available += use.Bytes }
+			if tc.budget > 0 || tc.want+tc.note == "" {
+				s.w.Disks[0].Available = 900 * mib
+			}
+			if s.loop.cfg.Budget = tc.budget; tc.old > 0 {
+				s.w.Stored = []spec.DiskItem{{Kind: spec.DiskLayers, Name: "old", DiskUse: spec.DiskUse{Bytes: tc.old, Inodes: 10}}}
+			}
+			if tc.want != "" && tc.budget > 0 {
+				s.w.Stored[0].Holders = []string{"release"}
+			}
+			if tc.stored {
+				s.w.Disks[0].Available = 0
+				for _, l := range layers {
+					s.w.Stored = append(s.w.Stored, spec.DiskItem{Kind: spec.DiskLayers, Name: l.Digest, Holders: []string{"release"}, DiskUse: spec.DiskUse{Bytes: 300 * mib}})
+				}
+			}
+			before := len(s.w.Stored)
+			note, err := loadRoom(s, layers)
+			if note != tc.note || (err == nil) != (tc.want == "") || tc.note == "" && len(s.w.Stored) != before {
+				t.Fatalf("%q, %v, %+v", note, err, s.w.Stored)
+			}
+			if err == nil {
+				return
+			}
+			for _, want := range []string{
+				"the archive doesn't fit: its new layers need about 400.0 MiB and 19202 inodes (100.0 MiB as they are in the archive, the rest unpacked), and ",
+				tc.want, "`dunnage gc` would free ", "`dunnage df` shows what takes the room",
+			} {
+				if !errors.Is(err, spec.ErrRefused) || !strings.Contains(err.Error(), want) {
+					t.Errorf("it doesn't say %q: %v", want, err)
+				}
 			}
 		})
 	}

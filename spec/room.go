@@ -1,10 +1,11 @@
 package spec
 
-// MissingBlob is what a pull would download: a layer, or an image's configuration.
+// MissingBlob is what a pull would download or a load would store: a layer, or an
+// image's configuration.
 type MissingBlob struct {
-	Digest   string
-	Size     int64 // bytes to download
-	Unpacked int64 // bytes on disk once it is unpacked, beside Size, as reckoned; 0 = it isn't unpacked
+	Digest   string `json:"digest"`
+	Size     int64  `json:"size"`     // bytes to download or to store
+	Unpacked int64  `json:"unpacked"` // bytes on disk once it is unpacked, beside Size, as reckoned; 0 = it isn't unpacked
 }
 
 // bytesOfFile is what an image's file takes on average, its share of directories

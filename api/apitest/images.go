@@ -49,6 +49,18 @@ func (f *Fake) Load(_ context.Context, archive io.Reader) ([]spec.Image, error) 
 	return out, nil
 }
 
+// LoadRoom implements api.Backend. More than 1 GiB doesn't fit, more than 1 MiB
+// fits after collecting.
+func (f *Fake) LoadRoom(_ context.Context, layers []spec.MissingBlob) (string, error) {
+	switch stored, _ := spec.Room(layers); {
+	case stored > 1<<30:
+		return "", fmt.Errorf("the archive doesn't fit: %w", spec.ErrRefused)
+	case stored > 1<<20:
+		return "collected 1.0 GiB of what nobody needs, to make room", nil
+	}
+	return "", nil
+}
+
 func (f *Fake) store(ref string, size int64) spec.Image {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"dunnage/api"
+	"dunnage/engine"
 	"dunnage/spec"
 )
 
@@ -30,6 +31,8 @@ func (p *program) imageLoadCommand() *cli.Command {
 		Usage:     "store the images of an archive",
 		ArgsUsage: "[FILE]",
 		Description: "Reads an archive as `docker save` or skopeo write it, plain or compressed with gzip, from FILE or from standard input.\n\n" +
+			"A file that doesn't fit on the disk or into its budget is refused before anything is written: its layers that aren't stored yet count, as they are in the archive and unpacked. " +
+			"What comes out of a pipe is loaded until the disk is full, and then dropped.\n\n" +
 			"Example:\n   docker save app:1 | dunnage image load",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "input", Aliases: []string{"i"}, Usage: "read `FILE`, as docker load has it"},
@@ -55,6 +58,9 @@ func (p *program) imageLoad(ctx context.Context, c *cli.Context, agent *api.Clie
 		return err
 	}
 	defer func() { err = errors.Join(err, archive.Close()) }()
+	if err := p.roomForLoad(ctx, agent, archive); err != nil {
+		return err
+	}
 	images, err := agent.Load(ctx, archive)
 	if err != nil {
 		return err
@@ -68,6 +74,35 @@ func (p *program) imageLoad(ctx context.Context, c *cli.Context, agent *api.Clie
 		}
 	}
 	return nil
+}
+
+// roomForLoad has the agent refuse an archive that doesn't fit, before it is sent.
+// Only a file can be read beforehand.
+func (p *program) roomForLoad(ctx context.Context, agent *api.Client, archive io.Reader) error {
+	f, ok := archive.(*os.File)
+	if !ok {
+		return nil
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return nil // what is wrong with it, its load finds
+	}
+	layers, err := engine.ArchiveLayers(ctx, f)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, spec.ErrRefused) || len(layers) == 0:
+		return nil // no archive: the agent says what it expected
+	case err != nil:
+		return err
+	}
+	note, err := agent.LoadRoom(ctx, layers)
+	if e := new(api.Error); errors.As(err, &e) && e.Kind == api.KindNoSuchPath {
+		return nil // an older agent loads all the same
+	}
+	if err == nil && note != "" {
+		p.note(note)
+	}
+	return err
 }
 
 func (p *program) openArchive(file string) (io.ReadCloser, error) {
@@ -89,6 +124,9 @@ func (p *program) openArchive(file string) (io.ReadCloser, error) {
 	}
 	if p.terminal.stdin {
 		return nil, &usageError{message: "no archive: standard input is a terminal", hint: "name a file, or pipe one in"}
+	}
+	if f, ok := p.stdin.(*os.File); ok {
+		return f, nil
 	}
 	return io.NopCloser(p.stdin), nil
 }

@@ -11,7 +11,7 @@ import (
 // notes, hosts files, logs and the first writes of its replicas.
 var WorkRoom = spec.DiskUse{Bytes: 16 << 20, Inodes: 256}
 
-// Space is what there is for a deploy.
+// Space is what there is for a deploy or a load.
 type Space struct {
 	// Disks are the file systems: the first has the state, and those after it,
 	// or it too where there is none, the images.
@@ -20,7 +20,7 @@ type Space struct {
 	Budget int64 // 0 = none
 }
 
-// Lack is what a deploy is short of.
+// Lack is what a deploy or a load is short of.
 type Lack struct {
 	spec.DiskUse        // that is missing
 	Budget       bool   // of the budget, not of a file system
@@ -70,6 +70,11 @@ func Needs(download int64, images spec.DiskUse) string {
 		return fmt.Sprintf("it needs %s and %d inodes to work with", spec.Bytes(WorkRoom.Bytes), WorkRoom.Inodes)
 	}
 	return fmt.Sprintf("its images need about %s and %d inodes (%s to download, the rest unpacked)", spec.Bytes(images.Bytes), images.Inodes, spec.Bytes(download))
+}
+
+// LoadNeeds says what an archive's new layers take, as text.
+func LoadNeeds(stored int64, images spec.DiskUse) string {
+	return fmt.Sprintf("its new layers need about %s and %d inodes (%s as they are in the archive, the rest unpacked)", spec.Bytes(images.Bytes), images.Inodes, spec.Bytes(stored))
 }
 
 // Short says what is lacking, as text.

@@ -242,6 +242,18 @@ func (w *World) Verify(context.Context, string) ([]string, error) { return nil, 
 // Load does nothing.
 func (w *World) Load(context.Context, io.Reader) ([]spec.Image, error) { return nil, nil }
 
+// NewLayers are those that no stored item is named after.
+func (w *World) NewLayers(_ context.Context, layers []spec.MissingBlob) (out []spec.MissingBlob, _ error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range layers {
+		if !slices.ContainsFunc(w.Stored, func(i spec.DiskItem) bool { return i.Name == l.Digest }) {
+			out = append(out, l)
+		}
+	}
+	return out, nil
+}
+
 // ListImages lists the images whose behaviour is known.
 func (w *World) ListImages(context.Context) ([]spec.Image, error) {
 	w.mu.Lock()

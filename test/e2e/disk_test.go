@@ -50,7 +50,13 @@ services:
 // loadShop loads the image of a version, as somebody does who has no registry.
 func (h *host) loadShop(n int) {
 	h.t.Helper()
-	body := make([]byte, diskImage)
+	h.must("image", "load", h.shopArchive(n, diskImage))
+}
+
+// shopArchive saves the image of a version that has so many bytes of its own.
+func (h *host) shopArchive(n, size int) string {
+	h.t.Helper()
+	body := make([]byte, size)
 	x := uint32(n)*2654435761 + 1
 	for i := range body { // doesn't get smaller by compression
 		x ^= x << 13
@@ -66,7 +72,7 @@ func (h *host) loadShop(n int) {
 	if _, err := archive.ReadFrom(testenv.Archive(h.t, map[string]v1.Image{"shop:" + strconv.Itoa(n): img})); err != nil {
 		h.t.Fatal(err)
 	}
-	h.must("image", "load", h.file("shop.tar", archive.String()))
+	return h.file("shop.tar", archive.String())
 }
 
 // diskSamples is what the disk had while versions came and went.

@@ -346,3 +346,54 @@ func (h *host) refuseWrites(n int, f func()) {
 		h.t.Errorf("nothing was refused: %v %s", err, b)
 	}
 }
+
+// TestLoadBeyondTheDisk: an archive that fits neither the disk nor its budget is
+// refused before anything of it is written; one whose layers are stored never is.
+func TestLoadBeyondTheDisk(t *testing.T) {
+	h := newBareHost(t)
+	h.smallDisk(192, 6000)
+	h.agent.Flags = []string{"--config", h.file("config.yaml", "disk: {budget: 100M}\n")}
+	h.start()
+	stored := h.shopArchive(1, 12<<20)
+	if err := os.Rename(stored, stored+".1"); err != nil {
+		t.Fatal(err)
+	}
+	stored += ".1"
+	h.must("image", "load", stored)
+	large := h.shopArchive(2, 40<<20)
+	zipped := large + ".gz"
+	if out, err := lab.Output(t.Context(), "sh", "-c", `gzip -1 <"$0" >"$1"`, large, zipped); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	inUse := func() int64 { st := h.space(); return int64(st.Blocks-st.Bfree) * st.Bsize }
+	refused := func(what string, r result, says string) {
+		t.Helper()
+		for _, want := range []string{"the archive doesn't fit: its new layers need about 16", "(40.", says, "`dunnage gc` would free ", "`dunnage df` shows"} {
+			if r.code != 1 || !strings.Contains(r.stderr, want) {
+				t.Errorf("%s: %d, it doesn't say %q: %s", what, r.code, want, r.stderr)
+			}
+		}
+	}
+	before := inUse()
+	const budget = "of the budget of 100.0 MiB are in use"
+	refused("a file", h.run(nil, "image", "load", large), budget)
+	refused("with gzip", h.run(nil, "image", "load", "-i", zipped), budget)
+	shell := exec.CommandContext(t.Context(), "sh", "-c", `exec "$0" image load <"$1"`, h.agent.Program, large)
+	shell.Env = append(os.Environ(), "DUNNAGE_HOST="+h.agent.URL())
+	if out, err := shell.CombinedOutput(); err == nil || !strings.Contains(string(out), budget) {
+		t.Errorf("a file on standard input: %v, %s", err, out)
+	}
+	if grown := inUse() - before; grown > 1<<20 {
+		t.Errorf("%d bytes of refused archives have been written", grown)
+	}
+	// Too little for a deploy, and plenty for a few manifests.
+	st := h.space()
+	h.fillBytes(int64(st.Bfree-st.Bavail)*st.Bsize + 14<<20)
+	refused("on a full disk", h.run(nil, "image", "load", large), "the file system of ")
+	if out := h.must("image", "load", stored); !strings.Contains(out, "loaded docker.io/library/shop:1 ") {
+		t.Errorf("an archive that is stored: %s", out)
+	}
+	if images := h.must("image", "ls"); !strings.Contains(images, "shop:1") || strings.Contains(images, "shop:2") {
+		t.Errorf("images:\n%s", images)
+	}
+}
