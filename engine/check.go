@@ -189,7 +189,7 @@ func (e *Engine) startProber(ctx context.Context, replica string) (*link, error)
 	if err != nil {
 		return nil, fmt.Errorf("encode prober's process: %w", err)
 	}
-	e.endProber(ctx, replica)
+	e.endProber(ctx, replica, proberKilled)
 	fifos, err := cio.NewFIFOSetInDir(filepath.Join(e.cfg.RunDir, "fifo"), proberID, false)
 	if err != nil {
 		return nil, fmt.Errorf("make the prober's pipes: %w", err)
@@ -220,7 +220,7 @@ func (e *Engine) startProber(ctx context.Context, replica string) (*link, error)
 func (e *Engine) dropLink(ctx context.Context, replica string, l *link) {
 	// With both ends of its input closed, here and by the shim, it ends itself.
 	_ = l.io.Stdin.Close()
-	e.endProber(ctx, replica)
+	e.endProber(ctx, replica, proberAsked)
 	l.close()
 }
 
@@ -230,10 +230,17 @@ func (l *link) close() {
 	_ = l.io.Close()
 }
 
-// endProber ends the replica's prober, if there is one, and its command. It is
-// asked first: it alone reaps what it started. What can't be done here, because
-// containerd doesn't answer, the next start does.
-func (e *Engine) endProber(ctx context.Context, replica string) {
+// How a prober is ended. One of ours is asked first: it alone reaps what it
+// started. That of an earlier agent, which was killed, doesn't see the end of its
+// input for seconds, and those would be taken from the check that wants the next.
+const (
+	proberAsked  = true
+	proberKilled = false
+)
+
+// endProber ends the replica's prober, if there is one, and its command. What
+// can't be done here, because containerd doesn't answer, the next start does.
+func (e *Engine) endProber(ctx context.Context, replica string, asked bool) {
 	ctx = context.WithoutCancel(ctx)
 	look, cancel := context.WithTimeout(ctx, proberEnd)
 	defer cancel()
@@ -243,29 +250,33 @@ func (e *Engine) endProber(ctx context.Context, replica string) {
 		return
 	}
 	if found.Process.Status == task.Status_RUNNING {
-		e.endRunning(ctx, replica)
+		e.endRunning(ctx, replica, asked)
 	}
 	deleting, cancel := context.WithTimeout(ctx, killLimit)
 	defer cancel()
 	_, _ = service.DeleteProcess(deleting, &tasks.DeleteProcessRequest{ContainerID: replica, ExecID: proberID})
 }
 
-func (e *Engine) endRunning(ctx context.Context, replica string) {
-	service := e.client.TaskService()
-	wait := &tasks.WaitRequest{ContainerID: replica, ExecID: proberID}
-	asked, cancel := context.WithTimeout(ctx, proberEnd)
-	defer cancel()
-	_, err := service.CloseIO(asked, &tasks.CloseIORequest{ContainerID: replica, ExecID: proberID, Stdin: true})
-	if err == nil {
-		_, err = service.Wait(asked, wait)
-	}
-	if err == nil {
+func (e *Engine) endRunning(ctx context.Context, replica string, asked bool) {
+	if asked && e.askToEnd(ctx, replica) {
 		return
 	}
 	e.killExec(ctx, replica, proberID, 0)
 	killed, cancel := context.WithTimeout(ctx, proberEnd)
 	defer cancel()
-	_, _ = service.Wait(killed, wait)
+	_, _ = e.client.TaskService().Wait(killed, &tasks.WaitRequest{ContainerID: replica, ExecID: proberID})
+}
+
+// askToEnd closes the prober's input, and reports whether it has ended then.
+func (e *Engine) askToEnd(ctx context.Context, replica string) bool {
+	ctx, cancel := context.WithTimeout(ctx, proberEnd)
+	defer cancel()
+	service := e.client.TaskService()
+	_, err := service.CloseIO(ctx, &tasks.CloseIORequest{ContainerID: replica, ExecID: proberID, Stdin: true})
+	if err == nil {
+		_, err = service.Wait(ctx, &tasks.WaitRequest{ContainerID: replica, ExecID: proberID})
+	}
+	return err == nil
 }
 
 // forgetProber lets go of the pipes of a replica that is gone, and its prober
