@@ -113,6 +113,17 @@ func testTrace(t *testing.T, backend Backend) {
 	want("a native table", outside, spec.FateDropped, "nft inet strict way: policy DROP")
 	testenv.Run(t, "nft", "delete", "table", "inet", "strict")
 
+	testenv.Run(t, "nft", "add", "table", "netdev", "early")
+	testenv.Run(t, "nft", "add", "chain", "netdev", "early", "in", "{ type filter hook ingress device lan0 priority 0; }")
+	want("a chain at the link that drops nothing", outside, spec.FateArrives, "", both...)
+	testenv.Run(t, "nft", "add", "rule", "netdev", "early", "in", "tcp", "dport", "8080", "drop")
+	want("a chain at the link", outside, spec.FateMaybe, "nft netdev early in: hook ingress on lan0", both...)
+	want("a chain at another link", guest, spec.FateArrives, "", both...)
+	if _, err := w.Client.Dial("tcp", outside.To.String(), 300*time.Millisecond); err == nil {
+		t.Error("the chain doesn't drop")
+	}
+	testenv.Run(t, "nft", "delete", "table", "netdev", "early")
+
 	testenv.Run(t, "sysctl", "-w", "net.ipv4.ip_forward=0")
 	want("forwarding is off", outside, spec.FateDropped, "net.ipv4.ip_forward is 0")
 	testenv.Run(t, "sysctl", "-w", "net.ipv4.ip_forward=1")

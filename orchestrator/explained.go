@@ -235,7 +235,7 @@ func (a answers) verdict(w spec.ExplainedWay, holder string) verdict {
 			v.text, v.next = "only clients on the allow list of "+w.Service+" get through", nil
 			v.ok = a.arrives(w, holder).ok
 		}
-		if !w.Packet.Source.IsValid() && w.Packet.From == spec.FromOutside {
+		if !w.Packet.Source.IsValid() && w.Packet.From == spec.FromOutside && !(len(ends) > 0 && isIngress(ends[0])) {
 			v.next = append(v.next, "`--from ADDRESS` says it for one client")
 		}
 		return v
@@ -448,6 +448,8 @@ func (a answers) blocked(w spec.ExplainedWay, ends []spec.TraceStep) []string {
 	switch {
 	case isPolicy(s):
 		return []string{fmt.Sprintf("`%s` lists it; the agent leaves rules of others alone: whoever added it has to delete it (`%s del %s`), or to leave dunnage's pool out of it", s.Where, s.Where, s.Rule)}
+	case isIngress(s):
+		return []string{fmt.Sprintf("`nft list table %s` shows what %s drops on its link, before all other rules: that isn't followed here", table, chain)}
 	case s.Where == "route" && strings.Contains(s.What, "forwards nothing that comes by"): // a link of others
 		_, setting, _ := strings.Cut(s.What, "forwards nothing that comes by ")
 		_, setting, _ = strings.Cut(setting, ": ")
@@ -471,6 +473,9 @@ func (a answers) blocked(w spec.ExplainedWay, ends []spec.TraceStep) []string {
 
 // isPolicy reports whether the step is a rule of policy routing.
 func isPolicy(s spec.TraceStep) bool { return s.Where == "ip rule" || s.Where == "ip -6 rule" }
+
+// isIngress reports whether the step is a chain of nft at a link, before all hooks.
+func isIngress(s spec.TraceStep) bool { return strings.HasPrefix(s.Rule, "hook ingress on ") }
 
 // unrouted says what to do about a missing route. The agent lays those to replicas.
 func (a answers) unrouted(s spec.TraceStep) []string {

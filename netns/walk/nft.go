@@ -20,13 +20,18 @@ func NFT(list []byte, listing string, v6 bool, foreign []string) (set Ruleset, u
 	if err := json.Unmarshal(list, &all); err != nil {
 		return set, nil, fmt.Errorf("read nft's rules: %w", err)
 	}
-	n := &native{set: Ruleset{chains: map[string]*chain{}}, v6: v6, foreign: foreign, words: handles(listing), sets: map[string][]json.RawMessage{}}
+	n := &native{set: Ruleset{chains: map[string]*chain{}}, v6: v6, foreign: foreign, words: handles(listing), links: linksOf(listing), sets: map[string][]json.RawMessage{}}
 	for _, o := range all.Objects {
 		n.declare(o)
 	}
 	for _, o := range all.Objects {
 		if r := o.Rule; r != nil && n.follows(r.Family, r.Table) {
 			n.rule(*r)
+		}
+		if r := o.Rule; r != nil && r.mayEnd() {
+			for i, e := range n.set.early {
+				n.set.early[i].drops = e.drops || e.family == r.Family && e.table == r.Table
+			}
 		}
 	}
 	return n.set, n.unseen, nil
@@ -45,10 +50,47 @@ type nftChain struct {
 	Prio                                    int
 }
 
+// linksOf reads from nft's listing the links of the chains that have any, which its
+// JSON leaves out in some versions.
+func linksOf(listing string) map[string][]string {
+	links := map[string][]string{}
+	var table, chain string
+	for line := range strings.Lines(listing) {
+		f := strings.Fields(line)
+		switch {
+		case len(f) > 2 && f[0] == "table":
+			table = f[1] + " " + f[2]
+		case len(f) > 1 && f[0] == "chain":
+			chain = f[1]
+		}
+		_, text, has := strings.Cut(line, " hook ingress device")
+		text, _, typed := strings.Cut(text, " priority ")
+		if !has || !typed {
+			continue
+		}
+		for _, l := range strings.FieldsFunc(strings.TrimPrefix(text, "s = "), func(r rune) bool { return strings.ContainsRune("{}\", \t", r) }) {
+			links[table+" "+chain] = append(links[table+" "+chain], l)
+		}
+	}
+	return links
+}
+
 type nftRule struct {
 	Family, Table, Chain string
 	Handle               int
 	Expr                 []map[string]json.RawMessage
+}
+
+// mayEnd reports whether the rule may keep packets from those behind it.
+func (r nftRule) mayEnd() bool {
+	return slices.ContainsFunc(r.Expr, func(e map[string]json.RawMessage) bool {
+		for _, statement := range []string{"drop", "reject", "fwd", "queue", "vmap"} {
+			if _, has := e[statement]; has {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 type nftSet struct {
@@ -61,6 +103,7 @@ type native struct {
 	v6      bool
 	foreign []string
 	words   map[string]string
+	links   map[string][]string
 	sets    map[string][]json.RawMessage
 	unseen  []string
 }
@@ -89,8 +132,11 @@ func (n *native) declare(o nftObject) {
 	if c == nil {
 		return
 	}
-	if c.Family == "netdev" && c.Hook != "" {
-		n.unseen = append(n.unseen, fmt.Sprintf("nft: chain %s of table netdev %s, which meets packets before all others", c.Name, c.Table))
+	switch {
+	case c.Hook == "ingress":
+		n.set.early = append(n.set.early, early{family: c.Family, table: c.Table, name: c.Name, links: n.links[c.Family+" "+c.Table+" "+c.Name], drops: c.Policy == "drop"})
+	case c.Family == "netdev" && c.Hook != "":
+		n.unseen = append(n.unseen, fmt.Sprintf("nft: chain %s of table netdev %s, which meets packets behind all others", c.Name, c.Table))
 	}
 	if !n.follows(c.Family, c.Table) {
 		return

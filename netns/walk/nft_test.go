@@ -61,18 +61,50 @@ func TestTablesOfBothTools(t *testing.T) {
 	const list = `{"nftables": [{"metainfo": {}},
 		{"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "type": "filter", "hook": "forward", "prio": 0, "policy": "drop"}},
 		{"chain": {"family": "ip6", "table": "own", "name": "f", "type": "filter", "hook": "forward", "prio": 0, "policy": "drop"}},
-		{"chain": {"family": "netdev", "table": "early", "name": "in", "type": "filter", "hook": "ingress", "dev": "eth0", "prio": 0, "policy": "accept"}}]}`
+		{"chain": {"family": "netdev", "table": "early", "name": "in", "type": "filter", "hook": "ingress", "dev": "eth0", "prio": 0, "policy": "accept"}},
+		{"chain": {"family": "netdev", "table": "late", "name": "out", "type": "filter", "hook": "egress", "dev": ["eth0", "eth1"], "prio": 0, "policy": "accept"}}]}`
 	for _, c := range []struct {
 		v6      bool
 		foreign []string
 		want    int
 	}{{false, nil, 0}, {true, nil, 1}, {false, Foreign("# Table `filter' is incompatible, use 'nft' tool.\n"), 1}} {
 		set, unseen, err := NFT([]byte(list), "", c.v6, c.foreign)
-		if err != nil || len(set.bases) != c.want || len(unseen) != 1 {
+		if err != nil || len(set.bases) != c.want || len(unseen) != 1 || !strings.Contains(unseen[0], "chain out of table netdev late") {
 			t.Errorf("%+v: %d chains, unseen %q, %v", c, len(set.bases), unseen, err)
 		}
 	}
 	if _, _, err := NFT([]byte("no JSON"), "", false, nil); err == nil {
 		t.Error("what isn't JSON is read")
+	}
+}
+
+// A chain at the link by which packets come in, or answers do, may drop them; one
+// that drops nothing, or is elsewhere, doesn't matter.
+func TestChainsOfLinks(t *testing.T) {
+	const (
+		both = "10.208.16.10:80 10.208.16.11:80"
+		drop = `{"rule": {"family": "netdev", "table": "early", "chain": "in", "handle": 2, "expr": [{"drop": null}]}}`
+	)
+	for _, c := range []struct{ name, dev, policy, rule, in, want, dies string }{
+		{"a rule", ` "eth0"`, "accept", drop, "eth0", "maybe " + both, "nft netdev early in: hook ingress on eth0, which comes before all other rules"},
+		{"a policy", `s = { "eth0", "eth1" }`, "drop", "{}", "eth0", "maybe " + both, "hook ingress on eth0, eth1"},
+		{"the link isn't known", ` "eth0"`, "accept", drop, "", "maybe " + both, "hook ingress on eth0"},
+		{"another link", ` "eth1"`, "drop", drop, "eth0", "arrives " + both, ""},
+		{"it drops nothing", ` "eth0"`, "accept", `{"rule": {"family": "netdev", "table": "early", "chain": "in", "handle": 2, "expr": [{"accept": null}]}}`, "eth0", "arrives " + both, ""},
+		{"another table drops", ` "eth0"`, "accept", strings.Replace(drop, "early", "other", 1), "eth0", "arrives " + both, ""},
+		{"the answer", ` "dunaaaaaaaaaaaa"`, "accept", drop, "eth0", "maybe " + both, "the answer: nft netdev early in"},
+	} {
+		list := `{"nftables": [{"chain": {"family": "netdev", "table": "early", "name": "in", "type": "filter", "hook": "ingress", "prio": 0, "policy": "` + c.policy + `"}}, ` + c.rule + `]}`
+		listing := "table netdev early { # handle 1\n\tchain in { # handle 1\n\t\ttype filter hook ingress device" + c.dev + " priority filter; policy " + c.policy + ";\n\t}\n}\n"
+		set, unseen, err := NFT([]byte(list), listing, false, nil)
+		if err != nil || len(unseen) > 0 {
+			t.Fatal(err, unseen)
+		}
+		f := host(c.in)
+		f.Packet = spec.Packet{Protocol: spec.TCP, To: netip.MustParseAddrPort("198.51.100.7:8080")}
+		got := Follow([]Ruleset{Iptables("iptables-nft", together(false, ours(t))), set}, f)
+		if s := summary(got); s != c.want || !strings.Contains(got.Dies, c.dies) || c.dies == "" && got.Dies != "" {
+			t.Errorf("%s: %s, want %s: %s\n%s", c.name, s, c.want, got.Dies, steps(got))
+		}
 	}
 }

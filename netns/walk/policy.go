@@ -186,10 +186,7 @@ func (w *walker) lookup(p *packet) (found Route, on *packet) {
 // ended tells of the rule that ends the packet, and returns what it leaves.
 func (w *walker) ended(r PolicyRule, kind, why string, hit answer, p *packet) (left *packet) {
 	if hit == maybe {
-		left = p.copied()
-		p = p.copied()
-		w.last++
-		p.hangs, left.hangs = append(p.hangs, w.last), append(left.hangs, -w.last)
+		p, left = w.parted(p)
 	}
 	step := spec.TraceStep{Where: "ip rule", Rule: r.String(), Owner: spec.OwnerOther, Maybe: p.maybe(), Ends: true, What: "refused: the client is told at once"}
 	if w.facts.Packet.To.Addr().Is6() {

@@ -10,6 +10,15 @@ import (
 type Ruleset struct {
 	bases  []base
 	chains map[string]*chain // by "TABLE CHAIN"
+	early  []early
+}
+
+// early is a chain that meets packets as they come in by a link, before all hooks.
+// Its rules aren't followed.
+type early struct {
+	family, table, name string
+	links               []string // empty = not known
+	drops               bool     // some, or all
 }
 
 // base is a chain that the kernel itself calls.

@@ -18,6 +18,7 @@ import (
 func Follow(sets []Ruleset, facts Facts) spec.Trace {
 	w := &walker{facts: &facts, trace: spec.Trace{Packet: facts.Packet}, told: map[told]int{}}
 	for _, s := range sets {
+		w.ingress = append(w.ingress, s.early...)
 		for _, b := range s.bases {
 			w.bases = append(w.bases, callable{base: b, chains: s.chains})
 		}
@@ -28,7 +29,7 @@ func Follow(sets []Ruleset, facts Facts) spec.Trace {
 	if facts.fromHost() {
 		w.fromHost(start)
 	} else {
-		w.fromOutside(start)
+		w.fromOutside(w.early(start))
 	}
 	w.conclude()
 	return w.trace
@@ -36,6 +37,7 @@ func Follow(sets []Ruleset, facts Facts) spec.Trace {
 
 type walker struct {
 	bases   []callable // by priority
+	ingress []early
 	facts   *Facts
 	trace   spec.Trace
 	told    map[told]int // steps of this stage, and where they stand
@@ -62,6 +64,29 @@ func (w *walker) fromOutside(ways []*packet) {
 	here, on := w.route(w.hook(Prerouting, ways))
 	w.arrive(w.hook(Input, here), true)
 	w.arrive(w.hook(Postrouting, w.hook(Forward, on)), false)
+}
+
+// early tells of the chains that meet the packets as they come in by their link,
+// and may drop them. Which they do isn't followed.
+func (w *walker) early(ways []*packet) []*packet {
+	var on []*packet
+	for _, p := range ways {
+		for _, e := range w.ingress {
+			if !e.drops || p.in != "" && len(e.links) > 0 && !slices.Contains(e.links, p.in) {
+				continue
+			}
+			taken, left := w.parted(p)
+			step := spec.TraceStep{
+				Where: "nft " + e.family + " " + e.table + " " + e.name, Rule: "hook ingress on " + strings.Join(e.links, ", "),
+				Owner: tableOwner(e.table), What: "may drop it before all other rules: its own aren't followed", Maybe: true, Ends: true,
+			}
+			w.tell(step)
+			w.die(taken, spec.FateDropped, step.Where+": "+step.Rule+", which comes before all other rules")
+			p = left
+		}
+		on = append(on, p)
+	}
+	return on
 }
 
 // fromHost: the way out that OUTPUT's rules see is that of the original
@@ -202,14 +227,21 @@ func (w *walker) split(r *rule, p *packet) (taken, left *packet) {
 		return p, nil
 	}
 	taken, left = p.copied(), p.copied()
+	if hit == maybe {
+		taken, left = w.parted(p)
+	}
 	if r.chance > 0 {
 		taken.chance *= r.chance
 		left.chance *= 1 - r.chance
 	}
-	if hit == maybe {
-		w.last++
-		taken.hangs, left.hangs = append(taken.hangs, w.last), append(left.hangs, -w.last)
-	}
+	return taken, left
+}
+
+// parted is the packet on the two ways of a new split.
+func (w *walker) parted(p *packet) (taken, left *packet) {
+	taken, left = p.copied(), p.copied()
+	w.last++
+	taken.hangs, left.hangs = append(taken.hangs, w.last), append(left.hangs, -w.last)
 	return taken, left
 }
 
@@ -467,7 +499,7 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 	if w.facts.Packet.Protocol == "" || p.untracked {
 		return true, nil // nothing is known of who answers what
 	}
-	sub := &walker{bases: w.bases, facts: w.facts, told: map[told]int{}, answers: true}
+	sub := &walker{bases: w.bases, ingress: w.ingress, facts: w.facts, told: map[told]int{}, answers: true}
 	a := &packet{
 		facts: p.facts, reply: true, in: p.out, src: p.dst, sport: p.port, dst: p.client(), late: p.client(),
 		translated: p.translated, masked: p.masked, chance: 1,
@@ -491,7 +523,7 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 		}
 	} else {
 		var routed []*packet
-		for _, p := range sub.hook(Prerouting, ways) {
+		for _, p := range sub.hook(Prerouting, sub.early(ways)) {
 			p.dst = p.late
 			if _, p := sub.lookup(p); p != nil {
 				p.out = w.facts.In
