@@ -53,7 +53,7 @@ func openRecent(stateDir, boot string) *recentImages {
 		all: map[string]recentImage{}, synced: map[string]bool{}, causes: map[string]error{},
 	}
 	_ = os.Remove(r.path + nextSuffix) // of an agent that was killed; else the next note replaces it
-	b, err := os.ReadFile(r.path)
+	b, err := readRegular(r.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r
 	}

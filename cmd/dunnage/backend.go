@@ -30,6 +30,13 @@ func (b backend) Exec(ctx context.Context, r spec.ExecRequest, stdin io.Reader, 
 	return b.engine.Exec(ctx, r, spec.Terminal{Stdin: stdin, Stdout: stdout, Stderr: stderr, Resize: resize})
 }
 
+func (b backend) Collect(ctx context.Context, rehearse, all bool) (spec.Collection, error) {
+	if err := b.engine.Answers(ctx); err != nil { // as in Images
+		return spec.Collection{}, err
+	}
+	return b.Loop.Collect(ctx, rehearse, all)
+}
+
 func (b backend) Images(ctx context.Context) ([]spec.Image, error) {
 	if err := b.engine.Answers(ctx); err != nil { // else whoever asks waits as long as for a change
 		return nil, err

@@ -248,7 +248,7 @@ func examineBehind(all []spec.SecretStatus) []spec.Finding {
 			if s.Origin == spec.OriginManifest {
 				continue
 			}
-			next := fmt.Sprintf("`dunnage events -p %s` says why; `dunnage secret set %s` with the same value tries again", u.Project, s.SecretID)
+			next := fmt.Sprintf("`dunnage events -p %s --since 24h` says why; `dunnage secret set %s` with the same value tries again", u.Project, s.SecretID)
 			if slices.Contains(s.Versions, u.Version) {
 				next += fmt.Sprintf(", `dunnage secret rollback %s --to %d` makes version %d the current one again", s.SecretID, u.Version, u.Version)
 			}

@@ -86,6 +86,9 @@ func testContainerdStopped(t *testing.T, h *host) {
 				if !strings.Contains(r.stderr, "what the store and the kernel say") {
 					t.Errorf("a new agent says %q", r.stderr)
 				}
+				if r, _ := h.soon("gc"); r.code == 0 || !strings.Contains(r.stderr, "does not answer") {
+					t.Errorf("gc: exit code %d: %s", r.code, r.stderr)
+				}
 			}
 			time.Sleep(200 * time.Millisecond)
 		}
