@@ -68,9 +68,8 @@ func linksOf(listing string) map[string][]string {
 		if !has || !typed {
 			continue
 		}
-		for _, l := range strings.FieldsFunc(strings.TrimPrefix(text, "s = "), func(r rune) bool { return strings.ContainsRune("{}\", \t", r) }) {
-			links[table+" "+chain] = append(links[table+" "+chain], l)
-		}
+		names := strings.FieldsFunc(strings.TrimPrefix(text, "s = "), func(r rune) bool { return strings.ContainsRune("{}\", \t", r) })
+		links[table+" "+chain] = append(links[table+" "+chain], names...)
 	}
 	return links
 }

@@ -71,10 +71,10 @@ func TestPolicyRouting(t *testing.T) {
 			}
 			slices.SortStableFunc(f.Policy, func(a, b PolicyRule) int { return a.Priority - b.Priority })
 			f.Table = func(table int, a netip.Addr) (TableRoute, bool) {
-				switch {
-				case table == 255:
+				switch table {
+				case 255:
 					return TableRoute{Route: Route{Local: true}, Bits: 32}, a.IsValid() && f.Local(a)
-				case table == 100:
+				case 100:
 					return TableRoute{Ends: "blackhole", Bits: 8}, true
 				}
 				if !a.IsValid() {
