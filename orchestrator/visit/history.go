@@ -34,6 +34,7 @@ type entry struct {
 	sent, failed int
 	reasons      map[string]int // nil without a failure
 	begin, end   time.Time      // the ends of the first and of the last that succeeded
+	asked        time.Time      // when the first that succeeded began
 	gap          time.Duration  // the longest between two that succeeded
 	failing      time.Time      // the end of the last that failed
 }
@@ -41,8 +42,8 @@ type entry struct {
 // turn notes that an operation begins or has ended.
 func (h *history) turn(now time.Time, busy bool) { h.busy, h.since = busy, now }
 
-// add counts a visit that ended now.
-func (h *history) add(now time.Time, err error) {
+// add counts a visit that began at began and ended now.
+func (h *history) add(began, now time.Time, err error) {
 	if err == nil && h.first.IsZero() {
 		h.first, h.never = now, nil
 	}
@@ -51,7 +52,7 @@ func (h *history) add(now time.Time, err error) {
 	if n := len(h.entries); n == 0 || now.Sub(h.entries[n-1].at) >= width || h.entries[n-1].at.Before(h.since) {
 		h.entries = append(h.entries, entry{at: now})
 	}
-	h.entries[len(h.entries)-1].add(now, err)
+	h.entries[len(h.entries)-1].add(began, now, err)
 }
 
 // miss counts a visit that began at began and failed, at the time when it began:
@@ -76,11 +77,11 @@ func (h *history) miss(began, now time.Time, err error) (counted bool) {
 		h.entries = slices.Insert(h.entries, i, entry{at: began})
 		i++
 	}
-	h.entries[i-1].add(now, err)
+	h.entries[i-1].add(began, now, err)
 	return true
 }
 
-func (e *entry) add(now time.Time, err error) {
+func (e *entry) add(began, now time.Time, err error) {
 	e.sent++
 	if err != nil {
 		e.failed++
@@ -94,7 +95,7 @@ func (e *entry) add(now time.Time, err error) {
 		return
 	}
 	if e.begin.IsZero() {
-		e.begin = now
+		e.begin, e.asked = now, began
 	} else {
 		e.gap = max(e.gap, now.Sub(e.end))
 	}
@@ -123,7 +124,8 @@ func (h *history) tally(t spec.VisitTarget, since time.Time) spec.VisitTally {
 			out.Unreached++
 		}
 	}
-	last := since // the end of the last that succeeded
+	last := since  // the end of the last that succeeded
+	asked := false // somebody was since then; before, visits are so far apart that a pause says nothing
 	if h.first.After(last) {
 		last = h.first
 	}
@@ -139,6 +141,10 @@ func (h *history) tally(t spec.VisitTarget, since time.Time) spec.VisitTally {
 			}
 			out.Reasons[why] += n
 		}
+		if !asked && out.Failed == 0 && e.asked.After(last) {
+			last = e.asked
+		}
+		asked = true
 		if !e.begin.IsZero() {
 			out.LongestGap = max(out.LongestGap, spec.Duration(max(e.gap, e.begin.Sub(last))))
 			last = e.end

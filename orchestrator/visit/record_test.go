@@ -88,15 +88,15 @@ func TestHistory(t *testing.T) {
 	var h history
 	at := func(ms int) time.Time { return noon.Add(time.Duration(ms) * time.Millisecond) }
 	bad := errors.New("connection refused")
-	h.add(at(0), nil)
-	h.add(at(5000), nil)
+	h.add(at(0), at(0), nil)
+	h.add(at(5000), at(5000), nil)
 	h.turn(at(5100), true) // an operation
 	for _, ms := range []int{5150, 5200, 5250} {
-		h.add(at(ms), nil)
+		h.add(at(ms), at(ms), nil)
 	}
-	h.add(at(5300), bad)
-	h.add(at(5350), bad)
-	h.add(at(7350), nil)
+	h.add(at(5300), at(5300), bad)
+	h.add(at(5350), at(5350), bad)
+	h.add(at(7350), at(7350), nil)
 	got := h.tally(spec.VisitTarget{}, at(5090))
 	if got.Sent != 6 || got.Failed != 2 || got.Reasons["connection refused"] != 2 || got.LongestGap.Std() != 2100*time.Millisecond {
 		t.Errorf("tally %+v", got)
@@ -106,13 +106,36 @@ func TestHistory(t *testing.T) {
 	}
 }
 
+// What passes before the first visit of an operation is no gap: they are far
+// apart while nothing is at work. One that waits for its answer is.
+func TestFirstGapOfAnOperation(t *testing.T) {
+	at := func(ms int) time.Time { return noon.Add(time.Duration(ms) * time.Millisecond) }
+	for name, tc := range map[string]struct {
+		began, ended int
+		want         time.Duration
+	}{
+		"asked late":      {900, 910, 50 * time.Millisecond},
+		"answered late":   {110, 910, 800 * time.Millisecond},
+		"asked before it": {50, 910, 810 * time.Millisecond},
+	} {
+		var h history
+		h.add(at(-4000), at(-4000), nil)
+		h.turn(at(100), true)
+		h.add(at(tc.began), at(tc.ended), nil)
+		h.add(at(955), at(960), nil)
+		if got := h.tally(spec.VisitTarget{}, at(100)).LongestGap.Std(); got != tc.want {
+			t.Errorf("%s: %s, want %s", name, got, tc.want)
+		}
+	}
+}
+
 // A gap that nothing has ended is one; and visits of an address that has never
 // answered are told, until it does.
 func TestHistoryWithoutAnEnd(t *testing.T) {
 	at := func(ms int) time.Time { return noon.Add(time.Duration(ms) * time.Millisecond) }
 	bad := errors.New("connection refused")
 	var h history
-	h.add(at(0), nil)
+	h.add(at(0), at(0), nil)
 	for ms := 100; ms <= 17_000; ms += 100 {
 		h.miss(at(ms-10), at(ms), bad)
 	}
@@ -126,7 +149,7 @@ func TestHistoryWithoutAnEnd(t *testing.T) {
 	if got := h.tally(spec.VisitTarget{}, at(1500)); got.Unreached != 3 || got.Sent != 0 {
 		t.Errorf("never answered: %+v", got)
 	}
-	h.add(at(6000), nil)
+	h.add(at(6000), at(6000), nil)
 	if got := h.tally(spec.VisitTarget{}, at(1500)); got.Unreached != 0 || got.Sent != 1 || got.Failed != 0 {
 		t.Errorf("answered at last: %+v", got)
 	}
@@ -137,19 +160,19 @@ func TestHistoryIsBounded(t *testing.T) {
 	var h history
 	h.turn(noon, true)
 	for s := range 3600 {
-		h.add(noon.Add(time.Duration(s)*time.Second), nil)
+		h.add(noon.Add(time.Duration(s)*time.Second), noon.Add(time.Duration(s)*time.Second), nil)
 	}
 	if got := h.tally(spec.VisitTarget{}, noon); got.Sent != 3600 {
 		t.Errorf("%d of 3600 visits are counted", got.Sent)
 	}
 	end := noon.Add(time.Hour)
 	h.turn(end, false)
-	h.add(end.Add(time.Second), nil)
+	h.add(end.Add(time.Second), end.Add(time.Second), nil)
 	if got := h.tally(spec.VisitTarget{}, noon); got.Sent != 3601 {
 		t.Errorf("just after the operation, %d of 3601 visits are counted", got.Sent)
 	}
 	for s := range 24 * 720 {
-		h.add(end.Add(time.Duration(5*s)*time.Second), nil)
+		h.add(end.Add(time.Duration(5*s)*time.Second), end.Add(time.Duration(5*s)*time.Second), nil)
 	}
 	if n := len(h.entries); n > 20 {
 		t.Errorf("%d entries are kept of a quiet day", n)

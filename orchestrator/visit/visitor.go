@@ -268,7 +268,7 @@ func (v *Visitor) note(t *target, began time.Time, absent bool, err error) bool 
 	before, fresh := t.Reach, t.Asked.Before(t.stirred)
 	switch {
 	case err == nil:
-		t.history.add(now, nil)
+		t.history.add(began, now, nil)
 		v.counts.of(t.VisitTarget).Answered.Observe(now.Sub(began))
 	case !errors.Is(err, spec.ErrUnavailable) && t.history.miss(began, now, err):
 		v.counts.of(t.VisitTarget).Failed++
