@@ -180,6 +180,12 @@ func TestHeldAgentChangesNothing(t *testing.T) {
 		_, err := os.Stat(filepath.Join(h.agent.RunDir(), "visitor"))
 		return err
 	})
+	h.eventually(30*time.Second, "the kernel is done with the addresses of the links", func() error {
+		if now := look(); strings.Contains(now, "tentative") {
+			return errors.New(now)
+		}
+		return nil
+	})
 	was := look()
 	h.underLoad(8080, func() {
 		for _, wrong := range []struct{ flag, value, says string }{
