@@ -247,6 +247,12 @@ func (b *bench) removesAll(id string) {
 		b.t.Errorf("left: shims %v, processes %v", shims, pids)
 	}
 	for _, path := range []string{b.bundle(id), fmt.Sprintf("/run/containerd/runc/%s/%s", b.cfg.Namespace, id)} {
+		// containerd may be cleaning up after the dead shim itself, beside us.
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			if _, err := os.Stat(path); err != nil {
+				break
+			}
+		}
 		if _, err := os.Stat(path); err == nil {
 			b.t.Errorf("left: %s", path)
 		}

@@ -167,9 +167,13 @@ func (e *Engine) run(ctx context.Context, id string, rootfs []mount.Mount, log s
 const cleanLimit = 10 * time.Second
 
 // cleanedAway knows how containerd fails whose clean-up after an earlier shim
-// takes the new one's bundle along. A shim that isn't installed looks the same.
+// takes the new one's bundle along, before its shim starts or after. A shim that
+// isn't installed looks the same.
 func cleanedAway(err error) bool {
-	return err != nil && strings.Contains(err.Error(), "failed to start shim") && strings.Contains(err.Error(), "no such file or directory")
+	if err == nil || !strings.Contains(err.Error(), "no such file or directory") {
+		return false
+	}
+	return strings.Contains(err.Error(), "failed to start shim") || strings.Contains(err.Error(), "failed to create shim task: mkdir ")
 }
 
 func (e *Engine) makeTask(ctx context.Context, r *tasks.CreateTaskRequest) (*tasks.CreateTaskResponse, error) {
