@@ -167,13 +167,17 @@ func (e *Engine) run(ctx context.Context, id string, rootfs []mount.Mount, log s
 const cleanLimit = 10 * time.Second
 
 // cleanedAway knows how containerd fails whose clean-up after an earlier shim
-// takes the new one's bundle along, before its shim starts or after. A shim that
-// isn't installed looks the same.
+// takes the new one's bundle along, before its shim starts or after, or ends that
+// shim. A shim that isn't installed looks the same.
 func cleanedAway(err error) bool {
-	if err == nil || !strings.Contains(err.Error(), "no such file or directory") {
+	if err == nil {
 		return false
 	}
-	return strings.Contains(err.Error(), "failed to start shim") || strings.Contains(err.Error(), "failed to create shim task: mkdir ")
+	text := err.Error()
+	gone := strings.Contains(text, "no such file or directory")
+	return gone && strings.Contains(text, "failed to start shim") ||
+		gone && strings.Contains(text, "failed to create shim task: mkdir ") ||
+		strings.Contains(text, "failed to create shim task: ttrpc: closed")
 }
 
 func (e *Engine) makeTask(ctx context.Context, r *tasks.CreateTaskRequest) (*tasks.CreateTaskResponse, error) {
