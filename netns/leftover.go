@@ -113,13 +113,9 @@ func (n *Network) surplus() ([]surplus, error) {
 	if err != nil {
 		return nil, err
 	}
-	links, err := retryDump(netlink.LinkList)
+	byIndex, err := linksByIndex()
 	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
-	}
-	byIndex := map[int]*netlink.LinkAttrs{}
-	for _, l := range links {
-		byIndex[l.Attrs().Index] = l.Attrs()
+		return nil, err
 	}
 	var all []surplus
 	for _, r := range routes {

@@ -24,13 +24,9 @@ type surroundings struct {
 // the host off from it. What an agent made itself is none of it. A wider route
 // by way of a gateway isn't either: pools are cut from such.
 func (n *Network) Overlaps() ([]string, error) {
-	links, err := retryDump(netlink.LinkList)
+	byIndex, err := linksByIndex()
 	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
-	}
-	byIndex := map[int]*netlink.LinkAttrs{}
-	for _, l := range links {
-		byIndex[l.Attrs().Index] = l.Attrs()
+		return nil, err
 	}
 	var all []string
 	for _, pool := range n.pools() {
@@ -113,4 +109,17 @@ func (s surroundings) within(pool netip.Prefix) (found []string) {
 		}
 	}
 	return found
+}
+
+// linksByIndex are the host's links; routes and neighbours name them by index.
+func linksByIndex() (map[int]*netlink.LinkAttrs, error) {
+	links, err := retryDump(netlink.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	byIndex := map[int]*netlink.LinkAttrs{}
+	for _, l := range links {
+		byIndex[l.Attrs().Index] = l.Attrs()
+	}
+	return byIndex, nil
 }
