@@ -217,9 +217,12 @@ func TestShimHangs(t *testing.T) {
 			t.Errorf("replica %d: %+v, before %+v", i+1, after[i], before[i])
 		}
 	}
-	if _, err := os.Stat(fmt.Sprintf("/proc/%d", shim)); err == nil {
-		t.Errorf("shim %d lives", shim)
-	}
+	h.eventually(10*time.Second, "the shim is gone", func() error { // its parent, process 1, reaps it when it gets to run
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", shim)); err == nil {
+			return fmt.Errorf("shim %d lives", shim)
+		}
+		return nil
+	})
 
 	for _, order := range []string{"start-first", "stop-first"} {
 		h.mustDeploy(strings.Replace(hello("v1", 3, ""), "replicas: 3", "replicas: 3, update_config: {parallelism: 1, order: "+order+"}", 1))
