@@ -194,7 +194,7 @@ func routeTo(a netip.Addr) walk.Route {
 	case len(found) == 0:
 		return walk.Route{Dead: "the host has no route to it"}
 	}
-	r := walk.Route{Local: found[0].Type == unix.RTN_LOCAL}
+	r := walk.Route{Local: found[0].Type == unix.RTN_LOCAL, Near: len(found[0].Gw) == 0 && found[0].Via == nil}
 	if link, err := net.InterfaceByIndex(found[0].LinkIndex); err == nil {
 		r.Link = link.Name
 	}

@@ -147,6 +147,65 @@ func testTrace(t *testing.T, backend Backend) {
 	}
 }
 
+// What is said of a time to live that others set is what the kernel does with it.
+func TestTraceTimeToLive(t *testing.T) { testenv.Host(t, func() { testTraceTimeToLive(t) }) }
+
+func testTraceTimeToLive(t *testing.T) {
+	w := newWorld(t, NFT)
+	one := network(1, false)
+	a := w.start("a", member(one, 10))
+	w.apply(spec.Routing{Networks: []spec.NetworkAddressing{one}, Published: published(8080, 80, a.backend(0))})
+	const chain = "inet other way { type filter hook prerouting priority mangle; }"
+	for _, c := range []struct {
+		rule string // of iptables' mangle, or of nft
+		v6   bool
+		fate spec.Fate
+	}{
+		{"PREROUTING -i lan0 -j TTL --ttl-set 1", false, spec.FateRefused},
+		{"PREROUTING -i lan0 -j TTL --ttl-set 2", false, spec.FateArrives},
+		{"PREROUTING -i lan0 -j TTL --ttl-dec 255", false, spec.FateRefused},
+		{"PREROUTING -i dun+ -j TTL --ttl-set 1", false, spec.FateDropped},
+		{"FORWARD -o dun+ -j TTL --ttl-set 0", false, spec.FateArrives},
+		{"POSTROUTING -o lan0 -j TTL --ttl-set 1", false, spec.FateArrives}, // the client is on the link itself
+		{"PREROUTING -i lan0 -j HL --hl-set 1", true, spec.FateRefused},
+		{"PREROUTING -i dun+ -j HL --hl-set 1", true, spec.FateDropped},
+		{"iifname lan0 ip ttl set 1", false, spec.FateRefused},
+		{"iifname lan0 ip ttl set 1", true, spec.FateArrives},
+		{"iifname lan0 ip6 hoplimit set 1", true, spec.FateRefused},
+	} {
+		tool, source, host := "iptables-nft", w.ClientAddr, w.HostAddr
+		if c.v6 {
+			tool, source, host = "ip6tables-nft", w.ClientAddr6, w.HostAddr6
+		}
+		clean := func() { testenv.Run(t, tool, "-t", "mangle", "-F") }
+		if strings.HasPrefix(c.rule, "iifname ") {
+			clean = func() { testenv.Run(t, "nft", "delete", "table", "inet", "other") }
+			testenv.Run(t, "nft", "add", "table", "inet", "other")
+			testenv.Run(t, "nft", "add", "chain", chain)
+			testenv.Run(t, "nft", append([]string{"add", "rule", "inet", "other", "way"}, strings.Fields(c.rule)...)...)
+		} else {
+			testenv.Run(t, tool, append([]string{"-t", "mangle", "-A"}, strings.Fields(c.rule)...)...)
+		}
+		to := netip.AddrPortFrom(host, 8080)
+		got := w.trace(spec.Packet{Protocol: spec.TCP, Source: source, To: to})
+		if got.Fate != c.fate {
+			t.Errorf("%s: %s %q, want %s\n%s", c.rule, got.Fate, got.Dies, c.fate, told(got))
+		}
+		patience := 300 * time.Millisecond
+		if c.fate != spec.FateDropped { // then only a wrong word lasts that long, however busy the machine
+			patience = 10 * time.Second
+		}
+		conn, err := w.Client.Dial("tcp", to.String(), patience)
+		if err == nil {
+			conn.Close()
+		}
+		if (err == nil) != (c.fate == spec.FateArrives) || c.fate == spec.FateRefused && strings.Contains(err.Error(), "timeout") {
+			t.Errorf("%s, IPv6 %v: %v, but it is said: %s", c.rule, c.v6, err, c.fate)
+		}
+		clean()
+	}
+}
+
 // What rules of policy routing are said to do with packets to replicas and with
 // their answers is what the kernel does.
 func TestTracePolicyRouting(t *testing.T) { testenv.Host(t, func() { testTracePolicyRouting(t) }) }

@@ -224,6 +224,8 @@ func (p *saved) target(leaps bool, name string, args []string) verdict {
 		if slices.Contains(args, "--notrack") {
 			v.kind = notrack
 		}
+	case "TTL", "HL":
+		v = lifetime(args)
 	case "QUEUE", "NFQUEUE", "TPROXY", "SYNPROXY":
 		v.kind = steal
 	default:
@@ -238,6 +240,25 @@ func (p *saved) target(leaps bool, name string, args []string) verdict {
 		}
 	}
 	return v
+}
+
+// lifetime reads "--ttl-set 1", "--hl-dec 3".
+func lifetime(args []string) verdict {
+	if len(args) != 2 {
+		return verdict{}
+	}
+	n, err := strconv.ParseUint(args[1], 10, 8)
+	_, change, _ := strings.Cut(strings.TrimPrefix(args[0], "--"), "-")
+	switch {
+	case err != nil:
+	case change == "set":
+		return verdict{kind: ttl, value: uint32(n)}
+	case change == "inc" && n > 0:
+		return verdict{kind: ttl, shift: int(n)}
+	case change == "dec" && n > 0:
+		return verdict{kind: ttl, shift: -int(n)}
+	}
+	return verdict{}
 }
 
 // destination reads what DNAT translates to: an address, a port, both, or ranges.

@@ -271,11 +271,16 @@ func (n *native) statement(r *rule, scope, name string, raw json.RawMessage) {
 	case "queue", "synproxy", "tproxy":
 		r.do = verdict{kind: steal, name: name}
 	case "mangle":
-		if kindOf(v.Key) == "meta mark" {
+		switch kind := kindOf(v.Key); {
+		case kind == "meta mark":
 			r.do = verdict{kind: mark, mask: ^uint32(0)}
-			if json.Unmarshal(v.Value, &r.do.value) != nil {
-				r.tests = append(r.tests, unknown)
-			}
+		case kind == "ip ttl" && !n.v6, kind == "ip6 hoplimit" && n.v6:
+			r.do = verdict{kind: ttl}
+		default:
+			return
+		}
+		if json.Unmarshal(v.Value, &r.do.value) != nil {
+			r.tests = append(r.tests, unknown)
 		}
 	case "counter":
 		r.packets = v.Packets

@@ -99,6 +99,7 @@ const (
 	snat                // another source
 	mark                // for rules that match on it
 	notrack             // nat isn't asked
+	ttl                 // another time to live (IPv6: hop limit)
 	steal               // a program outside of netfilter decides
 )
 
@@ -111,8 +112,9 @@ type verdict struct {
 	port   uint16     // dnat; 0 = the packet's stays
 	here   bool       // dnat: to the host itself
 	unsure bool       // dnat: one of several addresses or ports
-	value  uint32     // mark
+	value  uint32     // mark, ttl
 	mask   uint32
+	shift  int // ttl: added to the packet's own; 0 = value replaces it
 }
 
 // packet is the first packet of a connection, at some place of its way.
@@ -138,8 +140,15 @@ type packet struct {
 	mark       uint32
 	marked     bool // by a rule that may have matched: the mark isn't known
 
+	life   *life   // nil = as its sender has set it
 	chance float64 // that a packet takes this way, as far as rules throw dice
 	hangs  []int   // on what it hangs that isn't known: see split
+}
+
+// life is a time to live that a rule has set. It isn't changed once made.
+type life struct {
+	left int
+	by   spec.TraceStep
 }
 
 // state is all of a packet that rules can ask for.
@@ -151,10 +160,11 @@ type state struct {
 	mask                           netip.Addr
 	mark                           uint32
 	marked                         bool
+	life                           *life
 }
 
 func (p *packet) state() state {
-	return state{p.in, p.out, netip.AddrPortFrom(p.dst, p.port), p.translated, p.settled, p.untracked, p.masked, p.mask, p.mark, p.marked}
+	return state{p.in, p.out, netip.AddrPortFrom(p.dst, p.port), p.translated, p.settled, p.untracked, p.masked, p.mask, p.mark, p.marked, p.life}
 }
 
 func (p *packet) maybe() bool { return len(p.hangs) > 0 }
@@ -183,6 +193,7 @@ type Facts struct {
 type Route struct {
 	Link  string // out of which; "lo" for the host itself
 	Local bool
+	Near  bool   // no router is between
 	Dead  string // why it goes nowhere: no route, unreachable; empty = it goes
 	Stays string // why a packet of somebody else isn't passed on there: forwarding is off; empty = it is
 }

@@ -349,6 +349,8 @@ func (w *walker) apply(b callable, c *chain, r *rule, p *packet) (out, rest, on 
 		step.What = fmt.Sprintf("marked %#x", p.mark)
 		w.tell(step)
 		return nil, nil, one
+	case ttl:
+		return nil, nil, w.shortened(v, p, step)
 	case notrack:
 		p.untracked = true
 		step.What = "not tracked: no address is translated"
@@ -443,6 +445,8 @@ func (w *walker) route(ways []*packet) (here, on []*packet) {
 		case outside && r.Stays != "":
 			step.What, step.Ends = p.dst.String()+": "+r.Stays, true
 			w.die(p, spec.FateDropped, "route to "+step.What)
+		case outside && w.expires(p):
+			continue
 		default:
 			step.What = p.dst.String() + " is reached by " + r.Link
 			p.out = r.Link
@@ -526,6 +530,9 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 		for _, p := range sub.hook(Prerouting, sub.early(ways)) {
 			p.dst = p.late
 			if _, p := sub.lookup(p); p != nil {
+				if !w.facts.fromHost() && sub.expires(p) {
+					continue
+				}
 				p.out = w.facts.In
 				routed = append(routed, p)
 			}
@@ -536,6 +543,9 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 		} else {
 			ways = sub.hook(Postrouting, sub.hook(Forward, ways))
 		}
+	}
+	if !w.facts.fromHost() {
+		ways = sub.leave(ways)
 	}
 	if len(sub.ends) == 0 {
 		return true, nil

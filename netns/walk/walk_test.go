@@ -243,6 +243,47 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// A time to live that a rule sets ends what the host passes on: packets to
+// replicas, answers, and answers on their way behind the host.
+func TestTimeToLive(t *testing.T) {
+	const both = "arrives 10.208.16.10:80 10.208.16.11:80"
+	maybe := strings.Replace(both, "arrives", "maybe", 1)
+	for _, c := range []struct {
+		rule, from string
+		near       bool
+		want       string
+	}{
+		{"-A PREROUTING -i eth0 -j TTL --ttl-set 1", "", false, "refused"},
+		{"-A PREROUTING -i eth0 -j TTL --ttl-set 2", "", false, both},
+		{"-A PREROUTING -i eth0 -j TTL --ttl-dec 255", "", false, "refused"},
+		{"-A PREROUTING -i eth0 -j TTL --ttl-dec 60", "", false, maybe},
+		{"-A PREROUTING -i eth0 -j TTL --ttl-dec 1", "", false, both},
+		{"-A PREROUTING -i eth0 -j TTL --ttl-inc 1", "", false, both},
+		{"-A FORWARD -o dun+ -j TTL --ttl-set 1", "", false, both},
+		{"-A PREROUTING -i dun+ -j TTL --ttl-set 1", "", false, "dropped"},
+		{"-A PREROUTING -i dunaaaaaaaaaaaa -j TTL --ttl-set 1", "", false, "partly 10.208.16.11:80"},
+		{"-A POSTROUTING -o eth0 -j TTL --ttl-set 1", "", false, maybe},
+		{"-A POSTROUTING -o eth0 -j TTL --ttl-set 1", "203.0.113.9", false, "dropped"},
+		{"-A POSTROUTING -o eth0 -j TTL --ttl-set 1", "203.0.113.9", true, both},
+		{"-A POSTROUTING -o eth0 -j TTL --ttl-set 5", "203.0.113.9", false, maybe},
+		{"-A POSTROUTING -o eth0 -j TTL --ttl-set 64", "", false, both},
+		{"-A PREROUTING -i dun+ -j TTL --ttl-set 2", "203.0.113.9", false, "dropped"},
+		{"-A PREROUTING -i dun+ -j TTL --ttl-set 1\n-A PREROUTING -i dun+ -j TTL --ttl-inc 63", "", false, both},
+	} {
+		f := host("eth0")
+		asked := f.Route
+		f.Route = func(a netip.Addr) Route { r := asked(a); r.Near = c.near; return r }
+		f.Packet = spec.Packet{Protocol: spec.TCP, To: netip.MustParseAddrPort("198.51.100.7:8080")}
+		if c.from != "" {
+			f.Packet.Source = netip.MustParseAddr(c.from)
+		}
+		got := Follow([]Ruleset{Iptables("iptables-nft", together(true, "*mangle\n"+c.rule+"\nCOMMIT\n", ours(t)))}, f)
+		if s := summary(got); s != c.want || strings.HasPrefix(c.want, "arrives") != (got.Dies == "") || got.Dies != "" && !strings.Contains(got.Dies, "-j TTL --ttl-") {
+			t.Errorf("%s: %s %q, want %s\n%s", c.rule, s, got.Dies, c.want, steps(got))
+		}
+	}
+}
+
 func steps(tr spec.Trace) string {
 	var b strings.Builder
 	for _, s := range tr.Steps {
