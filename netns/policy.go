@@ -113,6 +113,47 @@ func parsePolicyRule(m []byte) walk.PolicyRule {
 	return r
 }
 
+// deadRoutes are the kinds of routes that lead nowhere.
+var deadRoutes = map[int]string{unix.RTN_BLACKHOLE: "blackhole", unix.RTN_PROHIBIT: "prohibit", unix.RTN_UNREACHABLE: "unreachable"}
+
+// lost finds the widest route of the main table that ends the way to clients of the
+// world: neither to a pool nor to private addresses, and no other comes before it.
+func (n *Network) lost(v6 bool) (string, error) {
+	kind, all := netlink.FAMILY_V4, netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	if v6 {
+		kind, all = netlink.FAMILY_V6, netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	routes, err := retryDump(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(kind, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return "", fmt.Errorf("list routes: %w", err)
+	}
+	first := map[netip.Prefix]netlink.Route{}
+	for _, r := range routes {
+		to := all
+		if r.Dst != nil {
+			a, _ := netip.AddrFromSlice(r.Dst.IP)
+			bits, _ := r.Dst.Mask.Size()
+			to = netip.PrefixFrom(a.Unmap(), bits)
+		}
+		if known, has := first[to]; !has || r.Priority < known.Priority {
+			first[to] = r
+		}
+	}
+	widest, why := netip.Prefix{}, ""
+	for to, r := range first {
+		ends := deadRoutes[r.Type]
+		if ends == "" || to.Addr().IsPrivate() || to != all && slices.ContainsFunc(n.pools(), to.Overlaps) {
+			continue
+		}
+		if why == "" || to.Bits() < widest.Bits() || to.Bits() == widest.Bits() && to.Addr().Less(widest.Addr()) {
+			widest, why = to, fmt.Sprintf("%s: its route says %s", to, ends)
+		}
+	}
+	return why, nil
+}
+
 // route looks an address up in a table, as the kernel would. A client of the world
 // (zero) has the default route; where there are others, it may have one of those.
 func (p policy) route(table int, a netip.Addr) (best walk.TableRoute, ok bool) {
@@ -126,7 +167,7 @@ func (p policy) route(table int, a netip.Addr) (best walk.TableRoute, ok bool) {
 		if r.Dst != nil {
 			bits, _ = r.Dst.Mask.Size()
 		}
-		ends := map[int]string{unix.RTN_BLACKHOLE: "blackhole", unix.RTN_PROHIBIT: "prohibit", unix.RTN_UNREACHABLE: "unreachable"}[r.Type]
+		ends := deadRoutes[r.Type]
 		switch {
 		case !a.IsValid() && (r.Type == unix.RTN_LOCAL || r.Type == unix.RTN_BROADCAST || r.Type == unix.RTN_MULTICAST || r.Type == unix.RTN_ANYCAST):
 			continue // no client's

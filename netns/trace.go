@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,9 @@ func (n *Network) Trace(ctx context.Context, packets []spec.Packet) ([]spec.Trac
 				if errs[i] == nil {
 					read[i].policy, errs[i] = readPolicy(v6)
 				}
+				if errs[i] == nil {
+					read[i].lost, errs[i] = n.lost(v6)
+				}
 			})
 		}
 	}
@@ -51,6 +55,7 @@ func (n *Network) Trace(ctx context.Context, packets []spec.Packet) ([]spec.Trac
 	for _, p := range packets {
 		set := sets[p.To.Addr().Is6()]
 		facts := n.facts(p, set.policy)
+		facts.Lost = set.lost
 		t := walk.Follow(set.sets, facts)
 		t.In, t.Unseen, t.Flows = facts.In, set.unseen, countFlows(flows, p)
 		t.Away = !facts.Local(p.To.Addr())
@@ -64,6 +69,7 @@ type familyRules struct {
 	sets   []walk.Ruleset
 	unseen []string
 	policy policy
+	lost   string // see walk.Facts
 }
 
 // readFamily reads the backend in use, the other one and nf_tables' own tables.
@@ -149,7 +155,7 @@ func (n *Network) facts(p spec.Packet, by policy) walk.Facts {
 			f.Packet.Source = k.source(p.To.Addr())
 		}
 	case p.Source.IsValid():
-		f.In = k.route(p.Source).Link
+		f.In = cmp.Or(k.route(p.Source).Link, worldLink(p.To.Addr()))
 	default:
 		f.In = worldLink(p.To.Addr())
 	}
@@ -189,6 +195,10 @@ func routeTo(a netip.Addr) walk.Route {
 		return walk.Route{Dead: "the host has no route to it"}
 	case errors.Is(err, unix.EHOSTUNREACH):
 		return walk.Route{Dead: "nobody has this address: its route says unreachable"}
+	case errors.Is(err, unix.EINVAL):
+		return walk.Route{Dead: "its route says blackhole"}
+	case errors.Is(err, unix.EACCES):
+		return walk.Route{Dead: "its route says prohibit"}
 	case err != nil:
 		return walk.Route{Dead: "the host doesn't route it: " + err.Error()}
 	case len(found) == 0:

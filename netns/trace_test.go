@@ -206,6 +206,53 @@ func testTraceTimeToLive(t *testing.T) {
 	}
 }
 
+// What is said of routes back to clients is what the kernel does with the answers.
+func TestTraceRouteBack(t *testing.T) { testenv.Host(t, func() { testTraceRouteBack(t) }) }
+
+func testTraceRouteBack(t *testing.T) {
+	w := newWorld(t, NFT)
+	one := network(1, false)
+	a := w.start("a", member(one, 10))
+	w.apply(spec.Routing{Networks: []spec.NetworkAddressing{one}, Published: published(8080, 80, a.backend(0))})
+	testenv.Serve(t, w.Host, "host", 8082)
+	client := w.ClientAddr.String()
+	for _, c := range []struct {
+		add, del, dies string
+		known, some    spec.Fate
+	}{
+		{"add blackhole " + client, "del " + client, "route to " + client + ": its route says blackhole", spec.FateDropped, spec.FateMaybe},
+		{"add prohibit " + client, "del " + client, "route to " + client + ": its route says prohibit", spec.FateDropped, spec.FateMaybe},
+		{"add unreachable " + client, "del " + client, "route to " + client + ": nobody has this address", spec.FateDropped, spec.FateMaybe},
+		{"replace blackhole default", "replace default via " + client, "", spec.FateArrives, spec.FateMaybe}, // the client is on the link
+		{"add unreachable default metric 4000", "del unreachable default", "", spec.FateArrives, spec.FateArrives},
+		{"add blackhole 10.0.0.0/8", "del blackhole 10.0.0.0/8", "", spec.FateArrives, spec.FateArrives},
+	} {
+		testenv.Run(t, "ip", append([]string{"route"}, strings.Fields(c.add)...)...)
+		for _, port := range []uint16{8080, 8082} {
+			to := netip.AddrPortFrom(w.HostAddr, port)
+			got := w.trace(spec.Packet{Protocol: spec.TCP, Source: w.ClientAddr, To: to})
+			if got.Fate != c.known || !strings.Contains(got.Dies, c.dies) {
+				t.Errorf("%s, to %s: %s %q, want %s %q\n%s", c.add, to, got.Fate, got.Dies, c.known, c.dies, told(got))
+			}
+			if got := w.trace(spec.Packet{Protocol: spec.TCP, To: to}); got.Fate != c.some {
+				t.Errorf("%s, to %s from some client: %s %q, want %s\n%s", c.add, to, got.Fate, got.Dies, c.some, told(got))
+			}
+			patience := 300 * time.Millisecond
+			if c.known == spec.FateArrives { // then only a wrong word lasts that long, however busy the machine
+				patience = 10 * time.Second
+			}
+			conn, err := w.Client.Dial("tcp", to.String(), patience)
+			if err == nil {
+				conn.Close()
+			}
+			if (err == nil) != (c.known == spec.FateArrives) {
+				t.Errorf("%s, to %s: %v, but it is said: %s", c.add, to, err, c.known)
+			}
+		}
+		testenv.Run(t, "ip", append([]string{"route"}, strings.Fields(c.del)...)...)
+	}
+}
+
 // What rules of policy routing are said to do with packets to replicas and with
 // their answers is what the kernel does.
 func TestTracePolicyRouting(t *testing.T) { testenv.Host(t, func() { testTracePolicyRouting(t) }) }

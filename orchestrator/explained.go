@@ -479,7 +479,15 @@ func isIngress(s spec.TraceStep) bool { return strings.HasPrefix(s.Rule, "hook i
 
 // unrouted says what to do about a missing route. The agent lays those to replicas.
 func (a answers) unrouted(s spec.TraceStep) []string {
+	const leaves = "; the agent leaves the host's own routes alone: whoever sets up the host's network has to put it right"
 	text, _, _ := strings.Cut(s.What, ": ")
+	if to, err := netip.ParsePrefix(text); err == nil { // of some clients
+		tool := "ip"
+		if to.Addr().Is6() {
+			tool = "ip -6"
+		}
+		return []string{fmt.Sprintf("`%s route show exact %s` shows it%s", tool, to, leaves)}
+	}
 	to, err := netip.ParseAddr(text)
 	if err != nil {
 		return nil
@@ -491,7 +499,7 @@ func (a answers) unrouted(s spec.TraceStep) []string {
 	case to.IsLoopback():
 		return []string{fmt.Sprintf("`ip address show lo` shows whether lo is up and has %s; the agent leaves the host's own addresses alone: `ip link set lo up` and `ip address add 127.0.0.1/8 dev lo` put back what is usual", to)}
 	}
-	return []string{shown + "; the agent leaves the host's own routes alone: whoever sets up the host's network has to put it right"}
+	return []string{shown + leaves}
 }
 
 // partly says what to do where only some replicas are reached.

@@ -97,6 +97,44 @@ func TestPolicyRouting(t *testing.T) {
 	}
 }
 
+// Routes that end the way back to the client end the connection, to replicas and to
+// the host itself.
+func TestRouteBack(t *testing.T) {
+	const both = "10.208.16.10:80 10.208.16.11:80"
+	for _, c := range []struct {
+		name, from, to, lost string
+		want, dies           string
+	}{
+		{"dead", "203.0.113.9", "8080", "", "dropped", "the answer: route to 203.0.113.9: its route says blackhole"},
+		{"another client", "203.0.114.9", "8080", "203.0.113.0/24: its route says blackhole", "arrives " + both, ""},
+		{"of the host's service", "203.0.113.9", "22", "", "dropped", "the answer: route to 203.0.113.9: its route says blackhole"},
+		{"of some clients", "", "8080", "203.0.113.0/24: its route says blackhole", "maybe " + both, "the answer: route to 203.0.113.0/24: its route says blackhole"},
+		{"from the host", "host", "8080", "203.0.113.0/24: its route says blackhole", "arrives " + both, ""},
+	} {
+		f := host("eth0")
+		asked := f.Route
+		f.Route = func(a netip.Addr) Route {
+			if netip.MustParsePrefix("203.0.113.0/24").Contains(a) {
+				return Route{Dead: "its route says blackhole"}
+			}
+			return asked(a)
+		}
+		f.Lost = c.lost
+		f.Packet = spec.Packet{Protocol: spec.TCP, To: netip.MustParseAddrPort("198.51.100.7:" + c.to)}
+		switch c.from {
+		case "":
+		case "host":
+			f.In, f.Packet.From, f.Packet.Source = "", spec.FromHost, f.Packet.To.Addr()
+		default:
+			f.Packet.Source = netip.MustParseAddr(c.from)
+		}
+		got := Follow([]Ruleset{Iptables("iptables-nft", together(false, ours(t)))}, f)
+		if s := summary(got); s != c.want || got.Dies != c.dies {
+			t.Errorf("%s: %s %q, want %s %q\n%s", c.name, s, got.Dies, c.want, c.dies, steps(got))
+		}
+	}
+}
+
 // A rule for what the host itself sends ends none of the packets from outside. But
 // the reverse path filter asks as the host would, and drops the answers.
 func TestPolicyOfTheHostAlone(t *testing.T) {

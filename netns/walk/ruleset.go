@@ -180,6 +180,10 @@ type Facts struct {
 	Local func(netip.Addr) bool  // an address of the host
 	Route func(netip.Addr) Route // which way the host sends what is for an address
 
+	// Lost is a prefix of clients of the world to whom no answer leads, and why:
+	// "203.0.113.0/24: its route says blackhole"; empty = there is none.
+	Lost string
+
 	// Policy are the rules of policy routing, in the kernel's order; empty = none but
 	// those that each host has. Table asks a routing table for an address, zero = some
 	// client's of the world; ok: it has a route.

@@ -513,11 +513,12 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 	}
 	ways := []*packet{a}
 	if local {
-		a.in = ""
-		a.out = w.facts.In
+		a.in, a.out = "lo", w.facts.In
 		if w.facts.fromHost() {
 			a.out = "lo"
 		}
+		ways = sub.routeBack(ways)
+		a.in = ""
 		ways = sub.hook(Postrouting, sub.hook(Output, ways))
 		if w.facts.fromHost() {
 			for _, p := range ways {
@@ -526,18 +527,11 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 			ways = sub.hook(Input, sub.hook(Prerouting, ways))
 		}
 	} else {
-		var routed []*packet
-		for _, p := range sub.hook(Prerouting, sub.early(ways)) {
-			p.dst = p.late
-			if _, p := sub.lookup(p); p != nil {
-				if !w.facts.fromHost() && sub.expires(p) {
-					continue
-				}
-				p.out = w.facts.In
-				routed = append(routed, p)
-			}
+		ways = sub.hook(Prerouting, sub.early(ways))
+		for _, p := range ways {
+			p.dst, p.out = p.late, w.facts.In
 		}
-		ways = routed
+		ways = slices.DeleteFunc(sub.routeBack(ways), func(p *packet) bool { return !w.facts.fromHost() && sub.expires(p) })
 		if w.facts.fromHost() {
 			ways = sub.hook(Input, ways)
 		} else {
@@ -559,6 +553,42 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 	e.fate, e.reason = spec.FateDropped, "the answer: "+e.reason
 	e.maybe = e.maybe || p.maybe()
 	return len(ways) > 0, &e
+}
+
+// routeBack asks for the way to the client. Those that go out by another link than
+// the client is taken to be behind do so from then on.
+func (w *walker) routeBack(ways []*packet) (on []*packet) {
+	clear(w.told)
+	for _, p := range ways {
+		found, p := w.lookup(p)
+		if p == nil {
+			continue
+		}
+		switch step := (spec.TraceStep{Where: "route", Ends: true}); {
+		case w.facts.fromHost():
+		case p.dst.IsValid():
+			if found == (Route{}) {
+				found = w.facts.Route(p.dst)
+			}
+			if found.Dead != "" {
+				step.What, step.Maybe = p.dst.String()+": "+found.Dead, p.maybe()
+				w.tell(step)
+				w.die(p, spec.FateDropped, "route to "+step.What)
+				continue
+			}
+			if !found.Local {
+				p.out = cmp.Or(found.Link, p.out)
+			}
+		case w.facts.Lost != "":
+			lost, left := w.parted(p)
+			step.What, step.Maybe = w.facts.Lost, true
+			w.tell(step)
+			w.die(lost, spec.FateDropped, "route to "+step.What)
+			p = left
+		}
+		on = append(on, p)
+	}
+	return on
 }
 
 // conclude says in one word and one line how it ended.
