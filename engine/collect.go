@@ -21,8 +21,8 @@ import (
 // in one transaction, with leases that were made meanwhile.
 func (e *Engine) Collect(ctx context.Context, r spec.CollectRequest) (spec.Collection, error) {
 	if r.Rehearse {
-		items, err := e.count(ctx, r)
-		return collectable(items), err
+		items, waiting, err := e.count(ctx, r)
+		return collectable(items, waiting), err
 	}
 	e.collecting.Lock()
 	defer e.collecting.Unlock()
@@ -32,8 +32,8 @@ func (e *Engine) Collect(ctx context.Context, r spec.CollectRequest) (spec.Colle
 	if err != nil {
 		return spec.Collection{}, err
 	}
-	items, err := e.count(ctx, r)
-	out := collectable(items)
+	items, waiting, err := e.count(ctx, r)
+	out := collectable(items, waiting)
 	if len(out.Items) == 0 && err != nil {
 		return spec.Collection{}, err
 	}
@@ -43,7 +43,7 @@ func (e *Engine) Collect(ctx context.Context, r spec.CollectRequest) (spec.Colle
 	}
 	errs = append(errs, e.collectLogs(r.Logs))
 	if len(out.Items) > 0 { // what somebody has come to need meanwhile is still there
-		left, err := e.count(ctx, r)
+		left, _, err := e.count(ctx, r)
 		errs = append(errs, err)
 		out.Items = gone(out.Items, left)
 	}
@@ -54,8 +54,8 @@ func (e *Engine) Collect(ctx context.Context, r spec.CollectRequest) (spec.Colle
 }
 
 // collectable are the items that nobody holds, but for volumes: they are users'.
-func collectable(items []spec.DiskItem) spec.Collection {
-	var out spec.Collection
+func collectable(items []spec.DiskItem, waiting []spec.WaitingImage) spec.Collection {
+	out := spec.Collection{Waiting: waiting}
 	for _, i := range items {
 		if len(i.Holders) == 0 && i.Kind != spec.DiskVolumes {
 			out.Items = append(out.Items, i)

@@ -42,7 +42,7 @@ type committed struct {
 // Use lists what takes room, sorted by kind, project and name. When containerd doesn't
 // answer, an error comes beside what is known without it.
 func (e *Engine) Use(ctx context.Context) ([]spec.DiskItem, error) {
-	items, err := e.count(ctx, spec.CollectRequest{Grace: spec.ImageGrace, Logs: spec.OldLogs})
+	items, _, err := e.count(ctx, spec.CollectRequest{Grace: spec.ImageGrace, Logs: spec.OldLogs})
 	sortItems(items)
 	return items, err
 }
@@ -66,14 +66,15 @@ const walkPatienceNow = 100 * time.Millisecond
 // storedKinds are known only by asking containerd.
 var storedKinds = []spec.DiskKind{spec.DiskContent, spec.DiskLayers, spec.DiskWritable}
 
-// count is Use for a collection of that kind.
-func (e *Engine) count(ctx context.Context, r spec.CollectRequest) ([]spec.DiskItem, error) {
+// count is Use for a collection of that kind, with the images that wait for the end
+// of their grace.
+func (e *Engine) count(ctx context.Context, r spec.CollectRequest) ([]spec.DiskItem, []spec.WaitingImage, error) {
 	seen, err := e.lookAtDisk(ctx, r)
 	if err != nil { // of half a look nobody knows who needs what
 		seen, err = noLook(), &spec.UncountedError{Kinds: storedKinds, Err: err}
 	}
 	items, restErr := e.countRest(ctx, seen, r.Logs)
-	return items, errors.Join(err, restErr)
+	return items, seen.waiting, errors.Join(err, restErr)
 }
 
 // countRest adds to what containerd keeps what is counted without it.
@@ -165,9 +166,10 @@ func (e *Engine) countedDirs(seen diskLook) ([]countedDir, map[string]bool, erro
 type diskLook struct {
 	graph      diskGraph
 	containers map[string]spec.ReplicaKey
-	layers     map[string]string // replica -> the directory of its writable layer
-	names      []namedImage      // that the next collection takes away
-	leases     []string          // likewise
+	layers     map[string]string   // replica -> the directory of its writable layer
+	names      []namedImage        // that the next collection takes away
+	leases     []string            // likewise
+	waiting    []spec.WaitingImage // that no release has had yet, those that go first first
 }
 
 func noLook() diskLook {

@@ -271,6 +271,11 @@ func TestCollect(t *testing.T) {
 	if got := describe(did.Items); !slices.Equal(got, want) || !slices.Equal(describe(would.Items), want) {
 		t.Errorf("went %q, would have gone %q, expected %q", got, describe(would.Items), want)
 	}
+	for _, c := range []spec.Collection{would, did} {
+		if len(c.Waiting) != 1 || c.Waiting[0].Ref != fresh.Ref || time.Until(c.Waiting[0].Until) < spec.ImageGrace-time.Hour {
+			t.Errorf("waits: %+v, expected %s", c.Waiting, fresh.Ref)
+		}
+	}
 	if would.Freed.Bytes < 2<<20 || would.Freed.Inodes < 10 { // what really came free is the whole machine's
 		t.Errorf("would have freed %+v; freed %+v", would.Freed, did.Freed)
 	}

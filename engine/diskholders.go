@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/errdefs"
 
@@ -53,17 +52,17 @@ func (e *Engine) addHolders(ctx context.Context, look *diskLook, r spec.CollectR
 				look.graph.roots = append(look.graph.roots, diskRoot{n, replica})
 			}
 		case fresh:
-			look.graph.roots = append(look.graph.roots, diskRoot{n, waiting(img, r.Grace)})
+			until := img.UpdatedAt.Add(r.Grace)
+			look.waiting = append(look.waiting, spec.WaitingImage{Ref: img.Name, Until: until})
+			look.graph.roots = append(look.graph.roots, diskRoot{n, "may be deployed until " + until.Local().Format("2 January 15:04")})
 		default:
 			look.names = append(look.names, namedImage{img.Name, d, img.UpdatedAt})
 		}
 	}
+	slices.SortFunc(look.waiting, func(a, b spec.WaitingImage) int {
+		return cmp.Or(a.Until.Compare(b.Until), cmp.Compare(a.Ref, b.Ref))
+	})
 	return nil
-}
-
-// waiting says until when an image that no release has had stays.
-func waiting(img images.Image, grace time.Duration) string {
-	return "may be deployed until " + img.UpdatedAt.Add(grace).Local().Format("2 January 15:04")
 }
 
 // addLeases adds what leases keep and returns the digests that releases and operations do.

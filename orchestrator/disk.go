@@ -103,24 +103,31 @@ func (l *Loop) keepInBudget(ctx context.Context, usual bool) error {
 	if err != nil {
 		return err
 	}
+	var waiting []spec.WaitingImage
 	if why != "" {
-		if _, err := l.collect(ctx, l.collectRequest(spec.ImageGraceShort, spec.OldLogsShort)); err != nil {
+		c, err := l.collect(ctx, l.collectRequest(spec.ImageGraceShort, spec.OldLogsShort))
+		if err != nil {
 			return err
 		}
+		waiting = c.Waiting
 		if why, err = l.short(ctx); err != nil {
 			return err
 		}
 	}
-	l.tellShort(why)
+	l.tellShort(why, waiting)
 	return nil
 }
 
 // tellShort tells once when collecting isn't enough any more, and when it is again.
-func (l *Loop) tellShort(why string) {
+// Waiting are images that a later collection will remove.
+func (l *Loop) tellShort(why string, waiting []spec.WaitingImage) {
 	before := l.tight.Swap(&why)
 	switch was := before != nil && *before != ""; {
 	case why != "" && !was:
 		text := why + ", and nothing is left to collect; `dunnage df` shows what takes it"
+		if len(waiting) > 0 {
+			text = why + ", and images wait to be deployed or collected: " + spec.WaitingText(waiting) + "; `dunnage gc --all` doesn't wait, `dunnage df` shows what takes the rest"
+		}
 		l.cfg.Log.Warn("disk", "problem", text)
 		l.events.add(spec.Event{Kind: spec.EventProblem, Message: text})
 	case why == "" && was:

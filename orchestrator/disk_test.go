@@ -211,6 +211,28 @@ func (s *scenario) problems() (n int) {
 	return n
 }
 
+// TestShortWhileImagesWait: nobody is told that nothing is left to collect while
+// something is.
+func TestShortWhileImagesWait(t *testing.T) {
+	for _, waiting := range [][]spec.WaitingImage{nil, {{Ref: "old:1", Until: time.Now()}}} {
+		s := newScenario(1, world.Truth)
+		s.w.Disks, s.w.Waiting = []spec.Filesystem{{Dir: "/data", Size: 100, Available: 1}}, waiting
+		if err := s.loop.keepInBudget(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		var text string
+		for _, e := range first(s.loop.events.after(0)) {
+			if e.Kind == spec.EventProblem {
+				text += e.Message
+			}
+		}
+		if !strings.Contains(text, "/data") || strings.Contains(text, "nothing is left to collect") != (waiting == nil) || strings.Contains(text, "old:1 until ") != (waiting != nil) {
+			t.Errorf("while %v waits it tells %q", waiting, text)
+		}
+		s.stop()
+	}
+}
+
 // TestCollectsNothingWhileHeld: an agent that may have got the wrong store knows
 // nobody's releases.
 func TestCollectsNothingWhileHeld(t *testing.T) {

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -88,10 +89,33 @@ type UncountedError struct {
 func (e *UncountedError) Error() string { return "count images and layers: " + e.Err.Error() }
 func (e *UncountedError) Unwrap() error { return e.Err }
 
+// WaitingImage is one that no release and no replica has, and that a deploy may be
+// about to need.
+type WaitingImage struct {
+	Ref   string    `json:"ref"`
+	Until time.Time `json:"until"` // when its grace ends; a collection that has less patience takes it earlier
+}
+
+// WaitingText names the first few: "a:1 until 2 January 15:04, b:1 until 2 January
+// 15:09 and 3 more". Times are local.
+func WaitingText(images []WaitingImage) string {
+	var parts []string
+	for _, i := range images[:min(len(images), 5)] {
+		parts = append(parts, i.Ref+" until "+i.Until.Local().Format("2 January 15:04"))
+	}
+	text := strings.Join(parts, ", ")
+	if more := len(images) - len(parts); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
 // Collection is what gc removed, or, as a rehearsal, would remove.
 type Collection struct {
 	Items []DiskItem `json:"items"`
 	Freed DiskUse    `json:"freed"` // as the file systems say afterwards, others' writing included; a rehearsal's is the sum of Items
+	// Waiting are images that stay only until their grace ends, those that go first first.
+	Waiting []WaitingImage `json:"waiting,omitempty"`
 	// Problem is what couldn't be removed; empty = all was.
 	Problem string `json:"problem,omitempty"`
 }

@@ -17,7 +17,7 @@ func (p *program) gcCommand() *cli.Command {
 		Usage: "remove from disk what nobody needs",
 		Description: "Removes images that no kept release, no replica and no operation at work needs, downloads of interrupted pulls, layers without a replica, and the logs of removed replicas but those of the last five generations of each service. " +
 			"The agent does so by itself, some seconds after something has become free, and every ten minutes. Volumes, and what others keep in containerd, stay.\n\n" +
-			"An image that was loaded or pulled and that no release has had since stays for a day, since a deploy may be about to need it. What the kept releases of a project need is never removed: `dunnage history` lists them, and disk.keep_releases in the agent's file says how many are kept.\n\n" +
+			"An image that was loaded or pulled and that no release has had since stays for a day, since a deploy may be about to need it; it is named, with when it goes. What the kept releases of a project need is never removed: `dunnage history` lists them, and disk.keep_releases in the agent's file says how many are kept.\n\n" +
 			"What it freed is the sum of what it lists, as --dry-run has it before. The file systems may say another figure, which is told beside it: of their free room others take and give back at the same time.\n\n" +
 			"Example:\n   dunnage gc --dry-run",
 		Flags: []cli.Flag{
@@ -47,7 +47,7 @@ func (p *program) gc(ctx context.Context, c *cli.Context, agent *api.Client) err
 	if c.Bool("json") {
 		err = p.printJSON(got)
 	} else {
-		err = p.printCollection(got, rehearse)
+		err = p.printCollection(got, rehearse, c.Bool("all"))
 	}
 	if err == nil && got.Problem != "" {
 		return &exitCode{code: exitError, err: fmt.Errorf("not all could be removed: %s", got.Problem)}
@@ -55,9 +55,9 @@ func (p *program) gc(ctx context.Context, c *cli.Context, agent *api.Client) err
 	return err
 }
 
-func (p *program) printCollection(c spec.Collection, rehearse bool) error {
+func (p *program) printCollection(c spec.Collection, rehearse, all bool) error {
 	if len(c.Items) == 0 {
-		return p.print("nothing to remove: `dunnage df -v` says who needs what\n")
+		return p.print("nothing to remove: `dunnage df -v` says who needs what\n" + waits(c.Waiting, all))
 	}
 	if err := p.write(itemTable(c.Items, column{name: "WHY", drop: 1, cut: leastText, wrap: true}, collectedWhy)); err != nil {
 		return err
@@ -67,13 +67,25 @@ func (p *program) printCollection(c spec.Collection, rehearse bool) error {
 		sum.Add(i.DiskUse)
 	}
 	if rehearse {
-		return p.print("\nwould free " + diskUse(sum) + "\n")
+		return p.print("\nwould free " + diskUse(sum) + "\n" + waits(c.Waiting, all))
 	}
 	line := "freed " + diskUse(sum)
 	if c.Freed != sum {
 		line += "; the file systems have " + diskUse(c.Freed) + " more free than before, since others write too"
 	}
-	return p.print("\n" + line + "\n")
+	return p.print("\n" + line + "\n" + waits(c.Waiting, all))
+}
+
+// waits is the line on images that go later; empty = there are none.
+func waits(images []spec.WaitingImage, all bool) string {
+	if len(images) == 0 {
+		return ""
+	}
+	line := "kept for a deploy: " + printable(spec.WaitingText(images))
+	if !all {
+		line += "; `dunnage gc --all` doesn't wait"
+	}
+	return line + "\n"
 }
 
 func diskUse(u spec.DiskUse) string {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"dunnage/spec"
 )
@@ -27,9 +28,31 @@ func TestFreedAgrees(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		p := program{stdout: &out}
-		err := p.printCollection(spec.Collection{Items: items, Freed: c.freed}, c.rehearse)
+		err := p.printCollection(spec.Collection{Items: items, Freed: c.freed}, c.rehearse, false)
 		if _, got, _ := strings.Cut(out.String(), "\n\n"); err != nil || got != c.want+"\n" {
 			t.Errorf("%+v: %q, %v, want %q", c.freed, got, err, c.want)
+		}
+	}
+}
+
+// TestImagesThatWait: gc names the images that it leaves for a deploy, and until
+// when, whether it removes something else or nothing.
+func TestImagesThatWait(t *testing.T) {
+	until := time.Date(2026, 3, 1, 12, 30, 0, 0, time.Local)
+	something := []spec.DiskItem{{Kind: spec.DiskLogs, Name: "shop-web-1"}}
+	for _, c := range []struct {
+		items         []spec.DiskItem
+		rehearse, all bool
+		hint          string
+	}{
+		{nil, false, false, "; `dunnage gc --all` doesn't wait"}, {nil, true, true, ""},
+		{something, true, false, "; `dunnage gc --all` doesn't wait"}, {something, false, true, ""},
+	} {
+		var out bytes.Buffer
+		p := program{stdout: &out}
+		err := p.printCollection(spec.Collection{Items: c.items, Waiting: []spec.WaitingImage{{Ref: "old:1", Until: until}}}, c.rehearse, c.all)
+		if want := "\nkept for a deploy: old:1 until 1 March 12:30" + c.hint + "\n"; err != nil || !strings.HasSuffix(out.String(), want) {
+			t.Errorf("%+v: %q, %v, want %q at the end", c, out.String(), err, want)
 		}
 	}
 }

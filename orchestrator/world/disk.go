@@ -55,7 +55,7 @@ func (w *World) Filesystems(context.Context) ([]spec.Filesystem, error) {
 func (w *World) Collect(_ context.Context, r spec.CollectRequest) (spec.Collection, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var out spec.Collection
+	out := spec.Collection{Waiting: slices.Clone(w.Waiting)}
 	if w.dead {
 		return out, ErrCrashed
 	}

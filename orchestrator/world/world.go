@@ -85,7 +85,9 @@ type World struct {
 
 	// Stored is what takes room on disk beside writable layers, and Disks is where.
 	Stored []spec.DiskItem
-	Disks  []spec.Filesystem
+	// Waiting is what collections say waits for the end of its grace.
+	Waiting []spec.WaitingImage
+	Disks   []spec.Filesystem
 	// Collected is told what a collection has removed; it may change Disks.
 	Collected func(spec.DiskUse)
 	// Collections are those that were asked for.
