@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -160,6 +161,9 @@ func (n *Network) facts(p spec.Packet, by policy) walk.Facts {
 		f.In = worldLink(p.To.Addr())
 	}
 	k.in = f.In
+	if p.To.Addr().Is4() {
+		f.Filter = reverseFilter
+	}
 	f.Policy = by.rules
 	f.Table = func(table int, a netip.Addr) (walk.TableRoute, bool) {
 		r, ok := by.route(table, a)
@@ -243,6 +247,19 @@ func stays(in string, v6 bool) string {
 		return "the host forwards nothing that comes by " + in + ": " + linkForwarding(in).dotted() + " is 0"
 	}
 	return ""
+}
+
+// reverseFilter is a link's rp_filter: the higher one of its own and that of all.
+func reverseFilter(link string) walk.ReverseFilter {
+	most := walk.FilterOff
+	for _, of := range []string{"all", link} {
+		v, err := sysctl{name: "net/ipv4/conf/" + of + "/rp_filter"}.read()
+		n, err2 := strconv.Atoi(v)
+		if err == nil && err2 == nil {
+			most = max(most, walk.ReverseFilter(n))
+		}
+	}
+	return most
 }
 
 // worldLink is the link by which clients of the world come to an address: the one

@@ -266,8 +266,10 @@ func testTracePolicyRouting(t *testing.T) {
 	link := w.trace(spec.Packet{Protocol: spec.TCP, To: to}).Reach[0].Link
 	replica, client := addr4(1, 10).String(), w.ClientAddr.String()
 	// The reverse path filter asks for the way back to the replica as the host would.
-	const filtered = `the answer: iptables-nft raw DUNNAGE-RAW, rule 3: -i dun+ -m rpfilter --invert -m comment --comment "dunnage: not the address of the replica" -j DROP`
+	const filtered = ", so that the reverse path filter (iptables-nft raw DUNNAGE-RAW, rule 3) drops it"
+	const ofLink = ", so that the reverse path filter (net.ipv4.conf.lan0.rp_filter) drops it"
 	testenv.Run(t, "ip", "route", "add", "blackhole", "default", "table", "100")
+	testenv.Run(t, "ip", "route", "add", "default", "dev", "lan1", "table", "101")
 	testenv.Run(t, "iptables-nft", "-t", "mangle", "-A", "PREROUTING", "-i", "lan0", "-j", "MARK", "--set-mark", "0x5")
 	for _, c := range []struct {
 		rule  string
@@ -280,8 +282,8 @@ func testTracePolicyRouting(t *testing.T) {
 		{"to " + pool4.String() + " unreachable", spec.FateRefused, spec.FateRefused, "ip rule: pref 10 to " + pool4.String() + " unreachable"},
 		{"from " + client + " blackhole", spec.FateDropped, spec.FateMaybe, "ip rule: pref 10 from " + client + "/32 blackhole"},
 		{"iif lan0 prohibit", spec.FateRefused, spec.FateRefused, "ip rule: pref 10 iif lan0 prohibit"},
-		{"iif lo to " + pool4.String() + " blackhole", spec.FateDropped, spec.FateDropped, filtered},
-		{"not iif lan0 to " + pool4.String() + " blackhole", spec.FateDropped, spec.FateDropped, filtered},
+		{"iif lo to " + pool4.String() + " blackhole", spec.FateDropped, spec.FateDropped, "the answer: ip rule: pref 10 to " + pool4.String() + " iif lo blackhole" + filtered},
+		{"not iif lan0 to " + pool4.String() + " blackhole", spec.FateDropped, spec.FateDropped, "the answer: ip rule: not pref 10 to " + pool4.String() + " iif lan0 blackhole" + filtered},
 		{"fwmark 0x5 blackhole", spec.FateDropped, spec.FateDropped, "ip rule: pref 10 fwmark 0x5/0xffffffff blackhole"},
 		{"fwmark 0x6 blackhole", spec.FateArrives, spec.FateArrives, ""},
 		{"ipproto tcp dport 80 blackhole", spec.FateDropped, spec.FateDropped, "ip rule: pref 10 ipproto 6 dport 80-80 blackhole"},
@@ -293,7 +295,15 @@ func testTracePolicyRouting(t *testing.T) {
 		{"from " + replica + " blackhole", spec.FateDropped, spec.FateDropped, "the answer: ip rule: pref 10 from " + replica + "/32 blackhole"},
 		{"iif " + link + " prohibit", spec.FateDropped, spec.FateDropped, "the answer: ip rule: pref 10 iif " + link + " prohibit"},
 		{"to " + client + " iif " + link + " blackhole", spec.FateDropped, spec.FateMaybe, "the answer: ip rule: pref 10 to " + client + "/32 iif " + link + " blackhole"},
+		{"to " + client + " iif " + link + " blackhole", spec.FateDropped, spec.FateMaybe, "ip rule: pref 10 to " + client + "/32 iif " + link + " blackhole" + ofLink},
+		{"ipproto tcp sport 80 blackhole", spec.FateDropped, spec.FateDropped, "ip rule: pref 10 ipproto 6 sport 80-80 blackhole" + ofLink},
+		{"iif " + link + " lookup 101", spec.FateDropped, spec.FateDropped, "ip rule: pref 10 iif " + link + " lookup 101" + ofLink},
 	} {
+		strict := "0"
+		if strings.HasSuffix(c.dies, ofLink) {
+			strict = "1"
+		}
+		testenv.Run(t, "sysctl", "-w", "net.ipv4.conf.lan0.rp_filter="+strict)
 		testenv.Run(t, "ip", append([]string{"rule", "add", "pref", "10"}, strings.Fields(c.rule)...)...)
 		for source, fate := range map[netip.Addr]spec.Fate{w.ClientAddr: c.known, {}: c.some} {
 			got := w.trace(spec.Packet{Protocol: spec.TCP, Source: source, To: to})

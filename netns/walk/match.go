@@ -305,24 +305,3 @@ func (p *packet) hasMark(value string) answer {
 	want, mask := number(value)
 	return is(p.mark&mask == want)
 }
-
-// comesBack is the reverse path filter: the answer would leave by the link that
-// the packet came by. Clients of the world are taken as not forged.
-func comesBack(p *packet) answer {
-	if !p.src.IsValid() || p.in == "" || p.in == "lo" {
-		return yes
-	}
-	// The kernel asks as if the host itself sent there.
-	dry := &walker{facts: p.facts, told: map[told]int{}}
-	found, on := dry.lookup(&packet{facts: p.facts, hook: Output, src: p.dst, dst: p.src, bare: true})
-	switch {
-	case on == nil:
-		return no
-	case found.Link == "":
-		found = p.facts.Route(p.src)
-	}
-	if len(dry.ends) > 0 {
-		return is(found.Link == p.in).unsure()
-	}
-	return is(found.Link == p.in)
-}

@@ -167,6 +167,7 @@ func (w *walker) lookup(p *packet) (found Route, on *packet) {
 			}
 			if t.Ends == "" || r.Plain() {
 				if hit == yes {
+					w.by = &r
 					return t.Route, p
 				}
 				unsure = true
@@ -188,10 +189,7 @@ func (w *walker) ended(r PolicyRule, kind, why string, hit answer, p *packet) (l
 	if hit == maybe {
 		p, left = w.parted(p)
 	}
-	step := spec.TraceStep{Where: "ip rule", Rule: r.String(), Owner: spec.OwnerOther, Maybe: p.maybe(), Ends: true, What: "refused: the client is told at once"}
-	if w.facts.Packet.To.Addr().Is6() {
-		step.Where = "ip -6 rule"
-	}
+	step := spec.TraceStep{Where: w.facts.ipRule(), Rule: r.String(), Owner: spec.OwnerOther, Maybe: p.maybe(), Ends: true, What: "refused: the client is told at once"}
 	fate := spec.FateRefused
 	if kind == "blackhole" && !w.facts.fromHost() {
 		fate, step.What = spec.FateDropped, "dropped: the client gets no answer"

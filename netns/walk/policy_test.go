@@ -97,6 +97,52 @@ func TestPolicyRouting(t *testing.T) {
 	}
 }
 
+// The filter of the client's link drops what would be answered by another one, if
+// it is strict, or by none.
+func TestReverseFilter(t *testing.T) {
+	const both = "10.208.16.10:80 10.208.16.11:80"
+	client := netip.MustParsePrefix("203.0.113.0/24")
+	for _, c := range []struct {
+		name   string
+		rule   PolicyRule
+		filter ReverseFilter
+		from   string
+		want   string
+		dies   string
+	}{
+		{"off", PolicyRule{To: client, Ends: "blackhole"}, FilterOff, "203.0.113.9", "dropped", "the answer: ip rule: pref 10 to 203.0.113.0/24 blackhole"},
+		{"a rule ends it", PolicyRule{To: client, Ends: "blackhole"}, FilterLoose, "203.0.113.9", "dropped", "ip rule: pref 10 to 203.0.113.0/24 blackhole, so that the reverse path filter (net.ipv4.conf.eth0.rp_filter) drops it"},
+		{"asked as the host would", PolicyRule{To: client, In: "lo", Ends: "blackhole"}, FilterStrict, "203.0.113.9", "arrives " + both, ""},
+		{"for another client", PolicyRule{To: client, Ends: "blackhole"}, FilterStrict, "203.0.114.9", "arrives " + both, ""},
+		{"for some client", PolicyRule{To: client, Ends: "blackhole"}, FilterStrict, "", "maybe " + both, "ip rule: pref 10 to 203.0.113.0/24 blackhole, so that"},
+		{"another link, strict", PolicyRule{To: client, Table: 100, Suppress: -1}, FilterStrict, "203.0.113.9", "dropped", "ip rule: pref 10 to 203.0.113.0/24 lookup 100, so that the reverse path filter"},
+		{"another link, loose", PolicyRule{To: client, Table: 100, Suppress: -1}, FilterLoose, "203.0.113.9", "arrives " + both, ""},
+	} {
+		f := host("eth0")
+		c.rule.Priority = 10
+		f.Policy = []PolicyRule{{Table: 255, Suppress: -1}, c.rule, {Priority: 32766, Table: 254, Suppress: -1}}
+		f.Table = func(table int, a netip.Addr) (TableRoute, bool) {
+			switch {
+			case table == 100:
+				return TableRoute{Route: Route{Link: "wg0"}}, true
+			case !a.IsValid():
+				return TableRoute{Route: Route{Link: "eth0"}}, table == 254
+			}
+			r := f.Route(a)
+			return TableRoute{Route: r}, r.Local == (table == 255)
+		}
+		f.Filter = func(string) ReverseFilter { return c.filter }
+		f.Packet = spec.Packet{Protocol: spec.TCP, To: netip.MustParseAddrPort("198.51.100.7:8080")}
+		if c.from != "" {
+			f.Packet.Source = netip.MustParseAddr(c.from)
+		}
+		got := Follow([]Ruleset{Iptables("iptables-nft", together(false, ours(t)))}, f)
+		if s := summary(got); s != c.want || !strings.HasPrefix(got.Dies, c.dies) || c.dies == "" && got.Dies != "" {
+			t.Errorf("%s: %s %q, want %s %q\n%s", c.name, s, got.Dies, c.want, c.dies, steps(got))
+		}
+	}
+}
+
 // Routes that end the way back to the client end the connection, to replicas and to
 // the host itself.
 func TestRouteBack(t *testing.T) {
@@ -155,7 +201,7 @@ func TestPolicyOfTheHostAlone(t *testing.T) {
 		return Route{Dead: "the host has no route to it"}
 	}
 	sets := []Ruleset{Iptables("iptables-nft", together(false, ours(t)))}
-	if got := Follow(sets, f); summary(got) != "dropped" || !strings.Contains(got.Dies, "rpfilter") {
+	if got := Follow(sets, f); summary(got) != "dropped" || got.Dies != "the answer: ip rule: pref 10 to 10.208.0.0/12 iif lo unreachable, so that the reverse path filter (iptables-nft raw DUNNAGE-RAW, rule 3) drops it" {
 		t.Errorf("%s: %s\n%s", summary(got), got.Dies, steps(got))
 	}
 	if got := Follow(nil, f); summary(got) != "arrives 198.51.100.7:8080" {

@@ -127,9 +127,10 @@ type packet struct {
 	port     uint16     // that it goes to; 0 = not known
 	hook     Hook
 
-	reply bool       // the answer to the first packet
-	later bool       // of an answer: the rule asked takes no first packets
-	late  netip.Addr // of an answer: dst once the address is translated back
+	reply  bool            // the answer to the first packet
+	later  bool            // of an answer: the rule asked takes no first packets
+	astray *spec.TraceStep // of what the rule asked finds astray: the rule of policy routing that makes it so
+	late   netip.Addr      // of an answer: dst once the address is translated back
 
 	translated bool
 	settled    bool       // what translates at this hook has decided
@@ -179,6 +180,9 @@ type Facts struct {
 
 	Local func(netip.Addr) bool  // an address of the host
 	Route func(netip.Addr) Route // which way the host sends what is for an address
+
+	// Filter is how a link takes packets whose answers wouldn't leave by it; nil = all do.
+	Filter func(link string) ReverseFilter
 
 	// Lost is a prefix of clients of the world to whom no answer leads, and why:
 	// "203.0.113.0/24: its route says blackhole"; empty = there is none.

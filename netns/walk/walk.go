@@ -42,7 +42,8 @@ type walker struct {
 	trace   spec.Trace
 	told    map[told]int // steps of this stage, and where they stand
 	ends    []end
-	answers bool // it follows an answer
+	answers bool        // it follows an answer
+	by      *PolicyRule // that has decided on the last way
 	depth   int
 	last    int // number of the last split
 }
@@ -253,6 +254,7 @@ func (p *packet) copied() *packet {
 
 func (r *rule) test(p *packet) answer {
 	all := yes
+	p.astray = nil
 	p.later = p.reply && establishedOnly(r.text)
 	for _, t := range r.tests {
 		all = min(all, t(p))
@@ -364,6 +366,10 @@ func (w *walker) apply(b callable, c *chain, r *rule, p *packet) (out, rest, on 
 
 // end tells of the rule at which the packet dies.
 func (w *walker) end(step spec.TraceStep, v verdict, p *packet) {
+	if p.astray != nil && v.kind != steal {
+		w.die(p, spec.FateDropped, w.blameRule(p, *p.astray, fmt.Sprintf("%s, rule %d", step.Where, step.Number)))
+		return
+	}
 	fate := spec.FateDropped
 	step.What, step.Ends = "dropped: the client gets no answer", true
 	switch {
@@ -426,6 +432,15 @@ func (w *walker) route(ways []*packet) (here, on []*packet) {
 		r := w.facts.Route(p.dst)
 		if r.Dead != "" && found.Link != "" { // a rule ends what the host itself sends there
 			r = found
+		}
+		if r.Local || r.Dead == "" && r.Stays == "" {
+			out := r.Link
+			if r.Local {
+				out = "lo"
+			}
+			if p = w.filter(p, out); p == nil {
+				continue
+			}
 		}
 		step := spec.TraceStep{Where: "route", Maybe: p.maybe()}
 		switch outside := !w.facts.fromHost(); {
