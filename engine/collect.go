@@ -28,11 +28,11 @@ func (e *Engine) Collect(ctx context.Context, r spec.CollectRequest) (spec.Colle
 	defer e.collecting.Unlock()
 	e.holds.begin()
 	e.keepBallast()
-	before, err := e.Filesystems(ctx)
-	if err != nil {
-		return spec.Collection{}, err
+	items, waiting, err := e.count(ctx, r) // it also finds out which file systems containerd is on
+	before, fsErr := e.Filesystems(ctx)
+	if fsErr != nil {
+		return spec.Collection{}, fsErr
 	}
-	items, waiting, err := e.count(ctx, r)
 	out := collectable(items, waiting)
 	if len(out.Items) == 0 && err != nil {
 		return spec.Collection{}, err

@@ -113,7 +113,7 @@ func WaitingText(images []WaitingImage) string {
 // Collection is what gc removed, or, as a rehearsal, would remove.
 type Collection struct {
 	Items []DiskItem `json:"items"`
-	Freed DiskUse    `json:"freed"` // as the file systems say afterwards, others' writing included; a rehearsal's is the sum of Items
+	Freed DiskUse    `json:"freed"` // what the file systems have more free than before, 0 if less, with all that others wrote and deleted; a rehearsal's is the sum of Items
 	// Waiting are images that stay only until their grace ends, those that go first first.
 	Waiting []WaitingImage `json:"waiting,omitempty"`
 	// Problem is what couldn't be removed; empty = all was.

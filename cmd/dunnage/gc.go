@@ -18,7 +18,7 @@ func (p *program) gcCommand() *cli.Command {
 		Description: "Removes images that no kept release, no replica and no operation at work needs, downloads of interrupted pulls, layers without a replica, and the logs of removed replicas but those of the last five generations of each service. " +
 			"The agent does so by itself, some seconds after something has become free, and every ten minutes. Volumes, and what others keep in containerd, stay.\n\n" +
 			"An image that was loaded or pulled and that no release has had since stays for a day, since a deploy may be about to need it; it is named, with when it goes. What the kept releases of a project need is never removed: `dunnage history` lists them, and disk.keep_releases in the agent's file says how many are kept.\n\n" +
-			"What it freed is the sum of what it lists, as --dry-run has it before. The file systems may say another figure, which is told beside it: of their free room others take and give back at the same time.\n\n" +
+			"What it freed is the sum of what it lists, as --dry-run has it before. The file systems may say another figure, which is told beside it: others write and delete at the same time, directories and databases take room of their own, and a file that somebody has open stays until it is closed.\n\n" +
 			"Example:\n   dunnage gc --dry-run",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would go, why, and how much that frees"},
@@ -70,8 +70,12 @@ func (p *program) printCollection(c spec.Collection, rehearse, all bool) error {
 		return p.print("\nwould free " + diskUse(sum) + "\n" + waits(c.Waiting, all))
 	}
 	line := "freed " + diskUse(sum)
-	if c.Freed != sum {
-		line += "; the file systems have " + diskUse(c.Freed) + " more free than before, since others write too"
+	switch c.Freed {
+	case sum:
+	case spec.DiskUse{}:
+		line += "; the file systems have no more free than before"
+	default:
+		line += "; the file systems have " + diskUse(c.Freed) + " more free than before"
 	}
 	return p.print("\n" + line + "\n" + waits(c.Waiting, all))
 }
