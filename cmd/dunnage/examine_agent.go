@@ -119,7 +119,9 @@ func (x examiner) logs(ctx context.Context) []spec.Finding {
 		out = append(out, astray()...)
 	}
 	for _, k := range running {
-		out = append(out, droppedFindings(k.ID, cmp.Or(writers[k.ID], x.engine.LogPath(k)), time.Now())...)
+		path := cmp.Or(writers[k.ID], x.engine.LogPath(k))
+		out = append(out, strangerFindings(k.ID, path)...)
+		out = append(out, droppedFindings(k.ID, path, time.Now())...)
 	}
 	if len(out) == 0 {
 		return fine("every replica has a log writer and its file; none tells of lines dropped since yesterday")
@@ -131,13 +133,29 @@ func (x examiner) logs(ctx context.Context) []spec.Finding {
 const droppedFor = 24 * time.Hour
 
 // droppedFindings tells of lines that the writer couldn't write.
-func droppedFindings(replica, path string, now time.Time) []spec.Finding {
+func droppedFindings(replica, path string, now time.Time) (out []spec.Finding) {
 	d, err := logfile.Dropped(path, now.Add(-droppedFor))
-	if err != nil || d.Lines == 0 { // whether the file can be read is asked elsewhere
+	if err != nil { // whether the file can be read is asked elsewhere
 		return nil
 	}
-	return []spec.Finding{warned("`dunnage df` shows what takes the disk", "%s in the log of %s were dropped, the last before %s: %s",
-		counted(d.Lines, "line"), replica, d.Last.Local().Format(time.DateTime), d.Why)}
+	if d.Emptied != "" {
+		out = append(out, warned("move away what is in the way: the next rotation keeps the lines again",
+			"the log of %s was emptied, since it can't be rotated: %s", replica, d.Emptied))
+	}
+	if d.Lines == 0 {
+		return out
+	}
+	return append(out, warned("`dunnage df` shows what takes the disk", "%s in the log of %s were dropped, the last before %s: %s",
+		counted(d.Lines, "line"), replica, d.Last.Local().Format(time.DateTime), d.Why))
+}
+
+// strangerFindings tells of what stands where the log's older files go.
+func strangerFindings(replica, path string) (out []spec.Finding) {
+	paths, _ := logfile.Strangers(path) // whether the directory is there is asked elsewhere
+	for _, p := range paths {
+		out = append(out, warned("move it away", "%s isn't a file: the log of %s can't use this name when it is rotated", p, replica))
+	}
+	return out
 }
 
 // elsewhereFindings tells of a replica that was started by an agent with another

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -178,6 +179,39 @@ func TestDroppedFindings(t *testing.T) {
 		t.Fatal(err)
 	}
 	if found := droppedFindings("r", path, now); found != nil {
+		t.Errorf("%+v", found)
+	}
+}
+
+// TestStrangerFindings: doctor names what a rotation can't use, and a log that lost
+// lines by it.
+func TestStrangerFindings(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.log")
+	w := logwriter.NewWriter(path, 4096, 3)
+	w.Write(logwriter.AppendLine(nil, logwriter.Line{At: time.Now(), Text: []byte("x")}))
+	if found := strangerFindings("r", path); found != nil {
+		t.Errorf("%+v", found)
+	}
+	if err := os.MkdirAll(path+".2.gz/x", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	found := strangerFindings("r", path)
+	if level(found) != "warn" || !strings.HasPrefix(found[0].Text, path+".2.gz isn't a file") || found[0].Next == "" {
+		t.Errorf("%+v", found)
+	}
+	for n := range 99 {
+		if err := os.MkdirAll(fmt.Sprintf("%s.%d/x", path, n+1), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found := droppedFindings("r", path, time.Now()); found != nil {
+		t.Errorf("%+v", found)
+	}
+	for range 100 {
+		w.Write(logwriter.AppendLine(nil, logwriter.Line{At: time.Now(), Stream: logwriter.Stdout, Text: make([]byte, 100)}))
+	}
+	found = droppedFindings("r", path, time.Now())
+	if level(found) != "warn" || !strings.HasPrefix(found[0].Text, "the log of r was emptied") || !strings.Contains(found[0].Text, path+".") {
 		t.Errorf("%+v", found)
 	}
 }

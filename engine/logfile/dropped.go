@@ -19,6 +19,8 @@ type Drops struct {
 	Lines int
 	Last  time.Time // when the last of them was told of
 	Why   string    // of the last, one line
+
+	Emptied string // why the present file was emptied rather than rotated; empty = it wasn't
 }
 
 // Dropped adds up what the end of the present file tells of lines that were dropped
@@ -32,6 +34,7 @@ func Dropped(path string, since time.Time) (d Drops, err error) {
 		return d, err
 	}
 	end := make([]byte, min(p.info.Size(), droppedWithin))
+	d.Emptied = emptied(p.file, since)
 	n, err := p.file.ReadAt(end, p.info.Size()-int64(len(end)))
 	if errors.Is(err, io.EOF) { // emptied meanwhile
 		err = nil
@@ -42,8 +45,21 @@ func Dropped(path string, since time.Time) (d Drops, err error) {
 			continue
 		}
 		if lines, why, ok := logwriter.ParseDropped(l.Text); ok {
-			d = Drops{Lines: d.Lines + lines, Last: l.At, Why: why}
+			d.Lines, d.Last, d.Why = d.Lines+lines, l.At, why
 		}
 	}
 	return d, errors.Join(err, p.close())
+}
+
+// emptied reads the writer's notice, which is the first line of a file if any.
+func emptied(f io.ReaderAt, since time.Time) string {
+	head := make([]byte, 16<<10)
+	n, _ := f.ReadAt(head, 0) // whether it can be read is asked elsewhere
+	first, _, _ := bytes.Cut(head[:n], []byte{'\n'})
+	l, ok := parseLine(first)
+	if !ok || l.Stream != Stderr || l.At.Before(since) {
+		return ""
+	}
+	why, _ := logwriter.ParseEmptied(l.Text)
+	return why
 }

@@ -26,6 +26,7 @@ var (
 	parseLine  = logwriter.ParseLine
 	endsLine   = logwriter.EndsLine
 	listOlder  = logwriter.ListOlder
+	Strangers  = logwriter.Strangers
 	Rotated    = logwriter.Rotated
 	Compressed = logwriter.Compressed
 	Members    = logwriter.Members

@@ -67,6 +67,19 @@ func ListOlder(path string) (map[int]Older, error) {
 	return found, nil
 }
 
+// Strangers lists what has the name of an older file of path and is no regular
+// file. What is in the way there can't be rotated over: its number is left out.
+func Strangers(path string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	var out []string
+	for _, e := range entries {
+		if n, _ := number(e.Name(), filepath.Base(path)); n > 0 && !e.Type().IsRegular() {
+			out = append(out, filepath.Join(filepath.Dir(path), e.Name()))
+		}
+	}
+	return out, err
+}
+
 // number is the i of Rotated or Compressed; 0 = it is neither.
 func number(name, base string) (i int, zip bool) {
 	text, ok := strings.CutPrefix(name, base+".")

@@ -6,12 +6,14 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 )
 
 // rotate makes the file the first of the older ones and begins an empty one. A
 // reader finds the files again by their inodes. A log that can't be rotated is
-// emptied: of two evils, old lines are lost and not new ones.
+// emptied: of two evils, old lines are lost and not new ones. Its first line says
+// so.
 func (w *Writer) rotate() error {
 	if w.keep == 1 {
 		return w.empty()
@@ -20,7 +22,7 @@ func (w *Writer) rotate() error {
 		if err := w.empty(); err != nil {
 			return err
 		}
-		n, _ := w.file.Write(AppendLine(nil, Line{At: w.now(), Stream: Stderr, Text: fmt.Appendf(nil, "dunnage: the log was emptied, because it could not be rotated: %v", err)}))
+		n, _ := w.file.Write(AppendLine(nil, Line{At: w.now(), Stream: Stderr, Text: fmt.Append(nil, emptiedHead, err)}))
 		w.size = int64(n)
 		return nil
 	}
@@ -42,6 +44,14 @@ func (w *Writer) rotate() error {
 	return w.open()
 }
 
+const emptiedHead = "dunnage: the log was emptied, because it could not be rotated: "
+
+// ParseEmptied reads why a log was emptied from its first line; not ok means that
+// the text says nothing of it.
+func ParseEmptied(text []byte) (why string, ok bool) {
+	return strings.CutPrefix(string(text), emptiedHead)
+}
+
 func (w *Writer) empty() error {
 	err := w.file.Truncate(0)
 	if err == nil {
@@ -50,47 +60,78 @@ func (w *Writer) empty() error {
 	return err
 }
 
-// shift counts the older files up by one, as far as there is no number without
-// a file, and makes the present one the first. The oldest goes.
+// shift makes the present file the first of the older ones, after the number is
+// free.
 func (w *Writer) shift() error {
-	free := 1
-	last := w.olderFile(free)
-	for last != (Older{}) && free < w.keep-1 {
-		free++
-		last = w.olderFile(free)
-	}
-	if err := w.remove(last); err != nil {
+	n, err := w.vacate(1, w.keep-1)
+	if err != nil {
 		return err
 	}
-	w.older -= last.size()
-	for i := free; i > 1; i-- {
-		w.calls.Add(1)
-		err := rename(Compressed(w.path, i-1), Compressed(w.path, i))
-		if err == nil {
-			err = rename(Rotated(w.path, i-1), Rotated(w.path, i))
-		}
-		if err != nil {
-			return err
-		}
-		if w.job != nil && w.job.number == i-1 {
-			w.job.number = i
-		}
-	}
-	if err := rename(w.path, Rotated(w.path, 1)); err != nil {
+	if err := rename(w.path, Rotated(w.path, n)); err != nil {
 		return err
 	}
 	w.older += w.size
 	return nil
 }
 
+// mostStuck is how many numbers in a row are passed over.
+const mostStuck = 16
+
+// vacate frees number n, or the next one that can be freed: what can't be moved or
+// removed, such as a directory, keeps its number, and costs no log its place. At
+// most kept files stand from there on, the one to come included: the oldest goes.
+func (w *Writer) vacate(n, kept int) (free int, err error) {
+	for end := n + mostStuck; n < end; n++ {
+		f := w.olderFile(n)
+		if f == (Older{}) {
+			return n, nil
+		}
+		if err = w.clear(f, kept); err == nil {
+			return n, nil
+		}
+	}
+	return 0, err
+}
+
+// clear moves an older file on, or removes it where only one may be kept.
+func (w *Writer) clear(f Older, kept int) error {
+	if kept == 1 || f.size() == 0 {
+		err := w.remove(f)
+		if err == nil {
+			w.older -= f.size()
+		}
+		return err
+	}
+	to, err := w.vacate(f.Number+1, kept-1)
+	if err != nil {
+		return err
+	}
+	w.calls.Add(1)
+	zipErr := w.move(Compressed(w.path, f.Number), Compressed(w.path, to))
+	err = w.move(Rotated(w.path, f.Number), Rotated(w.path, to))
+	if w.job != nil && w.job.number == f.Number && err == nil {
+		w.job.number = to
+	}
+	return errors.Join(zipErr, err)
+}
+
+// move renames a regular file, and removes what else has the name.
+func (w *Writer) move(from, to string) error {
+	s := &w.stats[0]
+	if syscall.Lstat(from, s) == nil && s.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		return os.Remove(from)
+	}
+	return rename(from, to)
+}
+
 // olderFile is ListOlder of one number. At a flood there are hundreds of
 // rotations a second, so it leaves little garbage.
 func (w *Writer) olderFile(n int) (f Older) {
 	s := &w.stats[0]
-	if syscall.Stat(Rotated(w.path, n), s) == nil {
+	if syscall.Lstat(Rotated(w.path, n), s) == nil {
 		f.Number, f.Plain = n, sizeOf(s)
 	}
-	if syscall.Stat(Compressed(w.path, n), s) == nil {
+	if syscall.Lstat(Compressed(w.path, n), s) == nil {
 		f.Number, f.Zip = n, sizeOf(s)
 	}
 	return f
@@ -121,12 +162,13 @@ func (w *Writer) remove(f Older) error {
 		w.job.drop()
 		w.job = nil
 	}
+	var errs []error
 	for _, path := range []string{Rotated(w.path, f.Number), Compressed(w.path, f.Number)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+			errs = append(errs, err)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // prune counts what the older files take and deletes what is too much: by
@@ -149,7 +191,13 @@ func (w *Writer) prune() {
 		w.older += f.size()
 		last = max(last, n)
 	}
-	for ; last >= w.keep || w.older > w.limit*int64(w.keep-1) && last > 0; last-- {
+	top := w.keep - 1 // the highest number that shift uses
+	for n := 1; n <= top; n++ {
+		if f, ok := files[n]; ok && f.size() == 0 && w.remove(f) != nil {
+			top++
+		}
+	}
+	for ; last > top || w.older > w.limit*int64(w.keep-1) && last > 0; last-- {
 		if f, ok := files[last]; ok && w.remove(f) == nil {
 			w.older -= f.size()
 		}

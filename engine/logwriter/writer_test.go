@@ -44,8 +44,10 @@ func texts(t *testing.T, path string) (out []string) {
 		t.Fatal(err)
 	}
 	numbers := []int{0}
-	for n := range files {
-		numbers = append(numbers, n)
+	for n, f := range files {
+		if f.size() > 0 { // else a directory
+			numbers = append(numbers, n)
+		}
 	}
 	slices.Sort(numbers)
 	slices.Reverse(numbers)
@@ -340,10 +342,89 @@ func TestOthersTouchTheFiles(t *testing.T) {
 			if err != nil || len(b) > smallestFile || !strings.HasSuffix(string(b), " F much later 999\n") {
 				t.Errorf("%d bytes: %v", len(b), err)
 			}
-			if name == "a directory in the way" && !strings.Contains(string(b), "dunnage: the log was emptied, because it could not be rotated: ") {
-				t.Errorf("nothing is told: %s", b)
-			}
 		})
+	}
+}
+
+// TestDirectoriesAmongOlder: what can't be removed costs no line, in whatever form
+// of whichever number it stands.
+func TestDirectoriesAmongOlder(t *testing.T) {
+	for _, c := range []struct {
+		keep int
+		dirs []string
+	}{
+		{2, []string{".1"}}, {2, []string{".1.gz"}}, {2, []string{".1", ".2.gz"}},
+		{3, []string{".1"}}, {3, []string{".2"}}, {3, []string{".1.gz"}}, {3, []string{".2.gz"}}, {3, []string{".1", ".1.gz", ".2.gz"}},
+		{5, []string{".2", ".4.gz"}},
+	} {
+		for _, late := range []bool{false, true} {
+			t.Run(fmt.Sprint(c.keep, c.dirs, late), func(t *testing.T) {
+				path := filepath.Join(t.TempDir(), "log")
+				put := func() {
+					for _, d := range c.dirs {
+						if err := os.MkdirAll(path+d+"/x", 0o700); err != nil && !errors.Is(err, syscall.ENOTDIR) { // its name is taken
+							t.Fatal(err)
+						}
+					}
+				}
+				if !late {
+					put()
+				}
+				w := NewWriter(path, smallestFile, c.keep)
+				goOn := make(chan struct{})
+				close(goOn)
+				for i := range 3000 {
+					say(w, fmt.Sprint("line ", i))
+					if late && i == 1000 {
+						put()
+					}
+					if i%500 == 499 && onDisk(t, path) > int64(c.keep)*smallestFile+int64(len(c.dirs))*smallestFile { // a directory has a size too
+						t.Fatalf("%d bytes", onDisk(t, path))
+					}
+				}
+				got := texts(t, path)
+				if least := smallestFile / 60 * (c.keep - 1); len(got) < least {
+					t.Errorf("%d lines are left, want %d at least", len(got), least)
+				}
+				for i, text := range got {
+					if want := fmt.Sprint("line ", 3000-len(got)+i); text != want {
+						t.Fatalf("line %d is %q, want %q", i, text, want)
+					}
+				}
+				w.prune() // as the next writer does
+				if after := texts(t, path); len(after) != len(got) {
+					t.Errorf("of %d lines, %d are left", len(got), len(after))
+				}
+				strangers, err := Strangers(path)
+				if err != nil || !late && len(strangers) != len(c.dirs) {
+					t.Errorf("%v, %v", strangers, err)
+				}
+			})
+		}
+	}
+}
+
+// TestNothingCanBeRotated: then the file's limit holds all the same, and its first
+// line says what is wrong.
+func TestNothingCanBeRotated(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	for n := range 2 * mostStuck {
+		if err := os.MkdirAll(Rotated(path, n+1)+"/x", 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := NewWriter(path, smallestFile, 3)
+	for i := range 1000 {
+		say(w, fmt.Sprint("line ", i))
+	}
+	b, err := os.ReadFile(path)
+	if err != nil || len(b) > smallestFile || !strings.HasSuffix(string(b), " F line 999\n") {
+		t.Errorf("%d bytes: %v", len(b), err)
+	}
+	first, _, _ := strings.Cut(string(b), "\n")
+	l, _ := ParseLine([]byte(first))
+	if why, ok := ParseEmptied(l.Text); !ok || !strings.Contains(why, path+".") {
+		t.Errorf("nothing is told: %q", first)
 	}
 }
 
