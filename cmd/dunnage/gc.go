@@ -59,7 +59,7 @@ func (p *program) printCollection(c spec.Collection, rehearse, all bool) error {
 	if len(c.Items) == 0 {
 		return p.print("nothing to remove: `dunnage df -v` says who needs what\n" + waits(c.Waiting, all))
 	}
-	if err := p.write(itemTable(c.Items, column{name: "WHY", drop: 1, cut: leastText, wrap: true}, collectedWhy)); err != nil {
+	if err := p.write(itemTable(c.Items, column{name: "WHY", drop: 1, cut: leastText, wrap: true}, func(i spec.DiskItem) string { return collectedWhy(i, all) })); err != nil {
 		return err
 	}
 	var sum spec.DiskUse
@@ -96,11 +96,13 @@ func diskUse(u spec.DiskUse) string {
 	return size(u.Bytes) + " and " + counted(int(u.Inodes), "inode")
 }
 
-// collectedWhy says why nobody needs it.
-func collectedWhy(i spec.DiskItem) string {
+// collectedWhy says why nobody needs it. All: no log of a removed replica is kept.
+func collectedWhy(i spec.DiskItem, all bool) string {
 	switch {
+	case i.Kind == spec.DiskLogs && all:
+		return "its replica is removed"
 	case i.Kind == spec.DiskLogs:
-		return "its replica is removed, and later ones are too"
+		return fmt.Sprintf("its replica is removed, and it is older than those of the last %d generations", spec.OldLogs)
 	case i.Kind == spec.DiskWritable:
 		return "there is no such replica"
 	case strings.HasPrefix(i.Name, "download of "):

@@ -57,3 +57,16 @@ func TestImagesThatWait(t *testing.T) {
 		}
 	}
 }
+
+// TestWhyALogGoes: with --all the newest log of a removed replica goes as well,
+// so that no later ones are the reason.
+func TestWhyALogGoes(t *testing.T) {
+	for all, want := range map[bool]string{
+		true:  "its replica is removed",
+		false: "its replica is removed, and it is older than those of the last 5 generations",
+	} {
+		if got := collectedWhy(spec.DiskItem{Kind: spec.DiskLogs, Name: "shop-web-1"}, all); got != want {
+			t.Errorf("all %t: %q, want %q", all, got, want)
+		}
+	}
+}
