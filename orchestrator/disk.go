@@ -287,33 +287,34 @@ func (d describer) item(i *spec.DiskItem) {
 	}
 	var holders []string
 	releases := map[string][]int{}
-	others := false
+	projects := map[string]bool{}
 	for _, h := range i.Holders {
 		rec, isReplica := d.loop.state.replica(h)
 		release, isRelease := d.releases[h]
 		op, isOp := strings.CutPrefix(h, holdName(""))
 		switch {
 		case isRelease:
+			projects[release.Project] = true
 			releases[release.Project] = append(releases[release.Project], release.Release.Number)
 			h = releaseName(release.Project, release.Release.Number)
 		case isReplica:
+			projects[rec.Project] = true
 			if !slices.Contains(releases[rec.Project], rec.Release) {
 				releases[rec.Project] = append(releases[rec.Project], rec.Release)
 			}
 		case isOp:
 			h = "operation in progress"
 			if o, ok := d.loop.ops.find(op); ok {
+				projects[o.Project] = true
 				h = o.Kind + " of " + o.Project + " in progress"
 			}
-			others = true
-		default:
-			others = true
+		default: // a pull's lease, or the grace of an image: no project's
 		}
 		holders = append(holders, h)
 	}
 	slices.Sort(holders)
 	i.Holders = slices.Compact(holders)
-	if len(releases) == 1 && !others {
+	if len(releases) == 1 && len(projects) == 1 {
 		for project, numbers := range releases {
 			slices.Sort(numbers)
 			i.Project, i.Releases = project, slices.Compact(numbers)

@@ -233,6 +233,32 @@ func TestShortWhileImagesWait(t *testing.T) {
 	}
 }
 
+// TestWhoseImage: a pull that has just ended, or an operation at work, makes an
+// image of one project no image of several.
+func TestWhoseImage(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	for _, name := range []string{"shop", "other"} {
+		if op := ask(t, s, valid(name, "fast")); op.State != spec.OperationDone {
+			t.Fatalf("%+v", op)
+		}
+	}
+	ours, theirs := s.loop.ops.begin("shop", "deploy", "", spec.OperationPulling), s.loop.ops.begin("other", "deploy", "", spec.OperationPulling)
+	for _, c := range []struct {
+		holder, project string
+	}{
+		{"pulled at 15:04", "shop"}, {"may be deployed until 2 January 15:04", "shop"}, {"lease of somebody", "shop"},
+		{holdName(ours.ID), "shop"}, {holdName("of an agent before"), "shop"},
+		{holdName(theirs.ID), ""}, {retainName("other", 1), ""},
+	} {
+		items := []spec.DiskItem{{Kind: spec.DiskLayers, Name: "web:1", Holders: []string{retainName("shop", 1), c.holder}}}
+		s.loop.describe(items)
+		if got := items[0]; got.Project != c.project || (len(got.Releases) == 1) != (c.project != "") {
+			t.Errorf("with %q: of %q, releases %v, want %q", c.holder, got.Project, got.Releases, c.project)
+		}
+	}
+}
+
 // TestCollectsNothingWhileHeld: an agent that may have got the wrong store knows
 // nobody's releases.
 func TestCollectsNothingWhileHeld(t *testing.T) {
