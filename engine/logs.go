@@ -120,7 +120,7 @@ func (e *Engine) serviceLogs(r spec.LogRequest, service string) []logfile.Source
 		if all || e.hasStarted(s.Replica) {
 			present = append(present, s)
 		}
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.ModTime().After(newestAt) {
+		if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() && info.ModTime().After(newestAt) {
 			newest, newestAt = s, info.ModTime()
 		}
 	}

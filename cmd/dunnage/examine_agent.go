@@ -174,7 +174,7 @@ func elsewhereFindings(replica, path, here string) []spec.Finding {
 
 // logFileFindings tells of a log file that isn't at its path though its replica runs.
 func logFileFindings(replica, path string) []spec.Finding {
-	info, err := os.Stat(path)
+	info, err := os.Lstat(path)
 	all := filepath.Dir(filepath.Dir(filepath.Dir(path))) // which the writer doesn't make
 	_, missing := os.Stat(all)
 	switch {

@@ -155,6 +155,18 @@ func TestLogFileFindings(t *testing.T) {
 	}
 }
 
+// TestLogFileIsALink: the writer follows none, so what it would say is lost.
+func TestLogFileIsALink(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "r.log")
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "other"), nil, 0o600), os.Symlink("other", path)); err != nil {
+		t.Fatal(err)
+	}
+	if found := logFileFindings("r", path); level(found) != "wrong" || !strings.HasPrefix(found[0].Text, path+" isn't a file") || found[0].Next == "" {
+		t.Errorf("%+v", found)
+	}
+}
+
 // TestDroppedFindings: a log that lacks lines isn't called whole.
 func TestDroppedFindings(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.log")

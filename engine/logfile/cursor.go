@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"slices"
 	"time"
 )
@@ -207,7 +208,7 @@ func (c *cursor) look() (gone bool, err error) {
 		c.add(pieces)
 		return len(pieces) == 0, err
 	}
-	info, err := stat(c.path)
+	info, err := os.Lstat(c.path)
 	if errors.Is(err, fs.ErrNotExist) { // in the middle of a rotation, or removed
 		return true, nil
 	}

@@ -93,16 +93,17 @@ func openPiece(path string, n int) (*piece, error) {
 }
 
 // openForm opens a file, or makes a line that stands for one that is no file to
-// be read: a directory, or a FIFO, which to open would take for ever.
+// be read: a directory, a FIFO, which to open would take for ever, or a symbolic
+// link, since the writer follows none.
 func openForm(path string, zip bool) (*piece, error) {
-	info, err := stat(path)
+	info, err := os.Lstat(path)
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
 		return leftOut(info), nil
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it may be another by now
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0) // it may be another by now
 	if err != nil {
 		return nil, err
 	}
@@ -117,15 +118,6 @@ func openForm(path string, zip bool) (*piece, error) {
 
 func leftOut(info fs.FileInfo) *piece {
 	return newNote(info, info.Name()+" is no regular file: left out")
-}
-
-// stat follows symbolic links, but not one that leads to itself.
-func stat(path string) (fs.FileInfo, error) {
-	info, err := os.Stat(path)
-	if errors.Is(err, syscall.ELOOP) {
-		return os.Lstat(path)
-	}
-	return info, err
 }
 
 // date gives the lines that stand for files, of pieces with the newest first, the

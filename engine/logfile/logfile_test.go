@@ -250,3 +250,24 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestLinkInPlace: readers follow no link from a log's place, as the writer doesn't.
+func TestLinkInPlace(t *testing.T) {
+	dir := t.TempDir()
+	path, other := filepath.Join(dir, "r.log"), filepath.Join(dir, "other")
+	secret := string(appendLine(nil, Line{At: time.Now(), Stream: Stderr, Text: []byte("dunnage: 7 lines dropped: the log could not be written: secret")}))
+	if err := errors.Join(os.WriteFile(other, []byte(secret), 0o600), os.Symlink(other, path)); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	err := Read(t.Context(), func() []Source { return []Source{{Path: path}} }, Query{Tail: -1}, func(l spec.LogLine) error {
+		got = append(got, string(l.Text))
+		return nil
+	})
+	if err != nil || len(got) != 1 || !strings.Contains(got[0], "r.log is no regular file") {
+		t.Errorf("%q, %v", got, err)
+	}
+	if d, err := Dropped(path, time.Time{}); err != nil || d.Lines != 0 {
+		t.Errorf("%+v, %v", d, err)
+	}
+}

@@ -52,7 +52,7 @@ func (p *piece) load() (err error) {
 
 // isAt reports whether path names the file.
 func (p *piece) isAt(path string) bool {
-	info, err := stat(path)
+	info, err := os.Lstat(path)
 	return err == nil && p.is(info)
 }
 

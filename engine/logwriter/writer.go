@@ -212,7 +212,7 @@ func (w *Writer) look() error {
 		now, was := &w.stats[0], &w.stats[1]
 		err := syscall.Fstat(int(w.file.Fd()), was)
 		if err == nil {
-			err = syscall.Stat(w.path, now)
+			err = syscall.Lstat(w.path, now)
 		}
 		if err == nil && now.Ino == was.Ino && now.Dev == was.Dev {
 			w.size = now.Size // less, if somebody emptied it
@@ -249,13 +249,14 @@ func (w *Writer) open() error {
 }
 
 // openRegular opens a file, and nothing that somebody has put in its place: to
-// open a FIFO would take until somebody reads it, and a device may do anything.
+// open a FIFO would take until somebody reads it, a device may do anything, and a
+// symbolic link leads to a file that isn't the log's.
 func openRegular(path string, flags int) (f *os.File, size int64, err error) {
 	strange := fmt.Errorf("%s is no regular file: move it away", path)
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
 		return nil, 0, strange
 	}
-	f, err = os.OpenFile(path, flags|syscall.O_NONBLOCK, 0o640) // it may be another by now
+	f, err = os.OpenFile(path, flags|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0o640) // it may be another by now
 	if err != nil {
 		return nil, 0, err
 	}

@@ -430,11 +430,14 @@ func TestNothingCanBeRotated(t *testing.T) {
 
 // strangers are things that are no regular files.
 var strangers = map[string]func(path string) error{
-	"a FIFO":               func(path string) error { return syscall.Mkfifo(path, 0o600) },
-	"a directory":          func(path string) error { return os.Mkdir(path, 0o700) },
-	"a device":             func(path string) error { return os.Symlink("/dev/full", path) },
-	"a link to nowhere":    func(path string) error { return os.Symlink(path+".missing/x", path) },
-	"a socket":             func(path string) error { return syscall.Mknod(path, syscall.S_IFSOCK|0o600, 0) },
+	"a FIFO":            func(path string) error { return syscall.Mkfifo(path, 0o600) },
+	"a directory":       func(path string) error { return os.Mkdir(path, 0o700) },
+	"a device":          func(path string) error { return os.Symlink("/dev/full", path) },
+	"a link to nowhere": func(path string) error { return os.Symlink(path+".missing/x", path) },
+	"a socket":          func(path string) error { return syscall.Mknod(path, syscall.S_IFSOCK|0o600, 0) },
+	"a link to a file": func(path string) error {
+		return errors.Join(os.WriteFile(filepath.Join(filepath.Dir(path), "elsewhere"), []byte("its own\n"), 0o600), os.Symlink("elsewhere", path))
+	},
 	"a link that is round": func(path string) error { return os.Symlink(filepath.Base(path), path) },
 }
 
@@ -476,6 +479,9 @@ func TestStrangerInTheWay(t *testing.T) {
 				is, err := os.Lstat(path)
 				if err != nil || !os.SameFile(was, is) {
 					t.Errorf("it is another now: %v %v", is, err)
+				}
+				if b, err := os.ReadFile(filepath.Join(filepath.Dir(path), "elsewhere")); err == nil && string(b) != "its own\n" {
+					t.Errorf("the link's file has %q", b)
 				}
 				if err := os.Remove(path); err != nil {
 					t.Error(err)
