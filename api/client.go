@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"dunnage/spec"
@@ -38,6 +39,11 @@ type Client struct {
 	host  string
 	agent string // the User-Agent header
 	http  *http.Client
+
+	socket   string // its path; empty over ssh
+	patience time.Duration
+	tell     func(*SilentError)          // nil = nobody wants to know
+	silent   atomic.Pointer[SilentError] // what the last look found; nil = it answers
 }
 
 var _ Backend = (*Client)(nil)
@@ -113,7 +119,7 @@ func (c *Client) RemoveImage(ctx context.Context, ref string) error {
 }
 
 // Load implements Backend. The archive goes up as it is read, for as long as
-// ctx allows.
+// ctx allows and the agent lives.
 func (c *Client) Load(ctx context.Context, archive io.Reader) (v []spec.Image, err error) {
 	// The caller opened the archive; net/http would close it.
 	err = c.call(ctx, http.MethodPost, "/images/load", io.NopCloser(archive), &v)
@@ -219,6 +225,9 @@ func (c *Client) postFor(ctx context.Context, timeout time.Duration, path string
 
 // call makes one request and decodes the answer into v.
 func (c *Client) call(ctx context.Context, method, path string, body io.Reader, v any) error {
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	defer c.watch(ctx, giveUp)()
 	resp, err := c.do(ctx, method, path, body, nil)
 	if err != nil {
 		return err
@@ -247,6 +256,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader, he
 	if err != nil {
 		return nil, c.lost(ctx, err)
 	}
+	c.silent.Store(nil)
 	if resp.StatusCode < 300 && resp.StatusCode != http.StatusSwitchingProtocols || resp.StatusCode == http.StatusSwitchingProtocols && header != nil {
 		return resp, nil
 	}
@@ -270,9 +280,16 @@ func answeredError(resp *http.Response) error {
 // lost names what a broken connection means: the caller's own end of ctx, no
 // agent, or an agent that went away.
 func (c *Client) lost(ctx context.Context, err error) error {
-	if cause := ctx.Err(); errors.Is(cause, context.DeadlineExceeded) {
-		return fmt.Errorf("no answer from the agent at %s in time: %w", c.host, spec.ErrUnavailable)
-	} else if cause != nil {
+	var silent *SilentError
+	switch cause := ctx.Err(); {
+	case errors.As(context.Cause(ctx), &silent):
+		return silent
+	case errors.Is(cause, context.DeadlineExceeded):
+		if silent = c.silent.Load(); silent == nil {
+			silent = &SilentError{Host: c.host}
+		}
+		return silent
+	case cause != nil:
 		return cause
 	}
 	var no *NoAgentError

@@ -22,7 +22,11 @@ func (c *Client) Exec(ctx context.Context, r spec.ExecRequest, stdin io.Reader, 
 		return 0, fmt.Errorf("encode the request: %w", err)
 	}
 	header := http.Header{"Connection": {"Upgrade"}, "Upgrade": {execProtocol}}
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	stop := c.watch(ctx, giveUp)
 	resp, err := c.do(ctx, http.MethodPost, "/exec", bytes.NewReader(body), header)
+	stop() // the command goes on while the agent stands still
 	if err != nil {
 		return 0, err
 	}

@@ -42,14 +42,18 @@ func Dial(host string, self Version) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newClient(host, self, dial), nil
+	c := newClient(host, self, dial)
+	if u.Scheme == "unix" {
+		c.socket = strings.TrimPrefix(host, "unix://")
+	}
+	return c, nil
 }
 
 // dialer makes one connection to an agent.
 type dialer func(context.Context) (net.Conn, error)
 
 func newClient(host string, self Version, dial dialer) *Client {
-	return &Client{host: host, agent: self.userAgent(), http: &http.Client{Transport: &http.Transport{
+	return &Client{host: host, agent: self.userAgent(), patience: silentTime, http: &http.Client{Transport: &http.Transport{
 		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 		DisableCompression: true,
 		IdleConnTimeout:    30 * time.Second,

@@ -35,6 +35,9 @@ var errEnd = errors.New("end of stream")
 // stream makes a request and handles the messages of the answer until it ends.
 // An error that a handler returns is returned as it is.
 func (c *Client) stream(ctx context.Context, method, path string, body io.Reader, h handlers) error {
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	defer c.watch(ctx, giveUp)()
 	resp, err := c.do(ctx, method, path, body, nil)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/urfave/cli/v2"
 
@@ -90,6 +91,10 @@ func (p *program) withAgent(action func(ctx context.Context, c *cli.Context, age
 			return err
 		}
 		defer agent.Close()
+		agent.OnSilence(func(s *api.SilentError) {
+			p.warn("%s; still waiting", s)
+			fmt.Fprintf(p.stderr, "  %s\n", printable(s.Hint()))
+		})
 		return action(c.Context, c, agent)
 	}
 }

@@ -88,7 +88,11 @@ func silent(err error) bool {
 
 // withoutAgent looks at what there is to see of the host.
 func withoutAgent(ctx context.Context, err error) []spec.Finding {
-	all := []spec.Finding{{Check: "agent", Text: api.Text(err), Next: "`systemctl status dunnage` and `journalctl -u dunnage` say why; containers and traffic go on without it"}}
+	next := "`systemctl status dunnage` and `journalctl -u dunnage` say why"
+	if s := new(api.SilentError); errors.As(err, &s) && s.Pid != 0 {
+		next = s.Hint()
+	}
+	all := []spec.Finding{{Check: "agent", Text: api.Text(err), Next: next + "; containers and traffic go on without it"}}
 	return append(all, examine(ctx, examineTime, hostChecks(localOptions()))...)
 }
 

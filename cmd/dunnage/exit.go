@@ -69,7 +69,7 @@ func (p *program) finish(ctx context.Context, err error) int {
 	case errors.As(err, new(*usageError)), errors.Is(err, api.ErrInvalid) && !isAnswer(err):
 		p.complain(err)
 		return exitUsage
-	case errors.Is(err, api.ErrNoAgent):
+	case errors.Is(err, api.ErrNoAgent), errors.As(err, new(*api.SilentError)):
 		p.complain(err)
 		return exitNoAgent
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -114,6 +115,10 @@ func controlAgent(ts *testscript.TestScript, neg bool, args []string) {
 		f.RefuseNext(fmt.Errorf("%s: %w", text, spec.ErrRefused))
 	case "fail":
 		f.FailNext(unquote(ts, text))
+	case "mute": // another one, which takes connections and answers none
+		l, err := net.Listen("unix", filepath.Join(ts.Getenv("EMPTY"), "mute.sock"))
+		ts.Check(err)
+		ts.Defer(func() { _ = l.Close() }) // nobody waits for it
 	case "hold":
 		f.Hold()
 	case "release":
