@@ -91,11 +91,38 @@ func seenIn(op spec.Operation, e spec.Event) spec.Operation {
 // lostAnswer explains an agent that went away before it answered the order for
 // op; other errors stay as they are.
 func (p *program) lostAnswer(ctx context.Context, op spec.Operation, err error) error {
-	if ctx.Err() != nil || isAnswer(err) || errors.Is(err, api.ErrNoAgent) || !errors.Is(err, spec.ErrUnavailable) {
-		return err // nothing was sent, or it did answer
+	if !isLost(ctx, err) {
+		return err
 	}
 	op.State = spec.OperationWaiting
 	return p.lostSight(ctx, op, err)
+}
+
+// isLost reports whether the agent went away, or fell silent, before it answered
+// a request; otherwise nothing was sent, or it did answer.
+func isLost(ctx context.Context, err error) bool {
+	return ctx.Err() == nil && !isAnswer(err) && !errors.Is(err, api.ErrNoAgent) && errors.Is(err, spec.ErrUnavailable)
+}
+
+// lostChange explains that a change which is no operation may have been made
+// though the agent didn't answer; look says how to see. Other errors stay as they are.
+func lostChange(ctx context.Context, what, look string, err error) error {
+	if !isLost(ctx, err) {
+		return err
+	}
+	return &exitCode{
+		code: exitNoAgent, err: fmt.Errorf("it isn't known whether %s: %w", what, err),
+		hint: firstly(err) + look + ", and give the command again if it isn't done",
+	}
+}
+
+// firstly begins the next step with how to get an agent that answers.
+func firstly(err error) string {
+	var s *api.SilentError
+	if !errors.As(err, &s) {
+		return "start the agent, see "
+	}
+	return "the agent may still do it once it answers again: " + s.Hint() + "; then see "
 }
 
 // lostSight explains that the operation goes on without this command, if it does.
@@ -107,16 +134,24 @@ func (p *program) lostSight(ctx context.Context, op spec.Operation, err error) e
 	restarted := errors.Is(err, spec.ErrNotFound) // the next agent doesn't know the operation
 	if restarted || errors.Is(err, api.ErrNoAgent) || errors.Is(err, spec.ErrUnavailable) {
 		hint = fmt.Sprintf("the agent goes on with it when it is back: start it, then see `dunnage ps -p %s`", op.Project)
+		var silent *api.SilentError
+		errors.As(err, &silent)
 		stored := op.State != spec.OperationPulling && op.State != spec.OperationWaiting
 		switch {
 		case !stored && slices.Contains([]string{"deploy", "rollback", "scale", "restart"}, op.Kind): // which leave a release
-			hint = fmt.Sprintf("it isn't known whether the agent had stored it: start the agent, see `dunnage history -p %s` and `dunnage ps -p %s`, and give the command again if it isn't there", op.Project, op.Project)
+			hint = fmt.Sprintf("it isn't known whether the agent had stored it: %s`dunnage history -p %s` and `dunnage ps -p %s`, and give the command again if it isn't there", firstly(err), op.Project, op.Project)
 		case !stored:
-			hint = fmt.Sprintf("it isn't known whether the agent had stored it: start the agent, see `dunnage ps -p %s`, and give the command again if it isn't done", op.Project)
+			hint = fmt.Sprintf("it isn't known whether the agent had stored it: %s`dunnage ps -p %s`, and give the command again if it isn't done", firstly(err), op.Project)
+		case silent != nil:
+			hint = fmt.Sprintf("it goes on with it once it answers again: %s; then see `dunnage ps -p %s`", silent.Hint(), op.Project)
 		case restarted:
 			hint = fmt.Sprintf("the agent that is there now goes on with it: see `dunnage ps -p %s`", op.Project)
 		}
-		return &exitCode{code: exitNoAgent, err: fmt.Errorf("the agent is gone in the middle of the %s of %s: %w", called(op), op.Project, err), hint: hint}
+		became := "is gone"
+		if silent != nil {
+			became = "fell silent"
+		}
+		return &exitCode{code: exitNoAgent, err: fmt.Errorf("the agent %s in the middle of the %s of %s: %w", became, called(op), op.Project, err), hint: hint}
 	}
 	return err
 }

@@ -64,6 +64,46 @@ func TestTheAgentIsGoneBeforeItAnswers(t *testing.T) {
 	}
 }
 
+// A change that an agent left unanswered may have been made, or may yet be.
+func TestTheAgentLeavesAChangeUnanswered(t *testing.T) {
+	stopped := &api.SilentError{Host: api.DefaultHost, Pid: 12, State: "T"}
+	p := new(program)
+	rolling := spec.Operation{Project: "shop", Kind: "deploy", State: spec.OperationRolling}
+	for name, tc := range map[string]struct {
+		err        error
+		text, hint string
+	}{
+		"set, stopped": {
+			lostChange(t.Context(), "the new version was stored", "`dunnage secret ls`", stopped),
+			"it isn't known whether the new version was stored: the agent at unix:///run/dunnage/agent.sock doesn't answer: its process 12 is stopped",
+			"the agent may still do it once it answers again: somebody stopped it: `kill -CONT 12` lets it go on; then see `dunnage secret ls`, and give the command again if it isn't done",
+		},
+		"set, gone": {
+			lostChange(t.Context(), "the new version was stored", "`dunnage secret ls`", fmt.Errorf("it broke off: %w", spec.ErrUnavailable)),
+			"it isn't known whether the new version was stored: it broke off",
+			"start the agent, see `dunnage secret ls`, and give",
+		},
+		"order": {
+			p.lostAnswer(t.Context(), rolling, stopped), "the agent fell silent in the middle of the deploy of shop: the agent at",
+			"it isn't known whether the agent had stored it: the agent may still do it once it answers again: somebody stopped it: `kill -CONT 12` lets it go on; then see `dunnage history -p shop`",
+		},
+		"followed": {
+			p.lostSight(t.Context(), rolling, stopped), "the agent fell silent in the middle of the deploy of shop: the agent at",
+			"it goes on with it once it answers again: somebody stopped it: `kill -CONT 12` lets it go on; then see `dunnage ps -p shop`",
+		},
+	} {
+		var e *exitCode
+		if !errors.As(tc.err, &e) || e.code != exitNoAgent || !strings.HasPrefix(api.Text(e), tc.text) || !strings.HasPrefix(e.hint, tc.hint) {
+			t.Errorf("%s: %+v", name, tc.err)
+		}
+	}
+	for _, err := range []error{api.ErrNoAgent, &api.Error{Message: "no", Kind: api.KindUnavailable}} {
+		if got := lostChange(t.Context(), "", "", err); got != err {
+			t.Errorf("%v became %v", err, got)
+		}
+	}
+}
+
 func TestVerdict(t *testing.T) {
 	sick := []spec.ServiceOutcome{{Name: "web", Wanted: 2}}
 	for _, c := range []struct {

@@ -41,6 +41,9 @@ func (p *program) gc(ctx context.Context, c *cli.Context, agent *api.Client) err
 	}
 	rehearse := c.Bool("dry-run")
 	got, err := agent.Collect(ctx, rehearse, c.Bool("all"))
+	if err != nil && !rehearse {
+		err = lostChange(ctx, "it was removed", "`dunnage df`", err)
+	}
 	if err != nil {
 		return err
 	}

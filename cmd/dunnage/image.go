@@ -63,7 +63,7 @@ func (p *program) imageLoad(ctx context.Context, c *cli.Context, agent *api.Clie
 	}
 	images, err := agent.Load(ctx, archive)
 	if err != nil {
-		return err
+		return lostChange(ctx, "the images were loaded", "`dunnage image ls`", err)
 	}
 	if c.Bool("json") {
 		return p.printJSON(images)
@@ -218,6 +218,10 @@ func (p *program) imageRm(ctx context.Context, c *cli.Context, agent *api.Client
 	var errs []error
 	for _, ref := range c.Args().Slice() {
 		err := agent.RemoveImage(ctx, ref)
+		if isLost(ctx, err) { // nor will it answer the others
+			errs = append(errs, lostChange(ctx, ref+" was removed", "`dunnage image ls`", err))
+			break
+		}
 		if err == nil {
 			err = p.print("removed " + printable(ref) + "\n")
 		}

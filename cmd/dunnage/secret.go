@@ -65,7 +65,7 @@ func (p *program) secretSet(ctx context.Context, c *cli.Context, agent *api.Clie
 	}()
 	changes, err := agent.SetSecrets(ctx, r)
 	if err != nil {
-		return err
+		return lostChange(ctx, "the new version was stored", "`dunnage secret ls`", err)
 	}
 	if !c.Bool("json") {
 		p.tellNamesakes(ctx, agent, changes)
@@ -140,7 +140,7 @@ func (p *program) secretRollbackCommand() *cli.Command {
 			}
 			change, err := agent.RollbackSecret(ctx, id, c.Int("to"), spec.Actor{})
 			if err != nil {
-				return err
+				return lostChange(ctx, "the earlier version is the current one again", "`dunnage secret ls`", err)
 			}
 			return p.seeSecrets(ctx, c, agent, []spec.SecretChange{change})
 		}),

@@ -51,7 +51,7 @@ func (p *program) unlock(ctx context.Context, c *cli.Context, agent *api.Client)
 		defer passphrase.Clear()
 	}
 	if _, err := agent.Unlock(ctx, passphrase, spec.Actor{}); err != nil {
-		return err
+		return lostChange(ctx, "the secrets were unlocked", "`dunnage doctor`", err)
 	}
 	return p.print(done)
 }
@@ -87,7 +87,7 @@ func (p *program) rotateKey(ctx context.Context, c *cli.Context, agent *api.Clie
 	}
 	key, err := agent.RotateKey(ctx, passphrase, c.Bool("full"), spec.Actor{})
 	if err != nil {
-		return err
+		return lostChange(ctx, "the key was changed", "`dunnage secret audit`", err)
 	}
 	line := "the key is a new one, from: " + printable(key.Source)
 	if c.Bool("full") {
@@ -171,7 +171,7 @@ func (p *program) resetKey(ctx context.Context, c *cli.Context, agent *api.Clien
 		defer passphrase.Clear()
 	}
 	if key, err = agent.ResetKey(ctx, passphrase, spec.Actor{}); err != nil {
-		return err
+		return lostChange(ctx, "the secrets were given up", "`dunnage secret ls`", err)
 	}
 	return p.print("gave up " + counted(len(all), "secret") + "; the first key of new ones is from: " + printable(key.Source) + "\n" + copyKey(key) +
 		"`dunnage secret set NAME` sets one anew; what uses it gets it by itself\n")

@@ -48,6 +48,52 @@ func (h *host) soon(args ...string) (result, time.Duration) {
 	return r, took
 }
 
+// A stopped agent keeps no command waiting for ever, nor silent: each names the
+// agent's process while it waits, and a change says that it may be made yet.
+func TestAgentStopped(t *testing.T) {
+	h := newHost(t)
+	pid := h.lab.Pid("agent")
+	cont := h.stopPid(pid)
+	archive := strings.Repeat("x", 4<<20) // more than a socket's buffers take
+	type outcome struct {
+		result
+		took time.Duration
+		verb string
+	}
+	commands := map[string][]string{
+		archive:      {"image", "load"},
+		"a password": {"secret", "set", "token"},
+		"":           {"gc"},
+		" ":          {"ps"},
+	}
+	ends := make(chan outcome)
+	for stdin, args := range commands {
+		go func() {
+			began := time.Now()
+			r := h.runIn(stdin, nil, args...)
+			ends <- outcome{r, time.Since(began), strings.Join(args, " ")}
+		}()
+	}
+	for range commands {
+		o := <-ends
+		if o.code != 4 || o.took > time.Minute {
+			t.Errorf("%s: exit code %d after %s", o.verb, o.code, o.took)
+		}
+		for _, want := range []string{fmt.Sprintf("its process %d is stopped; still waiting", pid), fmt.Sprintf("`kill -CONT %d`", pid)} {
+			if !strings.Contains(o.stderr, want) {
+				t.Errorf("%s doesn't say %q: %s", o.verb, want, o.stderr)
+			}
+		}
+		if o.verb != "ps" && (!strings.Contains(o.stderr, "it isn't known whether") || !strings.Contains(o.stderr, "then see `dunnage ")) {
+			t.Errorf("%s doesn't say that it may have been done: %s", o.verb, o.stderr)
+		}
+	}
+	cont()
+	if r := h.runIn("a password", nil, "secret", "set", "token"); r.code != 0 || !strings.Contains(r.stdout, "version 1") {
+		t.Errorf("set again: exit code %d: %s%s", r.code, r.stdout, r.stderr)
+	}
+}
+
 func TestContainerdHangs(t *testing.T) {
 	h := newHost(t)
 	t.Run("stopped for a while", func(t *testing.T) { testContainerdStopped(t, h.in(t)) })
