@@ -68,6 +68,15 @@ const explainIndent = 5
 
 func (p *program) printExplanation(e spec.Explanation, brief bool) error {
 	var b strings.Builder
+	colour := green
+	if !e.OK {
+		colour = red
+	}
+	unpublished := len(e.Services) == 0 // then no step of the way is to blame
+	if unpublished {
+		p.paragraph(&b, "", e.Verdict, colour)
+		b.WriteByte('\n')
+	}
 	for _, w := range e.Ways {
 		p.explainWay(&b, w, brief)
 		if !w.OK && w.Verdict != e.Verdict {
@@ -94,11 +103,9 @@ func (p *program) printExplanation(e spec.Explanation, brief bool) error {
 	for _, n := range e.Next {
 		p.paragraph(&b, "next:  ", n, 0)
 	}
-	colour := green
-	if !e.OK {
-		colour = red
+	if !unpublished {
+		p.paragraph(&b, "", e.Verdict, colour)
 	}
-	p.paragraph(&b, "", e.Verdict, colour)
 	return p.print(b.String())
 }
 

@@ -51,6 +51,9 @@ func TestExplain(t *testing.T) {
 	}
 	e, code := h.explained("9999")
 	want("not published", e, code, 3, "port 9999/tcp isn't published, and nobody on the host listens")
+	if out := h.run(nil, "explain", "9999").stdout; !strings.HasPrefix(out, "port 9999/tcp isn't published") || strings.Count(out, "isn't published") != 1 {
+		t.Errorf("it isn't said first, or not once:\n%s", out)
+	}
 
 	// What doesn't end it isn't blamed.
 	h.sh(t, "iptables -I INPUT -p tcp -m multiport --dports 8080,9999 -j DROP")
