@@ -58,7 +58,7 @@ func (n *Network) Trace(ctx context.Context, packets []spec.Packet) ([]spec.Trac
 		facts := n.facts(p, set.policy)
 		facts.Lost = set.lost
 		t := walk.Follow(set.sets, facts)
-		t.In, t.Unseen, t.Flows = facts.In, set.unseen, countFlows(flows, p)
+		t.In, t.Unseen, t.Flows = facts.In, append(t.Unseen, set.unseen...), countFlows(flows, p)
 		t.Away = !facts.Local(p.To.Addr())
 		all = append(all, t)
 	}

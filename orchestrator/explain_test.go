@@ -107,6 +107,7 @@ func TestVerdicts(t *testing.T) {
 		stale  string
 	}{
 		{name: "well", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives}}, ok: true, want: "connections reach web-1"},
+		{name: "well, but not all is seen", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives, Unseen: []string{"x"}}}, ok: true, want: "connections reach web-1, as far as can be seen"},
 		{name: "unhealthy", state: spec.StateUnhealthy, way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives}}, want: "web-0123abcd-1, which is unhealthy", next: "dunnage logs -p shop web"},
 		{name: "a foreign redirection", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: []spec.Arrival{{To: netip.MustParseAddrPort("172.17.0.2:80")}},
 			Steps: []spec.TraceStep{{Where: "iptables-nft nat DOCKER", Number: 2, Rule: "-j DNAT", Owner: spec.OwnerDocker, What: "sent on to 172.17.0.2:80"}}}}, want: "172.17.0.2:80, which is no replica's: sent there by iptables-nft nat DOCKER, rule 2", next: "publish the service on another one"},

@@ -51,6 +51,9 @@ func (a answers) explain(e *spec.Explanation) {
 		if w.Service == "" && isTaken(w.Trace) {
 			v.text = asksFor(*w) + " isn't published by dunnage; " + v.text
 		}
+		if len(w.Unseen) > 0 && (v.ok || w.Fate == spec.FateArrives && w.Service != "" && !w.Away && !a.stopped(w.Service)) {
+			v.text += ", as far as can be seen"
+		}
 		w.Verdict, w.OK = v.text, v.ok
 		for _, n := range append(v.next, staleNext(*w, to)...) {
 			if !slices.Contains(e.Next, n) {

@@ -149,8 +149,10 @@ func (p *saved) read(r *rule, args []string) {
 			switch module {
 			case "rpfilter":
 				r.tests = append(r.tests, comesBack)
-			case "socket":
-				r.tests = append(r.tests, unknown)
+			default:
+				if !slices.Contains(bare, module) {
+					r.tests = append(r.tests, unknown)
+				}
 			}
 			continue
 		case "--invert": // of rpfilter
@@ -226,7 +228,9 @@ func (p *saved) target(leaps bool, name string, args []string) verdict {
 		}
 	case "TTL", "HL":
 		v = lifetime(args)
-	case "QUEUE", "NFQUEUE", "TPROXY", "SYNPROXY":
+	case "QUEUE", "NFQUEUE":
+		v.kind = queue
+	case "TPROXY", "SYNPROXY":
 		v.kind = steal
 	default:
 		// Targets that change or count packets are written in capitals as the
@@ -237,10 +241,20 @@ func (p *saved) target(leaps bool, name string, args []string) verdict {
 				v.kind = leap
 			}
 			v.to = p.table + " " + name
+		} else if !slices.Contains(harmless, name) {
+			v.kind = strange
 		}
 	}
 	return v
 }
+
+// bare are the modules that select nothing by themselves, but by their options.
+var bare = []string{"tcp", "udp", "icmp", "icmp6", "ipv6-icmp", "comment", "conntrack", "state", "multiport", "mark", "addrtype", "iprange", "physdev", "statistic"}
+
+// harmless are the targets after which a packet goes on as it was, as far as rules
+// and routes are concerned.
+var harmless = []string{"LOG", "NFLOG", "ULOG", "AUDIT", "TRACE", "TEE", "LED", "IDLETIMER", "RATEEST", "SET",
+	"CLASSIFY", "DSCP", "TOS", "ECN", "CHECKSUM", "TCPMSS", "TCPOPTSTRIP", "SECMARK", "CONNSECMARK", "CONNMARK"}
 
 // lifetime reads "--ttl-set 1", "--hl-dec 3".
 func lifetime(args []string) verdict {

@@ -173,6 +173,9 @@ func (n *native) rule(o nftRule) {
 			n.statement(&r, scope, name, e[name])
 		}
 	}
+	if r.do.kind == pass && slices.ContainsFunc(o.Expr, func(e map[string]json.RawMessage) bool { return e["xt"] != nil }) {
+		r.do = verdict{kind: strange, name: "xt"}
+	}
 	if r.do.kind != pass || r.packets > 0 {
 		c.rules = append(c.rules, r)
 	}
@@ -268,7 +271,9 @@ func (n *native) statement(r *rule, scope, name string, raw json.RawMessage) {
 		r.do.kind = snat
 	case "notrack":
 		r.do.kind = notrack
-	case "queue", "synproxy", "tproxy":
+	case "queue":
+		r.do = verdict{kind: queue, name: name}
+	case "synproxy", "tproxy":
 		r.do = verdict{kind: steal, name: name}
 	case "mangle":
 		switch kind := kindOf(v.Key); {

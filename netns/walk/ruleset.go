@@ -100,6 +100,8 @@ const (
 	mark                // for rules that match on it
 	notrack             // nat isn't asked
 	ttl                 // another time to live (IPv6: hop limit)
+	strange             // a target that isn't known here
+	queue               // a program decides whether it goes on
 	steal               // a program outside of netfilter decides
 )
 

@@ -318,6 +318,16 @@ func (w *walker) apply(b callable, c *chain, r *rule, p *packet) (out, rest, on 
 		step.What = "accepted, as far as this chain goes"
 		w.tell(step)
 		return one, nil, nil
+	case strange:
+		step.What = "what " + v.name + " does to it isn't known here"
+		w.tell(step)
+		w.unseen(fmt.Sprintf("%s, rule %d: %s: what %s does isn't known", step.Where, step.Number, step.Rule, v.name))
+		return nil, nil, one
+	case queue:
+		taken, left := w.parted(p)
+		step.Maybe = true
+		w.end(step, v, taken)
+		return []*packet{left}, nil, nil
 	case drop, refuse, steal:
 		w.end(step, v, p)
 	case back:
@@ -375,7 +385,7 @@ func (w *walker) end(step spec.TraceStep, v verdict, p *packet) {
 	switch {
 	case v.kind == refuse:
 		fate, step.What = spec.FateRefused, "refused: the client is told at once"
-	case v.kind == steal:
+	case v.kind == steal || v.kind == queue:
 		step.What = v.name + ": a program decides"
 	case p.dst == w.facts.Hold && step.Owner == spec.OwnerDunnage:
 		fate, step.What = spec.FateHeld, "held: the client tries again and meets the rules of then"
@@ -490,6 +500,13 @@ func (w *walker) tell(s spec.TraceStep) {
 	w.trace.Steps = append(w.trace.Steps, s)
 }
 
+// unseen notes what may decide otherwise, once.
+func (w *walker) unseen(what string) {
+	if !slices.Contains(w.trace.Unseen, what) {
+		w.trace.Unseen = append(w.trace.Unseen, what)
+	}
+}
+
 func (w *walker) die(p *packet, f spec.Fate, reason string) {
 	w.ends = append(w.ends, end{f, reason, p.maybe()})
 }
@@ -555,6 +572,9 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 	}
 	if !w.facts.fromHost() {
 		ways = sub.leave(ways)
+	}
+	for _, s := range sub.trace.Unseen {
+		w.unseen("the answer: " + s)
 	}
 	if len(sub.ends) == 0 {
 		return true, nil

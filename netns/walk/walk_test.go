@@ -243,6 +243,30 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// What a target does that isn't known here is told as unseen, and a match that
+// isn't known may take the packet.
+func TestNotUnderstood(t *testing.T) {
+	const both = "10.208.16.10:80 10.208.16.11:80"
+	for rule, want := range map[string]struct{ summary, unseen string }{
+		"-A FORWARD -o dun+ -j XYZ --way 3":      {"arrives " + both, "iptables-nft filter FORWARD, rule 1: -o dun+ -j XYZ --way 3: what XYZ does isn't known"},
+		"-A FORWARD -i dun+ -j XYZ":              {"arrives " + both, "the answer: iptables-nft filter FORWARD, rule 1"},
+		"-A FORWARD -o eth1 -j XYZ":              {"arrives " + both, ""},
+		"-A FORWARD -j LOG":                      {"arrives " + both, ""},
+		"-A FORWARD -m xyz -j DROP":              {"maybe " + both, ""},
+		"-A FORWARD -m bpf --bytecode 1 -j DROP": {"maybe " + both, ""},
+		"-A FORWARD -p tcp -m tcp -j DROP":       {"dropped", ""},
+		"-A FORWARD -o dun+ -j NFQUEUE":          {"maybe " + both, ""},
+		"-A FORWARD -m xyz -j ACCEPT":            {"arrives " + both, ""},
+	} {
+		f := host("eth0")
+		f.Packet = spec.Packet{Protocol: spec.TCP, To: netip.MustParseAddrPort("198.51.100.7:8080")}
+		got := Follow([]Ruleset{Iptables("iptables-nft", together(true, "*filter\n"+rule+"\nCOMMIT\n", ours(t)))}, f)
+		if s := summary(got); s != want.summary || len(got.Unseen) > 0 != (want.unseen != "") || want.unseen != "" && !strings.HasPrefix(got.Unseen[0], want.unseen) {
+			t.Errorf("%s: %s, unseen %q, want %+v\n%s", rule, s, got.Unseen, want, steps(got))
+		}
+	}
+}
+
 // A time to live that a rule sets ends what the host passes on: packets to
 // replicas, answers, and answers on their way behind the host.
 func TestTimeToLive(t *testing.T) {
