@@ -92,7 +92,7 @@ func (x examiner) logs(ctx context.Context) []spec.Finding {
 			}
 		}
 	}
-	var out []spec.Finding
+	out := brokenLinks(filepath.Join(x.options.stateDir, "logs"))
 	writers := x.engine.LogWriters()
 	for _, k := range running {
 		if writers != nil && writers[k.ID] == "" && x.engine.Runs(k.ID) {
@@ -125,6 +125,25 @@ func (x examiner) logs(ctx context.Context) []spec.Finding {
 	}
 	if len(out) == 0 {
 		return fine("every replica has a log writer and its file; none tells of lines dropped since yesterday")
+	}
+	return out
+}
+
+// brokenLinks tells of directories of projects and services that lie elsewhere, and
+// aren't there: no new replica of theirs gets a log, so a deploy fails.
+func brokenLinks(logs string) (out []spec.Finding) {
+	for _, depth := range []string{"*", "*/*"} {
+		found, _ := filepath.Glob(filepath.Join(logs, depth)) // the pattern is right
+		for _, path := range found {
+			to, err := os.Readlink(path)
+			if err != nil {
+				continue
+			}
+			if _, err := os.Stat(path); err != nil {
+				out = append(out, wrong(fmt.Sprintf("make the directory that it leads to, or remove the link (`rm %s`): the next deploy makes a directory there", path),
+					"%s is a link to %s, which isn't there: replicas whose log belongs there can't start", path, to))
+			}
+		}
 	}
 	return out
 }

@@ -19,6 +19,24 @@ import (
 	"dunnage/spec"
 )
 
+// A link to where nothing is, at the place of a project's or a service's logs, is
+// named; one that leads somewhere is the owner's business.
+func TestBrokenLinks(t *testing.T) {
+	logs, elsewhere := t.TempDir(), t.TempDir()
+	if err := os.Mkdir(filepath.Join(logs, "shop"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for path, to := range map[string]string{"blog": elsewhere + "/gone", "wiki": elsewhere, "shop/web": "gone", "shop/api": elsewhere} {
+		if err := os.Symlink(to, filepath.Join(logs, path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found := brokenLinks(logs)
+	if len(found) != 2 || found[0].OK || !strings.HasPrefix(found[0].Text, logs+"/blog is a link to "+elsewhere+"/gone, which isn't there") || !strings.Contains(found[1].Next, "`rm "+logs+"/shop/web`") {
+		t.Errorf("%+v", found)
+	}
+}
+
 // A check that hangs is a finding, and holds up no other one.
 func TestExamineWaitsForNobody(t *testing.T) {
 	release := make(chan struct{})
