@@ -81,15 +81,16 @@ type writers struct {
 	looked time.Time
 	pids   map[string]int // by replica
 	gone   map[string]int // replica -> its process that has none
+	halted map[string]int // replica -> its writer that is stopped
 }
 
-// markUnwritten marks the instances whose log writer is gone. A writer is there before
+// markUnwritten marks the instances whose log writer is gone or stopped. A writer is there before
 // its container's process, and lives longer: one that isn't there while the process
 // still is has died.
 func (e *Engine) markUnwritten(all []spec.Instance) {
 	w := &e.writers
 	if time.Since(w.looked) > writersCheck {
-		w.looked, w.gone = time.Now(), map[string]int{}
+		w.looked, w.gone, w.halted = time.Now(), map[string]int{}, map[string]int{}
 		lacks := func(i spec.Instance) bool {
 			return i.Phase == spec.PhaseRunning && e.writesFor(w.pids[i.ID]) != i.ID
 		}
@@ -100,10 +101,40 @@ func (e *Engine) markUnwritten(all []spec.Instance) {
 			if w.pids != nil && lacks(i) && slices.Contains(e.cgroup.pids(i.ID), i.Pid) {
 				w.gone[i.ID] = i.Pid
 			}
+			if pid := w.pids[i.ID]; i.Phase == spec.PhaseRunning && w.gone[i.ID] == 0 && processStopped(pid) {
+				w.halted[i.ID] = pid
+			}
 		}
 	}
 	for i := range all {
 		pid, gone := w.gone[all[i].ID]
 		all[i].Unwritten = gone && pid == all[i].Pid
+		if all[i].Phase == spec.PhaseRunning {
+			all[i].StoppedWriter = w.halted[all[i].ID]
+		}
 	}
+}
+
+// StoppedWriters returns the processes of the log writers that are stopped, by
+// replica.
+func (e *Engine) StoppedWriters() map[string]int {
+	stopped := map[string]int{}
+	for id, pid := range e.findWriters() {
+		if processStopped(pid) {
+			stopped[id] = pid
+		}
+	}
+	return stopped
+}
+
+// processStopped reports whether a process is stopped, by a signal or a debugger;
+// one that is gone isn't.
+func processStopped(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	// The state comes after the name, which may hold brackets.
+	rest := stat[bytes.LastIndexByte(stat, ')')+1:]
+	return bytes.HasPrefix(rest, []byte(" T ")) || bytes.HasPrefix(rest, []byte(" t "))
 }

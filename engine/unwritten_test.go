@@ -9,7 +9,7 @@ import (
 )
 
 // TestWriterIsKilled: the replica whose log writer is killed is marked, alone and
-// until its next run.
+// until its next run; one whose writer is stopped, until that goes on.
 func TestWriterIsKilled(t *testing.T) {
 	b := newBench(t)
 	image := b.app()
@@ -30,6 +30,28 @@ func TestWriterIsKilled(t *testing.T) {
 	if pid == 0 {
 		t.Fatal("its writer isn't known")
 	}
+	await := func(what string, stopped int) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); look(killed.ID).StoppedWriter != stopped; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %+v", what, look(killed.ID))
+			}
+		}
+	}
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	await("it is stopped", pid)
+	if i := look(killed.ID); i.Unwritten {
+		t.Errorf("it isn't gone: %+v", i)
+	}
+	if got := b.StoppedWriters(); len(got) != 1 || got[killed.ID] != pid {
+		t.Errorf("doctor is told of %v stopped", got)
+	}
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	await("it goes on", 0)
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

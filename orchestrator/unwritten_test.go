@@ -13,12 +13,14 @@ import (
 type unwrittenEngine struct {
 	*world.World
 	gone *bool
+
+	stopped *int // the pid of its log writer
 }
 
 func (e unwrittenEngine) Instances(ctx context.Context) ([]spec.Instance, error) {
 	all, err := e.World.Instances(ctx)
 	for i := range all {
-		all[i].Unwritten = *e.gone
+		all[i].Unwritten, all[i].StoppedWriter = *e.gone, *e.stopped
 	}
 	return all, err
 }
@@ -32,8 +34,8 @@ func TestUnwrittenIsTold(t *testing.T) {
 		t.Fatalf("%+v", op)
 	}
 	started := status(t, s, "web").Replicas[0].Started
-	gone := true
-	s.loop.cfg.Engine = unwrittenEngine{s.w, &gone}
+	gone, stopped := true, 0
+	s.loop.cfg.Engine = unwrittenEngine{s.w, &gone, &stopped}
 	before, _ := s.loop.events.after(0)
 	for range 3 {
 		s.loop.Step(t.Context())
@@ -48,6 +50,16 @@ func TestUnwrittenIsTold(t *testing.T) {
 		t.Errorf("it has another: %+v", r)
 	}
 	events, _ := s.loop.events.after(uint64(len(before)))
+	stopped = 77
+	for range 3 {
+		s.loop.Step(t.Context())
+	}
+	if r := status(t, s, "web").Replicas[0]; r.State != spec.StateReady || !r.Unwritten || !strings.Contains(r.Detail, "`kill -CONT 77`") {
+		t.Errorf("shown of a stopped one: %+v", r)
+	}
+	if of, _ := s.loop.events.after(uint64(len(before) + len(events))); len(of) != 1 || of[0].Kind != spec.EventProblem || !strings.Contains(of[0].Message, "(process 77) is stopped") {
+		t.Errorf("told of a stopped one: %+v", of)
+	}
 	if len(events) != 1 || events[0].Kind != spec.EventProblem || events[0].Replica == "" || !strings.Contains(events[0].Message, "its log writer is gone") {
 		t.Errorf("told: %+v", events)
 	}

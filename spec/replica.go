@@ -39,6 +39,10 @@ type Instance struct {
 	Limits    string    `json:"limits,omitempty"`    // Limits.Fingerprint() of those in force
 	Hung      int       `json:"hung,omitempty"`      // pid of its shim, if that hasn't answered for a while; 0 = it answers
 	Unwritten bool      `json:"unwritten,omitempty"` // its log writer is gone: what it prints is lost
+
+	// StoppedWriter is the pid of its log writer, if that is stopped (SIGSTOP, or a
+	// debugger): the replica blocks once its pipe is full. 0 = it isn't.
+	StoppedWriter int `json:"stopped_writer,omitempty"`
 }
 
 // CreateRequest is all that the engine needs to create a replica's container.

@@ -103,6 +103,12 @@ func (x examiner) logs(ctx context.Context) []spec.Finding {
 			out = append(out, wrong(next, "%s has no log writer any more: what it prints is lost", k.ID))
 		}
 	}
+	stopped := x.engine.StoppedWriters()
+	for _, k := range running {
+		if pid := stopped[k.ID]; pid != 0 {
+			out = append(out, wrong(fmt.Sprintf("`kill -CONT %d` lets it go on", pid), "the log writer of %s, process %d, is stopped: the replica will block in its next line once 64 KiB wait", k.ID, pid))
+		}
+	}
 	astray := func() (out []spec.Finding) {
 		for _, k := range running {
 			here := x.engine.LogPath(k)

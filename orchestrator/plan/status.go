@@ -198,7 +198,7 @@ func replicaStatus(r *Replica, wanted bool, o Observed) spec.ReplicaStatus {
 		Project: r.Project, Service: r.Service, Replica: r.ID, Number: r.Number, Generation: r.Generation,
 		Release: r.Record.Release, Image: r.Record.Image, State: state(r, wanted, o.Held), Health: checked(r), Pid: r.Pid,
 		Addresses: Addresses(r.Record), Ports: []spec.Port{}, Routed: r.Named,
-		Restarts: r.Record.Restarts, Started: r.StartedAt, Hung: r.Hung, Unwritten: r.Unwritten, Detail: cmp.Or(detail(r), unwritten(r)),
+		Restarts: r.Record.Restarts, Started: r.StartedAt, Hung: r.Hung, Unwritten: r.Unwritten || r.StoppedWriter != 0, Detail: cmp.Or(detail(r), unwritten(r)),
 	}
 	if e := r.Record.Exit; e != nil {
 		s.ExitCode = &e.Code
@@ -247,10 +247,14 @@ func detail(r *Replica) string {
 	}
 }
 
-// unwritten says that what a replica prints is lost; empty = it isn't. Nothing can
-// write it any more but in another process, since the shim began the writer with
-// it, and a service that serves is worth more than its log.
+// unwritten says that what a replica prints isn't written; empty = it is. Where the
+// writer is gone, nothing can write it any more but in another process, since the
+// shim began the writer with it, and a service that serves is worth more than its
+// log.
 func unwritten(r *Replica) string {
+	if r.StoppedWriter != 0 {
+		return fmt.Sprintf("its log writer (process %d) is stopped: it will block in its next line once 64 KiB wait; `kill -CONT %d` lets the writer go on", r.StoppedWriter, r.StoppedWriter)
+	}
 	if !r.Unwritten {
 		return ""
 	}
