@@ -67,6 +67,24 @@ func (l *Loop) restartAlone(op *operation, prev spec.Release, names []string, re
 	return l.state.save(commit)
 }
 
+// unask calls off what is left of a restart of some alone. A replica that has its
+// stop signal comes back as ever.
+func (l *Loop) unask(op *operation) error {
+	l.recording.Lock()
+	defer l.recording.Unlock()
+	commit := spec.Commit{}
+	for _, rec := range l.state.replicaRecords() {
+		if slices.Contains(op.alone, rec.ID) && rec.Asked && !rec.Requested {
+			rec.Asked = false
+			commit.Replicas = append(commit.Replicas, rec)
+		}
+	}
+	if len(commit.Replicas) == 0 {
+		return nil
+	}
+	return l.state.save(commit)
+}
+
 // restarted reports whether the replicas of a restart of some alone are back.
 func (o *operation) restarted(all []plan.Replica) bool {
 	return !slices.ContainsFunc(all, func(r plan.Replica) bool {

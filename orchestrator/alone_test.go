@@ -129,3 +129,32 @@ func TestRestartAloneRefused(t *testing.T) {
 		t.Error("a refused restart left its mark")
 	}
 }
+
+// What a restart of some alone has yet to do when another change takes over isn't
+// done later: it was said to have failed.
+func TestRestartAloneTakenOver(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "slow")
+	p.Services[0].Replicas = 3
+	p.Services = append(p.Services, p.Services[0])
+	p.Services[1].Name, p.Services[1].Ports = "db", nil
+	ask(t, s, p)
+	before := begun(t, s)
+	op, err := request(s, "shop", spec.ChangeRequest{Kind: "restart", Services: []string{"web-1", "web-3"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, err := request(s, "shop", spec.ChangeRequest{Kind: "stop", Services: []string{"db"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if op, err = s.loop.Operation(t.Context(), op.ID); err != nil || op.State != spec.OperationFailed {
+		t.Errorf("%+v, %v", op, err)
+	}
+	pass(t, s, stop.ID, time.Minute)
+	s.live(time.Minute, time.Second)
+	if after := begun(t, s); !slices.Equal(after, before) {
+		t.Errorf("runs since %v, then %v\n%s", before, after, s.w)
+	}
+}

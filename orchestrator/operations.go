@@ -300,6 +300,9 @@ func (l *Loop) makeRoom(op *operation) {
 	}
 	for _, x := range l.ops.others(op) {
 		l.receipts.leave(x.ID) // its rollout may go on
+		if err := l.unask(x); err != nil {
+			l.cfg.Log.Warn("call off the restart of replicas", "operation", x.ID, "error", err) // they are restarted nevertheless
+		}
 		l.end(x, spec.OperationFailed, fmt.Sprintf("the %s%s took over", op.Kind, by), nil)
 	}
 }
