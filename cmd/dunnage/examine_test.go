@@ -218,7 +218,7 @@ func TestDroppedFindings(t *testing.T) {
 func TestStrangerFindings(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.log")
 	w := logwriter.NewWriter(path, 4096, 3)
-	w.Write(logwriter.AppendLine(nil, logwriter.Line{At: time.Now(), Text: []byte("x")}))
+	w.Write(logwriter.AppendLine(nil, logwriter.Line{At: time.Now(), Stream: logwriter.Stderr, Text: []byte("hello on [::]:80")}))
 	if found := strangerFindings("r", path); found != nil {
 		t.Errorf("%+v", found)
 	}
@@ -235,7 +235,7 @@ func TestStrangerFindings(t *testing.T) {
 		}
 	}
 	if found := droppedFindings("r", path, time.Now()); found != nil {
-		t.Errorf("%+v", found)
+		t.Errorf("of a program's own first line: %+v", found)
 	}
 	for range 100 {
 		w.Write(logwriter.AppendLine(nil, logwriter.Line{At: time.Now(), Stream: logwriter.Stdout, Text: make([]byte, 100)}))

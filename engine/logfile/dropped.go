@@ -60,6 +60,9 @@ func emptied(f io.ReaderAt, since time.Time) string {
 	if !ok || l.Stream != Stderr || l.At.Before(since) {
 		return ""
 	}
-	why, _ := logwriter.ParseEmptied(l.Text)
+	why, ok := logwriter.ParseEmptied(l.Text)
+	if !ok { // a line of the program's own
+		return ""
+	}
 	return why
 }
