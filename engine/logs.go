@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -79,15 +80,22 @@ const longestTail = 1000
 func (e *Engine) Tail(ctx context.Context, k spec.ReplicaKey, since time.Time, lines int) ([]string, error) {
 	source := []logfile.Source{{Service: k.Service, Replica: k.ID, Path: e.cfg.logPath(k)}}
 	var out []string
-	var line []byte
+	open := map[string][]byte{} // stream -> what there is of its line
+	end := func(stream string) {
+		out = append(out, strings.ToValidUTF8(string(open[stream]), "?"))
+		delete(open, stream)
+	}
 	err := logfile.Read(ctx, func() []logfile.Source { return source }, logfile.Query{Tail: lines, Since: since}, func(l spec.LogLine) error {
-		line = append(line, l.Text[:min(len(l.Text), longestTail-len(line))]...)
+		line := open[l.Stream]
+		open[l.Stream] = append(line, l.Text[:min(len(l.Text), longestTail-len(line))]...)
 		if !l.Partial {
-			out = append(out, strings.ToValidUTF8(string(line), "?"))
-			line = line[:0]
+			end(l.Stream)
 		}
 		return nil
 	})
+	for _, stream := range slices.Sorted(maps.Keys(open)) { // it died in the middle of the line
+		end(stream)
+	}
 	return out, err
 }
 

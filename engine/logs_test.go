@@ -137,6 +137,25 @@ func TestTail(t *testing.T) {
 	}
 }
 
+// TestTailOfTwoStreams: an unfinished line of one stream doesn't swallow those of
+// the other, and is shown too.
+func TestTailOfTwoStreams(t *testing.T) {
+	e := &Engine{cfg: Config{StateDir: t.TempDir()}}
+	k := spec.ReplicaKey{ID: "p-web-aaaaaaaa-1", Project: "p", Service: "web"}
+	long := strings.Repeat("x", longestTail)
+	var log strings.Builder
+	for i, entry := range []string{"stdout P " + long, "stderr F panic: no database", "stdout F the end", "stderr F goodbye", "stdout P cut"} {
+		fmt.Fprintf(&log, "2026-01-02T03:04:%02d.000000000Z %s\n", i, entry)
+	}
+	if err := errors.Join(os.MkdirAll(filepath.Dir(e.cfg.logPath(k)), 0o700), os.WriteFile(e.cfg.logPath(k), []byte(log.String()), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := e.Tail(t.Context(), k, time.Time{}, 10)
+	if want := []string{"panic: no database", long, "goodbye", "cut"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v, want %q", got, err, want)
+	}
+}
+
 // TestLogsOfAFailedDeploy: of three replicas a release, those that failed and were
 // rolled back keep all their logs, and so does the release before the present one.
 func TestLogsOfAFailedDeploy(t *testing.T) {
