@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -14,15 +15,18 @@ import (
 )
 
 // Usage reads from the kernel what the replica uses, without its network; false
-// where it has no process. It asks containerd nothing, so that a dashboard works
+// where it has no process, or none but runc's. It asks containerd nothing, so that a dashboard works
 // where that hangs, and costs some ten small files.
 func (e *Engine) Usage(id string) (spec.Usage, bool) {
 	u := spec.Usage{Replica: id, At: time.Now()}
 	buf := groupBuffers.Get().(*[8 << 10]byte)
 	defer groupBuffers.Put(buf)
 	r := groupReader{buf: buf[:]}
-	// Without a process, or without a group.
-	if len(r.read(filepath.Join(e.cgroup.procs, id), "cgroup.procs")) == 0 {
+	// Without a program, or without a group. While runc is on its way to the program
+	// the group has yet to get its limits.
+	if !slices.ContainsFunc(bytes.Fields(r.read(filepath.Join(e.cgroup.procs, id), "cgroup.procs")), func(pid []byte) bool {
+		return !isRuncInit(int(number(pid)))
+	}) {
 		return u, false
 	}
 	if e.cgroup.v2 {

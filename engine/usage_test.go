@@ -2,7 +2,9 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -107,6 +109,37 @@ func TestUsageOfGroups(t *testing.T) {
 				t.Errorf("a replica without a process uses %+v", u)
 			}
 		})
+	}
+}
+
+// TestUsageOfAStart: of a replica that is being started nothing is shown: its group
+// has no limits yet, and what runs in it is runc.
+func TestUsageOfAStart(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mkfifo(filepath.Join(dir, "init"), 0o600); err != nil { // what waits for its writer stays
+		t.Fatal(err)
+	}
+	cmd := exec.Cmd{Path: "/bin/cat", Args: []string{"runc", "init"}, Dir: dir}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })
+	root := filepath.Join(dir, "dunnage")
+	procs := filepath.Join(root, "r", "cgroup.procs")
+	if err := os.MkdirAll(filepath.Dir(procs), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	e := &Engine{cgroup: cgroups{procs: root, memory: root, v2: true}}
+	for text, want := range map[string]bool{
+		fmt.Sprintf("%d\n", cmd.Process.Pid):                  false,
+		fmt.Sprintf("%d\n%d\n", cmd.Process.Pid, os.Getpid()): true, // an exec beside the program
+	} {
+		if err := os.WriteFile(procs, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if u, runs := e.Usage("r"); runs != want {
+			t.Errorf("with processes %q: runs %t, %+v", text, runs, u)
+		}
 	}
 }
 
