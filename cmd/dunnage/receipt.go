@@ -20,9 +20,9 @@ func (p *program) receiptCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "receipt",
 		Usage:     "show what a rollout did, and what clients noticed of it",
-		ArgsUsage: "[RELEASE]",
-		Description: "Every deploy, rollback, scale, restart and rollout of secrets leaves a receipt; the newest 20 of a project are kept, also after `dunnage down`. " +
-			"Without an argument the newest is shown, else the newest of those of that release: its deploy's, or that of the last rollback to it. --all lists them.\n\n" +
+		ArgsUsage: "[RELEASE|OPERATION]",
+		Description: "Every deploy, rollback, scale, restart of a service and rollout of secrets leaves a receipt, the restart of a single replica none; the newest 20 of a project are kept, also after `dunnage down`. " +
+			"Without an argument the newest is shown, else the newest of those of that release: its deploy's, or that of the last rollback to it. The others are named by their operation. --all lists them.\n\n" +
 			"The agent visits the published TCP ports as clients do, all the time, and the service addresses of which it knows a port that answers, by a probe or a published port; " +
 			"a service of neither, such as a database, isn't seen by it. A receipt counts the visits from its beginning to its end. " +
 			"The longest gap is the longest time between two answers of the same address. Each is asked every 50 ms meanwhile, so a gap of some 50 ms, or 100 on a busy host, is nobody's outage. " +
@@ -39,13 +39,6 @@ func (p *program) receipt(ctx context.Context, c *cli.Context, agent *api.Client
 	if err := wantArgs(c, 0, 1); err != nil {
 		return err
 	}
-	release := 0
-	if word := c.Args().First(); word != "" {
-		var err error
-		if release, err = strconv.Atoi(word); err != nil || release < 1 {
-			return &usageError{message: "receipt " + quote(word) + ": a release is a number from 1", hint: "`dunnage receipt --all` lists those that have one"}
-		}
-	}
 	name, err := p.project(c)
 	if err != nil {
 		return err
@@ -54,7 +47,17 @@ func (p *program) receipt(ctx context.Context, c *cli.Context, agent *api.Client
 	if err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(r spec.Receipt) bool { return release > 0 && r.Release != release })
+	release := 0
+	if word := c.Args().First(); word != "" {
+		named := func(r spec.Receipt) bool { return r.Operation == word }
+		if !slices.ContainsFunc(all, named) {
+			if release, err = strconv.Atoi(word); err != nil || release < 1 {
+				return &usageError{message: "receipt " + quote(word) + ": neither a release, which is a number from 1, nor an operation that left a receipt", hint: "`dunnage receipt --all` lists both"}
+			}
+			named = func(r spec.Receipt) bool { return r.Release == release }
+		}
+		all = slices.DeleteFunc(all, func(r spec.Receipt) bool { return !named(r) })
+	}
 	switch {
 	case c.Bool("all") && c.Bool("json"):
 		return p.printJSON(all)
@@ -73,7 +76,7 @@ func (p *program) receipt(ctx context.Context, c *cli.Context, agent *api.Client
 
 // receiptTable is one line a receipt.
 func (p *program) receiptTable(all []spec.Receipt) table {
-	t := table{columns: []column{{name: "RELEASE"}, {name: "KIND"}, {name: "OUTCOME"}, {name: "AGE"}, {name: "TOOK", drop: 2}, {name: "VISITS"}, {name: "FAILED"}, {name: "GAP"}, {name: "BY", drop: 1}}}
+	t := table{columns: []column{{name: "RELEASE"}, {name: "KIND"}, {name: "OUTCOME"}, {name: "AGE"}, {name: "TOOK", drop: 2}, {name: "VISITS"}, {name: "FAILED"}, {name: "GAP"}, {name: "BY", drop: 1}, {name: "OPERATION", drop: 3}}}
 	for _, r := range all {
 		sum, spent, gap := r.Sum(), "", ""
 		if sum.LongestGap > 0 {
@@ -85,7 +88,7 @@ func (p *program) receiptTable(all []spec.Receipt) table {
 		t.rows = append(t.rows, row{
 			cells: []string{
 				strconv.Itoa(r.Release), r.Kind, string(r.Outcome), age(p.now(), r.Started), spent,
-				thousands(sum.Sent), thousands(sum.Failed), gap, printable(r.Owner),
+				thousands(sum.Sent), thousands(sum.Failed), gap, printable(r.Owner), r.Operation,
 			},
 			colours: map[int]int{2: outcomeColour(r.Outcome), 6: failedColour(sum.Failed)},
 		})
@@ -204,7 +207,7 @@ func visitsText(r spec.Receipt) string {
 	case r.Ended.IsZero():
 		return "none yet"
 	default:
-		return "none: it was over before the first of them had its answer"
+		return "none: no replica took connections for long enough to be asked"
 	}
 	text := fmt.Sprintf("%s sent, %s failed", thousands(sum.Sent), thousands(sum.Failed))
 	if sum.LongestGap > 0 {
