@@ -58,6 +58,9 @@ func (b *bench) use() []spec.DiskItem {
 func TestUseWhileContainerdHangs(t *testing.T) {
 	b := newBench(t)
 	b.load("example.org/sized:1", sized(t, "sized", 1<<20))
+	if err := b.askToCollect(b.ctx); err != nil { // or it collects the archive's index meanwhile
+		t.Fatal(err)
+	}
 	before := b.use()
 	b.daemon.Signal(syscall.SIGSTOP)
 	began := time.Now()
