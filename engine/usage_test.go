@@ -124,6 +124,9 @@ func TestUsageOfAStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })
+	for end := time.Now().Add(10 * time.Second); !isRuncInit(cmd.Process.Pid) && time.Now().Before(end); { // its arguments come after Start has returned
+		time.Sleep(time.Millisecond)
+	}
 	root := filepath.Join(dir, "dunnage")
 	procs := filepath.Join(root, "r", "cgroup.procs")
 	if err := os.MkdirAll(filepath.Dir(procs), 0o755); err != nil {
