@@ -50,30 +50,6 @@ type nftChain struct {
 	Prio                                    int
 }
 
-// linksOf reads from nft's listing the links of the chains that have any, which its
-// JSON leaves out in some versions.
-func linksOf(listing string) map[string][]string {
-	links := map[string][]string{}
-	var table, chain string
-	for line := range strings.Lines(listing) {
-		f := strings.Fields(line)
-		switch {
-		case len(f) > 2 && f[0] == "table":
-			table = f[1] + " " + f[2]
-		case len(f) > 1 && f[0] == "chain":
-			chain = f[1]
-		}
-		_, text, has := strings.Cut(line, " hook ingress device")
-		text, _, typed := strings.Cut(text, " priority ")
-		if !has || !typed {
-			continue
-		}
-		names := strings.FieldsFunc(strings.TrimPrefix(text, "s = "), func(r rune) bool { return strings.ContainsRune("{}\", \t", r) })
-		links[table+" "+chain] = append(links[table+" "+chain], names...)
-	}
-	return links
-}
-
 type nftRule struct {
 	Family, Table, Chain string
 	Handle               int
@@ -492,24 +468,4 @@ func plain(raw json.RawMessage) (string, bool) {
 		return low + "-" + high, ok && ok2
 	}
 	return "", false
-}
-
-// handles finds the words of each rule in nft's listing: "inet table chain 12".
-func handles(listing string) map[string]string {
-	all := map[string]string{}
-	var table, chain string
-	for line := range strings.Lines(listing) {
-		line = strings.TrimSpace(line)
-		words, handle, has := strings.Cut(line, " # handle ")
-		f := strings.Fields(line)
-		switch {
-		case len(f) > 2 && f[0] == "table":
-			table = f[1] + " " + f[2]
-		case len(f) > 1 && f[0] == "chain":
-			chain = f[1]
-		case has:
-			all[table+" "+chain+" "+handle] = words + " # handle " + handle
-		}
-	}
-	return all
 }
