@@ -22,6 +22,22 @@ func (w *world) trace(p spec.Packet) spec.Trace {
 	return all[0]
 }
 
+// meets tries what is said of the client's connections: they succeed, or not.
+func (w *world) meets(said spec.Fate, to netip.AddrPort, when string) {
+	w.Helper()
+	patience := 300 * time.Millisecond
+	if said == spec.FateArrives { // then only a wrong word lasts that long, however busy the machine
+		patience = 10 * time.Second
+	}
+	conn, err := w.Client.Dial("tcp", to.String(), patience)
+	if err == nil {
+		conn.Close()
+	}
+	if (err == nil) != (said == spec.FateArrives) {
+		w.Errorf("%s, to %s: %v, but it is said: %s", when, to, err, said)
+	}
+}
+
 func told(t spec.Trace) string {
 	var b strings.Builder
 	for _, s := range t.Steps {
@@ -237,17 +253,7 @@ func testTraceRouteBack(t *testing.T) {
 			if got := w.trace(spec.Packet{Protocol: spec.TCP, To: to}); got.Fate != c.some {
 				t.Errorf("%s, to %s from some client: %s %q, want %s\n%s", c.add, to, got.Fate, got.Dies, c.some, told(got))
 			}
-			patience := 300 * time.Millisecond
-			if c.known == spec.FateArrives { // then only a wrong word lasts that long, however busy the machine
-				patience = 10 * time.Second
-			}
-			conn, err := w.Client.Dial("tcp", to.String(), patience)
-			if err == nil {
-				conn.Close()
-			}
-			if (err == nil) != (c.known == spec.FateArrives) {
-				t.Errorf("%s, to %s: %v, but it is said: %s", c.add, to, err, c.known)
-			}
+			w.meets(c.known, to, c.add)
 		}
 		testenv.Run(t, "ip", append([]string{"route"}, strings.Fields(c.del)...)...)
 	}
@@ -311,17 +317,7 @@ func testTracePolicyRouting(t *testing.T) {
 				t.Errorf("%s, from %s: %s %q, want %s %q\n%s", c.rule, source, got.Fate, got.Dies, fate, c.dies, told(got))
 			}
 		}
-		patience := 300 * time.Millisecond
-		if c.known == spec.FateArrives { // then only a wrong word lasts that long, however busy the machine
-			patience = 10 * time.Second
-		}
-		conn, err := w.Client.Dial("tcp", to.String(), patience)
-		if err == nil {
-			conn.Close()
-		}
-		if (err == nil) != (c.known == spec.FateArrives) {
-			t.Errorf("%s: %v, but it is said: %s", c.rule, err, c.known)
-		}
+		w.meets(c.known, to, c.rule)
 		del := []string{"rule", "del", "pref", "10"}
 		if _, rest, ok := strings.Cut(c.dies, "ip rule: "); ok { // what is said is what deletes it
 			text, _, _ := strings.Cut(rest, ", ")
