@@ -96,13 +96,19 @@ func (l *Loop) deploy(ctx context.Context, op *operation, r spec.DeployRequest) 
 		if ctx.Err() != nil { // somebody else took over
 			return context.Cause(ctx)
 		}
-		if c.unchanged(prev) && l.restsOn(r.Project.Name, prev.Number) {
+		if l.changesNothing(prev, c) {
 			l.rest(op, prev.Number)
 			return nil
 		}
 		return l.roll(op, c, r.Inactive)
 	})
 	return err
+}
+
+// changesNothing reports whether the deploy of c makes no release: it is what
+// has converged.
+func (l *Loop) changesNothing(prev *spec.Release, c candidate) bool {
+	return c.unchanged(prev) && l.restsOn(prev.Project.Name, prev.Number)
 }
 
 // restsOn reports whether the release has converged: then who asks for the same
@@ -184,31 +190,54 @@ func (l *Loop) Preview(ctx context.Context, r spec.DeployRequest) (spec.Preview,
 		}
 		out.Notes = append(out.Notes, c.notes...)
 		out.Services = previews(prev, c)
+		rec, _ := l.state.project(r.Project.Name)
+		if !l.changesNothing(prev, c) {
+			out.To = max(rec.Next, 1)
+		}
 		if prev != nil {
 			out.From = prev.Number
-			l.previewPaused(&out, c)
+			l.previewRollout(&out, rec, c)
 		}
 		return l.foresee(ctx, &out, prev, c, r.Inactive)
 	})
 	return out, err
 }
 
-// previewPaused says what a deploy does beside what differs from the present
-// release, if the rollout of that is paused: it begins another one.
-func (l *Loop) previewPaused(out *spec.Preview, c candidate) {
-	rec, _ := l.state.project(out.Project)
-	if out.Paused = rec.Paused; rec.Paused == "" {
-		return
+// previewRollout says what a deploy does beside what differs from the present
+// release: where that hasn't converged, it begins another rollout.
+func (l *Loop) previewRollout(out *spec.Preview, rec spec.ProjectRecord, c candidate) {
+	out.Paused = rec.Paused
+	switch {
+	case rec.Paused != "":
+		out.Notes = append(out.Notes, l.pausedNote(out, rec, c))
+	case out.To == 0 || slices.ContainsFunc(c.changes, moves):
+	case rec.Good == rec.Desired:
+		out.Notes = append(out.Notes, fmt.Sprintf("only networks differ: a deploy makes release %d, and replaces nothing", out.To))
+	default:
+		does := "begins its rollout anew"
+		if op, busy := l.ops.running()[out.Project]; busy {
+			does = fmt.Sprintf("waits for the %s (--wait), or takes over and begins its rollout anew (--take-over)", atWork(op, l.cfg.Clock.Now()))
+		}
+		out.Notes = append(out.Notes, fmt.Sprintf("no service differs from release %d, but that hasn't converged: a deploy %s, as release %d", rec.Desired, does, out.To))
 	}
+}
+
+// moves reports whether a release does anything to the service.
+func moves(s spec.ServiceOutcome) bool {
+	return s.Change != spec.ChangeNone && s.Change != spec.ChangeOrphan
+}
+
+// pausedNote says what a deploy does to the rollout that is paused.
+func (l *Loop) pausedNote(out *spec.Preview, rec spec.ProjectRecord, c candidate) string {
 	text := fmt.Sprintf("release %d is paused (%s): a deploy ends the pause and begins the rollout of release %d", rec.Desired, rec.Paused, rec.Next)
 	if good, ok := l.state.release(out.Project, rec.Good); ok {
-		var moves []string
+		var does []string
 		for _, s := range compare(&good, c.release) {
-			if s.Change != spec.ChangeNone && s.Change != spec.ChangeOrphan {
-				moves = append(moves, fmt.Sprintf("%s %s", s.Change, s.Name))
+			if moves(s) {
+				does = append(does, fmt.Sprintf("%s %s", s.Change, s.Name))
 			}
 		}
-		text += fmt.Sprintf(", which against release %d is to %s", rec.Good, cmp.Or(strings.Join(moves, ", "), "change nothing"))
+		text += fmt.Sprintf(", which against release %d is to %s", rec.Good, cmp.Or(strings.Join(does, ", "), "change nothing"))
 	}
-	out.Notes = append(out.Notes, text+fmt.Sprintf("; `dunnage rollout resume -p %s` goes on with release %d", out.Project, rec.Desired))
+	return text + fmt.Sprintf("; `dunnage rollout resume -p %s` goes on with release %d", out.Project, rec.Desired)
 }

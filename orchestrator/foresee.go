@@ -60,7 +60,9 @@ func (l *Loop) foresee(ctx context.Context, out *spec.Preview, prev *spec.Releas
 		s.Gap = joinedGap(gap(*s, next, starts[s.Name]), losses(*s, prev, c.release.Project))
 		s.Warm = keptWarm(prev, c.release, *s)
 	}
-	out.Secrets = changedSecrets(out.Services)
+	if out.To > 0 {
+		out.Secrets = changedSecrets(out.Services)
+	}
 	return nil
 }
 

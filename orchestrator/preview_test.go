@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,9 +67,6 @@ func TestPreviewOfAPausedRollout(t *testing.T) {
 		t.Fatal(err)
 	}
 	pass(t, s, op.ID, 500*time.Millisecond)
-	if got := preview(t, s, valid("shop", "slow")); got.Paused != "" || len(got.Notes) > 0 {
-		t.Errorf("while it rolls: %+v", got)
-	}
 	if _, err := request(s, "shop", spec.ChangeRequest{Kind: "pause"}); err != nil {
 		t.Fatal(err)
 	}
@@ -79,6 +77,40 @@ func TestPreviewOfAPausedRollout(t *testing.T) {
 		if want := fmt.Sprintf(note, does); got.Paused != pausedByHand || !slices.Equal(got.Notes, []string{want}) {
 			t.Errorf("%s: %+v, want %q", image, got, want)
 		}
+	}
+}
+
+// Where no service differs from a release that hasn't converged, a deploy makes
+// another one, and where it has, none.
+func TestPreviewOfAReleaseThatHasNotConverged(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "slow")
+	if got := preview(t, s, p); got.To != 1 || len(got.Notes) > 0 {
+		t.Errorf("of a new project: %+v", got)
+	}
+	op, err := take(t, s, p, spec.Turn{Owner: "alice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass(t, s, op.ID, 500*time.Millisecond)
+	const begins, anew = "no service differs from release 1, but that hasn't converged: a deploy ", "begins its rollout anew"
+	if got := preview(t, s, p); got.To != 2 || len(got.Notes) != 1 || !strings.HasPrefix(got.Notes[0], begins+"waits for the deploy of release 1 by alice, rolling for ") ||
+		!strings.HasSuffix(got.Notes[0], " (--wait), or takes over and "+anew+" (--take-over), as release 2") {
+		t.Errorf("while it rolls: %+v", got)
+	}
+	s.start(0) // who asked is gone
+	if got := preview(t, s, p); got.To != 2 || !slices.Equal(got.Notes, []string{begins + anew + ", as release 2"}) {
+		t.Errorf("while nobody waits for it: %+v", got)
+	}
+	s.live(time.Minute, time.Second)
+	if got := preview(t, s, p); got.From != 1 || got.To != 0 || len(got.Notes) > 0 {
+		t.Errorf("when it has converged: %+v", got)
+	}
+	wider := p
+	wider.Networks = append(slices.Clone(p.Networks), spec.Network{Name: "spare"})
+	if got := preview(t, s, wider); got.To != 2 || !slices.Equal(got.Notes, []string{"only networks differ: a deploy makes release 2, and replaces nothing"}) {
+		t.Errorf("with another network: %+v", got)
 	}
 }
 

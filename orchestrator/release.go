@@ -193,10 +193,8 @@ func (c candidate) unchanged(prev *spec.Release) bool {
 	if prev == nil {
 		return false
 	}
-	for _, s := range c.changes {
-		if s.Change != spec.ChangeNone && s.Change != spec.ChangeOrphan {
-			return false
-		}
+	if slices.ContainsFunc(c.changes, moves) {
+		return false
 	}
 	return reflect.DeepEqual(prev.Project.Networks, c.release.Project.Networks) || len(prev.Project.Networks)+len(c.release.Project.Networks) == 0
 }

@@ -251,6 +251,7 @@ type ChangeRequest struct {
 type Preview struct {
 	Project  string           `json:"project"`
 	From     int              `json:"from,omitempty"`   // the present release
+	To       int              `json:"to,omitempty"`     // the release that it makes; 0 = none: nothing differs, and From has converged
 	Paused   string           `json:"paused,omitempty"` // why its rollout stands still, which a deploy ends; empty = it doesn't
 	Services []ServicePreview `json:"services"`
 	Pull     []ImagePull      `json:"pull,omitempty"`    // images that aren't present

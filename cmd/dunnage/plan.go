@@ -105,10 +105,23 @@ func (p *program) printPreview(v spec.Preview, withRules bool) error {
 	for _, n := range v.Notes {
 		fmt.Fprintf(&b, "note: %s\n", printable(n))
 	}
-	if !moves && v.Paused == "" {
-		b.WriteString("nothing to do\n")
+	if !moves && v.To == 0 {
+		b.WriteString(nothing(v) + "\n")
 	}
 	return p.print(b.String())
+}
+
+// nothing says that a deploy changes nothing, and what comes of the lines above
+// all the same.
+func nothing(v spec.Preview) string {
+	text := "nothing to do"
+	if len(v.Pull) > 0 {
+		text += ", unless a pull brings another image"
+	}
+	if v.Rules.Added+v.Rules.Removed > 0 {
+		text += fmt.Sprintf("; the rules change by themselves when all replicas of release %d are ready", v.From)
+	}
+	return text
 }
 
 func previewRow(s spec.ServicePreview) row {

@@ -29,16 +29,23 @@ func TestPlanOfWhatClientsNotice(t *testing.T) {
 	}
 }
 
-// TestPlanOfAPausedRollout: a deploy of the same manifest isn't nothing while
-// the rollout of the present release is paused.
-func TestPlanOfAPausedRollout(t *testing.T) {
-	v := spec.Preview{Project: "shop", From: 2, Services: []spec.ServicePreview{{Name: "web", Change: spec.ChangeNone, From: 1, To: 1}}}
-	for paused, want := range map[string]bool{"": true, "on request": false} {
+// TestPlanOfNoChange: where no service differs, a deploy may make a release all
+// the same, and what it does differ in is told.
+func TestPlanOfNoChange(t *testing.T) {
+	pull := []spec.ImagePull{{Ref: "web:1"}}
+	rules := spec.RuleDiff{RuleChange: spec.RuleChange{Added: 2}}
+	for want, v := range map[string]spec.Preview{
+		"nothing to do\n": {},
+		"note: again\n":   {To: 3, Notes: []string{"again"}},
+		"pull: web:1 (size unknown)\nnothing to do, unless a pull brings another image\n":                                     {Pull: pull},
+		"rules: 2 added, 0 removed\nnothing to do; the rules change by themselves when all replicas of release 2 are ready\n": {Rules: rules},
+		"pull: web:1 (size unknown)\nrules: 2 added, 0 removed\nnote: paused\n":                                               {To: 3, Paused: "on request", Pull: pull, Rules: rules, Notes: []string{"paused"}},
+	} {
 		var out bytes.Buffer
 		p := program{stdout: &out}
-		v.Paused = paused
-		if err := p.printPreview(v, false); err != nil || strings.Contains(out.String(), "nothing to do") != want {
-			t.Errorf("paused %q: %s, %v", paused, out.String(), err)
+		v.Project, v.From, v.Services = "shop", 2, []spec.ServicePreview{{Name: "web", Change: spec.ChangeNone, From: 1, To: 1}}
+		if err := p.printPreview(v, false); err != nil || !strings.HasSuffix(out.String(), "-\n"+want) {
+			t.Errorf("%+v: %s, %v", v, out.String(), err)
 		}
 	}
 }
