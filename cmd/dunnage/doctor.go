@@ -93,7 +93,8 @@ func withoutAgent(ctx context.Context, err error) []spec.Finding {
 		next = s.Hint()
 	}
 	all := []spec.Finding{{Check: "agent", Text: api.Text(err), Next: next + "; containers and traffic go on without it"}}
-	return append(all, examine(ctx, examineTime, hostChecks(localOptions()))...)
+	cgroups := func(context.Context) []spec.Finding { return hostCgroups(cgroupRoot) }
+	return append(all, examine(ctx, examineTime, hostChecks(localOptions(), cgroups))...)
 }
 
 // askAgent puts all questions side by side, so that one that hangs holds up no

@@ -58,7 +58,7 @@ func (x examiner) Examine(ctx context.Context, fix bool) ([]spec.Finding, error)
 		limit = fixTime
 	}
 	checks = append(checks, check{"leftovers", func(ctx context.Context) []spec.Finding { return x.leftovers(ctx, fix) }})
-	return examine(ctx, limit, append(checks, hostChecks(x.options)...)), nil
+	return examine(ctx, limit, append(checks, hostChecks(x.options, x.cgroups)...)), nil
 }
 
 // fixTime is what removals get.
@@ -71,6 +71,21 @@ func (x examiner) itself(context.Context) []spec.Finding {
 	return fine("the agent's loop comes round")
 }
 
+// running lists the replicas that have a process.
+func (x examiner) running(ctx context.Context) (out []spec.ReplicaStatus, err error) {
+	st, err := x.loop.Status(ctx)
+	for _, p := range st.Projects {
+		for _, s := range p.Services {
+			for _, r := range s.Replicas {
+				if r.Pid > 0 {
+					out = append(out, r)
+				}
+			}
+		}
+	}
+	return out, err
+}
+
 // rotationTime is more than a rotation takes.
 const rotationTime = 50 * time.Millisecond
 
@@ -78,19 +93,13 @@ const rotationTime = 50 * time.Millisecond
 // writer for want of memory, and a program that ignores SIGPIPE goes on. Or the
 // writer finds no place for its file.
 func (x examiner) logs(ctx context.Context) []spec.Finding {
-	st, err := x.loop.Status(ctx)
+	replicas, err := x.running(ctx)
 	if err != nil {
 		return []spec.Finding{wrong("see what is wrong with the agent", "the agent doesn't say what runs: %s", err)}
 	}
 	var running []spec.ReplicaKey
-	for _, p := range st.Projects {
-		for _, s := range p.Services {
-			for _, r := range s.Replicas {
-				if r.Pid > 0 {
-					running = append(running, spec.ReplicaKey{ID: r.Replica, Project: r.Project, Service: r.Service})
-				}
-			}
-		}
+	for _, r := range replicas {
+		running = append(running, spec.ReplicaKey{ID: r.Replica, Project: r.Project, Service: r.Service})
 	}
 	out := brokenLinks(filepath.Join(x.options.stateDir, "logs"))
 	writers := x.engine.LogWriters()

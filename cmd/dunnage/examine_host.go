@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,12 +18,12 @@ import (
 	"dunnage/spec"
 )
 
-// hostChecks need no agent.
-func hostChecks(o agentOptions) []check {
+// hostChecks need no agent. Where there is one, it knows in which cgroups to look.
+func hostChecks(o agentOptions, cgroups func(context.Context) []spec.Finding) []check {
 	return []check{
 		{"disk", func(context.Context) []spec.Finding { return examineDisks(o) }},
 		{"clock", func(context.Context) []spec.Finding { return examineClock() }},
-		{"cgroups", func(context.Context) []spec.Finding { return examineCgroups("/sys/fs/cgroup") }},
+		{"cgroups", cgroups},
 		{"conntrack", func(context.Context) []spec.Finding {
 			return examineConntrack(number("/proc/sys/net/netfilter/nf_conntrack_count"), number("/proc/sys/net/netfilter/nf_conntrack_max"))
 		}},
@@ -131,30 +130,6 @@ func clockFinding(now time.Time, state int, status int32) spec.Finding {
 		return warned(next, "nobody keeps the clock right (the kernel calls it unsynchronised): logs and events of several hosts won't fit together")
 	}
 	return spec.Finding{OK: true, Text: "the clock is synchronised"}
-}
-
-// examineCgroups looks for the controllers that limits need.
-func examineCgroups(root string) []spec.Finding {
-	needed := []string{"cpu", "memory", "pids"}
-	lacks := func(has func(string) bool) []string {
-		return slices.DeleteFunc(slices.Clone(needed), has)
-	}
-	b, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
-	version, missing := "v2", []string(nil)
-	if err == nil {
-		have := strings.Fields(string(b))
-		missing = lacks(func(c string) bool { return slices.Contains(have, c) })
-	} else {
-		version = "v1"
-		missing = lacks(func(c string) bool { _, err := os.Stat(filepath.Join(root, c)); return err == nil })
-	}
-	switch {
-	case len(missing) == len(needed):
-		return []spec.Finding{wrong("mount it, as the host's init does", "no cgroup controller is mounted in %s", root)}
-	case len(missing) > 0:
-		return []spec.Finding{wrong("add cgroup_enable="+missing[0]+" to the kernel's command line, and restart the host", "cgroup %s lacks %s: limits on it can't be set", version, strings.Join(missing, ", "))}
-	}
-	return fine("cgroup %s, with %s", version, strings.Join(needed, ", "))
 }
 
 // number reads a number from a file, -1 = there is none.

@@ -122,7 +122,7 @@ func TestHostFindings(t *testing.T) {
 			At: []string{"shop/web at 192.0.2.1:80", "shop/web at 192.0.2.1:81", "shop/web at 192.0.2.1:82", "shop/web at 192.0.2.1:83"}}}, 0)), "wrong",
 			"shop/web at 192.0.2.1:80, shop/web at 192.0.2.1:81, shop/web at 192.0.2.1:82 and 1 more: connections are dropped by iptables-nft raw PREROUTING, rule 1"},
 		"more ports than are followed": {portFindings(nil, obstructedFindings(nil, 3)), "warn", "weren't looked for at 3 more"},
-		"no cgroups":                   {examineCgroups(t.TempDir()), "wrong", "no cgroup controller"},
+		"no cgroups":                   {hostCgroups(t.TempDir()), "wrong", "no cgroup controller"},
 	} {
 		text := ""
 		for _, f := range tc.found {
@@ -266,14 +266,66 @@ func TestCgroupFindings(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if found := examineCgroups(v1); level(found) != "ok" || !strings.HasPrefix(found[0].Text, "cgroup v1") {
+	if found := hostCgroups(v1); level(found) != "ok" || !strings.HasPrefix(found[0].Text, "cgroup v1") {
 		t.Errorf("%+v", found)
 	}
 	if err := os.WriteFile(filepath.Join(v2, "cgroup.controllers"), []byte("cpuset cpu io pids\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if found := examineCgroups(v2); level(found) != "wrong" || !strings.Contains(found[0].Text, "cgroup v2 lacks memory") || !strings.Contains(found[0].Next, "cgroup_enable=memory") {
+	if found := hostCgroups(v2); level(found) != "wrong" || !strings.Contains(found[0].Text, "cgroup v2 lacks memory") || !strings.Contains(found[0].Next, "cgroup_enable=memory") {
 		t.Errorf("%+v", found)
+	}
+}
+
+// Limits hold in the groups where replicas are, whatever those of the agent have.
+func TestReplicaCgroups(t *testing.T) {
+	write := func(path, text string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const (
+		own1   = "5:pids:/dunnage/web-1\n4:memory:/dunnage/web-1\n2:cpu,cpuacct:/dunnage/web-1\n1:name=systemd:/\n"
+		all    = "cpuset cpu io memory pids\n"
+		enable = "`echo +memory | tee ROOT/cgroup.subtree_control ROOT/dunnage/cgroup.subtree_control`"
+	)
+	for name, tc := range map[string]struct {
+		tree              map[string]string // files of cgroup v2; none = v1
+		process           string            // its groups
+		level, says, next string
+	}{
+		"v1":                       {nil, own1, "ok", "cgroup v1, with cpu, memory, pids for each of 1 replica", ""},
+		"not where containerd is":  {nil, strings.Replace(own1, "memory:/dunnage/web-1", "memory:/", 1), "wrong", "web-1 don't hold: with others it is in the cgroup / of memory", "whether containerd sees"},
+		"not in the kernel":        {nil, strings.Replace(own1, "4:memory:/dunnage/web-1\n", "", 1), "wrong", "cgroup v1 lacks memory", "cgroup_enable=memory"},
+		"v2":                       {map[string]string{"dunnage/web-1/cgroup.controllers": all}, "0::/dunnage/web-1\n", "ok", "cgroup v2, with cpu, memory, pids for each", ""},
+		"not handed down":          {map[string]string{"dunnage/web-1/cgroup.controllers": "cpu pids\n", "cgroup.subtree_control": "cpu pids\n"}, "0::/dunnage/web-1\n", "wrong", "the cgroups in /dunnage lack memory", enable},
+		"not in the kernel of v2":  {map[string]string{"cgroup.controllers": "cpu pids\n", "dunnage/web-1/cgroup.controllers": "cpu pids\n"}, "0::/dunnage/web-1\n", "wrong", "cgroup v2 lacks memory", "cgroup_enable=memory"},
+		"moved":                    {map[string]string{}, "0::/\n", "wrong", "with others it is in the cgroup /", "who has moved it"},
+		"an agent in a container":  {map[string]string{}, "0::/../dunnage/web-1\n", "wrong", "outside of what the agent sees", "the host's cgroup namespace"},
+		"no replica runs any more": {nil, "", "ok", "", ""},
+	} {
+		proc, root := t.TempDir(), t.TempDir()
+		if tc.process != "" {
+			write(filepath.Join(proc, "7", "cgroup"), tc.process)
+		}
+		if tc.tree != nil {
+			write(filepath.Join(root, "cgroup.controllers"), all)
+		}
+		for path, text := range tc.tree {
+			write(filepath.Join(root, path), text)
+		}
+		found := replicaCgroups(proc, root, []spec.ReplicaStatus{{Replica: "web-1", Pid: 7}, {Replica: "web-2", Pid: 8}})
+		text, next := "", ""
+		for _, f := range found {
+			text, next = text+f.Text, next+f.Next
+		}
+		if level(found) != tc.level || !strings.Contains(text, tc.says) || !strings.Contains(strings.ReplaceAll(next, root, "ROOT"), tc.next) || (tc.level == "wrong") != (next != "") {
+			t.Errorf("%s: %+v", name, found)
+		}
+		if tc.process == "" && found != nil {
+			t.Errorf("%s: %+v", name, found)
+		}
 	}
 }
 

@@ -54,6 +54,38 @@ func writerOf(t *testing.T, replica string) int {
 	return 0
 }
 
+// limitsAreLookedFor takes the cpu controller from a replica, as cgroup v1 and v2
+// let others do that, and gives it back.
+func (h *host) limitsAreLookedFor(r spec.ReplicaStatus) {
+	h.t.Helper()
+	write := func(path, text string) {
+		h.t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	const root = "/sys/fs/cgroup"
+	take := func() { write(root+"/cpu/cgroup.procs", strconv.Itoa(r.Pid)) }
+	giveBack := func() {
+		write(filepath.Join(root, "cpu", h.lab.Name, r.Replica, "cgroup.procs"), strconv.Itoa(r.Pid))
+	}
+	if _, err := os.Stat(root + "/cgroup.controllers"); err == nil {
+		take = func() { write(filepath.Join(root, h.lab.Name, "cgroup.subtree_control"), "-cpu") }
+		giveBack = func() { write(filepath.Join(root, h.lab.Name, "cgroup.subtree_control"), "+cpu") }
+	}
+	if f, _ := h.doctor(); !f["cgroups"][0].OK || !strings.Contains(f["cgroups"][0].Text, "for each of 2 replicas") {
+		h.t.Errorf("cgroups: %+v", f["cgroups"])
+	}
+	take()
+	if f, _ := h.doctor(); f["cgroups"][0].OK || !strings.Contains(f["cgroups"][0].Text, "limits of "+r.Replica) {
+		h.t.Errorf("without the cpu controller: %+v", f["cgroups"])
+	}
+	giveBack()
+	if f, _ := h.doctor(); !f["cgroups"][0].OK {
+		h.t.Errorf("with it again: %+v", f["cgroups"])
+	}
+}
+
 // Doctor finds nothing wrong on a host where nothing is; says of a stopped
 // containerd that it does no small write, soon; and removes what belongs to
 // nobody, and nothing else.
@@ -82,6 +114,8 @@ func TestDoctor(t *testing.T) {
 	if f := found["containerd"]; !strings.Contains(f[0].Text, "the agent's own containerd") || !strings.Contains(f[0].Text, "answers a write in") {
 		t.Errorf("%+v", f)
 	}
+
+	h.limitsAreLookedFor(rs[0])
 
 	cont := h.stopPid(h.containerdPid())
 	began := time.Now()
