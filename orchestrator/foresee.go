@@ -58,7 +58,7 @@ func (l *Loop) foresee(ctx context.Context, out *spec.Preview, prev *spec.Releas
 		s := &out.Services[i]
 		next, _ := c.release.Project.Service(s.Name)
 		s.Gap = joinedGap(gap(*s, next, starts[s.Name]), losses(*s, prev, c.release.Project))
-		s.Warm = keptWarm(prev, c.release, *s)
+		s.Warm = strings.Join(slices.DeleteFunc([]string{keptWarm(prev, c.release, *s), l.thirdNote(c.release, s.Name, s.Change)}, func(text string) bool { return text == "" }), "; ")
 	}
 	if out.To > 0 {
 		out.Secrets = changedSecrets(out.Services)

@@ -239,7 +239,6 @@ func (l *Loop) install(op *operation, from candidate, inactive []string) (int, e
 	if rec.Addresses, err = l.alloc.leases(rec, r.Project, now); err != nil {
 		return 0, err
 	}
-	rec.Warm = l.stillWarm(rec, r)
 	r.Number, r.Created = rec.Next, now
 	rec.Next++
 	receipt := l.draft(op, &rec, r)

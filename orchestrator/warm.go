@@ -66,16 +66,6 @@ func countWarm(status []spec.ProjectStatus, project, service, generation string)
 	return n
 }
 
-// stillWarm is what stays warm while the release comes in: nothing of services
-// that it replaces, or three generations would run.
-func (l *Loop) stillWarm(rec spec.ProjectRecord, next spec.Release) []spec.WarmService {
-	good, _ := l.state.release(rec.Name, rec.Good)
-	return slices.DeleteFunc(slices.Clone(rec.Warm), func(w spec.WarmService) bool {
-		_, stays := next.Project.Service(w.Service)
-		return !stays || next.Generation(w.Service) != good.Generation(w.Service)
-	})
-}
-
 // warmNotes says what it takes that the release keeps replicas warm.
 func (l *Loop) warmNotes(prev *spec.Release, c candidate) []string {
 	var notes []string
@@ -93,11 +83,30 @@ func (l *Loop) warmNotes(prev *spec.Release, c candidate) []string {
 		if m := old.Limits.Memory; m > 0 {
 			text += fmt.Sprintf(", up to %d MiB", m*int64(old.Replicas)>>20)
 		}
-		rec, _ := l.state.project(c.release.Project.Name)
-		if w, ok := rec.WarmOf(ch.Name); ok && l.cfg.Clock.Now().Before(w.Until) {
-			text += fmt.Sprintf("; what is warm of release %d now goes first", w.Release)
-		}
 		notes = append(notes, text)
 	}
+	for _, ch := range c.changes {
+		if text := l.thirdNote(c.release, ch.Name, ch.Change); text != "" {
+			notes = append(notes, ch.Name+": "+text)
+		}
+	}
 	return notes
+}
+
+// thirdNote says of a service that is replaced what runs beside the old and the
+// new replicas until the release has converged; empty = nothing.
+func (l *Loop) thirdNote(next spec.Release, service string, change spec.Change) string {
+	rec, _ := l.state.project(next.Project.Name)
+	w, _ := rec.WarmOf(service)
+	n := countWarm(l.status.Load().Projects, rec.Name, service, w.Generation)
+	s, _ := next.Project.Service(service)
+	if n == 0 || change != spec.ChangeReplace || w.Generation == next.Generation(service) || next.Project.NotWarm(s) != "" {
+		return ""
+	}
+	text := fmt.Sprintf("%s of release %d, which %s warm, %s until this release has converged, should it fail", counted(n, "replica"), w.Release, verb(n, "is", "are"), verb(n, "stays", "stay"))
+	before, _ := l.state.release(rec.Name, w.Release)
+	if old, _ := before.Project.Service(service); old.Limits.Memory > 0 {
+		text += fmt.Sprintf(": up to %d MiB of memory more", old.Limits.Memory*int64(n)>>20)
+	}
+	return text
 }

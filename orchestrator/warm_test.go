@@ -164,6 +164,36 @@ func TestWarmEnds(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 		}, 2, 4},
+		"not with a rollback from what was to replace the service": {func(t *testing.T, s *scenario, p spec.Project) {
+			p.Services = slices.Clone(p.Services)
+			p.Services[0].Container.Environment = []string{"V=3"}
+			if _, err := take(t, s, p, spec.Turn{}); err != nil {
+				t.Fatal(err)
+			}
+			s.live(time.Second, 100*time.Millisecond)
+			if op := changed(t, s, spec.ChangeRequest{Kind: "rollback"}); op.Release != 2 {
+				t.Errorf("%+v", op)
+			}
+			s.live(20*time.Second, time.Second)
+			if got := warm(t, s); len(got) == 0 || got[0].Release != 1 {
+				t.Errorf("%+v", got)
+			}
+		}, 2, 4},
+		"when its time is over, while a rollout stands still": {func(t *testing.T, s *scenario, p spec.Project) {
+			p.Services = slices.Clone(p.Services)
+			p.Services[0].Container.Image, p.Services[0].Update.OnFailure = "broken", spec.FailurePause
+			if _, err := take(t, s, p, spec.Turn{}); err != nil {
+				t.Fatal(err)
+			}
+			s.live(4*time.Minute, time.Second)
+			wantWarm(t, s, "while it stands still", 2, 4)
+			s.live(time.Minute, time.Second)
+		}, 0, 2},
+		"when a release that asks for it no more has converged": {func(t *testing.T, s *scenario, p spec.Project) {
+			p.Services[0].KeepWarm = 0
+			deployNext(t, s, p, "3")
+			s.live(20*time.Second, time.Second)
+		}, 0, 2},
 		"not when it is scaled": {func(t *testing.T, s *scenario, _ spec.Project) {
 			changed(t, s, spec.ChangeRequest{Kind: "scale", Replicas: map[string]int{"web": 3}})
 			s.live(20*time.Second, time.Second)
@@ -194,21 +224,44 @@ func TestWarmEnds(t *testing.T) {
 	}
 }
 
-// While the new release comes in nothing of the old one goes: a release that
-// fails late finds all of it, and three generations never run.
-func TestWarmDuringARollout(t *testing.T) {
+// A release that fails takes no way back away: what was warm before it stays so,
+// until the time that was told.
+func TestWarmOutlivesAReleaseThatFails(t *testing.T) {
 	s, p := warmth(t)
+	before := warm(t, s)
 	p.Services = slices.Clone(p.Services)
 	p.Services[0].Container.Image = "broken"
+	const third = "2 replicas of release 1, which are warm, stay until this release has converged, should it fail"
+	if got := preview(t, s, p).Services[0].Warm; got != "2 of the old version stay for 5m0s, for a rollback at once: its memory is in use twice; "+third {
+		t.Errorf("the plan: %q", got)
+	}
 	op, err := take(t, s, p, spec.Turn{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	op = pass(t, s, op.ID, 2*time.Second)
+	if !slices.Contains(op.Warnings, "web: "+third) {
+		t.Errorf("%q", op.Warnings)
+	}
+	wantWarm(t, s, "while the release comes in", 2, 4)
 	if op = pass(t, s, op.ID, time.Minute); op.State != spec.OperationRolledBack {
 		t.Errorf("%+v", op)
 	}
 	s.live(20*time.Second, time.Second)
-	wantWarm(t, s, "after a release that failed", 0, 2)
+	wantWarm(t, s, "after a release that failed", 2, 4)
+	for i, r := range warm(t, s) {
+		if r.Replica != before[i].Replica || !r.WarmUntil.Equal(before[i].WarmUntil) {
+			t.Errorf("was %+v, is %+v", before[i], r)
+		}
+	}
+	if op := changed(t, s, spec.ChangeRequest{Kind: "rollback"}); op.State != spec.OperationDone || op.Release != 1 || op.Ended.Sub(op.Started) > time.Second {
+		t.Errorf("%+v", op)
+	}
+	for _, r := range before {
+		if !routed(s, r.Replica) {
+			t.Errorf("%s takes no connections after the rollback", r.Replica)
+		}
+	}
 }
 
 // What is warm never takes connections by itself: release 2 was to replace it.

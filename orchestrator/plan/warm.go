@@ -9,8 +9,9 @@ import (
 // The generation before the wanted one may be kept warm: running and probed,
 // out of the rules, so that a rollback to it is one swap. From the rollout's
 // beginning until it has converged nobody knows until when; then the project's
-// record says it. Only what could take connections at once is warm: a replica
-// that dies, or is unhealthy, goes.
+// record says it. What that has goes only when the next release has converged, or
+// its time is over: one that fails takes no way back away. Only what could take
+// connections at once is warm: a replica that dies, or is unhealthy, goes.
 
 // KeepsWarm reports whether replicas of the service as prev has it stay warm
 // when next, in which it is another generation, has converged.
@@ -24,15 +25,16 @@ func KeepsWarm(prev, next spec.Release, service string) bool {
 // that is decided when the release has converged.
 func (v *view) warmUntil(r *Replica) (until time.Time, ok bool) {
 	p := v.project
-	if v.stopped || v.Replicas == 0 || v.KeepWarm == 0 || r.Generation == v.gen || !r.warmable() {
+	if v.stopped || v.Replicas == 0 || v.KeepWarm == 0 && !p.Rolling() || r.Generation == v.gen || !r.warmable() {
 		return time.Time{}, false
 	}
-	if v.gen == v.goodGen {
-		w, kept := p.Record.WarmOf(v.Name)
-		return w.Until, kept && w.Generation == r.Generation && r.Number <= w.Replicas && v.now.Before(w.Until)
+	if r.Generation == v.goodGen {
+		coming := p.Rolling() && !p.Record.Backward
+		return time.Time{}, coming && r.Number <= v.goodReplicas && KeepsWarm(*p.Good, p.Release, v.Name)
 	}
-	coming := p.Rolling() && !p.Record.Backward && p.Good != nil
-	return time.Time{}, coming && r.Generation == v.goodGen && r.Number <= v.goodReplicas && KeepsWarm(*p.Good, p.Release, v.Name)
+	w, kept := p.Record.WarmOf(v.Name)
+	kept = kept && w.Generation == r.Generation && r.Number <= w.Replicas && v.now.Before(w.Until)
+	return w.Until, kept && p.Release.Project.NotWarm(v.Service) == ""
 }
 
 // cold are those of the replicas that aren't kept warm, nor were until their time
@@ -42,7 +44,7 @@ func (v *view) cold(rs []*Replica) []*Replica {
 	w, _ := v.project.Record.WarmOf(v.Name)
 	var out []*Replica
 	for _, r := range rs {
-		if r.Generation != w.Generation || v.gen != v.goodGen {
+		if r.Generation != w.Generation || r.Generation == v.gen {
 			out = append(out, r)
 		}
 	}

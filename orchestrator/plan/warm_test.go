@@ -25,10 +25,20 @@ func warmProject(keep time.Duration) plan.Project {
 
 func TestWarm(t *testing.T) {
 	s := scene{order: spec.StartFirst, wanted: 1}
+	replaced := func(edits ...func(*plan.Project)) func(*plan.Project) {
+		return func(p *plan.Project) {
+			p.Record.Desired, p.Release.Number = 3, 3
+			p.Release.Project.Services = []spec.Service{service("newer", s)}
+			for _, e := range edits {
+				e(p)
+			}
+		}
+	}
 	for name, tc := range map[string]struct {
-		edit func(*plan.Project)
-		old  []func(*plan.Replica)
-		want string // its state; empty = it goes
+		edit    func(*plan.Project)
+		old     []func(*plan.Replica)
+		current []func(*plan.Replica)
+		want    string // its state; empty = it goes
 	}{
 		"kept":                 {want: "warm"},
 		"health not known":     {old: []func(*plan.Replica){func(r *plan.Replica) { r.Health = spec.HealthUnknown }}, want: "warm"},
@@ -39,11 +49,12 @@ func TestWarm(t *testing.T) {
 		"more than there were": {edit: func(p *plan.Project) { p.Record.Warm[0].Replicas = 0 }},
 		"stopped":              {edit: func(p *plan.Project) { p.Record.Stopped = []string{"web"} }},
 		"not asked for":        {edit: func(p *plan.Project) { p.Release.Project.Services[0].KeepWarm = 0 }},
-		"replaced once more": {edit: func(p *plan.Project) {
-			p.Record.Desired, p.Release.Number = 3, 3
-			p.Release.Project.Services = []spec.Service{service("newer", s)}
-			p.Release.Project.Services[0].KeepWarm = spec.Duration(time.Minute)
-		}},
+		// until that has converged, whatever it asks for
+		"replaced once more":                   {edit: replaced(), want: "warm"},
+		"replaced once more, and over":         {edit: replaced(func(p *plan.Project) { p.Record.Warm[0].Until = noon })},
+		"replaced once more, with none ready":  {edit: replaced(), current: []func(*plan.Replica){exited(1, 0)}, want: "warm"},
+		"replaced once more, in the other way": {edit: replaced(func(p *plan.Project) { p.Release.Project.Services[0].Update.Order = spec.StopFirst })},
+		"left for another, by a rollback":      {edit: replaced(func(p *plan.Project) { p.Record.Backward = true }), want: "warm"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := warmProject(10 * time.Minute)
@@ -51,7 +62,7 @@ func TestWarm(t *testing.T) {
 				tc.edit(&p)
 			}
 			old := replica("old", 1, s, tc.old...)
-			current := replica("new", 1, s, named)
+			current := replica("new", 1, s, append(tc.current, named)...)
 			o := plan.Observed{Now: noon, Replicas: []plan.Replica{current, old}, RulesEqual: true}
 			if old.ID < current.ID {
 				o.Replicas = []plan.Replica{old, current}

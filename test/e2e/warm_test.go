@@ -37,8 +37,8 @@ func (h *host) warm(n int) []spec.ReplicaStatus {
 	return out
 }
 
-// A rollback to what is warm is one swap, also after a start of the agent, and
-// when the time is over nothing of it is left.
+// A rollback to what is warm is one swap, also after a start of the agent or a
+// release that failed, and when the time is over nothing of it is left.
 func TestWarmRollback(t *testing.T) {
 	h := newHost(t)
 	h.mustDeploy(kept("v1", "10m"))
@@ -53,6 +53,16 @@ func TestWarmRollback(t *testing.T) {
 				h.start()
 				if after := h.warm(2); pids(after) != pids(before) || !after[0].WarmUntil.Equal(before[0].WarmUntil) {
 					t.Errorf("after a start of the agent: %+v, before: %+v", after, before)
+				}
+				broken := strings.Replace(kept("v2", "10m"), ":v2", ":v2\n    entrypoint: [/hello, -listen, nowhere]", 1)
+				if r := h.deploy(broken); r.code != 3 || !strings.Contains(r.stderr, "2 replicas of release 1, which are warm, stay until") {
+					t.Errorf("a release that fails: %+v", r)
+				}
+				if after := h.warm(2); pids(after) != pids(before) || !after[0].WarmUntil.Equal(before[0].WarmUntil) {
+					t.Errorf("after a release that failed: %+v, before: %+v", after, before)
+				}
+				if text := h.must("ps", "-p", "hello"); strings.Count(text, " warm 9m ") != 2 {
+					t.Errorf("ps says\n%s", text)
 				}
 			}
 			h.must("rollback", "-p", "hello")
