@@ -1,12 +1,27 @@
 package engine
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"dunnage/spec"
 )
+
+// lookAgain looks at the replica and at all log writers, as Instances does every 30 s.
+func (b *bench) lookAgain(id string) spec.Instance {
+	b.t.Helper()
+	b.inventory.asking.Lock()
+	b.writers.looked = time.Time{}
+	b.inventory.asking.Unlock()
+	return b.instance(id)
+}
 
 // TestWriterIsKilled: the replica whose log writer is killed is marked, alone and
 // until its next run; one whose writer is stopped, until that goes on.
@@ -17,12 +32,7 @@ func TestWriterIsKilled(t *testing.T) {
 	b.run(killed)
 	b.run(other)
 	b.awaitPhase(killed.ID, spec.PhaseRunning)
-	look := func(id string) spec.Instance {
-		b.inventory.asking.Lock()
-		b.writers.looked = time.Time{} // else only every 30 s
-		b.inventory.asking.Unlock()
-		return b.instance(id)
-	}
+	look := b.lookAgain
 	if i := look(killed.ID); i.Unwritten {
 		t.Errorf("its writer lives: %+v", i)
 	}
@@ -77,4 +87,106 @@ func TestWriterIsKilled(t *testing.T) {
 	if i := look(killed.ID); i.Unwritten {
 		t.Errorf("it has another writer: %+v", i)
 	}
+}
+
+// TestWriterIsStuck: the replica whose log writer doesn't read, without being stopped,
+// is marked for as long, and only if something waits to be read.
+func TestWriterIsStuck(t *testing.T) {
+	b := newBench(t)
+	image := b.app()
+	prints, silent := request(image, 1, "tick", "10ms"), request(image, 2, "serve", "8080")
+	b.run(prints)
+	b.run(silent)
+	b.awaitPhase(prints.ID, spec.PhaseRunning)
+	b.awaitPhase(silent.ID, spec.PhaseRunning)
+	b.lookAgain(prints.ID)
+	pid := b.writers.pids[prints.ID]
+	thaw, freezeAgain := freeze(t, pid, b.writers.pids[silent.ID])
+	await := func(what string, stuck int) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); b.lookAgain(prints.ID).StuckWriter != stuck; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %+v", what, b.instance(prints.ID))
+			}
+		}
+	}
+	await("it is frozen", pid)
+	if i := b.instance(prints.ID); i.Unwritten || i.StoppedWriter != 0 {
+		t.Errorf("it is neither gone nor stopped: %+v", i)
+	}
+	if got := b.StuckWriters(); len(got) != 1 || got[prints.ID] != pid {
+		t.Errorf("doctor is told of %v stuck", got)
+	}
+	if i := b.instance(silent.ID); i.StuckWriter != 0 {
+		t.Errorf("nobody knows whether it would read: %+v", i)
+	}
+	thaw()
+	await("it goes on", 0)
+	if got := b.StuckWriters(); len(got) != 0 {
+		t.Errorf("doctor is told of %v stuck still", got)
+	}
+	freezeAgain()
+	await("it is frozen again", pid)
+	if err := b.Signal(b.ctx, prints.ID, "SIGKILL"); err != nil {
+		t.Fatal(err)
+	}
+	b.awaitPhase(prints.ID, spec.PhaseExited)
+	b.startsOnce(prints.ID) // the shim waits 12 s for the writer
+	if i := b.awaitPhase(prints.ID, spec.PhaseRunning); i.StuckWriter != 0 {
+		t.Errorf("at once after its start: %+v", i)
+	}
+	for range 4 {
+		if i := b.lookAgain(prints.ID); i.StuckWriter == pid || i.Unwritten {
+			t.Errorf("it has another writer: %+v", i)
+		}
+	}
+	if now := b.writers.pids[prints.ID]; now == 0 || now == pid {
+		t.Errorf("its writer is %d, %d before", now, pid)
+	}
+}
+
+// freeze keeps processes from running, without a signal, until they are thawed; again
+// repeats it.
+func freeze(t *testing.T, pids ...int) (thaw, again func()) {
+	t.Helper()
+	root, file, on, off := filepath.Join(cgroupRoot, "freezer"), "freezer.state", "FROZEN", "THAWED"
+	if _, err := os.Stat(filepath.Join(cgroupRoot, "cgroup.controllers")); err == nil {
+		root, file, on, off = cgroupRoot, "cgroup.freeze", "1", "0"
+	}
+	group := filepath.Join(root, fmt.Sprintf("dunnage-test-%d", os.Getpid()))
+	if err := os.Mkdir(group, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	put := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil && !errors.Is(err, syscall.ESRCH) {
+			t.Error(err)
+		}
+	}
+	was := map[int]string{}
+	for _, pid := range pids {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(b)) { // "7:freezer:/path", in v2 "0::/path"
+			if of := strings.SplitN(strings.TrimSpace(line), ":", 3); of[1] == "freezer" || of[1] == "" && root == cgroupRoot {
+				was[pid] = filepath.Join(root, of[2], "cgroup.procs")
+			}
+		}
+		put(filepath.Join(group, "cgroup.procs"), strconv.Itoa(pid))
+	}
+	again = func() { put(filepath.Join(group, file), on) }
+	thaw = func() { put(filepath.Join(group, file), off) }
+	again()
+	t.Cleanup(func() {
+		thaw()
+		for pid, procs := range was {
+			put(procs, strconv.Itoa(pid))
+		}
+		if err := os.Remove(group); err != nil {
+			t.Error(err)
+		}
+	})
+	return thaw, again
 }

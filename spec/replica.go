@@ -43,6 +43,9 @@ type Instance struct {
 	// StoppedWriter is the pid of its log writer, if that is stopped (SIGSTOP, or a
 	// debugger): the replica blocks once its pipe is full. 0 = it isn't.
 	StoppedWriter int `json:"stopped_writer,omitempty"`
+	// StuckWriter is that of one that isn't stopped and hasn't read for half a minute
+	// what waits in its pipe: it hangs in the kernel, or is frozen. 0 = it reads.
+	StuckWriter int `json:"stuck_writer,omitempty"`
 }
 
 // CreateRequest is all that the engine needs to create a replica's container.

@@ -112,12 +112,7 @@ func (x examiner) logs(ctx context.Context) []spec.Finding {
 			out = append(out, wrong(next, "%s has no log writer any more: what it prints is lost", k.ID))
 		}
 	}
-	stopped := x.engine.StoppedWriters()
-	for _, k := range running {
-		if pid := stopped[k.ID]; pid != 0 {
-			out = append(out, wrong(fmt.Sprintf("`kill -CONT %d` lets it go on", pid), "the log writer of %s, process %d, is stopped: the replica will block in its next line once 64 KiB wait", k.ID, pid))
-		}
-	}
+	out = append(out, writerFindings(running, x.engine.StoppedWriters(), x.engine.StuckWriters())...)
 	astray := func() (out []spec.Finding) {
 		for _, k := range running {
 			here := x.engine.LogPath(k)
@@ -140,6 +135,20 @@ func (x examiner) logs(ctx context.Context) []spec.Finding {
 	}
 	if len(out) == 0 {
 		return fine("every replica has a log writer and its file; none tells of lines dropped since yesterday")
+	}
+	return out
+}
+
+// writerFindings tells of the log writers, by replica, that are there and don't read.
+func writerFindings(running []spec.ReplicaKey, stopped, stuck map[string]int) (out []spec.Finding) {
+	const blocks = "the replica will block in its next line once 64 KiB wait"
+	for _, k := range running {
+		if pid := stopped[k.ID]; pid != 0 {
+			out = append(out, wrong(fmt.Sprintf("`kill -CONT %d` lets it go on", pid), "the log writer of %s, process %d, is stopped: %s", k.ID, pid, blocks))
+		} else if pid := stuck[k.ID]; pid != 0 {
+			out = append(out, wrong(fmt.Sprintf("`cat /proc/%d/stack` shows where it hangs; `dunnage restart -p %s %s` gives the replica another one", pid, k.Project, spec.ShortReplica(k.Service, k.ID)),
+				"the log writer of %s, process %d, doesn't read what the replica prints: %s", k.ID, pid, blocks))
+		}
 	}
 	return out
 }

@@ -123,6 +123,8 @@ func TestHostFindings(t *testing.T) {
 			"shop/web at 192.0.2.1:80, shop/web at 192.0.2.1:81, shop/web at 192.0.2.1:82 and 1 more: connections are dropped by iptables-nft raw PREROUTING, rule 1"},
 		"more ports than are followed": {portFindings(nil, obstructedFindings(nil, 3)), "warn", "weren't looked for at 3 more"},
 		"no cgroups":                   {hostCgroups(t.TempDir()), "wrong", "no cgroup controller"},
+		"a stopped log writer":         {writerFindings([]spec.ReplicaKey{{ID: "a"}, {ID: "b"}}, map[string]int{"b": 77}, nil), "wrong", "the log writer of b, process 77, is stopped: the replica will block"},
+		"a stuck log writer":           {writerFindings([]spec.ReplicaKey{{ID: "a"}, {ID: "b"}}, nil, map[string]int{"b": 77}), "wrong", "the log writer of b, process 77, doesn't read what the replica prints"},
 	} {
 		text := ""
 		for _, f := range tc.found {

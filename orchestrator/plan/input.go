@@ -81,6 +81,7 @@ type Replica struct {
 	Hung          int  // pid of its shim, if that doesn't answer; 0 = it does
 	Unwritten     bool // its log writer is gone
 	StoppedWriter int  // pid of its log writer, if that is stopped; 0 = it isn't
+	StuckWriter   int  // likewise, if it doesn't read
 	StartedAt     time.Time
 	ExitedAt      time.Time
 	ExitCode      int

@@ -194,11 +194,12 @@ func (v *view) why() string {
 }
 
 func replicaStatus(r *Replica, wanted bool, o Observed) spec.ReplicaStatus {
+	unwritten := Unwritten(r, "dunnage restart "+spec.ShortReplica(r.Service, r.ID))
 	s := spec.ReplicaStatus{
 		Project: r.Project, Service: r.Service, Replica: r.ID, Number: r.Number, Generation: r.Generation,
 		Release: r.Record.Release, Image: r.Record.Image, State: state(r, wanted, o.Held), Health: checked(r), Pid: r.Pid,
 		Addresses: Addresses(r.Record), Ports: []spec.Port{}, Routed: r.Named,
-		Restarts: r.Record.Restarts, Started: r.StartedAt, Hung: r.Hung, Unwritten: r.Unwritten || r.StoppedWriter != 0, Detail: cmp.Or(detail(r), unwritten(r)),
+		Restarts: r.Record.Restarts, Started: r.StartedAt, Hung: r.Hung, Unwritten: unwritten != "", Detail: cmp.Or(detail(r), unwritten),
 	}
 	if e := r.Record.Exit; e != nil {
 		s.ExitCode = &e.Code
@@ -247,18 +248,21 @@ func detail(r *Replica) string {
 	}
 }
 
-// unwritten says that what a replica prints isn't written; empty = it is. Where the
-// writer is gone, nothing can write it any more but in another process, since the
-// shim began the writer with it, and a service that serves is worth more than its
-// log.
-func unwritten(r *Replica) string {
-	if r.StoppedWriter != 0 {
-		return fmt.Sprintf("its log writer (process %d) is stopped: it will block in its next line once 64 KiB wait; `kill -CONT %d` lets the writer go on", r.StoppedWriter, r.StoppedWriter)
+// Unwritten says that what a replica prints isn't written, and what to do; empty = it
+// is. restart is the command that gives it another writer. Where that is gone,
+// nothing can write it any more but in another process, since the shim began the
+// writer with it, and a service that serves is worth more than its log.
+func Unwritten(r *Replica, restart string) string {
+	const blocks = "it will block in its next line once 64 KiB wait"
+	switch {
+	case r.StoppedWriter != 0:
+		return fmt.Sprintf("its log writer (process %d) is stopped: %s; `kill -CONT %d` lets the writer go on", r.StoppedWriter, blocks, r.StoppedWriter)
+	case r.StuckWriter != 0:
+		return fmt.Sprintf("its log writer (process %d) doesn't read what it prints: %s; `cat /proc/%d/stack` shows where the writer hangs, and `%s` gives it another one", r.StuckWriter, blocks, r.StuckWriter, restart)
+	case r.Unwritten:
+		return fmt.Sprintf("its log writer is gone: what it prints is lost; it serves on, and `%s` gives it another one", restart)
 	}
-	if !r.Unwritten {
-		return ""
-	}
-	return fmt.Sprintf("its log writer is gone and what it prints is lost; it serves on, and `dunnage restart %s` gives it another one", spec.ShortReplica(r.Service, r.ID))
+	return ""
 }
 
 // before says of a replica that runs how its runs before failed in a row: one
