@@ -154,6 +154,25 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("processes: %s, then %s", pids(rs), pids(after))
 	}
 
+	stopped := writerOf(t, rs[1].Replica)
+	cont = h.stopPid(stopped)
+	h.eventually(20*time.Second, "the replica whose log writer is stopped is named", func() error {
+		if found, r = h.doctor(); r.code == 3 && len(found["logs"]) == 1 && strings.HasPrefix(found["logs"][0].Text, fmt.Sprintf("the log writer of %s, process %d, is stopped: ", rs[1].Replica, stopped)) {
+			return nil
+		}
+		return errors.New(r.stdout)
+	})
+	if next := found["logs"][0].Next; next != fmt.Sprintf("`kill -CONT %d` lets it go on", stopped) {
+		t.Errorf("the next step is %q", next)
+	}
+	cont()
+	h.eventually(20*time.Second, "its writer goes on", func() error {
+		if found, r = h.doctor(); len(found["logs"]) == 1 && found["logs"][0].OK {
+			return nil
+		}
+		return errors.New(r.stdout)
+	})
+
 	if err := syscall.Kill(writerOf(t, rs[0].Replica), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

@@ -207,9 +207,17 @@ func TestAlerts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range regexp.MustCompile(`- alert: (\S+)`).FindAllSubmatch(b, -1) {
+	// The last test has what each alert asks for, and none may be even pending.
+	_, well, _ := strings.Cut(string(tested), "- name: nothing is wrong")
+	names := regexp.MustCompile(`\b(?:dunnage|process)_[a-z_]+`)
+	for _, m := range regexp.MustCompile(`- alert: (\S+)\n\s+expr: (.*)\n`).FindAllSubmatch(b, -1) {
 		if fires := fmt.Sprintf(`labels: 'ALERTS{alertname="%s",alertstate="firing"`, m[1]); !strings.Contains(string(tested), fires) {
 			t.Errorf("no test makes %s fire", m[1])
+		}
+		for _, name := range names.FindAllString(string(m[2]), -1) {
+			if !strings.Contains(well, "'"+name+"{") {
+				t.Errorf("that %s doesn't fire where %s is as it should be isn't tested", m[1], name)
+			}
 		}
 	}
 }
