@@ -325,7 +325,13 @@ func TestDropRules(t *testing.T) {
 
 func (w *world) wantProblems(n int) {
 	w.Helper()
-	if got, err := w.net.Problems(w.ctx); err != nil || len(got) != n {
+	got, err := w.net.Problems(w.ctx)
+	if err != nil || len(got) != n {
 		w.Errorf("problems are %q (%v), want %d", got, err, n)
+	}
+	for _, p := range got {
+		if _, next := spec.SplitProblem(p); next == "" {
+			w.Errorf("%q doesn't say what to do", p)
+		}
 	}
 }

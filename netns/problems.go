@@ -55,7 +55,7 @@ func (n *Network) Problems(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	for _, o := range overlaps {
-		all = append(all, o+", which replicas can't reach and which may not reach the host: give that another address, or take every project down, start the agent with another pool, and deploy again")
+		all = append(all, o+", which replicas can't reach and which may not reach the host; give that another address, or take every project down, start the agent with another pool, and deploy again")
 	}
 	about := traffic{pools: n.pools()}
 	for _, l := range have.uplinks {
@@ -73,11 +73,11 @@ func (n *Network) Problems(ctx context.Context) ([]string, error) {
 		all = append(all, forwardDrops(p.name(), text, about)...)
 		if p.last == n.tables.other4.last || p.last == n.tables.other6.last {
 			for _, rule := range n.rendered.taken(text) {
-				all = append(all, fmt.Sprintf("%s: rule %q redirects a port that a release publishes, and comes before dunnage's if its backend was used later: remove it", p.name(), rule))
+				all = append(all, fmt.Sprintf("%s: rule %q redirects a port that a release publishes, and comes before dunnage's if its backend was used later; delete it (`%s`)", p.name(), rule, deletes(p.name(), rule)))
 			}
 		}
 		for _, rule := range dropsElsewhere(text, about) {
-			all = append(all, fmt.Sprintf("%s: rule %q drops traffic of replicas before dunnage's rules see it: delete it (`%s`), or narrow it", p.name(), rule, deletes(p.name(), rule)))
+			all = append(all, fmt.Sprintf("%s: rule %q drops traffic of replicas before dunnage's rules see it; delete it (`%s`), or narrow it", p.name(), rule, deletes(p.name(), rule)))
 		}
 	}
 	return all, nil
@@ -131,13 +131,13 @@ func forwardDrops(backend, text string, about traffic) []string {
 		case strings.HasPrefix(line, "-A FORWARD ") && strings.HasSuffix(line, " -j DUNNAGE-FORWARD"):
 			return out
 		case strings.HasPrefix(line, ":FORWARD DROP") && !jump:
-			out = append(out, fmt.Sprintf("%s: the policy DROP of FORWARD drops traffic of replicas, whatever dunnage's own rules accept: "+
+			out = append(out, fmt.Sprintf("%s: the policy DROP of FORWARD drops traffic of replicas, whatever dunnage's own rules accept; "+
 				"set another (`%s -P FORWARD ACCEPT`), or add rules that accept what goes to and comes from %s+", backend, backend, rules.LinkPrefix))
 		case !strings.HasPrefix(line, "-A FORWARD ") || !strings.Contains(line, " -j DROP") && !strings.Contains(line, " -j REJECT") || !about.metBy(line):
 		case jump:
-			out = append(out, fmt.Sprintf("%s: rule %q comes before dunnage's and may drop traffic of replicas: delete it (`%s`), narrow it, or move it behind the jump to DUNNAGE-FORWARD", backend, rule, deletes(backend, rule)))
+			out = append(out, fmt.Sprintf("%s: rule %q comes before dunnage's and may drop traffic of replicas; delete it (`%s`), narrow it, or move it behind the jump to DUNNAGE-FORWARD", backend, rule, deletes(backend, rule)))
 		default:
-			out = append(out, fmt.Sprintf("%s: rule %q may drop traffic of replicas, whatever dunnage's own rules accept: delete it (`%s`), or narrow it", backend, rule, deletes(backend, rule)))
+			out = append(out, fmt.Sprintf("%s: rule %q may drop traffic of replicas, whatever dunnage's own rules accept; delete it (`%s`), or narrow it", backend, rule, deletes(backend, rule)))
 		}
 	}
 	return out

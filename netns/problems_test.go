@@ -17,13 +17,13 @@ func TestForwardDrops(t *testing.T) {
 		{"none", ":FORWARD ACCEPT [0:0]\n" + jump, nil},
 		{"behind ours", ":FORWARD DROP [0:0]\n" + jump + "\n-A FORWARD -p tcp -j DROP", nil},
 		{"before ours", ":FORWARD ACCEPT [0:0]\n-A FORWARD -p tcp -j DROP\n" + jump, []string{
-			`iptables-nft: rule "-t filter -A FORWARD -p tcp -j DROP" comes before dunnage's and may drop traffic of replicas: ` +
+			`iptables-nft: rule "-t filter -A FORWARD -p tcp -j DROP" comes before dunnage's and may drop traffic of replicas; ` +
 				"delete it (`iptables-nft -t filter -D FORWARD -p tcp -j DROP`), narrow it, or move it behind the jump to DUNNAGE-FORWARD",
 		}},
 		{"the other backend", ":FORWARD DROP [0:0]\n-A FORWARD -p tcp -j REJECT", []string{
-			"iptables-nft: the policy DROP of FORWARD drops traffic of replicas, whatever dunnage's own rules accept: " +
+			"iptables-nft: the policy DROP of FORWARD drops traffic of replicas, whatever dunnage's own rules accept; " +
 				"set another (`iptables-nft -P FORWARD ACCEPT`), or add rules that accept what goes to and comes from dun+",
-			`iptables-nft: rule "-t filter -A FORWARD -p tcp -j REJECT" may drop traffic of replicas, whatever dunnage's own rules accept: ` +
+			`iptables-nft: rule "-t filter -A FORWARD -p tcp -j REJECT" may drop traffic of replicas, whatever dunnage's own rules accept; ` +
 				"delete it (`iptables-nft -t filter -D FORWARD -p tcp -j REJECT`), or narrow it",
 		}},
 	} {

@@ -82,7 +82,7 @@ func (l *Loop) fromStore(ctx context.Context) spec.Status {
 		o.Replicas = append(o.Replicas, r)
 	}
 	problems := l.status.Load().Problems
-	why := "no look has ended yet"
+	why := "no look has ended yet; ask again in a moment"
 	if len(problems) > 0 {
 		why = strings.Join(problems, "; ")
 	}

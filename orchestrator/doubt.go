@@ -90,7 +90,7 @@ func doubts(images []spec.DoubtfulImage) []string {
 
 func damagedImage(ref, cause string) string {
 	if ref == "" {
-		return fmt.Sprintf("it can't be told which images a power cut may have damaged: %s; nothing is started until it can. The agent tries again every minute", cause)
+		return fmt.Sprintf("nothing is started, since it can't be told which images a power cut may have damaged: %s; put that right, the agent tries again every minute", cause)
 	}
-	return fmt.Sprintf("image %s can't be used: %s; what needs it doesn't start. The agent tries again every minute; `dunnage image pull %s`, or `dunnage image load FILE` without a registry, mends it at once", ref, cause, ref)
+	return fmt.Sprintf("image %s can't be used, and what needs it doesn't start: %s; `dunnage image pull %s`, or `dunnage image load FILE` without a registry, mends it at once, and the agent tries again every minute", ref, cause, ref)
 }

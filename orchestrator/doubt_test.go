@@ -43,6 +43,7 @@ func TestDoubtOfAllImagesIsTold(t *testing.T) {
 	if got := doubts([]spec.DoubtfulImage{all}); len(got) != 1 || !strings.Contains(got[0], "all images are verified") {
 		t.Errorf("shown: %q", got)
 	}
+	wantNext(t, doubts([]spec.DoubtfulImage{all, {Error: "no space"}, {Ref: "web:1", Digest: "sha256:aa"}, {Ref: "web:1", Digest: "sha256:aa", Error: "no route"}})...)
 	s := newScenario(1, world.Truth).loop
 	var err error
 	s.cfg.Images = &shaken{Images: s.cfg.Images, doubt: []spec.DoubtfulImage{all}, answer: func() ([]string, error) { return nil, err }}
@@ -53,7 +54,7 @@ func TestDoubtOfAllImagesIsTold(t *testing.T) {
 	}
 	evs, _ := s.events.after(0)
 	evs = slices.DeleteFunc(evs, func(e spec.Event) bool { return e.Kind != spec.EventProblem })
-	if len(evs) != 1 || !strings.HasPrefix(evs[0].Message, "it can't be told which images a power cut may have damaged: no space; ") {
+	if len(evs) != 1 || !strings.HasPrefix(evs[0].Message, "nothing is started, since it can't be told which images a power cut may have damaged: no space; ") {
 		t.Errorf("told: %+v", evs)
 	}
 }
@@ -71,7 +72,7 @@ func TestDoubtfulImagesAreTold(t *testing.T) {
 		{"whole", nil, nil, "", ""},
 		{"mended", []string{"layer x: /bin/sh has 0 bytes instead of 12"}, nil, spec.EventRepaired,
 			"image example.org/web:1 was damaged when the power was cut, and is mended: layer x: /bin/sh has 0 bytes instead of 12"},
-		{"offline", nil, errors.New("no route"), spec.EventProblem, "image example.org/web:1 can't be used: no route; what needs it doesn't start."},
+		{"offline", nil, errors.New("no route"), spec.EventProblem, "image example.org/web:1 can't be used, and what needs it doesn't start: no route; `dunnage image pull "},
 		{"unanswered", nil, spec.ErrUnavailable, "", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

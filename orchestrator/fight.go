@@ -94,6 +94,6 @@ func (f *fight) back(now time.Time) {
 const undoneByAnother = "undone by another program"
 
 func (f *fight) text() string {
-	return fmt.Sprintf("%s: repaired each time, and %s %d times in the last minute: "+
+	return fmt.Sprintf("%s: repaired each time, and %s %d times in the last minute; "+
 		"find the program that sets it, and let it leave alone what is dunnage's", found(f.damage), undoneByAnother, len(f.undone))
 }

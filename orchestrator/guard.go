@@ -128,32 +128,32 @@ func (v *vigil) problem(now time.Time) string {
 	since := func(t time.Time) time.Duration { return now.Sub(t).Round(time.Second) }
 	switch {
 	case v.silent.IsZero() && v.err != "":
-		return "containerd answers with an error: " + v.err
+		return "containerd answers with an error: " + v.err + "; its log says more, and `dunnage df` whether its disk is full"
 	case v.silent.IsZero() && v.latency > canarySlow:
-		return fmt.Sprintf("containerd is slow: a write to its database took %s; is its disk busy?", v.latency.Round(100*time.Millisecond))
+		return fmt.Sprintf("containerd is slow: a write to its database took %s; `cat /proc/pressure/io` shows whether its disk is busy", v.latency.Round(100*time.Millisecond))
 	case v.silent.IsZero():
 		return ""
 	case !v.gone.IsZero():
 		if now.Sub(v.gone) < canarySlow {
 			return ""
 		}
-		return fmt.Sprintf("containerd has been gone for %s: %s", since(v.gone), serveOn)
+		return fmt.Sprintf("containerd has been gone for %s: %s; start it (`systemctl start containerd`): one of the agent's own the agent starts, and its log says why that fails", since(v.gone), serveOn)
 	case v.spell == 0 && !v.wedged(now):
 		return ""
 	}
-	text := fmt.Sprintf("containerd is wedged: no answer for %s (%s); %s", since(v.silent), v.err, serveOn)
+	text := fmt.Sprintf("containerd is wedged: no answer for %s (%s): %s", since(v.silent), v.err, serveOn)
 	switch {
 	case v.refused:
 		return text + "; restart it, or let the agent do that: `dunnage agent --containerd-restart \"systemctl restart containerd\"`"
 	case v.failed != "":
-		text += "; to restart it failed: " + v.failed
+		text += ", and to restart it failed: " + v.failed
 	case v.spell > 0:
-		text += fmt.Sprintf("; restarted %s", times(v.spell))
+		text += ", though it was restarted " + times(v.spell)
 	}
 	if now.Before(v.next) {
-		text += fmt.Sprintf("; the next restart is in %s at the earliest", v.next.Sub(now).Round(time.Second))
+		return text + fmt.Sprintf("; the next restart is in %s at the earliest", v.next.Sub(now).Round(time.Second))
 	}
-	return text
+	return text + "; the agent restarts it now"
 }
 
 func times(n int) string {
@@ -241,7 +241,7 @@ func (l *Loop) Latency() (time.Duration, bool) {
 }
 
 func (l *Loop) restartEngine(ctx context.Context, s Supervisor) {
-	was := l.guard.says(l.cfg.Clock.Now())
+	was, _ := spec.SplitProblem(l.guard.says(l.cfg.Clock.Now()))
 	limited, cancel := context.WithTimeout(ctx, restartTime)
 	err := s.Restart(limited)
 	cancel()

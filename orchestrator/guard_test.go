@@ -32,6 +32,8 @@ func TestVigil(t *testing.T) {
 		}
 		if got := v.problem(now); (want == "") != (got == "") || !strings.Contains(got, want) {
 			t.Errorf("says %q, want %q", got, want)
+		} else if got != "" {
+			wantNext(t, got)
 		}
 	}
 	sing(2*time.Millisecond, true, true, nil)

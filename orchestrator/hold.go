@@ -109,8 +109,8 @@ func (l *Loop) outside(subnet, subnet6 netip.Prefix) string {
 }
 
 func describeOutside(what, why string) string {
-	return fmt.Sprintf("the agent holds: %s has addresses of %s: the agent was started with another pool before. "+
-		"Start it with that one; for a new pool, take every project down first", what, why)
+	return fmt.Sprintf("the agent holds: %s has addresses of %s: the agent was started with another pool before; "+
+		"start it with that one, or, for a new pool, take every project down first", what, why)
 }
 
 // acts notes that the store is the right one, and so are the pools.
@@ -162,8 +162,8 @@ func (l *Loop) describeStrangers(ids []string) string {
 	if len(l.state.projectNames()) == 0 {
 		why = "it is new"
 	}
-	return fmt.Sprintf("the agent holds: the store in %s doesn't know %s that it finds on this host (%s): %s. "+
-		"Start it with the right --state-dir, restore dunnage.db, or start it once with --remove-unknown to remove them",
+	return fmt.Sprintf("the agent holds: the store in %s doesn't know %s that it finds on this host (%s): %s; "+
+		"start it with the right --state-dir, restore dunnage.db, or start it once with --remove-unknown to remove them",
 		l.cfg.StateDir, counted(len(ids), "replica"), some(ids), why)
 }
 

@@ -72,6 +72,7 @@ func TestLostStoreRemovesNothing(t *testing.T) {
 			if err != nil || len(st.Problems) != 1 || !strings.Contains(st.Problems[0], tc.want) || !strings.Contains(st.Problems[0], "--remove-unknown") {
 				t.Errorf("status: %v, %v", st.Problems, err)
 			}
+			wantNext(t, st.Problems...)
 			for _, p := range st.Projects {
 				known := slices.Contains(tc.kept, p.Name)
 				for _, service := range p.Services {
@@ -117,6 +118,7 @@ func TestStrangerOfARunningAgentHoldsNothing(t *testing.T) {
 	if err != nil || len(st.Problems) != 1 || !strings.Contains(st.Problems[0], "1 replica (zzz)") {
 		t.Errorf("status: %q, %v", st.Problems, err)
 	}
+	wantNext(t, st.Problems...)
 	for _, want := range []string{"netns/zzz", "no container, but a namespace", "start the agent once with --remove-unknown"} {
 		if !strings.Contains(strings.Join(st.Problems, "; "), want) {
 			t.Errorf("%q doesn't say %q", st.Problems, want)

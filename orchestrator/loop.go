@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -321,7 +320,7 @@ func (l *Loop) trouble(err error) {
 	l.problem = text
 	if text == "" {
 		l.cfg.Log.Info("looking again")
-		what, _, _ := strings.Cut(was, "; ") // the rest says what to do
+		what, _ := spec.SplitProblem(was)
 		l.events.add(spec.Event{Kind: spec.EventRepaired, Message: "no longer: " + what})
 		return
 	}
@@ -342,7 +341,7 @@ func (l *Loop) lookAround(ctx context.Context) {
 		return
 	}
 	if err != nil {
-		problems = []string{fmt.Sprintf("can't look for foreign rules: %v", err)}
+		problems = []string{fmt.Sprintf("can't look for foreign rules: %v; the agent goes on trying, and its log says more", err)}
 	}
 	l.tellAround(problems)
 	l.foreign = problems
@@ -372,7 +371,8 @@ func (l *Loop) tellAround(problems []string) {
 	}
 	for _, p := range slices.Sorted(maps.Keys(before)) {
 		if _, still := l.around[p]; !still && before[p].told {
-			l.events.add(spec.Event{Kind: spec.EventRepaired, Message: "no longer: " + p})
+			what, _ := spec.SplitProblem(p)
+			l.events.add(spec.Event{Kind: spec.EventRepaired, Message: "no longer: " + what})
 		}
 	}
 }

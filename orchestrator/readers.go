@@ -56,7 +56,7 @@ func (l *Loop) repairsNothing() string {
 		return why
 	}
 	if err := l.unapplied.Load(); err != nil {
-		return "the agent can't write the rules, and tries again and again: " + (*err).Error()
+		return "the agent can't write the rules: " + (*err).Error() + "; it tries again and again, and `dunnage events --no-follow` says since when"
 	}
 	return ""
 }

@@ -32,7 +32,7 @@ func TestRulesUnwritten(t *testing.T) {
 			t.Errorf("%q (%v), want %q", got.Held, err, part)
 		}
 	}
-	want("the agent can't write the rules, and tries again and again: no more memory")
+	want("the agent can't write the rules: no more memory; it tries again and again, ")
 	s.loop.cfg.Network = network
 	if err := s.loop.apply(t.Context(), spec.Routing{}); err != nil {
 		t.Fatal(err)

@@ -151,7 +151,7 @@ func TestFightIsLeft(t *testing.T) {
 		t.Errorf("%d repairs in 10 min, want at most %d", n, most)
 	}
 	problems := s.loop.status.Load().Problems
-	if len(problems) != 1 || !strings.HasPrefix(problems[0], "jump gone: repaired each time, and undone by another program ") || !strings.Contains(problems[0], " times in the last minute: find ") {
+	if len(problems) != 1 || !strings.HasPrefix(problems[0], "jump gone: repaired each time, and undone by another program ") || !strings.Contains(problems[0], " times in the last minute; find ") {
 		t.Errorf("problems are %q", problems)
 	}
 	if n := len(told(s, spec.EventProblem, &warned)); n < 9 || n > 11 {
@@ -208,7 +208,7 @@ func TestFrequentDamageIsRepairedAtOnce(t *testing.T) {
 		s.live(8*time.Second, time.Second)
 	}
 	problems := s.loop.status.Load().Problems
-	if len(problems) != 1 || !strings.Contains(problems[0], "jump gone: repaired each time, and undone by another program 8 times in the last minute: find ") {
+	if len(problems) != 1 || !strings.Contains(problems[0], "jump gone: repaired each time, and undone by another program 8 times in the last minute; find ") {
 		t.Errorf("problems are %q", problems)
 	}
 	if n := len(told(s, spec.EventRepaired, &since)); n != 100 {

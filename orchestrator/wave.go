@@ -134,7 +134,7 @@ func (l *Loop) stuck() []string {
 		for _, u := range l.waves.busy[id] {
 			if since := time.Since(u.since); since > stuckAfter {
 				out = append(out, fmt.Sprintf("%s has been under way for %s, and doesn't end at its deadline: "+
-					"it hangs in the kernel, on a disk or a mount perhaps; other replicas go on", strings.TrimSpace(nameOf(u.action)+" "+id), since.Round(time.Second)))
+					"it hangs in the kernel, on a disk or a mount perhaps, and other replicas go on; `dmesg` may name what doesn't answer", strings.TrimSpace(nameOf(u.action)+" "+id), since.Round(time.Second)))
 			}
 		}
 	}

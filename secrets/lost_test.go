@@ -63,7 +63,7 @@ func TestLookAtFirstKey(t *testing.T) {
 	wantLocked(t, v, "mode 0644")
 	must(t, os.Remove(path))
 	v.Look()
-	wantLocked(t, v, "isn't there yet: `dunnage unlock` makes it")
+	wantLocked(t, v, "isn't there yet; `dunnage unlock` makes it")
 	v, _ = loaded(t, "passphrase", nil)
 	v.Look()
 	wantLocked(t, v, "no passphrase was set yet")

@@ -42,7 +42,7 @@ func peekFirst(s source) (*key, error) {
 		}
 		k, err := readKeyFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("the key file %s isn't there yet: `dunnage unlock` makes it, or says why it can't", path)
+			err = fmt.Errorf("the key file %s isn't there yet; `dunnage unlock` makes it, or says why it can't", path)
 		}
 		return k, err
 	case quick:

@@ -42,7 +42,7 @@ func (s commandSource) find(fits func(*key) bool) (*key, error) {
 	if k := choose(keys, fits); k != nil {
 		return k, nil
 	}
-	return nil, fmt.Errorf("the key that %s prints %w: let it print the right one, on a line of its own beside a newer one if need be, then `dunnage unlock`%s", s.argv[0], errOther, giveUp)
+	return nil, fmt.Errorf("the key that %s prints %w; let it print the right one, on a line of its own beside a newer one if need be, then `dunnage unlock`%s", s.argv[0], errOther, giveUp)
 }
 
 func (s commandSource) next(fits func(*key) bool) (*key, func() error, error) {

@@ -34,7 +34,7 @@ func (s credentialSource) peek(fits func(*key) bool) (*key, error) {
 		k.free()
 	}
 	if err == nil {
-		err = fmt.Errorf("the key in credential %s %w: let the unit load the right one, then restart the agent%s", s.name, errOther, giveUp)
+		err = fmt.Errorf("the key in credential %s %w; let the unit load the right one, then restart the agent%s", s.name, errOther, giveUp)
 	}
 	return nil, err
 }
@@ -63,7 +63,7 @@ func (s credentialSource) read(suffix string) (*key, error) {
 	}
 	f, err := os.Open(filepath.Join(s.dir, s.name+suffix))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("the agent's unit has no credential %s: add LoadCredential= or LoadCredentialEncrypted= for it and restart the agent", s.name+suffix)
+		return nil, fmt.Errorf("the agent's unit has no credential %s; add LoadCredential= or LoadCredentialEncrypted= for it and restart the agent", s.name+suffix)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("credential: %w", err)

@@ -85,11 +85,11 @@ func (s fileSource) look(fits func(*key) bool) (k *key, where string, err error)
 	}
 	switch {
 	case errors.Is(missing, fs.ErrNotExist):
-		return nil, "", fmt.Errorf("the key file %s is missing: restore it from its copy, then `dunnage unlock`%s", s.path, giveUp)
+		return nil, "", fmt.Errorf("the key file %s is missing; restore it from its copy, then `dunnage unlock`%s", s.path, giveUp)
 	case missing != nil:
 		return nil, "", missing
 	}
-	return nil, "", fmt.Errorf("the key in %s %w: restore the right one from its copy, then `dunnage unlock`%s", s.path, errOther, giveUp)
+	return nil, "", fmt.Errorf("the key in %s %w; restore the right one from its copy, then `dunnage unlock`%s", s.path, errOther, giveUp)
 }
 
 // vacant refuses where a first key would take the place of another one.
@@ -155,7 +155,7 @@ func resolve(path string) (string, error) {
 		return "", fmt.Errorf("key file %s: %w", path, err)
 	}
 	if _, err := os.Lstat(path); err == nil {
-		return "", fmt.Errorf("the key file %s is a link to nothing: restore what it names, or mount it, then `dunnage unlock`", path)
+		return "", fmt.Errorf("the key file %s is a link to nothing; restore what it names, or mount it, then `dunnage unlock`", path)
 	}
 	return path, nil
 }
@@ -174,15 +174,15 @@ func readKeyFile(path string) (*key, error) {
 	owner := fi.Sys().(*syscall.Stat_t).Uid
 	switch {
 	case !fi.Mode().IsRegular():
-		return nil, fmt.Errorf("the key file %s isn't a file", path)
+		return nil, fmt.Errorf("the key file %s isn't a file; move it away and restore the key from its copy", path)
 	case fi.Mode().Perm()&0o077 != 0:
-		return nil, fmt.Errorf("others than its owner may use the key file %s (mode %04o): `chmod 0400 %s`; if they may have read it, `dunnage secret rotate-key --full` afterwards", path, fi.Mode().Perm(), path)
+		return nil, fmt.Errorf("others than its owner may use the key file %s (mode %04o); `chmod 0400 %s`, and if they may have read it, `dunnage secret rotate-key --full` afterwards", path, fi.Mode().Perm(), path)
 	case owner != 0 && int(owner) != os.Geteuid():
-		return nil, fmt.Errorf("the key file %s belongs to user %d, who can read and change it: `chown root %s`", path, owner, path)
+		return nil, fmt.Errorf("the key file %s belongs to user %d, who can read and change it; `chown root %s`", path, owner, path)
 	}
 	k, err := keyFrom(f)
 	if err != nil {
-		return nil, fmt.Errorf("key file %s: %w: restore it from its copy%s", path, err, giveUp)
+		return nil, fmt.Errorf("key file %s: %w; restore it from its copy%s", path, err, giveUp)
 	}
 	return k, nil
 }

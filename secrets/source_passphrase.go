@@ -33,15 +33,15 @@ func (passphraseSource) kind() string   { return kindPassphrase }
 func (passphraseSource) String() string { return kindPassphrase }
 
 func (passphraseSource) first() (*key, error) {
-	return nil, errors.New("no passphrase was set yet: `dunnage unlock` sets it")
+	return nil, errors.New("no passphrase was set yet; `dunnage unlock` sets it")
 }
 
 func (passphraseSource) find(func(*key) bool) (*key, error) {
-	return nil, errors.New(askPassphrase)
+	return nil, errors.New("nobody has entered the passphrase; " + askPassphrase)
 }
 
 func (passphraseSource) next(func(*key) bool) (*key, func() error, error) {
-	return nil, nil, errors.New(askPassphrase)
+	return nil, nil, errors.New("nobody has entered the passphrase; " + askPassphrase)
 }
 
 // choosePassphrase makes a key of a new passphrase.

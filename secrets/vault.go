@@ -205,7 +205,7 @@ func (v *Vault) explain(record spec.SecretKey, err, formerErr error) error {
 	case record.KDF != nil && kind == kindPassphrase:
 		return err
 	case record.KDF != nil:
-		return fmt.Errorf("the store's key is a passphrase, not from --key-source %s: %s; `dunnage secret rotate-key` then moves to %s, or start the agent with --key-source passphrase", kind, askPassphrase, v.source)
+		return fmt.Errorf("the store's key is a passphrase, not from --key-source %s; %s; `dunnage secret rotate-key` then moves to %s, or start the agent with --key-source passphrase", kind, askPassphrase, v.source)
 	case record.Source == kind:
 		return err
 	case formerErr != nil && v.former.kind() == record.Source:
@@ -215,7 +215,7 @@ func (v *Vault) explain(record spec.SecretKey, err, formerErr error) error {
 	if formerErr != nil {
 		text += " and --former-key-source " + v.former.kind()
 	}
-	text += fmt.Sprintf(": start the agent with --former-key-source %s; `dunnage secret rotate-key` then moves to %s", sourceFlag(record.Source), v.source)
+	text += fmt.Sprintf("; start the agent with --former-key-source %s; `dunnage secret rotate-key` then moves to %s", sourceFlag(record.Source), v.source)
 	if kind == kindPassphrase {
 		return errors.New(text + giveUp)
 	}
@@ -272,7 +272,7 @@ func (v *Vault) open(record *spec.SecretKey, outer *key, from source) error {
 		data, err = newKey(b)
 	}
 	if err != nil {
-		return fmt.Errorf("the key from %s is the right one, but the store's key record is damaged (%w): bring back a backup of the store; without one `dunnage secret reset-key` begins anew without the secrets", from, err)
+		return fmt.Errorf("the key from %s is the right one, but the store's key record is damaged (%w); bring back a backup of the store, or, without one `dunnage secret reset-key` begins anew without the secrets", from, err)
 	}
 	v.put(record, data, from)
 	return nil

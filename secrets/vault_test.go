@@ -255,7 +255,7 @@ func TestKeyFileIsCheckedAndNeverMadeAnew(t *testing.T) {
 		"no hex":          {put(strings.Repeat("zz", 32), 0o400), []string{"64 hex digits", "restore"}},
 		"long":            {put(strings.Repeat("a", 5000), 0o400), []string{"more than 256 bytes"}},
 		"a directory":     {func() { must(t, os.Remove(path)); must(t, os.Mkdir(path, 0o700)) }, []string{"isn't a file"}},
-		"missing":         {func() { must(t, os.Remove(path)) }, []string{"the key file " + path + " is missing: restore it from its copy"}},
+		"missing":         {func() { must(t, os.Remove(path)) }, []string{"the key file " + path + " is missing; restore it from its copy"}},
 		"link to nothing": {func() { must(t, os.Remove(path)); must(t, os.Symlink("/nowhere/key", path)) }, []string{"is a link to nothing"}},
 	} {
 		c.harm()
@@ -336,7 +336,7 @@ func TestPassphrase(t *testing.T) {
 	if record != nil {
 		t.Fatal("a record without a passphrase")
 	}
-	wantLocked(t, v, "no passphrase was set yet: `dunnage unlock` sets it")
+	wantLocked(t, v, "no passphrase was set yet; `dunnage unlock` sets it")
 	if k := v.Status(); !k.Passphrase || !k.Unset {
 		t.Errorf("before the first passphrase: %+v", k)
 	}
@@ -497,7 +497,7 @@ func TestChangeOfSource(t *testing.T) {
 	}
 	fresh := keyFile(t)
 	v, _ = loaded(t, "file:"+fresh, record)
-	wantLocked(t, v, "a passphrase, not from --key-source file: `dunnage unlock` opens them with the passphrase")
+	wantLocked(t, v, "a passphrase, not from --key-source file; `dunnage unlock` opens them with the passphrase")
 	if k := v.Status(); !k.Passphrase || k.Unset {
 		t.Errorf("locked with a former passphrase: %+v", k)
 	}

@@ -1,5 +1,7 @@
 package spec
 
+import "strings"
+
 // Finding is what doctor says of one thing. With --fix, what it removed is told
 // in Text.
 type Finding struct {
@@ -9,4 +11,11 @@ type Finding struct {
 	Text  string `json:"text"`
 	Next  string `json:"next,omitempty"` // what to do
 	Fix   string `json:"fix,omitempty"`  // what `doctor --fix` would remove; empty = nothing
+}
+
+// SplitProblem takes apart what the agent tells of a problem, "what is wrong; what
+// to do". next is empty where nobody has said what to do.
+func SplitProblem(problem string) (what, next string) {
+	what, next, _ = strings.Cut(problem, "; ")
+	return what, next
 }

@@ -15,7 +15,7 @@ type Status struct {
 	Started  time.Time       `json:"started,omitzero"` // the agent; operations are kept since
 	Events   time.Time       `json:"events,omitzero"`  // the first event that is kept
 	Projects []ProjectStatus `json:"projects"`
-	Problems []string        `json:"problems,omitempty"` // what keeps the agent from looking or acting, for example "containerd: no answer within 5s"
+	Problems []string        `json:"problems,omitempty"` // what keeps the agent from looking or acting, each "what is wrong; what to do": see SplitProblem
 }
 
 // ProjectStatus is a project's part of a Status.

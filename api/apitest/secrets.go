@@ -44,7 +44,7 @@ func (f *Fake) LeaveBehind(id spec.SecretID, uses ...spec.SecretUse) {
 // one until the first is set.
 func (f *Fake) LockSecrets(passphrase string) {
 	f.locked(func() {
-		f.lock = lock{source: "passphrase", passphrase: []byte(passphrase), why: "secrets are locked: nobody has entered the passphrase: run `dunnage unlock`"}
+		f.lock = lock{source: "passphrase", passphrase: []byte(passphrase), why: "secrets are locked: nobody has entered the passphrase; `dunnage unlock` opens them with the passphrase"}
 		f.problems = []string{f.lock.why}
 	})
 }

@@ -91,6 +91,6 @@ func (s *headedStore) replaced() (string, error) {
 	case found.Seq > noted.Seq || found.Hash == noted.Hash: // the noted one may be too old to be kept
 		return "", nil
 	}
-	return fmt.Sprintf("the store isn't the one that ran here last, or is an old copy of it: entry %d of the audit record, hash %.16s..., isn't in it. "+
-		"Secrets have the values that it has (`dunnage secret ls`), and replicas are given those; set again what was changed since", noted.Seq, noted.Hash), nil
+	return fmt.Sprintf("the store isn't the one that ran here last, or is an old copy of it: entry %d of the audit record, hash %.16s..., isn't in it, "+
+		"so secrets have the values that it has (`dunnage secret ls`), and replicas are given those; set again what was changed since", noted.Seq, noted.Hash), nil
 }

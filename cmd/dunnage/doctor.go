@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -199,11 +200,8 @@ func examineHost(s spec.Status, key spec.KeyStatus) []spec.Finding {
 	var out []spec.Finding
 	for _, problem := range s.Problems {
 		if key.Locked == "" || !strings.HasPrefix(problem, "secrets are locked") { // else examineSecrets tells
-			f := spec.Finding{Check: "host", Text: problem}
-			if strings.HasPrefix(problem, "the agent holds") {
-				f.Text, f.Next, _ = strings.Cut(problem, ". ")
-			}
-			out = append(out, f)
+			what, next := spec.SplitProblem(problem)
+			out = append(out, spec.Finding{Check: "host", Text: what, Next: cmp.Or(next, "the agent tries again by itself; `journalctl -u dunnage` says more")})
 		}
 	}
 	if len(out) == 0 {
@@ -216,8 +214,8 @@ func examineRules(r spec.RuleSet) spec.Finding {
 	f := spec.Finding{Check: "rules", OK: r.Rendered == r.Kernel, Text: "the kernel's rules are what they should be"}
 	if !f.OK {
 		f.Text, f.Next = "the kernel's rules differ from what they should be", "`dunnage net rules --diff` shows where; a running agent repairs them within a second"
-		if r.Held != "" {
-			f.Next = r.Held
+		if why, next := spec.SplitProblem(r.Held); why != "" {
+			f.Text, f.Next = f.Text+", and stay so: "+why, cmp.Or(next, f.Next)
 		}
 	}
 	return f
@@ -231,12 +229,16 @@ func examineSecrets(all []spec.SecretStatus, key spec.KeyStatus) spec.Finding {
 	}
 	switch {
 	case key.Unset && len(all) == 0:
-		f.Text = "there are none yet; " + key.Locked
+		what, next := spec.SplitProblem(key.Locked)
+		f.Text, f.Next = "there are none yet: "+what, next
 	case key.Locked != "":
-		f.OK, f.Text = false, key.Locked
+		f.OK = false
+		f.Text, f.Next = spec.SplitProblem(key.Locked)
+		f.Next = cmp.Or(f.Next, "put that right, then `dunnage unlock`")
 	case key.Lost != "":
-		f.OK, f.Text = false, "secrets are open, but the next start of the agent finds them locked: "+key.Lost
-		f.Next = "put the key right now; where nobody has it, `dunnage secret rotate-key` makes a new one while they are open"
+		what, next := spec.SplitProblem(key.Lost)
+		f.OK, f.Text = false, "secrets are open, but the next start of the agent finds them locked: "+what
+		f.Next = cmp.Or(next, "put the key right now") + "; where nobody has it, `dunnage secret rotate-key` makes a new one while they are open"
 	case key.Next != "":
 		f.Text += ", still"
 		f.Next = "the agent was started with another source: `dunnage secret rotate-key` moves the key to " + key.Next

@@ -106,8 +106,8 @@ func (x examiner) logs(ctx context.Context) []spec.Finding {
 	for _, k := range running {
 		if writers != nil && writers[k.ID] == "" && x.engine.Runs(k.ID) {
 			next := fmt.Sprintf("`dunnage restart -p %s %s` gives it another one", k.Project, spec.ShortReplica(k.Service, k.ID))
-			if why := x.loop.Owners().Held(); why != "" {
-				next = why
+			if why, first := spec.SplitProblem(x.loop.Owners().Held()); why != "" {
+				next = "first " + first + ": " + why
 			}
 			out = append(out, wrong(next, "%s has no log writer any more: what it prints is lost", k.ID))
 		}
@@ -295,7 +295,7 @@ func portFindings(all []spec.Reach, out []spec.Finding) []spec.Finding {
 	for _, r := range all {
 		switch {
 		case r.Unasked != "":
-			out = append(out, warned("", "%s %s can't be visited: %s", r.Service, r.Addr, r.Unasked))
+			out = append(out, warned(fmt.Sprintf("`dunnage explain %d` says whether clients get through", r.Addr.Port()), "%s %s can't be visited: %s", r.Service, r.Addr, r.Unasked))
 		case r.State == spec.ReachUnreachable:
 			out = append(out, wrong(fmt.Sprintf("`dunnage explain %d` follows the packet to where it ends", r.Addr.Port()), "%s of %s can't be reached at %s: %s", r.Service, r.Project, r.Addr, r.Detail))
 		case r.State == spec.ReachReachable:
@@ -351,11 +351,17 @@ func sysctlFindings(root string, names []string) (out []spec.Finding) {
 	return out
 }
 
+// idle is what an agent that holds finds of what it would change.
+func idle(what, held string) spec.Finding {
+	why, next := spec.SplitProblem(held)
+	return warned(next, "%s, since %s", what, why)
+}
+
 // strays are connections to where nothing is. An agent that holds may have got
 // the wrong store or pool: then replicas' own connections look like that.
 func (x examiner) strays(ctx context.Context, fix bool) []spec.Finding {
 	if why := x.loop.Owners().Held(); why != "" {
-		return []spec.Finding{warned("", "not looked for, since %s", why)}
+		return []spec.Finding{idle("not looked for", why)}
 	}
 	found, err := x.network.Strays(ctx, x.loop.Owners().Addresses())
 	if err != nil {
@@ -390,7 +396,7 @@ func (x examiner) leftovers(ctx context.Context, fix bool) []spec.Finding {
 	out := x.strange()
 	owners := x.loop.Owners()
 	if why := owners.Held(); why != "" {
-		return append(out, warned("", "not looked for, since %s", why))
+		return append(out, idle("not looked for", why))
 	}
 	out = append(out, x.surplus()...)
 	found, err := x.engine.Leftovers(ctx, owners)
@@ -439,7 +445,7 @@ func (x examiner) remove(ctx context.Context, found []engine.Leftover, owners or
 	var out []spec.Finding
 	for _, l := range found {
 		if why := owners.Held(); why != "" {
-			return append(out, wrong("see why it holds first", "not removed, since %s", why))
+			return append(out, idle("not removed", why))
 		}
 		if err := x.engine.RemoveLeftover(ctx, l, owners); err != nil {
 			out = append(out, wrong("see why, and try again", "%v", err))

@@ -113,7 +113,7 @@ func examineClock() []spec.Finding {
 	var t unix.Timex
 	state, err := unix.Adjtimex(&t)
 	if err != nil {
-		return []spec.Finding{warned("", "the kernel can't be asked about its clock: %v", err)}
+		return []spec.Finding{warned("`timedatectl` may say whether it is kept right", "the kernel can't be asked about its clock: %v", err)}
 	}
 	return []spec.Finding{clockFinding(time.Now(), state, t.Status)}
 }
@@ -167,7 +167,7 @@ func examineRights(o agentOptions) []spec.Finding {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
-			out = append(out, wrong("see why", "%v", err))
+			out = append(out, wrong("`namei -l "+path+"` shows where the way to it ends", "%v", err))
 		case info.Mode().Perm()&forbidden != 0:
 			out = append(out, wrong(fmt.Sprintf("`chmod %s %s`", mode, path), "%s has mode %04o: %s", path, info.Mode().Perm(), what))
 		default:
@@ -209,7 +209,7 @@ func examineRunc(ctx context.Context) []spec.Finding {
 func examineKernel() []spec.Finding {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
-		return []spec.Finding{warned("", "the kernel doesn't say its version: %v", err)}
+		return []spec.Finding{warned("see whether the agent is confined", "the kernel doesn't say its version: %v", err)}
 	}
 	release := unix.ByteSliceToString(u.Release[:])
 	out := judge("Linux", release, knownKernels)

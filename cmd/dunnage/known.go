@@ -39,7 +39,7 @@ var knownKernels = []known{
 func judge(name, version string, table []known) []spec.Finding {
 	v := numbers(version)
 	if len(v) == 0 {
-		return []spec.Finding{warned("", "%s has the version %q, which says nothing", name, version)}
+		return []spec.Finding{warned("install a released one: only its version can be compared with those that are known to be bad", "%s has the version %q, which says nothing", name, version)}
 	}
 	var out []spec.Finding
 	for _, k := range table {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"slices"
-	"strings"
 
 	"dunnage/api"
 	"dunnage/spec"
@@ -34,7 +33,7 @@ func troubles(st spec.Status, project string) string {
 	if len(all) == 0 {
 		return ""
 	}
-	text, _, _ := strings.Cut(all[0], "; ") // the rest says what to do, as doctor does
+	text, _ := spec.SplitProblem(all[0]) // doctor says what to do
 	if more := len(all) - 1; more > 0 {
 		text += ", and " + counted(more, "other problem")
 	}

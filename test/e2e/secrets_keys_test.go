@@ -42,7 +42,7 @@ func TestKeyFileLost(t *testing.T) {
 		mode os.FileMode
 		want string
 	}{
-		"missing":       {"", 0, "the key file " + path + " is missing: restore it from its copy"},
+		"missing":       {"", 0, "the key file " + path + " is missing; restore it from its copy"},
 		"another":       {strings.Repeat("ab", 32) + "\n", 0o400, "isn't the one that the store was sealed with"},
 		"cut":           {string(key[:40]), 0o400, "restore it from its copy"},
 		"for everybody": {string(key), 0o444, "chmod 0400 " + path},
