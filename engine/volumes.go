@@ -69,7 +69,7 @@ func (e *Engine) RemoveVolume(ctx context.Context, id string) error {
 	defer e.volumes.Lock(filepath.Dir(dir))()
 	users, err := e.volumeUsers(ctx, id)
 	if err != nil {
-		return err
+		return fmt.Errorf("remove volume %s: %w", id, err)
 	}
 	if len(users) > 0 {
 		return fmt.Errorf("remove volume %s: %s mounts it; stop and remove that first: %w", id, users[0], spec.ErrRefused)

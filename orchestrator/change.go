@@ -445,13 +445,15 @@ func (l *Loop) down(op *operation, project string, prev spec.Release, volumes bo
 	l.ops.change(op, func(o *operation) {
 		o.Services = compare(&prev, spec.Release{Project: spec.Project{Name: project}})
 	})
-	if volumes {
-		return nil
-	}
 	for _, v := range prev.Project.Volumes {
-		l.ops.change(op, func(o *operation) {
-			o.Warnings = append(o.Warnings, fmt.Sprintf("volume %s is kept; `dunnage down --volumes` removes it", v.ID))
-		})
+		text := fmt.Sprintf("volume %s is kept; `dunnage down --volumes` removes it", v.ID)
+		switch {
+		case v.External:
+			text = fmt.Sprintf("volume %s is external, and is kept", v.ID)
+		case volumes:
+			continue
+		}
+		l.ops.change(op, func(o *operation) { o.Warnings = append(o.Warnings, text) })
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"dunnage/orchestrator/plan"
@@ -9,21 +10,34 @@ import (
 )
 
 // purgeVolumes removes the volumes of a project that is down, but for external
-// ones: those belong to somebody else. What fails isn't tried again.
-func (l *Loop) purgeVolumes(project string) error {
+// ones: those belong to somebody else. It names those that it removed, and with an
+// error some are left: what fails isn't tried again.
+func (l *Loop) purgeVolumes(project string) (removed []string, err error) {
 	rec, ok := l.state.project(project)
 	if !ok || len(rec.Purge) == 0 {
-		return nil
+		return nil, nil
 	}
 	var errs []error
 	for _, v := range rec.Purge {
-		if !v.External {
-			errs = append(errs, gone(l.cfg.Volumes.RemoveVolume(l.ctx, v.ID)))
+		if v.External {
+			continue
 		}
+		there, err := l.cfg.Volumes.VolumeExists(l.ctx, v.ID)
+		if err == nil && there {
+			err = gone(l.cfg.Volumes.RemoveVolume(l.ctx, v.ID))
+		}
+		if err == nil && there {
+			removed = append(removed, v.ID)
+			l.events.add(spec.Event{Kind: spec.EventRemoved, Project: project, Message: fmt.Sprintf("volume %s removed, with its data", v.ID)})
+		}
+		errs = append(errs, err)
 	}
 	rec.Purge = nil
 	errs = append(errs, l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}))
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return removed, fmt.Errorf("volumes are left: %s; `dunnage down -p %s --volumes` tries again", plain(err), project)
+	}
+	return removed, nil
 }
 
 // ownVolumes are those of the project's kept releases, but for external ones.
@@ -68,9 +82,9 @@ func (l *Loop) purgeLeft(o plan.Observed) {
 		if len(rec.Purge) == 0 || !rec.Down || l.ops.busy(project) || slices.ContainsFunc(o.Replicas, there) {
 			continue
 		}
-		if err := l.purgeVolumes(project); err != nil {
+		if _, err := l.purgeVolumes(project); err != nil {
 			l.cfg.Log.Error("remove volumes of a project that is down", "project", project, "error", err)
-			l.events.add(spec.Event{Kind: spec.EventProblem, Project: project, Message: "volumes are left: " + plain(err)})
+			l.events.add(spec.Event{Kind: spec.EventProblem, Project: project, Message: plain(err)})
 		}
 	}
 }

@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -84,6 +85,52 @@ func TestVolumesOfAProjectThatIsDown(t *testing.T) {
 	s.loop.cfg.Volumes = exist{r, false}
 	if _, err := request(s, "shop", spec.ChangeRequest{Kind: "down", Volumes: true}); !errors.Is(err, spec.ErrNotFound) {
 		t.Errorf("once more: %v", err)
+	}
+}
+
+// stubborn are volumes of which one isn't there, and one stays whatever is asked.
+type stubborn struct{ *removals }
+
+func (v stubborn) VolumeExists(_ context.Context, id string) (bool, error) { return id != "shop_none", nil }
+
+func (v stubborn) RemoveVolume(ctx context.Context, id string) error {
+	if id == "shop_used" {
+		return fmt.Errorf("remove volume shop_used: shop-web mounts it: %w", spec.ErrRefused)
+	}
+	return v.removals.RemoveVolume(ctx, id)
+}
+
+// What was deleted is named, and what couldn't be, with the way to it; what was
+// never there isn't.
+func TestDownNamesTheVolumes(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "slow")
+	for _, name := range []string{"cache", "data", "none", "used"} {
+		p.Volumes = append(p.Volumes, spec.Volume{Name: name, ID: "shop_" + name})
+	}
+	p.Volumes = append(p.Volumes, spec.Volume{Name: "theirs", ID: "theirs", External: true})
+	ask(t, s, p)
+	s.loop.cfg.Volumes = stubborn{&removals{Volumes: s.loop.cfg.Volumes}}
+	op := changed(t, s, spec.ChangeRequest{Kind: "down", Volumes: true})
+	if want := []string{"shop_cache", "shop_data"}; op.State != spec.OperationFailed || !slices.Equal(op.Removed, want) {
+		t.Errorf("%+v, want removed: %q", op, want)
+	}
+	if want := "down, but volumes are left: remove volume shop_used: shop-web mounts it; `dunnage down -p shop --volumes` tries again"; op.Cause != want {
+		t.Errorf("cause %q, want %q", op.Cause, want)
+	}
+	if want := []string{"volume theirs is external, and is kept"}; !slices.Equal(op.Warnings, want) {
+		t.Errorf("warnings %q, want %q", op.Warnings, want)
+	}
+	var told []string
+	all, _ := s.loop.events.after(0)
+	for _, e := range all {
+		if e.Kind == spec.EventRemoved && e.Replica == "" {
+			told = append(told, e.Message)
+		}
+	}
+	if want := []string{"volume shop_cache removed, with its data", "volume shop_data removed, with its data"}; !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
 	}
 }
 

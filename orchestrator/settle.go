@@ -224,8 +224,10 @@ func (o *operation) changed() []string {
 }
 
 func (l *Loop) endDown(op *operation) {
-	if err := l.purgeVolumes(op.Project); err != nil {
-		l.end(op, spec.OperationFailed, "down, but volumes are left: "+plain(err), nil)
+	removed, err := l.purgeVolumes(op.Project)
+	l.ops.change(op, func(o *operation) { o.Removed = removed })
+	if err != nil {
+		l.end(op, spec.OperationFailed, "down, but "+plain(err), nil)
 		return
 	}
 	l.end(op, spec.OperationDone, "", l.outcomes(op))

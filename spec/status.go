@@ -113,7 +113,7 @@ const (
 	EventRouted      EventKind = "routed"      // the nat rules were swapped
 	EventDraining    EventKind = "draining"    // a replica
 	EventStopping    EventKind = "stopping"    // a replica
-	EventRemoved     EventKind = "removed"     // a replica
+	EventRemoved     EventKind = "removed"     // a replica, or a volume with its data
 	EventConverged   EventKind = "converged"   // a service
 	EventFailed      EventKind = "failed"      // an operation
 	EventDone        EventKind = "done"        // an operation
@@ -188,6 +188,7 @@ type Operation struct {
 	Log      []string         `json:"log,omitempty"`     // what it wrote last
 	Warnings []string         `json:"warnings,omitempty"`
 	Services []ServiceOutcome `json:"services,omitempty"` // one line a service, when ended
+	Removed  []string         `json:"removed,omitempty"`  // volumes that down has removed, with their data
 }
 
 // ServiceOutcome is the last line that `deploy` prints for a service.

@@ -178,7 +178,7 @@ func verdict(op spec.Operation) error {
 		return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s is paused: %s", called(op), op.Project, why(op)), hint: nextStep(op)}
 	case op.State != spec.OperationFailed:
 		return nil
-	case op.Release == 0 && len(op.Services) == 0 && op.Kind != "secret": // it never came so far as to change anything
+	case op.Release == 0 && len(op.Services) == 0 && op.Kind != "secret" && op.Kind != "down": // it never came so far as to change anything
 		return &exitCode{code: exitError, err: fmt.Errorf("the %s of %s failed, nothing was changed: %s", called(op), op.Project, why(op)), hint: "put it right and try again"}
 	}
 	return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s failed: %s", called(op), op.Project, why(op)), hint: nextStep(op)}
@@ -237,6 +237,11 @@ func (p *program) printOutcome(op spec.Operation) error {
 			return err
 		}
 	}
+	for _, volume := range op.Removed {
+		if err := p.print(fmt.Sprintf("volume %s removed, with its data\n", printable(volume))); err != nil {
+			return err
+		}
+	}
 	return p.print(lastLine(op) + "\n")
 }
 
@@ -283,7 +288,7 @@ func (s *progress) event(e spec.Event) {
 		s.pulls.show(*e.Pull)
 		return
 	}
-	if e.Kind == spec.EventDone || e.Kind == spec.EventFailed {
+	if e.Kind == spec.EventDone || e.Kind == spec.EventFailed || e.Kind == spec.EventRemoved && e.Replica == "" {
 		return // the outcome says it better
 	}
 	// Progress that can't be shown is no reason to stop following.

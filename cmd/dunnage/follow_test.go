@@ -144,3 +144,20 @@ func TestNextStep(t *testing.T) {
 		}
 	}
 }
+
+// What was deleted stands in the outcome, also of a command that has failed.
+func TestRemovedVolumesAreNamed(t *testing.T) {
+	for _, state := range []spec.OperationState{spec.OperationDone, spec.OperationFailed} {
+		var out strings.Builder
+		p := &program{stdout: &out}
+		if err := p.printOutcome(spec.Operation{Project: "shop", Kind: "down", State: state, Removed: []string{"shop_cache", "shop_data"}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := verdict(spec.Operation{Project: "shop", Kind: "down", State: spec.OperationFailed, Cause: "down, but"}); err == nil || err.Error() != "the down of shop failed: down, but" {
+			t.Errorf("%v", err)
+		}
+		if want := "volume shop_cache removed, with its data\nvolume shop_data removed, with its data\nshop: down "; !strings.HasPrefix(out.String(), want) {
+			t.Errorf("%s: %q", state, out.String())
+		}
+	}
+}

@@ -61,7 +61,9 @@ func TestCyclesLeaveNothing(t *testing.T) {
 	var all []figures
 	for i := range n {
 		h.must("deploy", "-f", file)
-		h.must("down", "-p", "cycle", "--volumes")
+		if text := h.must("down", "-p", "cycle", "--volumes"); !strings.Contains(text, "volume cycle_data removed, with its data\n") {
+			t.Fatalf("cycle %d: %s", i, text)
+		}
 		if i < warm || i%every != 0 {
 			continue
 		}
