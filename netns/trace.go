@@ -52,11 +52,15 @@ func (n *Network) Trace(ctx context.Context, packets []spec.Packet) ([]spec.Trac
 	if err != nil {
 		return nil, err
 	}
+	programs, err := readLinkPrograms()
+	if err != nil {
+		return nil, err
+	}
 	var all []spec.Trace
 	for _, p := range packets {
 		set := sets[p.To.Addr().Is6()]
 		facts := n.facts(p, set.policy)
-		facts.Lost = set.lost
+		facts.Lost, facts.Programs = set.lost, programs.at
 		t := walk.Follow(set.sets, facts)
 		t.In, t.Unseen, t.Flows = facts.In, append(t.Unseen, set.unseen...), countFlows(flows, p)
 		t.Away = !facts.Local(p.To.Addr())

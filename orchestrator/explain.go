@@ -48,6 +48,9 @@ func (l *Loop) Explain(ctx context.Context, r spec.ExplainRequest) (spec.Explana
 		if q.service != (serviceID{}) {
 			way.Service = q.service.String()
 		}
+		if err := l.sockets(a, &way); err != nil {
+			return e, err
+		}
 		e.Ways = append(e.Ways, way)
 	}
 	if asked.port != 0 {
@@ -57,6 +60,28 @@ func (l *Loop) Explain(ctx context.Context, r spec.ExplainRequest) (spec.Explana
 	}
 	a.explain(&e)
 	return e, nil
+}
+
+// sockets adds to what isn't seen of a way the programs at the sockets of replicas that
+// it leads to.
+func (l *Loop) sockets(a answers, way *spec.ExplainedWay) error {
+	for _, r := range way.Reach {
+		replica, known := a.at(r.To.Addr())
+		if !known || replica.Pid == 0 {
+			continue
+		}
+		programs, err := l.cfg.Network.SocketPrograms(replica.Pid)
+		if err != nil {
+			return err
+		}
+		for _, p := range programs {
+			text := fmt.Sprintf("%s, %s may drop packets: what it does isn't followed", spec.ShortReplica(replica.Service, replica.Replica), p)
+			if !slices.Contains(way.Unseen, text) {
+				way.Unseen = append(way.Unseen, text)
+			}
+		}
+	}
+	return nil
 }
 
 // holder names the process of the host that listens where the first packet goes.

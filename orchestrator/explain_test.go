@@ -75,8 +75,16 @@ func TestExplain(t *testing.T) {
 		}
 	}
 
-	s.w.Blocked = map[uint16]bool{8080: true}
+	s.w.Programs = []string{"cgroup ingress: program 7 (deny)"}
 	got, err := explain("8080", "")
+	if err != nil || !got.OK || got.Verdict != "connections reach web-1, as far as can be seen" ||
+		!slices.Equal(got.Ways[0].Unseen, []string{"web-1, cgroup ingress: program 7 (deny) may drop packets: what it does isn't followed"}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	s.w.Programs = nil
+
+	s.w.Blocked = map[uint16]bool{8080: true}
+	got, err = explain("8080", "")
 	if err != nil || got.OK || !strings.Contains(got.Verdict, "dropped by iptables-nft filter FORWARD, rule 1: -p tcp -j DROP") ||
 		!slices.ContainsFunc(got.Next, func(n string) bool { return strings.Contains(n, "iptables-nft -t filter -vnL FORWARD") }) {
 		t.Errorf("%+v, %v", got, err)
@@ -97,17 +105,20 @@ func TestVerdicts(t *testing.T) {
 	}
 	arrives := []spec.Arrival{{To: netip.AddrPortFrom(replica, 80), Chance: 1}}
 	cases := []struct {
-		name   string
-		state  spec.ReplicaState
-		way    spec.ExplainedWay
-		holder string
-		ok     bool
-		want   string
-		next   string
-		stale  string
+		name    string
+		state   spec.ReplicaState
+		way     spec.ExplainedWay
+		holder  string
+		reached spec.ReachState
+		ok      bool
+		want    string
+		next    string
+		stale   string
 	}{
 		{name: "well", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives}}, ok: true, want: "connections reach web-1"},
 		{name: "well, but not all is seen", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives, Unseen: []string{"x"}}}, ok: true, want: "connections reach web-1, as far as can be seen"},
+		{name: "no answer, and not all is seen", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives, Packet: spec.Packet{Protocol: spec.TCP, To: to}, Unseen: []string{"XDP at eth0: program 7 may drop packets"}}},
+			reached: spec.ReachUnreachable, want: "but the visitor gets no answer", next: "\nXDP at eth0: program 7 may drop packets"},
 		{name: "unhealthy", state: spec.StateUnhealthy, way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives}}, want: "web-0123abcd-1, which is unhealthy", next: "dunnage logs -p shop web"},
 		{name: "a foreign redirection", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: []spec.Arrival{{To: netip.MustParseAddrPort("172.17.0.2:80")}},
 			Steps: []spec.TraceStep{{Where: "iptables-nft nat DOCKER", Number: 2, Rule: "-j DNAT", Owner: spec.OwnerDocker, What: "sent on to 172.17.0.2:80"}}}}, want: "172.17.0.2:80, which is no replica's: sent there by iptables-nft nat DOCKER, rule 2", next: "publish the service on another one"},
@@ -146,7 +157,8 @@ func TestVerdicts(t *testing.T) {
 			}
 			c.way.Service = "shop/web"
 			e := spec.Explanation{Ways: []spec.ExplainedWay{c.way}, Holder: c.holder}
-			answers{status: status(c.state)}.explain(&e)
+			reach := []spec.Reach{{VisitTarget: spec.VisitTarget{Project: "shop", Service: "web", Addr: c.way.Packet.To}, State: c.reached}}
+			answers{status: status(c.state), reach: reach}.explain(&e)
 			if e.OK != c.ok || !strings.Contains(e.Verdict, c.want) || !strings.Contains(strings.Join(e.Next, "\n"), c.next) {
 				t.Errorf("%v %q next %q, want %v %q next %q", e.OK, e.Verdict, e.Next, c.ok, c.want, c.next)
 			}

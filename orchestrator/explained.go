@@ -283,7 +283,7 @@ func (a answers) arrives(w spec.ExplainedWay, holder string) verdict {
 		return verdict{text: "connections reach " + strings.Join(append(others, ready...), "; "), next: a.look(w.Service)}
 	case w.Reached != nil && w.Reached.State == spec.ReachUnreachable:
 		return verdict{text: fmt.Sprintf("the rules lead to %s, but the visitor gets no answer: %s", strings.Join(ready, ", "), w.Reached.Detail),
-			next: append(a.look(w.Service), "does the program listen on the container's address, not on its 127.0.0.1 alone, and on the port that is published?")}
+			next: slices.Concat(a.look(w.Service), []string{"does the program listen on the container's address, not on its 127.0.0.1 alone, and on the port that is published?"}, w.Unseen)}
 	}
 	return verdict{text: "connections reach " + strings.Join(ready, ", "), ok: true}
 }

@@ -194,6 +194,9 @@ type Network interface {
 	// Trace follows packets through everybody's rules as the kernel has them
 	// now, and counts the connections for their addresses.
 	Trace(ctx context.Context, packets []spec.Packet) ([]spec.Trace, error)
+	// SocketPrograms names the BPF programs that may drop what comes to a process's
+	// sockets or leaves them; a process that is gone has none.
+	SocketPrograms(pid int) ([]string, error)
 	// Compare says which rules Apply(to) would add and remove after Apply(from).
 	// It asks the kernel nothing.
 	Compare(from, to spec.Routing) (spec.RuleDiff, error)

@@ -100,13 +100,16 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 		ways = sub.routeBack(ways)
 		a.in = ""
 		ways = sub.hook(Postrouting, sub.hook(Output, ways))
+		sub.exit(ways)
 		if w.facts.fromHost() {
 			for _, p := range ways {
 				p.in, p.out = "lo", ""
 			}
+			sub.enter(ways)
 			ways = sub.hook(Input, sub.hook(Prerouting, ways))
 		}
 	} else {
+		sub.enter(ways)
 		ways = sub.hook(Prerouting, sub.early(ways))
 		for _, p := range ways {
 			p.dst, p.out = p.late, w.facts.In
@@ -116,6 +119,7 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 			ways = sub.hook(Input, ways)
 		} else {
 			ways = sub.hook(Postrouting, sub.hook(Forward, ways))
+			sub.exit(ways)
 		}
 	}
 	if !w.facts.fromHost() {

@@ -196,7 +196,17 @@ type Facts struct {
 	Policy []PolicyRule
 	Table  func(table int, a netip.Addr) (r TableRoute, ok bool)
 
+	// Programs are what stands at a link besides rules, on the way in or out, and may
+	// drop what passes; nil = nothing does.
+	Programs func(link string, out bool) []Program
+
 	Hold netip.Addr // where connections without a replica wait
+}
+
+// Program is a BPF program or a filter of tc. What it does isn't followed.
+type Program struct {
+	Where string // "XDP at eth0", "tc egress at eth0"
+	Name  string // "program 42 (drop_all)"
 }
 
 // Route is the kernel's answer to where a packet goes next.

@@ -29,6 +29,7 @@ func Follow(sets []Ruleset, facts Facts) spec.Trace {
 	if facts.fromHost() {
 		w.fromHost(start)
 	} else {
+		w.enter(start)
 		w.fromOutside(w.early(start))
 	}
 	w.conclude()
@@ -64,7 +65,33 @@ type end struct {
 func (w *walker) fromOutside(ways []*packet) {
 	here, on := w.route(w.hook(Prerouting, ways))
 	w.arrive(w.hook(Input, here), true)
-	w.arrive(w.hook(Postrouting, w.hook(Forward, on)), false)
+	on = w.hook(Postrouting, w.hook(Forward, on))
+	w.exit(on)
+	w.arrive(on, false)
+}
+
+// enter and exit tell of what stands at the links by which the packets come in and go
+// out, before and behind the chains of links.
+func (w *walker) enter(ways []*packet) {
+	for _, p := range ways {
+		w.programs(p, p.in, false)
+	}
+}
+
+func (w *walker) exit(ways []*packet) {
+	for _, p := range ways {
+		w.programs(p, p.out, true)
+	}
+}
+
+func (w *walker) programs(p *packet, link string, out bool) {
+	if w.facts.Programs == nil {
+		return
+	}
+	for _, b := range w.facts.Programs(link, out) {
+		w.tell(spec.TraceStep{Where: b.Where, Rule: b.Name, Owner: spec.OwnerOther, What: "may drop it: what it does isn't followed", Maybe: true})
+		w.unseen(b.Where + ": " + b.Name + " may drop packets: what it does isn't followed")
+	}
 }
 
 // early tells of the chains that meet the packets as they come in by their link,
@@ -99,11 +126,15 @@ func (w *walker) fromHost(ways []*packet) {
 	}
 	here, on := w.route(w.hook(Output, ways))
 	here = w.hook(Postrouting, here)
+	w.exit(here)
 	for _, p := range here {
 		p.in, p.out, p.settled = "lo", "", true
 	}
+	w.enter(here)
 	w.arrive(w.hook(Input, w.hook(Prerouting, here)), true)
-	w.arrive(w.hook(Postrouting, on), false)
+	on = w.hook(Postrouting, on)
+	w.exit(on)
+	w.arrive(on, false)
 }
 
 // hook sends the packets through all base chains of a hook, and returns those

@@ -267,6 +267,43 @@ func TestNotUnderstood(t *testing.T) {
 	}
 }
 
+// Programs are told of where packets and their answers pass, and end nothing for sure.
+func TestPrograms(t *testing.T) {
+	const replica, other = "dunaaaaaaaaaaaa", "dunbbbbbbbbbbbb"
+	for _, c := range []struct {
+		name string
+		from spec.Vantage
+		to   string
+		want string // links and ways, in the order in which they are told of
+	}{
+		{"to replicas", "", "198.51.100.7:8080", "eth0, " + replica + " out, " + other + " out, answer " + replica + ", answer eth0 out, answer " + other},
+		{"to the host itself", "", "198.51.100.7:9999", "eth0, answer eth0 out"},
+		{"from the host to a replica", spec.FromHost, "10.208.16.10:80", replica + " out, answer " + replica},
+		{"within the host", spec.FromHost, "127.0.0.1:9999", "lo out, lo, answer lo out, answer lo"},
+	} {
+		f := host("eth0")
+		f.Packet = spec.Packet{Protocol: spec.TCP, From: c.from, To: netip.MustParseAddrPort(c.to)}
+		if c.from == spec.FromHost {
+			f.In = ""
+		}
+		f.Programs = func(link string, out bool) []Program {
+			if out {
+				link += " out"
+			}
+			return []Program{{Where: "tc at " + link, Name: "p"}}
+		}
+		got := Follow([]Ruleset{Iptables("iptables-nft", together(true, ours(t)))}, f)
+		var at []string
+		for _, s := range got.Unseen {
+			where, _, _ := strings.Cut(s, ": p may drop packets")
+			at = append(at, strings.NewReplacer("the answer: ", "answer ", "tc at ", "").Replace(where))
+		}
+		if s := strings.Join(at, ", "); s != c.want || got.Fate != spec.FateArrives || !slices.ContainsFunc(got.Steps, func(s spec.TraceStep) bool { return strings.HasPrefix(s.Where, "tc at ") && s.Maybe && !s.Ends }) {
+			t.Errorf("%s: %s, at %q, want %q\n%s", c.name, got.Fate, s, c.want, steps(got))
+		}
+	}
+}
+
 // A time to live that a rule sets ends what the host passes on: packets to
 // replicas, answers, and answers on their way behind the host.
 func TestTimeToLive(t *testing.T) {

@@ -22,6 +22,13 @@ func (w *World) Trace(_ context.Context, packets []spec.Packet) ([]spec.Trace, e
 	return all, nil
 }
 
+// SocketPrograms are those that somebody has attached.
+func (w *World) SocketPrograms(int) ([]string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.Programs, nil
+}
+
 func (w *World) trace(p spec.Packet) spec.Trace {
 	const foreign = "-p tcp -j DROP"
 	t := spec.Trace{Packet: p, Fate: spec.FateArrives}

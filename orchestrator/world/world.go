@@ -83,6 +83,9 @@ type World struct {
 	// while nothing runs.
 	Blocked map[uint16]bool
 
+	// Programs are what SocketPrograms says of every process. Set while nothing runs.
+	Programs []string
+
 	// Stored is what takes room on disk beside writable layers, and Disks is where.
 	Stored []spec.DiskItem
 	// Waiting is what collections say waits for the end of its grace.
