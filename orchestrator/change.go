@@ -317,6 +317,7 @@ func (l *Loop) rollback(op *operation, project string, number int) error {
 	}
 	number = target.Number
 	prev := l.present(project)
+	cold := l.coldNotes(rec, prev, target)
 	receipt := l.draft(op, &rec, target)
 	var locked error
 	if wayOut := !rec.Down && number == rec.Good; !wayOut { // of a rollout, whose old replicas may still run: the agent may go it by itself too
@@ -349,7 +350,7 @@ func (l *Loop) rollback(op *operation, project string, number int) error {
 	}
 	l.ops.change(op, func(o *operation) {
 		o.Release, o.Services = number, compare(prev, target)
-		o.Warnings = append(o.Warnings, l.earlierSecrets(target)...)
+		o.Warnings = append(append(o.Warnings, l.earlierSecrets(target)...), cold...)
 		if rec.Good == number { // it has converged already, and yet it may not be back
 			o.patience = l.cfg.Clock.Now().Add(changePatience)
 		}

@@ -121,13 +121,14 @@ func TestRollbackWarnsOfEarlierSecrets(t *testing.T) {
 	}
 	setKey(t, s, "two")
 	op, err := request(s, "shop", spec.ChangeRequest{Kind: "rollback"})
-	want := []string{"web gets version 1 of the secret key; the current one is 2", "api gets version 1 of the secret key; the current one is 2"}
+	want := []string{"web gets version 1 of the secret key; the current one is 2", "api gets version 1 of the secret key; the current one is 2",
+		"release 1 doesn't run any more: the rollback creates 1 replica of web, 1 replica of api; their images are on this host"}
 	if err != nil || !slices.Equal(op.Warnings, want) {
 		t.Errorf("%q, %v, want %q", op.Warnings, err, want)
 	}
 	s.live(time.Minute, time.Second)
 	wantBehind(t, s, spec.SecretUse{Project: "shop", Version: 1})
-	if op, err = request(s, "shop", spec.ChangeRequest{Kind: "rollback", Release: 2}); err != nil || len(op.Warnings) != 0 {
+	if op, err = request(s, "shop", spec.ChangeRequest{Kind: "rollback", Release: 2}); err != nil || len(op.Warnings) != 1 {
 		t.Errorf("forward again: %+v, %v", op, err)
 	}
 }

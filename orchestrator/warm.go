@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"dunnage/orchestrator/plan"
@@ -53,11 +54,16 @@ func verb(n int, one, more string) string {
 
 // countWarm counts the replicas of a generation that are warm.
 func countWarm(status []spec.ProjectStatus, project, service, generation string) int {
+	return countIn(status, project, service, generation, spec.StateWarm)
+}
+
+// countIn counts the replicas of a generation that are in one of the states.
+func countIn(status []spec.ProjectStatus, project, service, generation string, states ...spec.ReplicaState) int {
 	n := 0
 	for _, p := range status {
 		for _, s := range p.Services {
 			for _, r := range s.Replicas {
-				if p.Name == project && s.Name == service && r.Generation == generation && r.State == spec.StateWarm {
+				if p.Name == project && s.Name == service && r.Generation == generation && slices.Contains(states, r.State) {
 					n++
 				}
 			}
@@ -109,4 +115,43 @@ func (l *Loop) thirdNote(next spec.Release, service string, change spec.Change) 
 		text += fmt.Sprintf(": up to %d MiB of memory more", old.Limits.Memory*int64(n)>>20)
 	}
 	return text
+}
+
+// coldNotes says of a rollback what it takes more than a swap: which replicas it
+// has to create, and who is down meanwhile; none where all of the target still runs.
+func (l *Loop) coldNotes(rec spec.ProjectRecord, prev *spec.Release, target spec.Release) []string {
+	status := l.status.Load().Projects
+	var creates, gaps []string
+	var starts map[string]time.Duration
+	for _, ch := range compare(prev, target) {
+		s, stays := target.Project.Service(ch.Name)
+		n := s.Replicas - countIn(status, rec.Name, ch.Name, target.Generation(ch.Name), spec.StateWarm, spec.StateReady, spec.StateDraining)
+		if !moves(ch) || !stays || n <= 0 || slices.Contains(rec.Stopped, ch.Name) {
+			continue
+		}
+		if starts == nil {
+			starts = l.lastStarts(l.ctx, rec.Name)
+		}
+		text := fmt.Sprintf("%s of %s", counted(n, "replica"), ch.Name)
+		if took := starts[ch.Name]; took > 0 {
+			text += fmt.Sprintf(" (its last start took %s)", took.Round(100*time.Millisecond))
+		}
+		creates = append(creates, text)
+		if s.Rollback != nil {
+			s.Update = *s.Rollback
+		}
+		p := spec.ServicePreview{Name: ch.Name, Change: ch.Change, Order: s.Update.Order, To: s.Replicas}
+		if prev != nil {
+			old, _ := prev.Project.Service(ch.Name)
+			p.From = old.Replicas
+		}
+		if p.Order == spec.StopFirst {
+			gaps = append(gaps, gap(p, s, starts[ch.Name]))
+		}
+	}
+	if len(creates) == 0 {
+		return nil
+	}
+	first := fmt.Sprintf("release %d doesn't run any more: the rollback creates %s; their images are on this host", target.Number, strings.Join(creates, ", "))
+	return append([]string{first}, slices.DeleteFunc(gaps, func(text string) bool { return text == "" })...)
 }

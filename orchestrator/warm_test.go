@@ -91,7 +91,7 @@ func TestWarmRollbackIsOneSwap(t *testing.T) {
 			t.Errorf("%s takes no connections after one step:\n%s", r.Replica, s.w.String()[before:])
 		}
 	}
-	if op = pass(t, s, op.ID, time.Minute); op.State != spec.OperationDone || op.Release != 1 {
+	if op = pass(t, s, op.ID, time.Minute); op.State != spec.OperationDone || op.Release != 1 || len(op.Warnings) > 0 {
 		t.Errorf("%+v", op)
 	}
 	s.live(10*time.Second, time.Second)
@@ -127,6 +127,32 @@ func TestWarmRollbackKnowsNoBatches(t *testing.T) {
 	op := changed(t, s, spec.ChangeRequest{Kind: "rollback"})
 	if took := op.Ended.Sub(op.Started); op.State != spec.OperationDone || took > time.Second {
 		t.Errorf("after %s: %+v", took, op)
+	}
+}
+
+// A rollback to what isn't warm any more says beforehand what it creates, and who
+// is down meanwhile.
+func TestColdRollbackSaysWhatItTakes(t *testing.T) {
+	s, p := warmth(t)
+	dies := warm(t, s)[0].Replica
+	s.w.Damage(1, slices.Index(s.w.Running(), dies))
+	s.live(20*time.Second, time.Second)
+	const first, second = "release 1 doesn't run any more: the rollback creates 1 replica of web (its last start took 2s); their images are on this host",
+		"stop-first: web is down for about 2s (its last start took 2s); connections are refused"
+	if op := changed(t, s, spec.ChangeRequest{Kind: "rollback"}); !slices.Equal(op.Warnings, []string{first}) {
+		t.Errorf("with one of two left: %q", op.Warnings)
+	}
+	p.Services[0].KeepWarm, p.Services[0].Update.Order = 0, spec.StopFirst
+	deployNext(t, s, p, "3")
+	deployNext(t, s, p, "4")
+	s.live(20*time.Second, time.Second)
+	op := changed(t, s, spec.ChangeRequest{Kind: "rollback"})
+	if want := strings.NewReplacer("release 1", "release 3", "1 replica", "2 replicas").Replace(first); !slices.Equal(op.Warnings, []string{want, second}) {
+		t.Errorf("with none left: %q", op.Warnings)
+	}
+	changed(t, s, spec.ChangeRequest{Kind: "down"})
+	if op := changed(t, s, spec.ChangeRequest{Kind: "rollback"}); len(op.Warnings) != 1 || !strings.Contains(op.Warnings[0], "creates 2 replicas of web") {
+		t.Errorf("of a project that is down: %q", op.Warnings)
 	}
 }
 

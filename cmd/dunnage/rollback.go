@@ -13,7 +13,7 @@ func (p *program) rollbackCommand() *cli.Command {
 		Name:      "rollback",
 		Usage:     "go back to an earlier release",
 		ArgsUsage: "[RELEASE]",
-		Description: "Makes an earlier release (without an argument, the one before) the desired one again, with the images and the versions of secrets that it had; a warning names those that aren't the current ones any more. `dunnage history` lists them.\n\n" +
+		Description: "Makes an earlier release (without an argument, the one before) the desired one again, with the images and the versions of secrets that it had; a warning names those that aren't the current ones any more. Where the release doesn't run any more (x-dunnage.keep_warm keeps it), another says first what is created. `dunnage history` lists them.\n\n" +
 			"Example:\n   dunnage rollback 4",
 		Flags:  changeFlags(),
 		Action: p.changeAction(rollbackRequest),
