@@ -16,7 +16,7 @@ var serviceKeys = []key{
 	yes("services.*.deploy.labels.[]", kindLabelItem, ""),
 	yes("services.*.deploy.labels.*", kindScalar, ""),
 
-	yes("services.*.depends_on", kindTextListOrMap, "Order at deploy and at boot."),
+	yes("services.*.depends_on", kindTextListOrMap, "Order at deploy and at boot. What waits for a replica that its restart policy leaves dead says so, and that `dunnage start` tries once more."),
 	yes("services.*.depends_on.[]", kindText, ""),
 	yes("services.*.depends_on.*", kindMap, ""),
 	yes("services.*.depends_on.*.condition", kindEnum("service_started", "service_healthy", "service_completed_successfully"), "`service_healthy` waits for the probes; every service has one."),

@@ -230,6 +230,7 @@ func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	l.routing.Store(&p.Routing)
 	l.tellHung(o.Replicas)
 	l.tellUnwritten(o.Replicas)
+	l.tellLeftDead(p.Status)
 	problems := slices.Concat(l.foreign, l.insisted(), l.stuck())
 	if l.cfg.Notice != "" {
 		problems = append([]string{l.cfg.Notice}, problems...)

@@ -186,7 +186,7 @@ func (l *Loop) reckon(p plan.Plan, o plan.Observed) {
 			a.watch(o, wanted)
 		}
 		if a.Ended.IsZero() && a.follows == "" {
-			rs.judge(a, rec, applied && settled(p, a.Project, nil), o.Now)
+			rs.judge(a, rec, applied, unsettled(p, a.Project, nil), o.Now)
 		}
 		if !a.Ended.IsZero() && len(a.leaving) == 0 && (!last || !unwanted(o, a.Project, wanted)) {
 			a.Settled, a.stale = o.Now, true
@@ -203,7 +203,8 @@ func (rs *receipts) leavesEarlier(id string) bool {
 
 // judge ends a receipt whose rollout no operation follows: the agent was
 // restarted, or a pause took over. Called with mu held.
-func (rs *receipts) judge(a *account, rec spec.ProjectRecord, settled bool, now time.Time) {
+func (rs *receipts) judge(a *account, rec spec.ProjectRecord, applied bool, unsettled []spec.ServiceStatus, now time.Time) {
+	settled := applied && len(unsettled) == 0
 	failed := slices.Contains(rec.Failed, a.Release)
 	back := failed && rec.Desired != a.Release && rec.Desired == rec.Good
 	cause := rec.Causes[a.Release]
@@ -226,7 +227,7 @@ func (rs *receipts) judge(a *account, rec spec.ProjectRecord, settled bool, now 
 	case rec.Desired == rec.Good && settled:
 		rs.finish(a, spec.OperationDone, "")
 	case rec.Desired == rec.Good && late:
-		rs.finish(a, spec.OperationFailed, "not all is as asked for; the agent keeps trying")
+		rs.finish(a, spec.OperationFailed, notAll(a.Project, unsettled))
 	case failed:
 		rs.finish(a, spec.OperationFailed, cause)
 	}

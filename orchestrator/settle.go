@@ -55,11 +55,11 @@ func (l *Loop) settleRollout(r plan.Rollout, now []spec.ProjectStatus) (changed 
 			rec.Secrets = l.decided(rec.Secrets, good.Project)
 		}
 	default:
-		why := "there is no earlier release to go back to, so"
+		why := "there is no earlier release to go back to"
 		if rec.Good != 0 {
-			why = "its failure_action is continue, so"
+			why = "its failure_action is continue"
 		}
-		l.endRollouts(r, spec.OperationFailed, fmt.Sprintf("%s; %s the agent keeps trying", r.Failed, why))
+		l.endRollouts(r, spec.OperationFailed, fmt.Sprintf("%s; %s, and %s", r.Failed, why, outlook(r.Project, servicesOf(now, r.Project))))
 		if slices.Contains(rec.Failed, rec.Desired) {
 			return false
 		}
@@ -170,6 +170,9 @@ func (l *Loop) settleOperation(op *operation, p plan.Plan, o plan.Observed) {
 	if op.patience.IsZero() && !op.arrived.IsZero() {
 		late = !o.Now.Before(op.arrived.Add(restPatience))
 	}
+	if op.State != spec.OperationReturning && (!op.patience.IsZero() || !op.arrived.IsZero()) {
+		late = late || stuck(p, op.Project, op.awaited())
+	}
 	switch {
 	case op.Kind == "pause":
 		l.end(op, spec.OperationDone, "", nil) // who asked for it sees it in the status now
@@ -183,7 +186,7 @@ func (l *Loop) settleOperation(op *operation, p plan.Plan, o plan.Observed) {
 		l.end(op, spec.OperationRolledBack, fmt.Sprintf("%s; release %d is desired again, but it isn't back yet", op.Cause, op.Release), l.outcomes(op))
 	case op.State == spec.OperationReturning:
 	case late:
-		l.end(op, spec.OperationFailed, "not all is as asked for; the agent keeps trying", l.outcomes(op))
+		l.end(op, spec.OperationFailed, notAll(op.Project, unsettled(p, op.Project, op.awaited())), l.outcomes(op))
 	case l.reached(op, rec, p) && op.restarted(o.Replicas) && applied:
 		l.end(op, spec.OperationDone, "", l.outcomes(op))
 	}
@@ -194,13 +197,22 @@ func (l *Loop) settleOperation(op *operation, p plan.Plan, o plan.Observed) {
 // all is as it should be. A release converges for all that ails what serves
 // already, such as replicas that crash while others are taken away.
 func (l *Loop) reached(op *operation, rec spec.ProjectRecord, p plan.Plan) bool {
-	if op.Release > 0 && op.patience.IsZero() {
-		return rec.Good == op.Release && settled(p, op.Project, op.changed())
+	if op.Release > 0 && op.patience.IsZero() && rec.Good != op.Release {
+		return false
 	}
-	if op.Kind == "stop" || op.Kind == "start" || len(op.alone) > 0 {
-		return settled(p, op.Project, op.names())
+	return settled(p, op.Project, op.awaited())
+}
+
+// awaited lists the services that are to be as wanted when the operation ends, nil
+// = all.
+func (o *operation) awaited() []string {
+	switch {
+	case o.Release > 0 && o.patience.IsZero():
+		return o.changed()
+	case o.Kind == "stop" || o.Kind == "start" || len(o.alone) > 0:
+		return o.names()
 	}
-	return settled(p, op.Project, nil)
+	return nil
 }
 
 // names lists the services that the operation changes.
@@ -255,19 +267,29 @@ func (l *Loop) clock(op *operation, p plan.Plan) {
 // settled reports whether the services of the project, nil = all, are as
 // wanted: stopped ones at rest, the others ready.
 func settled(p plan.Plan, project string, services []string) bool {
-	i := slices.IndexFunc(p.Status, func(s spec.ProjectStatus) bool { return s.Name == project })
-	if i < 0 {
-		return true
+	return len(unsettled(p, project, services)) == 0
+}
+
+// unsettled lists the services of the project, nil = of all, that aren't.
+func unsettled(p plan.Plan, project string, services []string) (out []spec.ServiceStatus) {
+	for _, s := range servicesOf(p.Status, project) {
+		waits := s.Waiting != ""
+		if s.Stopped {
+			waits = slices.ContainsFunc(s.Replicas, func(r spec.ReplicaStatus) bool { return r.Pid != 0 })
+		}
+		if waits && (services == nil || slices.Contains(services, s.Name)) {
+			out = append(out, s)
+		}
 	}
-	return !slices.ContainsFunc(p.Status[i].Services, func(s spec.ServiceStatus) bool {
-		if services != nil && !slices.Contains(services, s.Name) {
-			return false
-		}
-		if !s.Stopped {
-			return s.Waiting != ""
-		}
-		return slices.ContainsFunc(s.Replicas, func(r spec.ReplicaStatus) bool { return r.Pid != 0 })
-	})
+	return out
+}
+
+func servicesOf(all []spec.ProjectStatus, project string) []spec.ServiceStatus {
+	i := slices.IndexFunc(all, func(s spec.ProjectStatus) bool { return s.Name == project })
+	if i < 0 {
+		return nil
+	}
+	return all[i].Services
 }
 
 // outcomes is one line a service, from the last snapshot.

@@ -39,6 +39,7 @@ type ServiceStatus struct {
 	Stopped     bool            `json:"stopped,omitempty"`
 	Orphan      bool            `json:"orphan,omitempty"`
 	Waiting     string          `json:"waiting,omitempty"`   // why it isn't converged, in one line; empty = converged
+	LeftDead    string          `json:"left_dead,omitempty"` // service with a replica that has exited and that its restart policy doesn't start again, for which this one won't get ready by itself: its own or one that it waits for
 	Tolerated   string          `json:"tolerated,omitempty"` // which failures its policy leaves behind, in one line
 	Ports       []Port          `json:"ports,omitempty"`
 	Unreachable string          `json:"unreachable,omitempty"` // where clients don't get through to replicas that are well, in one line

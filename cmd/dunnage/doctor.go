@@ -294,9 +294,12 @@ func examineServices(s spec.Status) []spec.Finding {
 				}
 			}
 			if service.Waiting != "" && project.Paused == "" {
+				next := fmt.Sprintf("`dunnage logs -p %s %s` shows what it writes", project.Name, service.Name)
+				if service.LeftDead != "" {
+					service.Waiting, next = spec.SplitProblem(service.Waiting)
+				}
 				out = append(out, spec.Finding{
-					Check: "services", Text: fmt.Sprintf("%s/%s: %s", project.Name, service.Name, notReady(service)),
-					Next: fmt.Sprintf("`dunnage logs -p %s %s` shows what it writes", project.Name, service.Name),
+					Check: "services", Text: fmt.Sprintf("%s/%s: %s", project.Name, service.Name, notReady(service)), Next: next,
 				})
 			}
 		}

@@ -394,10 +394,12 @@ func (b *builder) names(v *view, r *Replica) {
 // release leaves as it was neither fails nor delays it.
 func (b *builder) rollout(p *Project, all []*view, applied bool) Rollout {
 	out := Rollout{Project: p.Record.Name, Converged: applied}
+	var touched []*view
 	for _, v := range all {
 		if v.project != p || v.untouched() && !v.exposes() {
 			continue
 		}
+		touched = append(touched, v)
 		if !v.settled(b.now) || v.awaits(b.observed.Committed) != "" {
 			out.Converged = false
 		}
@@ -411,6 +413,12 @@ func (b *builder) rollout(p *Project, all []*view, applied bool) Rollout {
 			out.Failed, out.Culprit, out.Action = f.cause, f.replica, v.policy().OnFailure
 		}
 		b.wakeAt(v.settles(b.now))
+	}
+	for _, v := range touched { // which fail for another one, if that doesn't fail itself
+		if r := v.stuck(); r != nil && r == v.awaitsDead && out.Failed == "" && p.Record.Paused == "" {
+			why, _ := spec.SplitProblem(v.waiting)
+			out.Failed, out.Culprit, out.Action = v.Name+" "+why, r.ReplicaKey, v.policy().OnFailure
+		}
 	}
 	if out.Failed != "" {
 		out.Converged = false

@@ -100,6 +100,9 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 		Stopped: v.stopped, Orphan: v.Orphan, Ports: v.Ports, Waiting: v.why(), Tolerated: v.leftBehind(),
 		Unreachable: v.unreachable(), Replicas: []spec.ReplicaStatus{},
 	}
+	if r := v.stuck(); r != nil {
+		s.LeftDead = r.Service
+	}
 	if v.project.Rolling() && (!v.untouched() || v.exposes()) {
 		s.Waiting = cmp.Or(s.Waiting, v.awaits(o.Committed))
 		s.Tolerated = cmp.Or(s.Tolerated, v.leftUnreached())
@@ -176,6 +179,8 @@ func (v *view) why() string {
 		return "new secrets are being delivered"
 	case v.enough():
 		return ""
+	case v.stuck() != v.awaitsDead: // else the dependency says it
+		return v.stuck().ID + " " + leftDeadText(v.stuck())
 	case v.waiting != "":
 		return v.waiting
 	}
@@ -205,6 +210,9 @@ func replicaStatus(r *Replica, wanted bool, o Observed) spec.ReplicaStatus {
 		s.ExitCode = &e.Code
 		if s.State == spec.StateBackoff {
 			s.RetryAt = startsAgainAt(r.Record)
+		}
+		if s.State == spec.StateFailed {
+			s.Detail = leftDeadText(r)
 		}
 	}
 	return s

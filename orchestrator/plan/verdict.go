@@ -143,14 +143,13 @@ func (v *view) trouble(r *Replica) string {
 	if v.project.Good != nil {
 		tries = triesWithRollback
 	}
-	exit := r.Record.Exit
 	switch {
 	case r.Errors > 0 && !r.NoSpace && max(r.Errors, r.Record.Failures) >= tries:
 		if strings.Contains(r.Error, r.ID) {
 			return r.Error
 		}
 		return fmt.Sprintf("%s: %s", r.ID, r.Error)
-	case r.Record.Failures >= tries, exit != nil && !r.Record.Running && !r.Record.Requested && !r.Done() && !restarts(r.Record):
+	case r.Record.Failures >= tries, r.leftDead():
 		return fmt.Sprintf("%s %s", r.ID, ExitText(r.Record))
 	case v.diedYoung(r):
 		return fmt.Sprintf("%s %s while it was watched", r.ID, ExitText(r.Record))

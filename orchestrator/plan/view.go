@@ -14,14 +14,15 @@ type view struct {
 	now     time.Time
 	project *Project
 	spec.Service
-	gen     string
-	stopped bool       // on request
-	current []*Replica // of the wanted generation and number; IDs of missing ones are in missing
-	missing []spec.ReplicaKey
-	others  []*Replica // of the service, but neither wanted
-	waiting string     // which dependency is not met, "" = all are
-	visits  []Visited  // of all the project's targets
-	update  update
+	gen        string
+	stopped    bool       // on request
+	current    []*Replica // of the wanted generation and number; IDs of missing ones are in missing
+	missing    []spec.ReplicaKey
+	others     []*Replica // of the service, but neither wanted
+	waiting    string     // which dependency is not met, "" = all are
+	awaitsDead *Replica   // left dead, so that the dependency won't be met by itself
+	visits     []Visited  // of all the project's targets
+	update     update
 
 	reach []spec.Reach // what was found at the addresses that clients use
 
@@ -46,8 +47,15 @@ func views(p *Project, o Observed) []*view {
 		vs = append(vs, newView(p, s, o))
 	}
 	link(p, vs)
-	for _, v := range vs {
-		v.waiting = cmp.Or(doubt(o.Doubtful, p.Release.Images[v.Name].Digest), waitsFor(v, vs))
+	for again := true; again; { // who waits for one that waits in vain does so too
+		again = false
+		for _, v := range vs {
+			before := v.awaitsDead
+			if v.waiting = doubt(o.Doubtful, p.Release.Images[v.Name].Digest); v.waiting == "" {
+				v.waiting, v.awaitsDead = waitsFor(v, vs)
+			}
+			again = again || v.awaitsDead != before
+		}
 	}
 	for _, v := range vs {
 		if v.owner == nil {
@@ -226,18 +234,24 @@ func usable(rs []*Replica) []*Replica {
 	return out
 }
 
-// waitsFor returns the first dependency of v that isn't met, for people.
-func waitsFor(v *view, all []*view) string {
+// waitsFor returns the first dependency of v that isn't met, for people; before it
+// one that won't be by itself, and the replica that was left dead.
+func waitsFor(v *view, all []*view) (text string, leftDead *Replica) {
 	for _, d := range v.DependsOn {
 		i := slices.IndexFunc(all, func(o *view) bool { return o.Name == d.Service })
 		if i < 0 || all[i] == v.owner {
 			continue // optional and not in the release: the manifest saw to the others; or each replica waits for its own
 		}
-		if !met(all[i], d.Condition) {
-			return fmt.Sprintf("waits for %s to be %s", d.Service, conditionWord[d.Condition])
+		if met(all[i], d.Condition) {
+			continue
 		}
+		first := fmt.Sprintf("waits for %s to be %s", d.Service, conditionWord[d.Condition])
+		if dead := append(all[i].dead(), all[i].awaitsDead)[0]; dead != nil && v.stands() {
+			return fmt.Sprintf("%s, which won't come by itself: %s %s", first, dead.ID, leftDeadText(dead)), dead
+		}
+		text = cmp.Or(text, first)
 	}
-	return ""
+	return text, nil
 }
 
 var conditionWord = map[spec.Condition]string{

@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ services:
   lives:      {<<: *app, command: [serve], restart: on-failure, x-dunnage: {probe: {http: {port: 80, path: /health}}}}
   stopped:    {<<: *app, command: [sleep, 1h], restart: unless-stopped}
   held:       {<<: *app, command: [sleep, 1h], restart: always}
+  in-vain:    {<<: *app, command: [sleep, 1h], depends_on: {once: {condition: service_healthy}}}
   after:
     <<: *app
     command: [sleep, 1h]
@@ -71,6 +73,7 @@ func TestRestartPolicies(t *testing.T) {
 	states["stopped"], states["held"] = spec.StateStopped, spec.StateStopped
 	before := h.become(states)
 	h.nextTryIsShown("again")
+	h.inVainIsTold()
 	h.check(before, "once", 3, 0)
 	h.check(before, "thrice", 4, 2)
 
@@ -106,6 +109,27 @@ func TestRestartPolicies(t *testing.T) {
 	h.must("start", "-p", "app", "stopped")
 	states["stopped"] = spec.StateReady
 	h.become(states)
+}
+
+// inVainIsTold: what waits for a replica that nobody starts again says so, and how
+// to start that.
+func (h *host) inVainIsTold() {
+	h.t.Helper()
+	const want = "waits for once to be healthy, which won't come by itself: app-once-"
+	const next = "`dunnage start -p app once` starts it once more"
+	if ps := h.run(nil, "ps", "-p", "app"); !strings.Contains(ps.stderr, want) || !strings.Contains(ps.stderr, next) {
+		h.t.Errorf("ps: %s", ps.stderr)
+	}
+	if out := h.must("events", "--no-follow", "-p", "app", "--kind", "problem"); strings.Count(out, want) != 1 {
+		h.t.Errorf("events: %s", out)
+	}
+	found, _ := h.doctor()
+	if !slices.ContainsFunc(found["services"], func(f spec.Finding) bool { return strings.Contains(f.Text, "app/in-vain: 0 of 1 ready: "+want) && f.Next == next }) {
+		h.t.Errorf("doctor: %+v", found["services"])
+	}
+	if start := h.run(nil, "start", "-p", "app", "once"); start.code != 3 || !strings.Contains(start.stderr, "no further try of once, as the restart policy says: `dunnage start -p app once` makes one") {
+		h.t.Errorf("start: %+v", start)
+	}
 }
 
 // A stop sends the service's own signal and kills what doesn't obey in its

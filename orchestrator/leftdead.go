@@ -1,0 +1,69 @@
+package orchestrator
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"dunnage/orchestrator/plan"
+	"dunnage/spec"
+)
+
+// stuck reports whether the services, nil = all, aren't as wanted and none of them
+// gets there by itself.
+func stuck(p plan.Plan, project string, services []string) bool {
+	left := unsettled(p, project, services)
+	return len(left) > 0 && !slices.ContainsFunc(left, func(s spec.ServiceStatus) bool { return s.LeftDead == "" })
+}
+
+// notAll is the cause of what ends before all is as wanted.
+func notAll(project string, services []spec.ServiceStatus) string {
+	return "not all is as asked for; " + outlook(project, services)
+}
+
+// outlook says what comes of those of the services that aren't ready: the agent
+// keeps trying, but for those that their restart policy leaves dead.
+func outlook(project string, services []spec.ServiceStatus) string {
+	trying := false
+	var dead []string
+	for _, s := range services {
+		switch {
+		case s.Waiting == "":
+		case s.LeftDead == "":
+			trying = true
+		case !slices.Contains(dead, s.LeftDead):
+			dead = append(dead, s.LeftDead)
+		}
+	}
+	if len(dead) == 0 {
+		return "the agent keeps trying"
+	}
+	text := fmt.Sprintf("no further try of %s, as the restart policy says: `dunnage start -p %s %s` makes one", strings.Join(dead, ", "), project, strings.Join(dead, " "))
+	if trying {
+		return "the agent keeps trying, with " + text
+	}
+	return text
+}
+
+// tellLeftDead tells once of each service that won't get ready by itself. What a
+// rollout meets, its end tells.
+func (l *Loop) tellLeftDead(now []spec.ProjectStatus) {
+	told := map[string]string{}
+	for _, p := range now {
+		rec, _ := l.state.project(p.Name)
+		if rec.Paused != "" || rec.Desired != rec.Good && !slices.Contains(rec.Failed, rec.Desired) {
+			continue
+		}
+		for _, s := range p.Services {
+			if s.LeftDead == "" {
+				continue
+			}
+			key := p.Name + "/" + s.Name
+			if told[key] = s.Waiting; l.leftDead[key] != s.Waiting {
+				l.cfg.Log.Warn("left dead", "project", p.Name, "service", s.Name, "problem", s.Waiting)
+				l.events.add(spec.Event{Kind: spec.EventProblem, Project: p.Name, Service: s.Name, Message: s.Name + ": " + s.Waiting})
+			}
+		}
+	}
+	l.leftDead = told
+}
