@@ -35,17 +35,24 @@ func (v *view) stuck() *Replica {
 	if dead := v.dead(); len(dead) > v.tolerated() || len(dead) > 0 && len(dead) == v.Replicas {
 		return dead[0]
 	}
+	if v.owner != nil && v.awaitsDead == nil && !v.owner.stopped {
+		for _, r := range v.owner.dead() {
+			if m, ok := v.member(r.Number); r.Number <= v.Replicas && (!ok || m.stands()) {
+				return r // whose network it is to join
+			}
+		}
+	}
 	return v.awaitsDead
 }
 
-// stands reports whether some of the wanted replicas don't begin for what the
-// service waits for: they are to be made, or to be started for the first time since
-// they were or since the host booted.
+// stands reports whether some of the wanted replicas don't begin while the service
+// waits.
 func (v *view) stands() bool {
-	for _, r := range v.current {
-		if !r.Alive() && (!r.Recorded || !r.Exists || r.detached() || r.Record.Exit == nil || r.Phase == spec.PhaseCreated) {
-			return true
-		}
-	}
-	return len(v.missing) > 0
+	return len(v.missing) > 0 || slices.ContainsFunc(v.current, (*Replica).stands)
+}
+
+// stands reports whether the replica doesn't begin while its service waits: it is to
+// be made, or started for the first time since it was or since the host booted.
+func (r *Replica) stands() bool {
+	return !r.Alive() && (!r.Recorded || !r.Exists || r.detached() || r.Record.Exit == nil || r.Phase == spec.PhaseCreated)
 }
