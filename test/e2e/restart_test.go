@@ -124,7 +124,9 @@ func (h *host) inVainIsTold() {
 		h.t.Errorf("events: %s", out)
 	}
 	found, _ := h.doctor()
-	if !slices.ContainsFunc(found["services"], func(f spec.Finding) bool { return strings.Contains(f.Text, "app/in-vain: 0 of 1 ready: "+want) && f.Next == next }) {
+	if !slices.ContainsFunc(found["services"], func(f spec.Finding) bool {
+		return strings.Contains(f.Text, "app/in-vain: 0 of 1 ready: "+want) && f.Next == next
+	}) {
 		h.t.Errorf("doctor: %+v", found["services"])
 	}
 	if start := h.run(nil, "start", "-p", "app", "once"); start.code != 3 || !strings.Contains(start.stderr, "no further try of once, as the restart policy says: `dunnage start -p app once` makes one") {
