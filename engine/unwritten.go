@@ -93,37 +93,57 @@ const writersCheck = 30 * time.Second
 
 // writers are the log writers as Instances knows them, one look at a time.
 type writers struct {
-	looked  time.Time
-	pids    map[string]int     // by replica
-	gone    map[string]int     // replica -> its process that has none
-	halted  map[string]int     // replica -> its writer that is stopped
-	waiting map[string]waiting // by replica
-	stuck   atomic.Pointer[map[string]waiting]
+	looked   time.Time
+	pids     map[string]int // by replica
+	progress map[string]progress
+	troubled atomic.Pointer[map[string]troubled] // by replica
 }
 
-// waiting is a log writer in whose pipe something waits to be read. One that is the
-// same at two looks in a row is stuck: it has neither read nor written in between.
-type waiting struct {
-	of   int    // the container's process
-	pid  int    // the writer
-	done string // how many bytes it has read and written, as the kernel counts them
+// troubled is a log writer with which something is wrong.
+type troubled struct {
+	progress // of one that is stuck or fails
+	spec.LogWriter
 }
 
-// markUnwritten marks the instances whose log writer is gone, stopped or stuck.
+// progress is how far a log writer is.
+type progress struct {
+	of            int   // the container's process
+	pid           int   // the writer
+	waits         bool  // something waits to be read
+	read, written int64 // bytes, of all files
+	since         int64 // what it had read when it was first seen to have written no more than that
+}
+
+// mostHeld is how much a log writer has read at most and not written yet: batches of
+// 128 KiB, and what comes after them of two streams.
+const mostHeld = 256 << 10
+
+// trouble says what is wrong with a writer that isn't stopped, after the look before.
+func (p *progress) trouble(before progress) spec.WriterTrouble {
+	p.since = p.read
+	if before.of != p.of || before.pid != p.pid || before.written != p.written {
+		return ""
+	}
+	p.since = before.since
+	switch {
+	case p.waits && before.waits && p.read == before.read:
+		return spec.WriterStuck
+	case p.read-p.since > mostHeld:
+		return spec.WriterFails
+	}
+	return ""
+}
+
+// markUnwritten marks the instances whose log isn't written.
 func (e *Engine) markUnwritten(all []spec.Instance) {
 	w := &e.writers
 	if time.Since(w.looked) > writersCheck {
 		e.lookAtWriters(all)
 	}
-	stuck := w.stuck.Load()
+	found := *w.troubled.Load()
 	for i := range all {
-		pid, gone := w.gone[all[i].ID]
-		all[i].Unwritten = gone && pid == all[i].Pid
-		if all[i].Phase == spec.PhaseRunning {
-			all[i].StoppedWriter = w.halted[all[i].ID]
-			if s := (*stuck)[all[i].ID]; s.of == all[i].Pid {
-				all[i].StuckWriter = s.pid
-			}
+		if t := found[all[i].ID]; t.of == all[i].Pid && all[i].Phase == spec.PhaseRunning {
+			all[i].LogWriter = t.LogWriter
 		}
 	}
 }
@@ -133,8 +153,8 @@ func (e *Engine) markUnwritten(all []spec.Instance) {
 // is has died.
 func (e *Engine) lookAtWriters(all []spec.Instance) {
 	w := &e.writers
-	before, stuck := w.waiting, map[string]waiting{}
-	w.looked, w.gone, w.halted, w.waiting = time.Now(), map[string]int{}, map[string]int{}, map[string]waiting{}
+	before, found := w.progress, map[string]troubled{}
+	w.looked, w.progress = time.Now(), map[string]progress{}
 	lacks := func(i spec.Instance) bool {
 		return i.Phase == spec.PhaseRunning && e.writesFor(w.pids[i.ID]) != i.ID
 	}
@@ -143,59 +163,51 @@ func (e *Engine) lookAtWriters(all []spec.Instance) {
 	}
 	again := false
 	for _, i := range all {
-		pid := w.pids[i.ID]
+		now := progress{of: i.Pid, pid: w.pids[i.ID]}
 		switch {
 		case i.Phase != spec.PhaseRunning || w.pids == nil:
 		case lacks(i):
 			if slices.Contains(e.cgroup.pids(i.ID), i.Pid) {
-				w.gone[i.ID] = i.Pid
+				found[i.ID] = troubled{now, spec.LogWriter{Trouble: spec.WriterGone}}
 			}
-		case processStopped(pid):
-			w.halted[i.ID] = pid
-		default:
-			done, waits := writerWaits(pid)
-			if !waits {
-				continue
-			}
-			now := waiting{i.Pid, pid, done}
-			w.waiting[i.ID] = now
-			if now != before[i.ID] {
-				continue
-			}
-			if !again { // it may be an earlier run's
+		case processStopped(now.pid):
+			found[i.ID] = troubled{now, spec.LogWriter{Trouble: spec.WriterStopped, Pid: now.pid}}
+		case now.count():
+			trouble := now.trouble(before[i.ID])
+			w.progress[i.ID] = now
+			if trouble != "" && !again { // it may be an earlier run's
 				w.pids, again = e.findWriters(), true
 			}
-			if w.pids[i.ID] == pid {
-				stuck[i.ID] = now
+			if trouble != "" && w.pids[i.ID] == now.pid {
+				found[i.ID] = troubled{now, spec.LogWriter{Trouble: trouble, Pid: now.pid}}
 			}
 		}
 	}
-	w.stuck.Store(&stuck)
+	w.troubled.Store(&found)
 }
 
-// writerWaits reports whether something waits to be read in a pipe of a log writer, and
-// what that has done; not where it can't be known. It asks nothing that a process which
-// hangs can hold up, as it could how much it is (FIONREAD waits for who writes to the
-// pipe), and has hold of a pipe for a moment only: while it had, the program would
+// count asks the kernel what the writer has read and written, and whether something
+// waits in its pipes; false where it can't be known. It asks nothing that a process
+// which hangs can hold up, as it could how much waits (FIONREAD waits for who writes to
+// the pipe), and has hold of a pipe for a moment only: while it had, the program would
 // block instead of getting SIGPIPE if its writer died.
-func writerWaits(pid int) (done string, waits bool) {
-	process, err := unix.PidfdOpen(pid, 0)
+func (p *progress) count() bool {
+	process, err := unix.PidfdOpen(p.pid, 0)
 	if err != nil {
-		return "", false
+		return false
 	}
 	defer unix.Close(process)
-	for fd := logStdout; fd <= logStderr; fd++ {
+	for fd := logStdout; fd <= logStderr && !p.waits; fd++ {
 		// A stream that has ended may have left its number to a file.
-		if to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd)); err != nil || !strings.HasPrefix(to, "pipe:") {
-			continue
-		}
-		if pipeWaits(process, fd) {
-			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
-			done, _, _ = strings.Cut(string(b), "syscr:")
-			return done, err == nil
-		}
+		to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", p.pid, fd))
+		p.waits = err == nil && strings.HasPrefix(to, "pipe:") && pipeWaits(process, fd)
 	}
-	return "", false
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", p.pid))
+	if err != nil {
+		return false
+	}
+	_, err = fmt.Sscanf(string(b), "rchar: %d\nwchar: %d", &p.read, &p.written)
+	return err == nil
 }
 
 // The descriptors that a shim gives a log writer the streams by (containerd,
@@ -217,30 +229,24 @@ func pipeWaits(process, fd int) bool {
 	return err == nil && n == 1 && asked[0].Revents&unix.POLLIN != 0
 }
 
-// StoppedWriters returns the processes of the log writers that are stopped, by
-// replica.
-func (e *Engine) StoppedWriters() map[string]int {
-	stopped := map[string]int{}
-	for id, pid := range e.findWriters() {
-		if processStopped(pid) {
-			stopped[id] = pid
-		}
-	}
-	return stopped
-}
-
-// StuckWriters returns the processes of the log writers that Instances has found
-// stuck, and that still are, by replica.
-func (e *Engine) StuckWriters() map[string]int {
-	stuck := map[string]int{}
-	if found := e.writers.stuck.Load(); found != nil {
+// TroubledWriters returns the log writers that are there, by replica, of which
+// something is wrong: as of now, but for what Instances alone finds, by looking twice.
+func (e *Engine) TroubledWriters() map[string]spec.LogWriter {
+	out := map[string]spec.LogWriter{}
+	if found := e.writers.troubled.Load(); found != nil {
 		for id, then := range *found {
-			if done, waits := writerWaits(then.pid); waits && done == then.done && !processStopped(then.pid) {
-				stuck[id] = then.pid
+			now := progress{of: then.of, pid: then.Pid}
+			if now.pid != 0 && now.count() && now.trouble(then.progress) == then.Trouble {
+				out[id] = then.LogWriter
 			}
 		}
 	}
-	return stuck
+	for id, pid := range e.findWriters() {
+		if processStopped(pid) {
+			out[id] = spec.LogWriter{Trouble: spec.WriterStopped, Pid: pid}
+		}
+	}
+	return out
 }
 
 // processStopped reports whether a process is stopped, by a signal or a debugger;

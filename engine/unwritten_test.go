@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -33,16 +35,16 @@ func TestWriterIsKilled(t *testing.T) {
 	b.run(other)
 	b.awaitPhase(killed.ID, spec.PhaseRunning)
 	look := b.lookAgain
-	if i := look(killed.ID); i.Unwritten {
+	if i := look(killed.ID); i.LogWriter.Trouble != "" {
 		t.Errorf("its writer lives: %+v", i)
 	}
 	pid := b.writers.pids[killed.ID]
 	if pid == 0 {
 		t.Fatal("its writer isn't known")
 	}
-	await := func(what string, stopped int) {
+	await := func(what string, stopped spec.LogWriter) {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); look(killed.ID).StoppedWriter != stopped; time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(30 * time.Second); look(killed.ID).LogWriter != stopped; time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s: %+v", what, look(killed.ID))
 			}
@@ -51,29 +53,23 @@ func TestWriterIsKilled(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	await("it is stopped", pid)
-	if i := look(killed.ID); i.Unwritten {
-		t.Errorf("it isn't gone: %+v", i)
-	}
-	if got := b.StoppedWriters(); len(got) != 1 || got[killed.ID] != pid {
+	stopped := spec.LogWriter{Trouble: spec.WriterStopped, Pid: pid}
+	await("it is stopped", stopped)
+	if got := b.TroubledWriters(); len(got) != 1 || got[killed.ID] != stopped {
 		t.Errorf("doctor is told of %v stopped", got)
 	}
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	await("it goes on", 0)
+	await("it goes on", spec.LogWriter{})
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); !look(killed.ID).Unwritten; time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it isn't noticed")
-		}
-	}
+	await("it is gone", spec.LogWriter{Trouble: spec.WriterGone})
 	if got := b.LogWriters(); len(got) != 1 || got[other.ID] == "" {
 		t.Errorf("doctor is told of %v", got)
 	}
-	if i := look(other.ID); i.Phase != spec.PhaseRunning || i.Unwritten {
+	if i := look(other.ID); i.Phase != spec.PhaseRunning || i.LogWriter != (spec.LogWriter{}) {
 		t.Errorf("the other one: %+v", i)
 	}
 	if err := b.Signal(b.ctx, killed.ID, "SIGKILL"); err != nil {
@@ -81,10 +77,10 @@ func TestWriterIsKilled(t *testing.T) {
 	}
 	b.awaitPhase(killed.ID, spec.PhaseExited)
 	b.startsOnce(killed.ID)
-	if i := b.awaitPhase(killed.ID, spec.PhaseRunning); i.Unwritten {
+	if i := b.awaitPhase(killed.ID, spec.PhaseRunning); i.LogWriter.Trouble != "" {
 		t.Errorf("at once after its start: %+v", i)
 	}
-	if i := look(killed.ID); i.Unwritten {
+	if i := look(killed.ID); i.LogWriter.Trouble != "" {
 		t.Errorf("it has another writer: %+v", i)
 	}
 }
@@ -102,46 +98,96 @@ func TestWriterIsStuck(t *testing.T) {
 	b.lookAgain(prints.ID)
 	pid := b.writers.pids[prints.ID]
 	thaw, freezeAgain := freeze(t, pid, b.writers.pids[silent.ID])
-	await := func(what string, stuck int) {
+	await := func(what string, writer spec.LogWriter) {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); b.lookAgain(prints.ID).StuckWriter != stuck; time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(30 * time.Second); b.lookAgain(prints.ID).LogWriter != writer; time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s: %+v", what, b.instance(prints.ID))
 			}
 		}
 	}
-	await("it is frozen", pid)
-	if i := b.instance(prints.ID); i.Unwritten || i.StoppedWriter != 0 {
-		t.Errorf("it is neither gone nor stopped: %+v", i)
+	stuck := spec.LogWriter{Trouble: spec.WriterStuck, Pid: pid}
+	await("it is frozen", stuck)
+	if got := b.TroubledWriters(); len(got) != 1 || got[prints.ID] != stuck {
+		t.Errorf("doctor is told of %v", got)
 	}
-	if got := b.StuckWriters(); len(got) != 1 || got[prints.ID] != pid {
-		t.Errorf("doctor is told of %v stuck", got)
-	}
-	if i := b.instance(silent.ID); i.StuckWriter != 0 {
+	if i := b.instance(silent.ID); i.LogWriter.Trouble != "" {
 		t.Errorf("nobody knows whether it would read: %+v", i)
 	}
 	thaw()
-	await("it goes on", 0)
-	if got := b.StuckWriters(); len(got) != 0 {
-		t.Errorf("doctor is told of %v stuck still", got)
+	await("it goes on", spec.LogWriter{})
+	if got := b.TroubledWriters(); len(got) != 0 {
+		t.Errorf("doctor is told of %v still", got)
 	}
 	freezeAgain()
-	await("it is frozen again", pid)
+	await("it is frozen again", stuck)
 	if err := b.Signal(b.ctx, prints.ID, "SIGKILL"); err != nil {
 		t.Fatal(err)
 	}
 	b.awaitPhase(prints.ID, spec.PhaseExited)
 	b.startsOnce(prints.ID) // the shim waits 12 s for the writer
-	if i := b.awaitPhase(prints.ID, spec.PhaseRunning); i.StuckWriter != 0 {
+	if i := b.awaitPhase(prints.ID, spec.PhaseRunning); i.LogWriter.Trouble != "" {
 		t.Errorf("at once after its start: %+v", i)
 	}
 	for range 4 {
-		if i := b.lookAgain(prints.ID); i.StuckWriter == pid || i.Unwritten {
+		if i := b.lookAgain(prints.ID); i.LogWriter.Pid == pid || i.LogWriter.Trouble == spec.WriterGone {
 			t.Errorf("it has another writer: %+v", i)
 		}
 	}
 	if now := b.writers.pids[prints.ID]; now == 0 || now == pid {
 		t.Errorf("its writer is %d, %d before", now, pid)
+	}
+}
+
+// TestWriterFails: the replica whose log's disk hangs is marked once lines are lost,
+// until one is written.
+func TestWriterFails(t *testing.T) {
+	b := newBench(t)
+	logs, disk := filepath.Join(b.cfg.StateDir, "logs"), filepath.Join(t.TempDir(), "disk")
+	sh := func(command string) {
+		t.Helper()
+		if out, err := exec.Command("sh", "-c", command).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", command, err, out)
+		}
+	}
+	sh("mkdir -p " + logs + " && truncate -s 32M " + disk + " && mkfs.ext4 -q " + disk + " && mount -o loop " + disk + " " + logs)
+	t.Cleanup(func() { sh("umount -l " + logs) })
+	r := request(b.app(), 1, "serve", "8080")
+	b.run(r)
+	stdout, err := os.OpenFile(fmt.Sprintf("/proc/%d/fd/1", b.awaitPhase(r.ID, spec.PhaseRunning).Pid), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdout.Close()
+	lines := func(n int) {
+		t.Helper()
+		if _, err := stdout.WriteString(strings.Repeat(strings.Repeat("x", 99)+"\n", n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await := func(what string, trouble spec.WriterTrouble) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); b.lookAgain(r.ID).LogWriter.Trouble != trouble; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %+v", what, b.instance(r.ID))
+			}
+		}
+	}
+	lines(10_000)
+	await("it writes", "")
+	sh("fsfreeze -f " + logs)
+	thaw := sync.OnceFunc(func() { sh("fsfreeze -u " + logs) })
+	t.Cleanup(thaw)
+	b.lookAgain(r.ID)
+	lines(10_000)
+	await("its disk hangs", spec.WriterFails)
+	if got := b.TroubledWriters(); len(got) != 1 || got[r.ID].Trouble != spec.WriterFails {
+		t.Errorf("doctor is told of %v", got)
+	}
+	thaw()
+	await("its disk answers", "")
+	if got := b.TroubledWriters(); len(got) != 0 {
+		t.Errorf("doctor is told of %v still", got)
 	}
 }
 

@@ -61,7 +61,7 @@ var (
 	replicas    = gauge("service_replicas", "Replicas by state, as `dunnage ps` names it; there is no series for a state without any.", "project", "service", "state")
 	converged   = gauge("service_converged", "1 if the service is as its release wants it.", "project", "service")
 	unreachable = gauge("service_unreachable", "1 if replicas are well and clients don't get through to them.", "project", "service")
-	unwritten   = gauge("service_replicas_unwritten", "Replicas whose log writer is gone, so that what they print is lost until they are restarted, or stopped or stuck, so that they block once their pipe is full. Looked for every 30 s.", "project", "service")
+	unwritten   = gauge("service_replicas_unwritten", "Replicas whose log writer is gone, so that what they print is lost until they are restarted; stopped or stuck, so that they block once their pipe is full; or fails, as its disk is full or hangs. Looked for every 30 s.", "project", "service")
 	held        = gauge("service_connections_held", "1 while no replica is ready and new connections wait.", "project", "service")
 )
 

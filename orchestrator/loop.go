@@ -120,8 +120,8 @@ type Loop struct {
 	blind  int            // looks in a row that the engine didn't answer; Run's
 	hung   map[string]int // replica -> its shim that hangs, as told; Run's
 
-	leftDead  map[string]string // "project/service" -> why it won't get ready by itself, as told; Run's
-	unwritten map[string]int    // replica -> its process whose log writer is gone, or its writer that is stopped or stuck, as told; Run's
+	leftDead  map[string]string     // "project/service" -> why it won't get ready by itself, as told; Run's
+	unwritten map[string]toldWriter // by replica; Run's
 }
 
 // memory is what the loop learns by looking and may lose: after a restart the

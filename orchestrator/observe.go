@@ -95,7 +95,7 @@ func (l *Loop) merge(s look) []plan.Replica {
 		r := at(i.ID)
 		r.ReplicaKey, r.Exists, r.Phase, r.Pid = i.ReplicaKey, true, i.Phase, i.Pid
 		r.StartedAt, r.ExitedAt, r.ExitCode, r.OOM = i.StartedAt, i.ExitedAt, i.ExitCode, i.OOM
-		r.Limits, r.Hung, r.Unwritten, r.StoppedWriter, r.StuckWriter = i.Limits, i.Hung, i.Unwritten, i.StoppedWriter, i.StuckWriter
+		r.Limits, r.Hung, r.LogWriter = i.Limits, i.Hung, i.LogWriter
 	}
 	for _, id := range s.attached {
 		at(id)

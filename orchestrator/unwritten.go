@@ -1,23 +1,27 @@
 package orchestrator
 
 import (
-	"cmp"
 	"fmt"
 
 	"dunnage/orchestrator/plan"
 	"dunnage/spec"
 )
 
-// tellUnwritten tells once of each process whose log writer is gone, which can't come
-// back while the process lives, and of each writer that is stopped or stuck.
+// toldWriter is what was told of the log writer of a replica's process.
+type toldWriter struct {
+	of int // the replica's process
+	spec.LogWriter
+}
+
+// tellUnwritten tells once of each trouble with the log writer of a process.
 func (l *Loop) tellUnwritten(rs []plan.Replica) {
-	now := map[string]int{}
+	now := map[string]toldWriter{}
 	for _, r := range rs {
 		text := plan.Unwritten(&r, fmt.Sprintf("dunnage restart -p %s %s", r.Project, spec.ShortReplica(r.Service, r.ID)))
 		if text == "" {
 			continue
 		}
-		now[r.ID] = cmp.Or(r.StoppedWriter, r.StuckWriter, r.Pid)
+		now[r.ID] = toldWriter{r.Pid, r.LogWriter}
 		if l.unwritten[r.ID] == now[r.ID] {
 			continue
 		}

@@ -36,17 +36,27 @@ type Instance struct {
 	ExitedAt  time.Time `json:"exited_at,omitzero"`
 	ExitCode  int       `json:"exit_code,omitempty"`
 	OOM       bool      `json:"oom,omitempty"`
-	Limits    string    `json:"limits,omitempty"`    // Limits.Fingerprint() of those in force
-	Hung      int       `json:"hung,omitempty"`      // pid of its shim, if that hasn't answered for a while; 0 = it answers
-	Unwritten bool      `json:"unwritten,omitempty"` // its log writer is gone: what it prints is lost
-
-	// StoppedWriter is the pid of its log writer, if that is stopped (SIGSTOP, or a
-	// debugger): the replica blocks once its pipe is full. 0 = it isn't.
-	StoppedWriter int `json:"stopped_writer,omitempty"`
-	// StuckWriter is that of one that isn't stopped and hasn't read for half a minute
-	// what waits in its pipe: it hangs in the kernel, or is frozen. 0 = it reads.
-	StuckWriter int `json:"stuck_writer,omitempty"`
+	Limits    string    `json:"limits,omitempty"` // Limits.Fingerprint() of those in force
+	Hung      int       `json:"hung,omitempty"`   // pid of its shim, if that hasn't answered for a while; 0 = it answers
+	LogWriter LogWriter `json:"log_writer,omitzero"`
 }
+
+// LogWriter is what is wrong with a replica's log writer; zero = nothing.
+type LogWriter struct {
+	Trouble WriterTrouble `json:"trouble,omitempty"`
+	Pid     int           `json:"pid,omitempty"` // 0 = it is gone
+}
+
+// WriterTrouble says what is wrong with a log writer; empty = nothing.
+type WriterTrouble string
+
+// The troubles of log writers.
+const (
+	WriterGone    WriterTrouble = "gone"    // what the replica prints is lost
+	WriterStopped WriterTrouble = "stopped" // by SIGSTOP or a debugger: the replica blocks once its pipe is full
+	WriterStuck   WriterTrouble = "stuck"   // it hangs in the kernel, spins or is frozen: likewise
+	WriterFails   WriterTrouble = "fails"   // it reads and writes nothing, as its disk is full or hangs: what the replica prints is lost
+)
 
 // CreateRequest is all that the engine needs to create a replica's container.
 type CreateRequest struct {

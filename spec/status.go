@@ -90,7 +90,7 @@ type ReplicaStatus struct {
 	RetryAt    time.Time         `json:"retry_at,omitzero"`
 	Hung       int               `json:"hung,omitempty"`      // pid of its shim, if that hasn't answered containerd for a while
 	WarmUntil  time.Time         `json:"warm_until,omitzero"` // of a warm one; not known before the release after it has converged
-	Unwritten  bool              `json:"unwritten,omitempty"` // its log writer is gone: what it prints is lost; or stopped or stuck, and it blocks once its pipe is full
+	Unwritten  bool              `json:"unwritten,omitempty"` // its log writer is gone or can't write: what it prints is lost; or stopped or stuck, and it blocks once its pipe is full
 	Detail     string            `json:"detail,omitempty"`    // last probe failure or exit, one line
 	Checks     []Check           `json:"checks,omitempty"`    // the last five, oldest first
 }

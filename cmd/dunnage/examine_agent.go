@@ -112,7 +112,7 @@ func (x examiner) logs(ctx context.Context) []spec.Finding {
 			out = append(out, wrong(next, "%s has no log writer any more: what it prints is lost", k.ID))
 		}
 	}
-	out = append(out, writerFindings(running, x.engine.StoppedWriters(), x.engine.StuckWriters())...)
+	out = append(out, writerFindings(running, x.engine.TroubledWriters())...)
 	astray := func() (out []spec.Finding) {
 		for _, k := range running {
 			here := x.engine.LogPath(k)
@@ -139,15 +139,19 @@ func (x examiner) logs(ctx context.Context) []spec.Finding {
 	return out
 }
 
-// writerFindings tells of the log writers, by replica, that are there and don't read.
-func writerFindings(running []spec.ReplicaKey, stopped, stuck map[string]int) (out []spec.Finding) {
+// writerFindings tells of the log writers, by replica, that are there and don't do their
+// work.
+func writerFindings(running []spec.ReplicaKey, writers map[string]spec.LogWriter) (out []spec.Finding) {
 	const blocks = "the replica will block in its next line once 64 KiB wait"
 	for _, k := range running {
-		if pid := stopped[k.ID]; pid != 0 {
+		switch pid := writers[k.ID].Pid; writers[k.ID].Trouble {
+		case spec.WriterStopped:
 			out = append(out, wrong(fmt.Sprintf("`kill -CONT %d` lets it go on", pid), "the log writer of %s, process %d, is stopped: %s", k.ID, pid, blocks))
-		} else if pid := stuck[k.ID]; pid != 0 {
+		case spec.WriterStuck:
 			out = append(out, wrong(fmt.Sprintf("`cat /proc/%d/stack` shows where it hangs; `dunnage restart -p %s %s` gives the replica another one", pid, k.Project, spec.ShortReplica(k.Service, k.ID)),
 				"the log writer of %s, process %d, doesn't read what the replica prints: %s", k.ID, pid, blocks))
+		case spec.WriterFails:
+			out = append(out, wrong("`df -h` shows whether the log's disk is full, `dmesg` whether it answers", "the log writer of %s, process %d, writes nothing of what the replica prints, which is lost", k.ID, pid))
 		}
 	}
 	return out

@@ -129,8 +129,9 @@ func TestHostFindings(t *testing.T) {
 		"not looked for":               {[]spec.Finding{idle("not looked for", "the agent holds: other pool; start it with that")}, "warn", "not looked for, since the agent holds: other pool\n"},
 		"more ports than are followed": {portFindings(nil, obstructedFindings(nil, 3)), "warn", "weren't looked for at 3 more"},
 		"no cgroups":                   {hostCgroups(t.TempDir()), "wrong", "no cgroup controller"},
-		"a stopped log writer":         {writerFindings([]spec.ReplicaKey{{ID: "a"}, {ID: "b"}}, map[string]int{"b": 77}, nil), "wrong", "the log writer of b, process 77, is stopped: the replica will block"},
-		"a stuck log writer":           {writerFindings([]spec.ReplicaKey{{ID: "a"}, {ID: "b"}}, nil, map[string]int{"b": 77}), "wrong", "the log writer of b, process 77, doesn't read what the replica prints"},
+		"a stopped log writer":         {writerFindings([]spec.ReplicaKey{{ID: "a"}, {ID: "b"}}, map[string]spec.LogWriter{"b": {Trouble: spec.WriterStopped, Pid: 77}}), "wrong", "the log writer of b, process 77, is stopped: the replica will block"},
+		"a stuck log writer":           {writerFindings([]spec.ReplicaKey{{ID: "a"}, {ID: "b"}}, map[string]spec.LogWriter{"b": {Trouble: spec.WriterStuck, Pid: 77}}), "wrong", "the log writer of b, process 77, doesn't read what the replica prints"},
+		"a log writer that fails":      {writerFindings([]spec.ReplicaKey{{ID: "a"}, {ID: "b"}}, map[string]spec.LogWriter{"b": {Trouble: spec.WriterFails, Pid: 77}}), "wrong", "the log writer of b, process 77, writes nothing of what the replica prints"},
 	} {
 		text := ""
 		for _, f := range tc.found {

@@ -72,20 +72,18 @@ type Observed struct {
 // read only: the planner changes nothing of what was observed.
 type Replica struct {
 	spec.ReplicaKey
-	Exists        bool // as a container
-	Attached      bool // to the network, its own or who it joins's, with all that belongs to it
-	Recorded      bool // in the store
-	Record        spec.ReplicaRecord
-	Phase         spec.Phase // of an existing container
-	Pid           int
-	Hung          int  // pid of its shim, if that doesn't answer; 0 = it does
-	Unwritten     bool // its log writer is gone
-	StoppedWriter int  // pid of its log writer, if that is stopped; 0 = it isn't
-	StuckWriter   int  // likewise, if it doesn't read
-	StartedAt     time.Time
-	ExitedAt      time.Time
-	ExitCode      int
-	OOM           bool
+	Exists    bool // as a container
+	Attached  bool // to the network, its own or who it joins's, with all that belongs to it
+	Recorded  bool // in the store
+	Record    spec.ReplicaRecord
+	Phase     spec.Phase // of an existing container
+	Pid       int
+	Hung      int // pid of its shim, if that doesn't answer; 0 = it does
+	LogWriter spec.LogWriter
+	StartedAt time.Time
+	ExitedAt  time.Time
+	ExitCode  int
+	OOM       bool
 
 	Health spec.Health
 	Detail string // the last failed probe, one line

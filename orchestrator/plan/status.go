@@ -262,13 +262,15 @@ func detail(r *Replica) string {
 // writer with it, and a service that serves is worth more than its log.
 func Unwritten(r *Replica, restart string) string {
 	const blocks = "it will block in its next line once 64 KiB wait"
-	switch {
-	case r.StoppedWriter != 0:
-		return fmt.Sprintf("its log writer (process %d) is stopped: %s; `kill -CONT %d` lets the writer go on", r.StoppedWriter, blocks, r.StoppedWriter)
-	case r.StuckWriter != 0:
-		return fmt.Sprintf("its log writer (process %d) doesn't read what it prints: %s; `cat /proc/%d/stack` shows where the writer hangs, and `%s` gives it another one", r.StuckWriter, blocks, r.StuckWriter, restart)
-	case r.Unwritten:
+	switch pid := r.LogWriter.Pid; r.LogWriter.Trouble {
+	case spec.WriterGone:
 		return fmt.Sprintf("its log writer is gone: what it prints is lost; it serves on, and `%s` gives it another one", restart)
+	case spec.WriterStopped:
+		return fmt.Sprintf("its log writer (process %d) is stopped: %s; `kill -CONT %d` lets the writer go on", pid, blocks, pid)
+	case spec.WriterStuck:
+		return fmt.Sprintf("its log writer (process %d) doesn't read what it prints: %s; `cat /proc/%d/stack` shows where the writer hangs, and `%s` gives it another one", pid, blocks, pid, restart)
+	case spec.WriterFails:
+		return fmt.Sprintf("its log writer (process %d) writes nothing of what it prints, which is lost; `dunnage doctor` looks at the log's disk", pid)
 	}
 	return ""
 }
