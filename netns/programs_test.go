@@ -24,10 +24,11 @@ import (
 // loadProgram loads a BPF program, named "all", that answers the same to each packet.
 func loadProgram(t *testing.T, kind uint32, verdict int32) (fd int) {
 	t.Helper()
-	type instruction struct {
-		code, registers uint8
-		offset          int16
-		value           int32
+	type instruction struct { // bpf_insn, without registers and offset: r0 is the first
+		code  uint8
+		_     uint8
+		_     int16
+		value int32
 	}
 	code, license := [2]instruction{{code: 0xb7, value: verdict}, {code: 0x95}}, [4]byte{'G', 'P', 'L'} // r0 = verdict; exit
 	var pinned runtime.Pinner
