@@ -91,7 +91,9 @@ func TestVolumesOfAProjectThatIsDown(t *testing.T) {
 // stubborn are volumes of which one isn't there, and one stays whatever is asked.
 type stubborn struct{ *removals }
 
-func (v stubborn) VolumeExists(_ context.Context, id string) (bool, error) { return id != "shop_none", nil }
+func (v stubborn) VolumeExists(_ context.Context, id string) (bool, error) {
+	return id != "shop_none", nil
+}
 
 func (v stubborn) RemoveVolume(ctx context.Context, id string) error {
 	if id == "shop_used" {
