@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -175,18 +176,65 @@ func (e *Engine) collectLayer(ctx context.Context, id string, r spec.CollectRequ
 	return nil
 }
 
-// askToCollect makes containerd collect its garbage, and waits for that: the end
-// of a lease is how to ask. It has one name, so that the next to ask ends what a
-// crash has left.
+// askToCollect makes containerd collect its garbage, and waits for that.
 func (e *Engine) askToCollect(ctx context.Context) error {
 	e.asking.Lock() // somebody else's lease may have ended before our garbage was there
 	defer e.asking.Unlock()
-	manager, l := e.client.LeasesService(), leases.Lease{ID: leaseCollect}
-	_, err := manager.Create(ctx, leases.WithID(l.ID), leases.WithExpiration(pulledFor))
-	if err == nil || errdefs.IsAlreadyExists(err) {
-		err = manager.Delete(ctx, l, leases.SynchronousDelete)
+	all, err := e.endLease(ctx)
+	if err == nil && !all { // there may be room by now
+		all, err = e.endLease(ctx)
+	}
+	if err == nil && !all {
+		e.cfg.Log.Warn("the disk has no room to look for what earlier collections couldn't remove: the next one does")
 	}
 	return e.wrap(ctx, err, "let containerd collect its garbage")
+}
+
+// endLease makes a lease and ends it, which is how to ask. An empty snapshot goes
+// with it: containerd looks for files that no snapshot has only where one has just
+// gone, and forgets those that it couldn't remove, as on a full disk. Without room
+// for it, not all is collected. Both have one name, so that the next to ask ends
+// what a crash has left.
+func (e *Engine) endLease(ctx context.Context) (all bool, err error) {
+	manager, l := e.client.LeasesService(), leases.Lease{ID: leaseCollect}
+	_, err = manager.Create(ctx, leases.WithID(l.ID), leases.WithExpiration(pulledFor))
+	if err != nil && !errdefs.IsAlreadyExists(err) && ctx.Err() == nil {
+		return false, err
+	}
+	snapshots := e.client.SnapshotService(e.cfg.Snapshotter)
+	some, err := e.anyLayer(ctx)
+	if some {
+		_, err = snapshots.Prepare(leases.WithLease(ctx, l.ID), leaseCollect, "")
+	}
+	all = err == nil || errdefs.IsAlreadyExists(err)
+	if all || noSpace(err) {
+		err = nil
+	}
+	err = errors.Join(err, manager.Delete(ctx, l, leases.SynchronousDelete))
+	if ctx.Err() != nil { // the agent stops, perhaps: nothing may stay until the next one asks
+		ctx, cancel := e.briefly(context.WithoutCancel(ctx))
+		defer cancel()
+		_ = snapshots.Remove(ctx, leaseCollect)
+		_ = manager.Delete(ctx, l)
+	}
+	return all, err
+}
+
+// anyLayer reports whether the snapshotter has files. One that never had any mustn't
+// be asked for a snapshot on a full disk: its database would begin with half a
+// page, and it could never open it again.
+func (e *Engine) anyLayer(ctx context.Context) (bool, error) {
+	if err := e.findRoots(ctx); err != nil {
+		return false, err
+	}
+	e.disk.mu.Lock()
+	dir := filepath.Join(e.disk.snapshots, "snapshots")
+	e.disk.mu.Unlock()
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return len(entries) > 0, err
 }
 
 // collectLogs removes the logs of removed replicas but the newest of each service.

@@ -459,11 +459,16 @@ func (b *bench) loadHeld(ref string, img v1.Image) spec.PinnedImage {
 	return p
 }
 
-// A lease that a crash left of an earlier question is ended by the next one.
+// A lease and a snapshot that a crash left of an earlier question are ended by the
+// next one.
 func TestAskToCollectAgain(t *testing.T) {
 	b := newBench(t)
 	manager := b.client.LeasesService()
 	if _, err := manager.Create(b.ctx, leases.WithID(leaseCollect)); err != nil {
+		t.Fatal(err)
+	}
+	sn := b.client.SnapshotService(b.cfg.Snapshotter)
+	if _, err := sn.Prepare(leases.WithLease(b.ctx, leaseCollect), leaseCollect, ""); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -473,5 +478,56 @@ func TestAskToCollectAgain(t *testing.T) {
 		if left, err := manager.List(b.ctx); err != nil || len(left) > 0 {
 			t.Errorf("left: %+v, %v", left, err)
 		}
+		if left := b.snapshots(); len(left) > 0 {
+			t.Errorf("left: %q", left)
+		}
+	}
+}
+
+// Who asks and goes away, as an agent that is stopped does, leaves nothing.
+func TestAskToCollectCutShort(t *testing.T) {
+	b := newBench(t)
+	b.app() // else there is nothing to look for
+	for i := range 40 {
+		ctx, cancel := context.WithTimeout(b.ctx, time.Duration(i)*time.Millisecond/2)
+		_ = b.askToCollect(ctx) // with or without an error
+		cancel()
+		for _, key := range b.snapshots() {
+			if key == leaseCollect {
+				t.Fatalf("after %d half milliseconds its snapshot is left", i)
+			}
+		}
+		if slices.Contains(b.leaseIDs(), leaseCollect) {
+			t.Fatalf("after %d half milliseconds its lease is left", i)
+		}
+	}
+}
+
+// Files that containerd couldn't remove, and has forgotten, go with the next
+// collection.
+func TestCollectForgotten(t *testing.T) {
+	b := newBench(t)
+	sn := b.client.SnapshotService(b.cfg.Snapshotter)
+	mounts, err := sn.Prepare(b.ctx, "stuck", "", rootLabel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := mounts[0].Source
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil { // keeps it
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	if err := errors.Join(sn.Remove(b.ctx, "stuck"), b.askToCollect(b.ctx)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir); err != nil {
+		t.Fatalf("containerd could remove it: %v", err)
+	}
+	if err := syscall.Unmount(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	b.collect(spec.CollectRequest{Grace: spec.ImageGrace, Logs: spec.OldLogs})
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its directory: %v", err)
 	}
 }

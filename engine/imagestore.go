@@ -90,11 +90,19 @@ func (e *Engine) Named(ctx context.Context, ref string) (spec.PinnedImage, error
 func (e *Engine) Load(ctx context.Context, archive io.Reader) ([]spec.Image, error) {
 	lease := leaseLoad + rand.Text()
 	defer e.holds.enter(lease)()
-	ctx, release, err := e.leaseFor(ctx, lease, pullLease)
+	leased, release, err := e.leaseFor(ctx, lease, pullLease)
 	if err != nil {
-		return nil, err
+		return nil, e.loadFailed(ctx, err)
 	}
-	defer release()
+	out, err := e.load(leased, archive)
+	release()
+	if errors.Is(err, spec.ErrNoSpace) {
+		e.collectDropped(ctx)
+	}
+	return out, err
+}
+
+func (e *Engine) load(ctx context.Context, archive io.Reader) ([]spec.Image, error) {
 	before, err := e.client.ImageService().List(ctx)
 	if err != nil {
 		return nil, e.wrap(ctx, err, "list images")

@@ -42,3 +42,11 @@ func (p *pull) dropAll(ctx context.Context) {
 		}
 	}
 }
+
+// collectDropped frees what a load or a pull has let go of that met the end of the
+// disk. What can't be freed now is by a later collection.
+func (e *Engine) collectDropped(ctx context.Context) {
+	if err := e.askToCollect(ctx); err != nil {
+		e.cfg.Log.Warn("free what didn't fit on the disk", "error", err)
+	}
+}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/snapshots"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
@@ -96,7 +98,8 @@ func TestLoadOnAFullDisk(t *testing.T) {
 	for name, size := range map[string]int64{"blobs": 40 << 20, "unpacked": 16 << 20} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
-			grow, _ := b.smallStore("24m")
+			grow, free := b.smallStore("24m")
+			before := free()
 			const ref = "example.org/large:1"
 			img := large(t, size)
 			_, err := b.Load(b.ctx, testenv.Archive(t, map[string]v1.Image{ref: img}))
@@ -112,12 +115,31 @@ func TestLoadOnAFullDisk(t *testing.T) {
 			if list, err := b.ListImages(b.ctx); err != nil || len(list) > 0 {
 				t.Errorf("images: %v, %v", list, err)
 			}
+			// So it does with what was unpacked, and a snapshot's files go after it.
+			for deadline := time.Now().Add(30 * time.Second); len(b.snapshots()) > 0 || free()+1<<20 < before; time.Sleep(50 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("left over: %v; %d bytes were free, now %d are", b.snapshots(), before, free())
+				}
+			}
 			grow("200m")
 			if _, err := b.Load(b.ctx, testenv.Archive(t, map[string]v1.Image{ref: img})); err != nil {
 				t.Errorf("with room: %v", err)
 			}
 		})
 	}
+}
+
+// snapshots lists what the snapshotter has, begun or whole.
+func (b *bench) snapshots() (keys []string) {
+	b.t.Helper()
+	err := b.client.SnapshotService(b.cfg.Snapshotter).Walk(b.ctx, func(_ context.Context, i snapshots.Info) error {
+		keys = append(keys, i.Name)
+		return nil
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return keys
 }
 
 // A full disk is told in its words, whoever met it, and anything else as it was.

@@ -79,7 +79,7 @@ func (p *pull) run(ctx context.Context) (client.Image, error) {
 	defer p.engine.holds.enter(lease)()
 	ctx, release, err := p.engine.leaseFor(ctx, lease, pullLease)
 	if err != nil {
-		return nil, err
+		return nil, sayNoSpace(err)
 	}
 	pause := pullPause
 	for try := 1; ; try++ {
@@ -93,6 +93,7 @@ func (p *pull) run(ctx context.Context) (client.Image, error) {
 		if noSpace(err) {
 			p.dropAll(ctx)
 			release()
+			p.engine.collectDropped(ctx)
 			return nil, failure
 		}
 		if try == pullTries || !errors.Is(failure, spec.ErrUnavailable) {

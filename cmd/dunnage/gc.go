@@ -18,7 +18,7 @@ func (p *program) gcCommand() *cli.Command {
 		Description: "Removes images that no kept release, no replica and no operation at work needs, downloads of interrupted pulls, layers without a replica, and the logs of removed replicas but those of the last five generations of each service. " +
 			"The agent does so by itself, some seconds after something has become free, and every ten minutes. Volumes, and what others keep in containerd, stay.\n\n" +
 			"An image that was loaded or pulled and that no release has had since stays for a day, since a deploy may be about to need it; it is named, with when it goes. What the kept releases of a project need is never removed: `dunnage history` lists them, and disk.keep_releases in the agent's file says how many are kept.\n\n" +
-			"What it freed is the sum of what it lists, as --dry-run has it before. The file systems may say another figure, which is told beside it: others write and delete at the same time, directories and databases take room of their own, and a file that somebody has open stays until it is closed.\n\n" +
+			"What it freed is the sum of what it lists, as --dry-run has it before. The file systems may say another figure, which is told beside it: files go too that containerd couldn't remove before, as on a full disk, and that no list has; others write and delete at the same time, directories and databases take room of their own, and a file that somebody has open stays until it is closed.\n\n" +
 			"Example:\n   dunnage gc --dry-run",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would go, why, and how much that frees"},
@@ -60,7 +60,11 @@ func (p *program) gc(ctx context.Context, c *cli.Context, agent *api.Client) err
 
 func (p *program) printCollection(c spec.Collection, rehearse, all bool) error {
 	if len(c.Items) == 0 {
-		return p.print("nothing to remove: `dunnage df -v` says who needs what\n" + waits(c.Waiting, all))
+		line := "nothing to remove: `dunnage df -v` says who needs what"
+		if c.Freed != (spec.DiskUse{}) {
+			line += "; " + moreFree(c.Freed)
+		}
+		return p.print(line + "\n" + waits(c.Waiting, all))
 	}
 	if err := p.write(itemTable(c.Items, column{name: "WHY", drop: 1, cut: leastText, wrap: true}, func(i spec.DiskItem) string { return collectedWhy(i, all) })); err != nil {
 		return err
@@ -78,7 +82,7 @@ func (p *program) printCollection(c spec.Collection, rehearse, all bool) error {
 	case spec.DiskUse{}:
 		line += "; the file systems have no more free than before"
 	default:
-		line += "; the file systems have " + diskUse(c.Freed) + " more free than before"
+		line += "; " + moreFree(c.Freed)
 	}
 	return p.print("\n" + line + "\n" + waits(c.Waiting, all))
 }
@@ -93,6 +97,10 @@ func waits(images []spec.WaitingImage, all bool) string {
 		line += "; `dunnage gc --all` doesn't wait"
 	}
 	return line + "\n"
+}
+
+func moreFree(u spec.DiskUse) string {
+	return "the file systems have " + diskUse(u) + " more free than before"
 }
 
 func diskUse(u spec.DiskUse) string {

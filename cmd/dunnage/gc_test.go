@@ -36,6 +36,20 @@ func TestFreedAgrees(t *testing.T) {
 	}
 }
 
+// TestFreedOfNoList: files that no list has come free without an item.
+func TestFreedOfNoList(t *testing.T) {
+	for freed, want := range map[spec.DiskUse]string{
+		{}:                          "nothing to remove: `dunnage df -v` says who needs what\n",
+		{Bytes: 8 << 20, Inodes: 3}: "nothing to remove: `dunnage df -v` says who needs what; the file systems have 8.0 MiB and 3 inodes more free than before\n",
+	} {
+		var out bytes.Buffer
+		p := program{stdout: &out}
+		if err := p.printCollection(spec.Collection{Freed: freed}, false, false); err != nil || out.String() != want {
+			t.Errorf("%+v: %q, %v, want %q", freed, out.String(), err, want)
+		}
+	}
+}
+
 // TestImagesThatWait: gc names the images that it leaves for a deploy, and until
 // when, whether it removes something else or nothing.
 func TestImagesThatWait(t *testing.T) {
