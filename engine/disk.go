@@ -398,25 +398,33 @@ func (e *Engine) Filesystems(context.Context) ([]spec.Filesystem, error) {
 		if dir == "" {
 			continue
 		}
-		var st unix.Stat_t
-		if err := unix.Stat(dir, &st); err != nil {
-			return out, fmt.Errorf("find the file system of %s: %w", dir, err)
+		fs, dev, err := filesystem(dir)
+		if err != nil {
+			return out, err
 		}
-		if seen[st.Dev] {
-			continue
+		if !seen[dev] {
+			seen[dev] = true
+			out = append(out, fs)
 		}
-		seen[st.Dev] = true
-		var fs unix.Statfs_t
-		if err := unix.Statfs(dir, &fs); err != nil {
-			return out, fmt.Errorf("ask for the space of %s: %w", dir, err)
-		}
-		unit := int64(fs.Frsize)
-		out = append(out, spec.Filesystem{
-			Dir: dir, Size: int64(fs.Blocks) * unit, Free: int64(fs.Bfree) * unit, Available: int64(fs.Bavail) * unit,
-			Inodes: int64(fs.Files), FreeInodes: int64(fs.Ffree),
-		})
 	}
 	return out, nil
+}
+
+// filesystem is the one that a directory is on, and its device.
+func filesystem(dir string) (f spec.Filesystem, dev uint64, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return f, 0, fmt.Errorf("find the file system of %s: %w", dir, err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return f, 0, fmt.Errorf("ask for the space of %s: %w", dir, err)
+	}
+	unit := int64(fs.Frsize)
+	return spec.Filesystem{
+		Dir: dir, Size: int64(fs.Blocks) * unit, Free: int64(fs.Bfree) * unit, Available: int64(fs.Bavail) * unit,
+		Inodes: int64(fs.Files), FreeInodes: int64(fs.Ffree),
+	}, st.Dev, nil
 }
 
 // logOf are the log files of one replica.

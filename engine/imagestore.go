@@ -123,7 +123,8 @@ func (e *Engine) loadFailed(ctx context.Context, err error) error {
 	if ctx.Err() != nil || !noSpace(err) {
 		return err
 	}
-	return &callError{op: "load archive", kind: spec.ErrRefused, err: spec.ErrNoSpace, hint: "none of its images is stored; " + roomHint}
+	full, hint := fullDisk(err)
+	return &callError{op: "load archive", kind: spec.ErrRefused, err: full, hint: "none of its images is stored; " + hint}
 }
 
 func (e *Engine) unpackAll(ctx context.Context, imported []images.Image) ([]spec.Image, error) {

@@ -4,14 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 
 	"dunnage/spec"
 )
 
-// roomHint is what to do about a full disk.
-const roomHint = "`dunnage df` shows what takes the room, `dunnage gc` removes what nobody needs"
+// What to do about a full disk, and about one that has no inodes.
+const (
+	roomHint  = "`dunnage df` shows what takes the room, `dunnage gc` removes what nobody needs"
+	inodeHint = "`dunnage df` counts inodes too, `dunnage gc` removes what nobody needs, `du --inodes -x %s | sort -n | tail` shows where the most files are"
+)
 
 // noSpace reports whether a disk is full, ours or containerd's, which says so in
 // words.
@@ -25,7 +31,51 @@ func sayNoSpace(err error) error {
 	if !noSpace(err) {
 		return err
 	}
-	return fmt.Errorf("%w; %s: %w", spec.ErrNoSpace, roomHint, err)
+	full, hint := fullDisk(err)
+	return fmt.Errorf("%w; %s: %w", full, hint, err)
+}
+
+// fullDisk is spec.ErrNoSpace with what the disk has left, where the cause names a
+// path on it, and what to do. The kernel has one error for bytes and for inodes:
+// it is of those that fewer are left of.
+func fullDisk(cause error) (full error, hint string) {
+	d, ok := fullFilesystem(cause)
+	if !ok {
+		return spec.ErrNoSpace, roomHint
+	}
+	bytes := fmt.Sprintf("%s of %s", spec.Bytes(d.Free), spec.Bytes(d.Size))
+	if d.Inodes > 0 && float64(d.FreeInodes)/float64(d.Inodes) < float64(d.Free)/float64(d.Size) {
+		return fmt.Errorf("%w: the file system of %s has %d of %d inodes free, and %s: it has too many files, not too much data",
+			spec.ErrNoSpace, d.Dir, d.FreeInodes, d.Inodes, bytes), fmt.Sprintf(inodeHint, d.Dir)
+	}
+	return fmt.Errorf("%w: the file system of %s has %s free", spec.ErrNoSpace, d.Dir, bytes), roomHint
+}
+
+// atPath finds the path that has met a full disk in what containerd says.
+var atPath = regexp.MustCompile(`(/[^\s:]+): ` + regexp.QuoteMeta(syscall.ENOSPC.Error()))
+
+// fullFilesystem is the one of the path that the cause names, by its mount point.
+// Not ok: it names none, or one of the kernel's own.
+func fullFilesystem(cause error) (d spec.Filesystem, ok bool) {
+	found := atPath.FindStringSubmatch(cause.Error())
+	if found == nil {
+		return d, false
+	}
+	dir := found[1]
+	for ; ; dir = filepath.Dir(dir) { // a temporary file is gone by now
+		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+			break
+		}
+	}
+	d, dev, err := filesystem(dir)
+	for err == nil && d.Dir != "/" {
+		above, other, aboveErr := filesystem(filepath.Dir(d.Dir))
+		if aboveErr != nil || other != dev {
+			break
+		}
+		d = above
+	}
+	return d, err == nil && d.Size > 0
 }
 
 // dropAll throws away what the pull has begun to download: on a full disk it is in

@@ -164,8 +164,8 @@ func (p *pull) explain(ctx context.Context, err error) error {
 		return platform
 	case noSpace(err):
 		c.kind = spec.ErrRefused
-		c.err = spec.ErrNoSpace
-		c.hint = "what has arrived of it is dropped; " + roomHint
+		c.err, c.hint = fullDisk(err)
+		c.hint = "what has arrived of it is dropped; " + c.hint
 	case errors.Is(err, errStalled), strings.Contains(text, errStalled.Error()):
 		c.kind = spec.ErrUnavailable
 		c.hint = fmt.Sprintf("registry %s sent nothing for %s; what has arrived is kept for the next try", host, p.engine.cfg.PullIdle)

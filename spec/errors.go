@@ -15,9 +15,9 @@ var (
 	// ErrRefused: the request is understood but can't be met or would do harm;
 	// nothing was changed.
 	ErrRefused = errors.New("refused")
-	// ErrNoSpace: what was to be made doesn't fit on the disk; where something is
-	// removed it does.
-	ErrNoSpace = errors.New("no space is left on the disk, or no inode")
+	// ErrNoSpace: what was to be made doesn't fit on the disk, which has no bytes left
+	// or no inodes; where something is removed it does.
+	ErrNoSpace = errors.New("the disk is full")
 )
 
 // Text is err for people: without the sentinels that errors.Is looks for, where

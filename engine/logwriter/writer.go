@@ -239,13 +239,23 @@ func (w *Writer) open() error {
 		f, size, err = openRegular(w.path, os.O_RDWR|os.O_CREATE|os.O_APPEND)
 	}
 	if err != nil {
-		return err
+		return sayNoInode(err, w.path)
 	}
 	if size, err = finishLine(f, size); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	w.file, w.size, w.retry = f, size, time.Time{}
 	return nil
+}
+
+// sayNoInode says so where a file can't be made for want of an inode: the kernel's
+// word for it is the one for want of space.
+func sayNoInode(err error, path string) error {
+	var st syscall.Statfs_t
+	if !errors.Is(err, syscall.ENOSPC) || syscall.Statfs(filepath.Dir(path), &st) != nil || st.Files == 0 || st.Ffree > 0 {
+		return err
+	}
+	return fmt.Errorf("%w: none of the %d inodes of its file system is free: it has too many files, not too much data", err, st.Files)
 }
 
 // openRegular opens a file, and nothing that somebody has put in its place: to

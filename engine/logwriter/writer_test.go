@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"dunnage/internal/testenv"
 )
 
 // say appends one line.
@@ -700,6 +702,39 @@ func TestBrokenDirectory(t *testing.T) {
 	w.Append([]Line{{At: now, Stream: Stdout, Text: []byte("3")}})
 	got := texts(t, path)
 	if len(got) != 2 || !strings.Contains(got[0], "2 lines dropped") || got[1] != "3" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestNoInodes: a log that has no next file for want of an inode says that it is
+// this, and not space.
+func TestNoInodes(t *testing.T) {
+	dir := testenv.SmallDisk(t, "size=1m,nr_inodes=4")
+	path := filepath.Join(dir, "log")
+	w := NewWriter(path, smallestFile, 2)
+	now := time.Now()
+	w.now = func() time.Time { return now }
+	var others []string
+	for i := 0; ; i++ {
+		other := filepath.Join(dir, fmt.Sprint(i))
+		if err := os.WriteFile(other, nil, 0o600); err != nil {
+			break
+		}
+		others = append(others, other)
+	}
+	long := strings.Repeat("x", smallestFile/2)
+	for range 3 { // the second begins another file
+		say(w, long)
+	}
+	for _, other := range others {
+		if err := os.Remove(other); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now = now.Add(2 * retryOpen)
+	say(w, "again")
+	want := "dunnage: 2 lines dropped: the log could not be written: open " + path + ": no space left on device: none of the 4 inodes of its file system is free: it has too many files, not too much data"
+	if got := texts(t, path); !slices.Equal(got, []string{long, want, "again"}) {
 		t.Errorf("%q", got)
 	}
 }
