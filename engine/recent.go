@@ -16,7 +16,9 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
+	"dunnage/internal/fault"
 	"dunnage/spec"
 )
 
@@ -91,22 +93,49 @@ func (r *recentImages) lostNotes() error {
 }
 
 // doubtAll notes images, by digest, as doubtful in place of the notes that can't
-// be read.
-func (r *recentImages) doubtAll(refs map[string]string) error {
+// be read. Moved says where a directory is now that was in their place; empty =
+// there was none.
+func (r *recentImages) doubtAll(refs map[string]string) (moved string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.lost == nil {
-		return nil
+		return "", nil
+	}
+	if moved, err = r.makeWay(); err != nil {
+		return "", err
 	}
 	next := make(map[string]recentImage, len(refs))
 	for dgst, ref := range refs {
 		next[dgst] = recentImage{Ref: ref, At: time.Now()} // no boot is this one
 	}
 	if err := r.save(next); err != nil {
-		return err
+		return moved, err
 	}
 	r.lost = nil
-	return nil
+	return moved, nil
+}
+
+// makeWay moves a directory aside, which no file replaces. An empty file, which is
+// no notes either, takes its place in the same instant: with nothing there, a crash
+// would end all doubts.
+func (r *recentImages) makeWay() (moved string, err error) {
+	if info, err := os.Lstat(r.path); err != nil || !info.IsDir() {
+		return "", nil // the new notes replace it
+	}
+	f, err := os.CreateTemp(filepath.Dir(r.path), filepath.Base(r.path)+".aside-")
+	if err != nil {
+		return "", fmt.Errorf("move %s aside: %w", r.path, err)
+	}
+	err = f.Close()
+	if err == nil {
+		err = fault.Do("recent images move aside", func() error {
+			return unix.Renameat2(unix.AT_FDCWD, f.Name(), unix.AT_FDCWD, r.path, unix.RENAME_EXCHANGE)
+		})
+	}
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("move %s aside, which is a directory: %w", r.path, err), os.Remove(f.Name()))
+	}
+	return f.Name(), nil
 }
 
 // note keeps that the image is about to be unpacked.
@@ -233,7 +262,7 @@ func (e *Engine) settle(ctx context.Context, ref, dgst string, unpacked time.Tim
 
 // noteRecent notes that an image is about to be unpacked.
 func (e *Engine) noteRecent(ctx context.Context, dgst, ref string) error {
-	if err := e.doubtAll(ctx); err != nil {
+	if _, err := e.doubtAll(ctx); err != nil {
 		return err
 	}
 	if err := e.recent.note(dgst, ref); err != nil {
@@ -251,16 +280,17 @@ func (e *Engine) noteRecent(ctx context.Context, dgst, ref string) error {
 }
 
 // doubtAll puts all stored images in doubt where the notes of recent ones can't be
-// read: those with a name, those that releases hold, and those of containers.
-func (e *Engine) doubtAll(ctx context.Context) error {
+// read: those with a name, those that releases hold, and those of containers. It
+// returns what it has mended for that, as Verify does.
+func (e *Engine) doubtAll(ctx context.Context) (mended []string, err error) {
 	lost := e.recent.lostNotes()
 	if lost == nil {
-		return nil
+		return nil, nil
 	}
 	refs := map[string]string{}
 	containers, err := e.client.ContainerService().List(ctx, ownedFilter)
 	if err != nil {
-		return e.wrap(ctx, err, "list containers")
+		return nil, e.wrap(ctx, err, "list containers")
 	}
 	for _, c := range containers {
 		if name, dgst, err := canonical(c.Image); err == nil && dgst != "" {
@@ -270,12 +300,12 @@ func (e *Engine) doubtAll(ctx context.Context) error {
 	manager := e.client.LeasesService()
 	held, err := manager.List(ctx, `labels."`+labelRelease+`"`)
 	if err != nil {
-		return e.wrap(ctx, err, "list leases")
+		return nil, e.wrap(ctx, err, "list leases")
 	}
 	for _, l := range held {
 		resources, err := manager.ListResources(ctx, l)
 		if err != nil && !errdefs.IsNotFound(err) {
-			return e.wrap(ctx, err, "list what %s retains", l.ID)
+			return nil, e.wrap(ctx, err, "list what %s retains", l.ID)
 		}
 		for _, r := range resources {
 			if _, err := digest.Parse(r.ID); err == nil {
@@ -285,16 +315,21 @@ func (e *Engine) doubtAll(ctx context.Context) error {
 	}
 	list, err := e.client.ImageService().List(ctx)
 	if err != nil {
-		return e.wrap(ctx, err, "list images")
+		return nil, e.wrap(ctx, err, "list images")
 	}
 	for _, img := range list {
 		refs[img.Target.Digest.String()] = img.Name
 	}
-	if err := e.recent.doubtAll(refs); err != nil {
-		return err
+	moved, err := e.recent.doubtAll(refs)
+	if moved != "" {
+		mended = append(mended, fmt.Sprintf("%s was a directory, and is moved to %s; all images are verified, because it can't be told which came lately", e.recent.path, moved))
+		e.cfg.Log.Warn("a directory was in the place of the notes which images are recent", "path", e.recent.path, "moved", moved)
+	}
+	if err != nil {
+		return mended, err
 	}
 	e.cfg.Log.Warn("all images are verified, because it can't be told which came lately", "images", len(refs), "error", lost)
-	return nil
+	return mended, nil
 }
 
 // syncImage writes unpacked images to disk, and remembers that.

@@ -35,10 +35,11 @@ import (
 // An error leaves the image in doubt. One that wraps spec.ErrNotFound says that
 // what is missing can't be had from the registry now.
 //
-// With no digest it finds out which images are in doubt.
+// With no digest it finds out which images are in doubt, and makes way for the notes
+// of them.
 func (e *Engine) Verify(ctx context.Context, dgst string) (mended []string, err error) {
-	if err := e.doubtAll(ctx); err != nil || dgst == "" {
-		return nil, err
+	if mended, err = e.doubtAll(ctx); err != nil || dgst == "" {
+		return mended, err
 	}
 	ref, doubted := e.recent.doubted(dgst)
 	if !doubted {

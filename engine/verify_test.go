@@ -220,6 +220,39 @@ func TestVerifyWithoutNotes(t *testing.T) {
 	}
 }
 
+// A directory in the place of the notes is moved aside once the doubts can be
+// noted, and not before: then the next start has none.
+func TestVerifyWithDirectoryForNotes(t *testing.T) {
+	b := newBench(t)
+	image := b.load("example.org/doubted:1", doubted(t, "1"))
+	_ = b.Close()
+	path := filepath.Join(b.cfg.StateDir, "images.recent")
+	if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700), os.WriteFile(filepath.Join(path, "theirs"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	b.connect()
+	if _, err := os.Stat(filepath.Join(path, "theirs")); err != nil {
+		t.Errorf("it was moved before the doubts were listed: %v", err)
+	}
+	mended, err := b.Verify(b.ctx, "")
+	moved, globErr := filepath.Glob(path + ".aside-*/theirs")
+	if err != nil || globErr != nil || len(moved) != 1 {
+		t.Fatalf("%q, %v; moved %q, %v", mended, err, moved, globErr)
+	}
+	if want := path + " was a directory, and is moved to " + filepath.Dir(moved[0]) + "; "; len(mended) != 1 || !strings.HasPrefix(mended[0], want) {
+		t.Errorf("mended %q, want %q", mended, want)
+	}
+	if got := b.Doubtful(); len(got) != 1 || got[0].Digest != image.Digest {
+		t.Errorf("in doubt: %+v", got)
+	}
+	b.verify(image)
+	_ = b.Close()
+	b.connect()
+	if got := b.Doubtful(); len(got) > 0 {
+		t.Errorf("in doubt at the next start: %+v", got)
+	}
+}
+
 // A layer whose archive is damaged too can't be mended without the registry;
 // an archive of the image does as well.
 func TestVerifyWithoutRegistry(t *testing.T) {

@@ -62,6 +62,9 @@ func (l *Loop) verifyImage(d spec.DoubtfulImage, told map[string]string) error {
 		l.cfg.Log.Error(text, "image", d.Ref, "digest", d.Digest, "error", err)
 		l.events.add(spec.Event{Kind: spec.EventProblem, Message: damagedImage(d.Ref, plain(err))})
 	case d.Digest == "": // now they are listed
+		if len(mended) > 0 {
+			l.events.add(spec.Event{Kind: spec.EventRepaired, Message: strings.Join(mended, "; ")})
+		}
 	case err == nil && len(mended) > 0:
 		text := fmt.Sprintf("image %s was damaged when the power was cut, and is mended: %s", d.Ref, strings.Join(mended, "; "))
 		l.cfg.Log.Warn(text, "digest", d.Digest, "took", time.Since(began))

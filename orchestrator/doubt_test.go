@@ -45,8 +45,9 @@ func TestDoubtOfAllImagesIsTold(t *testing.T) {
 	}
 	wantNext(t, doubts([]spec.DoubtfulImage{all, {Error: "no space"}, {Ref: "web:1", Digest: "sha256:aa"}, {Ref: "web:1", Digest: "sha256:aa", Error: "no route"}})...)
 	s := newScenario(1, world.Truth).loop
+	var mended []string
 	var err error
-	s.cfg.Images = &shaken{Images: s.cfg.Images, doubt: []spec.DoubtfulImage{all}, answer: func() ([]string, error) { return nil, err }}
+	s.cfg.Images = &shaken{Images: s.cfg.Images, doubt: []spec.DoubtfulImage{all}, answer: func() ([]string, error) { return mended, err }}
 	for _, err = range []error{nil, spec.ErrUnavailable, errors.New("no space")} {
 		if got := s.verifyImage(all, map[string]string{}); !errors.Is(got, err) {
 			t.Errorf("%v, want %v", got, err)
@@ -55,6 +56,13 @@ func TestDoubtOfAllImagesIsTold(t *testing.T) {
 	evs, _ := s.events.after(0)
 	evs = slices.DeleteFunc(evs, func(e spec.Event) bool { return e.Kind != spec.EventProblem })
 	if len(evs) != 1 || !strings.HasPrefix(evs[0].Message, "nothing is started, since it can't be told which images a power cut may have damaged: no space; ") {
+		t.Errorf("told: %+v", evs)
+	}
+	mended, err = []string{"images.recent was a directory, and is moved"}, nil
+	if err := s.verifyImage(all, map[string]string{}); err != nil {
+		t.Error(err)
+	}
+	if evs, _ := s.events.after(0); len(evs) == 0 || evs[len(evs)-1].Kind != spec.EventRepaired || evs[len(evs)-1].Message != mended[0] {
 		t.Errorf("told: %+v", evs)
 	}
 }
