@@ -123,7 +123,7 @@ func (e *Engine) loadFailed(ctx context.Context, err error) error {
 	if ctx.Err() != nil || !noSpace(err) {
 		return err
 	}
-	full, hint := fullDisk(err)
+	hint, full := fullDisk(err)
 	return &callError{op: "load archive", kind: spec.ErrRefused, err: full, hint: "none of its images is stored; " + hint}
 }
 

@@ -31,24 +31,24 @@ func sayNoSpace(err error) error {
 	if !noSpace(err) {
 		return err
 	}
-	full, hint := fullDisk(err)
+	hint, full := fullDisk(err)
 	return fmt.Errorf("%w; %s: %w", full, hint, err)
 }
 
-// fullDisk is spec.ErrNoSpace with what the disk has left, where the cause names a
-// path on it, and what to do. The kernel has one error for bytes and for inodes:
-// it is of those that fewer are left of.
-func fullDisk(cause error) (full error, hint string) {
+// fullDisk says what to do about a full disk, and is spec.ErrNoSpace with what the
+// disk has left, where the cause names a path on it. The kernel has one error for
+// bytes and for inodes: it is for those of which the smaller share is left.
+func fullDisk(cause error) (hint string, full error) {
 	d, ok := fullFilesystem(cause)
 	if !ok {
-		return spec.ErrNoSpace, roomHint
+		return roomHint, spec.ErrNoSpace
 	}
 	bytes := fmt.Sprintf("%s of %s", spec.Bytes(d.Free), spec.Bytes(d.Size))
 	if d.Inodes > 0 && float64(d.FreeInodes)/float64(d.Inodes) < float64(d.Free)/float64(d.Size) {
-		return fmt.Errorf("%w: the file system of %s has %d of %d inodes free, and %s: it has too many files, not too much data",
-			spec.ErrNoSpace, d.Dir, d.FreeInodes, d.Inodes, bytes), fmt.Sprintf(inodeHint, d.Dir)
+		return fmt.Sprintf(inodeHint, d.Dir), fmt.Errorf("%w: the file system of %s has %d of %d inodes free, and %s: it has too many files, not too much data",
+			spec.ErrNoSpace, d.Dir, d.FreeInodes, d.Inodes, bytes)
 	}
-	return fmt.Errorf("%w: the file system of %s has %s free", spec.ErrNoSpace, d.Dir, bytes), roomHint
+	return roomHint, fmt.Errorf("%w: the file system of %s has %s free", spec.ErrNoSpace, d.Dir, bytes)
 }
 
 // atPath finds the path that has met a full disk in what containerd says.

@@ -164,7 +164,7 @@ func (p *pull) explain(ctx context.Context, err error) error {
 		return platform
 	case noSpace(err):
 		c.kind = spec.ErrRefused
-		c.err, c.hint = fullDisk(err)
+		c.hint, c.err = fullDisk(err)
 		c.hint = "what has arrived of it is dropped; " + c.hint
 	case errors.Is(err, errStalled), strings.Contains(text, errStalled.Error()):
 		c.kind = spec.ErrUnavailable
