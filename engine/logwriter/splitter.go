@@ -58,6 +58,8 @@ type splitter struct {
 	forward *Forwarder
 	timer   *time.Timer
 
+	brake brake
+
 	head []byte // what the entries of one read begin with
 	now  *batch // being filled; nil = none
 	lost int    // lines dropped since the last batch
@@ -82,6 +84,7 @@ func (s *splitter) copy(r io.Reader) error {
 			return err
 		}
 		have = copy(buf, rest)
+		time.Sleep(s.brake.pause(n, time.Now()))
 	}
 }
 

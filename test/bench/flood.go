@@ -2,8 +2,8 @@ package main
 
 import "context"
 
-// floodFile is one container without limits that prints as fast as it can:
-// some hundred megabytes a second.
+// floodFile is one container without limits that prints as fast as its log is
+// read.
 const floodFile = `name: flood
 services:
   flood:
