@@ -60,6 +60,7 @@ func hopOf(link int, ip net.IP) hop {
 
 func (n *Network) present() (present, error) {
 	p := present{some: map[string]bool{}, pools: n.usable()}
+	n.innards.hear()
 	ids, _, err := n.runFiles()
 	if err != nil {
 		return p, err
@@ -162,6 +163,9 @@ func (n *Network) replicaDamage(p present, replica string) ([]spec.Damage, error
 	if link.MTU < p.leastMTU {
 		all = append(all, damage(spec.DamageLink, "MTU of link %s of %s is %d instead of %d or more", link.Name, replica, link.MTU, p.leastMTU))
 	}
+	if what := endDamage(link, replica, hardwareAddr(replica, "host")); what != "" {
+		all = append(all, damage(spec.DamageLink, "%s", what))
+	}
 	s := routeLocalnet(link.Name) // a sysctl.d file with a pattern sets it to 0: no answers to 127.0.0.1
 	if now, err := n.settings.read(s); err != nil || now != s.value {
 		all = append(all, damage(spec.DamageSetting, "%s", s.instead(now)))
@@ -182,7 +186,7 @@ func (n *Network) replicaDamage(p present, replica string) ([]spec.Damage, error
 	if len(all) > 0 { // the repair sets up both ends
 		return all, nil
 	}
-	if missing := n.innardsOf(replica, time.Now()); missing != "" {
+	if missing := n.innardsOf(replica, link, time.Now()); missing != "" {
 		all = append(all, damage(spec.DamageNamespace, "%s", missing))
 	}
 	return all, nil

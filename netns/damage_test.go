@@ -30,6 +30,7 @@ func testDamageIsNamed(t *testing.T, backend Backend) {
 		Published: published(8080, 80, app.backend(0)),
 	}
 	w.apply(r)
+	inside := "nsenter --net=" + w.net.Namespace("app") + " ip link set eth0 "
 	dump := ipt + "-save > /mnt/old"
 	testenv.Run(t, "sh", "-ec", dump)
 	for _, c := range []struct {
@@ -56,6 +57,13 @@ func testDamageIsNamed(t *testing.T, backend Backend) {
 		{"sysctl -qw net.ipv4.conf." + link + ".forwarding=0", []string{"setting app: setting net.ipv4.conf." + link + ".forwarding: 0 instead of 1"}},
 		{"sysctl -qw net.ipv6.conf.default.disable_ipv6=1 net.ipv6.conf." + link + ".disable_ipv6=1", []string{"route app: route to " + one.Addr6.String() + " of app gone", "neighbour app: neighbour " + one.Addr6.String()}},
 		{"ip link set " + link + " mtu 576", []string{"link app: MTU of link " + link + " of app is 576 instead of 1500", "route app: route to " + one.Addr6.String() + " of app gone", "neighbour app: neighbour " + one.Addr6.String()}},
+		{"ip link set " + link + " address 02:11:22:33:44:55", []string{"link app: hardware address of link " + link + " of app is 02:11:22:33:44:55 instead of 02:", "neighbour app: neighbour " + one.Addr.String(), "neighbour app: neighbour " + one.Addr6.String()}},
+		{"ip link set " + link + " arp off", []string{"link app: ARP of link " + link + " of app off", "neighbour app: neighbour " + one.Addr.String(), "neighbour app: neighbour " + one.Addr6.String()}},
+		{inside + "address 02:11:22:33:44:55", []string{"namespace app: hardware address of link eth0 of app is 02:11:22:33:44:55 instead of 02:"}},
+		{inside + "arp off", []string{"namespace app: ARP of link eth0 of app off, inside its namespace"}},
+		{inside + "arp off; " + inside + "arp on", []string{"namespace app: neighbour 169.254.1.1 of app gone or another, inside its namespace"}},
+		{inside + "mtu 576", []string{"namespace app: MTU of eth0 of app is 576 instead of 1500, inside its namespace"}},
+		{inside + "mtu 9000", []string{"namespace app: MTU of eth0 of app is 9000 instead of 1500, inside its namespace"}},
 		{"nsenter --net=" + w.net.Namespace("app") + " ip link set eth0 down", []string{"link app: eth0 of app down, inside its namespace"}},
 		{"ip link del " + link, []string{"link app: link " + link + " of app gone"}},
 		{"umount -l " + w.net.Namespace("app"), []string{"namespace app: namespace of app not mounted"}},

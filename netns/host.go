@@ -122,14 +122,29 @@ func (n *Network) leastMTU(links []netlink.Link) (int, error) {
 	return min(mtu, usualMTU), err
 }
 
-// ensureMTU gives a link that somebody has narrowed what a new one gets.
-func (n *Network) ensureMTU(set func(netlink.Link, int) error, l netlink.Link) error {
-	if l.Attrs().MTU >= usualMTU {
-		return nil
+// ensureMTU gives the host's end of a link that somebody has narrowed what a new one
+// gets, and the replica's end the same as that: an end drops what is larger than its
+// own MTU, and tells nobody.
+func (n *Network) ensureMTU(inside *netlink.Handle, host, peer netlink.Link) error {
+	mtu := host.Attrs().MTU
+	if mtu < usualMTU {
+		fresh, err := n.linkMTU()
+		if err != nil {
+			return err
+		}
+		if mtu < min(fresh, usualMTU) {
+			mtu = fresh
+		}
 	}
-	mtu, err := n.linkMTU()
-	if err != nil || l.Attrs().MTU >= min(mtu, usualMTU) {
+	if err := setMTU(netlink.LinkSetMTU, host, mtu); err != nil {
 		return err
+	}
+	return setMTU(inside.LinkSetMTU, peer, mtu)
+}
+
+func setMTU(set func(netlink.Link, int) error, l netlink.Link, mtu int) error {
+	if l.Attrs().MTU == mtu {
+		return nil
 	}
 	if err := fault.Do("link mtu", func() error { return set(l, mtu) }); err != nil {
 		return fmt.Errorf("set the MTU of %s to %d: %w", l.Attrs().Name, mtu, err)

@@ -29,9 +29,10 @@ func TestInnards(t *testing.T) {
 			}
 		}
 		for damage, want := range map[string]string{
-			"ip addr flush dev eth0":          "namespace app: address 10.213.1.10 of app gone",
-			"ip route del default":            "namespace app: default route of app gone",
-			"ip route replace default dev lo": "",
+			"ip neigh flush nud permanent dev eth0": "namespace app: neighbour 169.254.1.1 of app gone or another",
+			"ip addr flush dev eth0":                "namespace app: address 10.213.1.10 of app gone",
+			"ip route del default":                  "namespace app: default route of app gone",
+			"ip route replace default dev lo":       "",
 			"sh -ec 'ip route del default; ip route add 0/1 dev lo; ip route add 128/1 dev lo'": "",
 		} {
 			later()
@@ -54,7 +55,7 @@ func TestInnards(t *testing.T) {
 		began := time.Now()
 		const looks = 200
 		for range looks {
-			if missing, err := w.net.lookInside("app"); missing != "" || err != nil {
+			if missing, err := w.net.lookInside("app", 1500); missing != "" || err != nil {
 				t.Fatal(missing, err)
 			}
 		}

@@ -16,7 +16,7 @@ import (
 // setUpInside configures the replica's end of the link: addresses, the
 // neighbour entry of the gateway, routes.
 func (n *Network) setUpInside(inside *netlink.Handle, peer netlink.Link, e spec.Endpoint) error {
-	if err := n.ensureMTU(inside.LinkSetMTU, peer); err != nil {
+	if err := mendEnd(inside, peer, hardwareAddr(e.Replica, "replica")); err != nil {
 		return err
 	}
 	if err := n.replaceAddrs(inside, peer, endpointAddrs(e)); err != nil {

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -57,6 +58,9 @@ func hardwareAddr(replica, side string) net.HardwareAddr {
 func (n *Network) ensureLink(ctx context.Context, inside *netlink.Handle, ns *os.File, e spec.Endpoint) error {
 	host, peer, err := n.ensurePair(ctx, inside, ns, e.Replica)
 	if err != nil {
+		return err
+	}
+	if err := n.ensureMTU(inside, host, peer); err != nil { // before IPv6's settings, which a small one takes away
 		return err
 	}
 	if err := n.setUpInside(inside, peer, e); err != nil {
@@ -124,12 +128,29 @@ func deleteLink(del func(netlink.Link) error, l netlink.Link) error {
 	return fmt.Errorf("delete link %s: %w", l.Attrs().Name, err)
 }
 
+// mendEnd gives an end of a link back what makePair gave it and somebody has changed;
+// before its neighbours, which the kernel drops then.
+func mendEnd(in *netlink.Handle, end netlink.Link, mac net.HardwareAddr) error {
+	a := end.Attrs()
+	if !bytes.Equal(a.HardwareAddr, mac) {
+		if err := fault.Do("link address", func() error { return in.LinkSetHardwareAddr(end, mac) }); err != nil {
+			return fmt.Errorf("set the hardware address of %s to %s: %w", a.Name, mac, err)
+		}
+	}
+	if a.RawFlags&unix.IFF_NOARP != 0 {
+		if err := fault.Do("link arp", func() error { return in.LinkSetARPOn(end) }); err != nil {
+			return fmt.Errorf("set ARP of %s on: %w", a.Name, err)
+		}
+	}
+	return nil
+}
+
 // setUpHost configures the host's end. It never answers for addresses of
 // others, so strict reverse path filtering fits; route_localnet lets the
 // answers to 127.0.0.1 back in (rules keep everything else from it).
 func (n *Network) setUpHost(host netlink.Link, e spec.Endpoint) error {
 	name := host.Attrs().Name
-	if err := n.ensureMTU(netlink.LinkSetMTU, host); err != nil { // before IPv6's settings, which a small one takes away
+	if err := mendEnd(new(netlink.Handle), host, hardwareAddr(e.Replica, "host")); err != nil {
 		return err
 	}
 	err := setAll([]sysctl{

@@ -117,7 +117,7 @@ func (n *Network) visitorWhole() (bool, error) {
 		return false, err
 	}
 	have, err := n.kernelState()
-	if err != nil || have.visitor == nil || have.visitor.Flags&net.FlagUp == 0 || have.visitor.RawFlags&unix.IFF_LOWER_UP == 0 || have.visitor.MTU < have.leastMTU || have.stuck[have.visitor.Index] {
+	if err != nil || have.visitor == nil || have.visitor.Flags&net.FlagUp == 0 || have.visitor.RawFlags&unix.IFF_LOWER_UP == 0 || have.visitor.MTU < have.leastMTU || endDamage(have.visitor, visitor, hardwareAddr(visitor, "host")) != "" || have.stuck[have.visitor.Index] {
 		return false, err
 	}
 	mac := hardwareAddr(visitor, "replica")

@@ -34,7 +34,7 @@ const (
 
 // Changes delivers a value whenever something of what Apply and Attach leave on
 // the host may have changed, whoever did it: rules, links, addresses, routes,
-// neighbours, settings. Values may be lost or doubled; they are delivered at
+// neighbours, settings, and the replica's ends of links. Values may be lost or doubled; they are delivered at
 // most a few times a second. It is closed when ctx ends. It watches the network
 // namespace that it is called in.
 func (n *Network) Changes(ctx context.Context) <-chan struct{} {
@@ -47,6 +47,9 @@ func (n *Network) Changes(ctx context.Context) <-chan struct{} {
 	}
 	if f, err := subscribeToRules(); err == nil {
 		wg.Go(func() { listen(ctx, f, func([]byte) bool { return true }, found) })
+	}
+	if f, err := subscribeInside(); err == nil {
+		wg.Go(func() { n.listenInside(ctx, f, found) })
 	}
 	wg.Go(func() { n.poll(ctx, found) })
 	go func() {

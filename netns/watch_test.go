@@ -48,6 +48,10 @@ func testChanges(t *testing.T, backend Backend) {
 		"ip neigh del " + one.Addr.String() + " dev " + link,
 		"ip addr del " + gateway(false).String() + "/32 dev lo",
 		"nsenter --net=" + w.net.Namespace("app") + " ip link set eth0 down",
+		"nsenter --net=" + w.net.Namespace("app") + " ip link set eth0 address 02:11:22:33:44:55",
+		"nsenter --net=" + w.net.Namespace("app") + " ip link set eth0 mtu 1400",
+		"ip link set " + link + " address 02:11:22:33:44:55",
+		"ip link set " + link + " arp off",
 		"ip link set " + link + " down",
 		"ip link del " + link,
 	} {
@@ -104,6 +108,7 @@ func TestChangesOfOthers(t *testing.T) {
 		drain(news)
 		testenv.Run(t, "sh", "-ec", "ip link add other0 type veth peer name other1; ip addr add 192.0.2.1/24 dev other0; ip link set other0 up; ip neigh add 192.0.2.9 lladdr 02:00:00:00:00:09 dev other0")
 		drain(news)
+		w.Client.Run(t, "ip", "link", "set", "eth0", "mtu", "1400")
 		testenv.Run(t, "sh", "-ec", "for i in $(seq 50); do ip neigh change 192.0.2.9 lladdr 02:00:00:00:00:09 dev other0; ip route add 192.0.2.$((i+99)) via 192.0.2.9; done")
 		select {
 		case <-news:

@@ -66,7 +66,7 @@ iptables -A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp --dport 80 -j
 // jump prints the jump from nat's PREROUTING as arguments that sh understands.
 const jump = `$(iptables-save -t nat | sed -n 's/^-A PREROUTING \(.*-j DUNNAGE-PREROUTING\)$/\1/p')`
 
-// damages are done by sh on the host, with $link, $addr and $dir set.
+// damages are done by sh on the host, with $link, $addr, $ns and $dir set.
 var damages = []struct {
 	name, script string
 	found        string // what the event says; empty = nothing of ours is damaged
@@ -85,6 +85,11 @@ var damages = []struct {
 	{"ip_forward 0", "sysctl -qw net.ipv4.ip_forward=0", "setting net.ipv4.ip_forward: 0 instead of 1"},
 	{"veth deleted", "ip link del $link", "link dun"},
 	{"route deleted", "ip route del $addr", "route to "},
+	{"MAC changed", "ip link set $link address 02:11:22:33:44:55", "hardware address of link dun"},
+	{"MAC changed inside", "nsenter --net=$ns ip link set eth0 address 02:11:22:33:44:55", "hardware address of link eth0"},
+	{"MTU changed inside", "nsenter --net=$ns ip link set eth0 mtu 576", "MTU of eth0"},
+	{"ARP off", "ip link set $link arp off", "ARP of link dun"},
+	{"ARP off inside", "nsenter --net=$ns ip link set eth0 arp off", "ARP of link eth0"},
 }
 
 // Whatever others do to the host's rules, settings, links and routes, the
@@ -95,7 +100,8 @@ func TestDrift(t *testing.T) {
 	h.mustDeploy(hello("v1", 1, ""))
 	client := testenv.OpenNS(t, h.lab.ClientPath())
 	h.file("owner", owner)
-	addr := h.ready(1)[0].Addresses[0]
+	replica := h.ready(1)[0]
+	addr, ns := replica.Addresses[0], h.agent.RunDir()+"/netns/"+replica.Replica
 	times, equal, count := map[string][]time.Duration{}, 0, 0
 	for range rounds(1, 10) {
 		for _, d := range damages {
@@ -103,7 +109,7 @@ func TestDrift(t *testing.T) {
 			before := h.repairs()
 			count++
 			began := time.Now()
-			h.sh(t, fmt.Sprintf("link=$(ip -br link | sed -n 's/^\\(dun[0-9a-f]*\\)@.*/\\1/p'); addr=%s; dir=%s; %s", addr, h.dir, d.script))
+			h.sh(t, fmt.Sprintf("link=$(ip -br link | sed -n 's/^\\(dun[0-9a-f]*\\)@.*/\\1/p'); addr=%s; ns=%s; dir=%s; %s", addr, ns, h.dir, d.script))
 			foreign := h.foreignRules(t)
 			took, err := recovery(client, h.lab.Host.String()+":8080", began)
 			if err != nil {
@@ -147,7 +153,7 @@ func TestDrift(t *testing.T) {
 			back++
 		}
 	}
-	row(t, "14 kinds of outside damage, until the port answers again", fmt.Sprintf("%d/%d within 1 s, rules of others equal %d/%d", count, count, count, count),
+	row(t, fmt.Sprintf("%d kinds of outside damage, until the port answers again", len(damages)), fmt.Sprintf("%d/%d within 1 s, rules of others equal %d/%d", count, count, count, count),
 		fmt.Sprintf("%d/%d, median %d ms, worst %d ms; equal %d/%d", back, count, all[len(all)/2].Milliseconds(), worst.Milliseconds(), equal, count),
 		back == count && equal == count)
 }
