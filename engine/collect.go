@@ -245,11 +245,8 @@ func (e *Engine) collectLogs(keep int) error {
 		if len(l.Holders) > 0 {
 			continue
 		}
-		for _, path := range l.files {
-			err := fault.Do("log remove", func() error { return os.Remove(path) })
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				errs = append(errs, fmt.Errorf("remove an old log: %w", err))
-			}
+		if err := fault.Do("log remove", func() error { return e.cfg.removeLog(l) }); err != nil {
+			errs = append(errs, fmt.Errorf("remove an old log: %w", err))
 		}
 	}
 	return errors.Join(errs...)

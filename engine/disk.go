@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -425,78 +424,6 @@ func filesystem(dir string) (f spec.Filesystem, dev uint64, err error) {
 		Dir: dir, Size: int64(fs.Blocks) * unit, Free: int64(fs.Bfree) * unit, Available: int64(fs.Bavail) * unit,
 		Inodes: int64(fs.Files), FreeInodes: int64(fs.Ffree),
 	}, st.Dev, nil
-}
-
-// logOf are the log files of one replica.
-type logOf struct {
-	spec.DiskItem
-	files []string
-	wrote time.Time
-}
-
-// logItems lists the logs by replica. Of removed replicas, those of the newest
-// generations of a service, keep of them, are held.
-func (e *Engine) logItems(keep int) ([]logOf, error) {
-	root := filepath.Join(e.cfg.StateDir, "logs")
-	var out []logOf
-	var errs []error
-	dirs, err := filepath.Glob(filepath.Join(root, "*", "*"))
-	if err != nil {
-		return nil, err
-	}
-	for _, dir := range dirs {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			if !errors.Is(err, fs.ErrNotExist) {
-				errs = append(errs, fmt.Errorf("count logs: %w", err))
-			}
-			continue
-		}
-		out = append(out, serviceLogItems(dir, entries, keep, e.hasStarted)...)
-	}
-	return out, errors.Join(errs...)
-}
-
-// serviceLogItems lists those of one service, the newest first.
-func serviceLogItems(dir string, entries []fs.DirEntry, keep int, there func(id string) bool) []logOf {
-	byID := map[string]*logOf{}
-	for _, entry := range entries {
-		id, _, ok := strings.Cut(entry.Name(), ".log")
-		info, err := entry.Info()
-		if !ok || err != nil { // somebody else's file, or rotated away just now
-			continue
-		}
-		l := byID[id]
-		if l == nil {
-			l = &logOf{DiskItem: spec.DiskItem{Kind: spec.DiskLogs, Name: id, Project: filepath.Base(filepath.Dir(dir)), Service: filepath.Base(dir)}}
-			byID[id] = l
-		}
-		l.files = append(l.files, filepath.Join(dir, entry.Name()))
-		l.Add(allocated(info.Sys().(*syscall.Stat_t)))
-		if info.ModTime().After(l.wrote) {
-			l.wrote = info.ModTime()
-		}
-	}
-	out := make([]logOf, 0, len(byID))
-	for _, l := range byID {
-		out = append(out, *l)
-	}
-	slices.SortFunc(out, func(a, b logOf) int { return b.wrote.Compare(a.wrote) })
-	kept := map[string]bool{} // generations
-	for i := range out {
-		if there(out[i].Name) {
-			out[i].Holders = []string{out[i].Name}
-			continue
-		}
-		generation := out[i].Name[:max(0, strings.LastIndexByte(out[i].Name, '-'))]
-		if len(kept) < keep {
-			kept[generation] = true
-		}
-		if kept[generation] {
-			out[i].Holders = []string{fmt.Sprintf("last %s of removed replicas", plural(keep, "generation"))}
-		}
-	}
-	return out
 }
 
 func plural(n int, noun string) string {

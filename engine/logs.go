@@ -17,18 +17,14 @@ import (
 // pruneLogs deletes the logs of a service's removed replicas, k among them, but those
 // of the newest generations. What can't be deleted now is tried at the next removal.
 func (e *Engine) pruneLogs(k spec.ReplicaKey) {
-	dir := filepath.Dir(e.cfg.logPath(k))
-	entries, err := os.ReadDir(dir)
+	there := func(id string) bool { return id != k.ID && e.hasStarted(id) }
+	items, err := e.serviceLogItems(k.Project, k.Service, spec.OldLogs, there)
 	if err != nil {
 		return
 	}
-	there := func(id string) bool { return id != k.ID && e.hasStarted(id) }
-	for _, l := range serviceLogItems(dir, entries, spec.OldLogs, there) {
-		if len(l.Holders) > 0 {
-			continue
-		}
-		for _, path := range l.files {
-			_ = os.Remove(path)
+	for _, l := range items {
+		if len(l.Holders) == 0 {
+			_ = e.cfg.removeLog(l)
 		}
 	}
 }

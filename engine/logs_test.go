@@ -206,3 +206,58 @@ func TestLogsOfAFailedDeploy(t *testing.T) {
 		t.Errorf("kept on a full disk: %s", got)
 	}
 }
+
+// TestCollectFollowsNoLink: what a link in the logs' directory leads to isn't ours, at
+// whichever level it is, and what else lies among the logs is nobody's trouble.
+func TestCollectFollowsNoLink(t *testing.T) {
+	e := &Engine{cfg: Config{StateDir: t.TempDir()}, started: &startRecords{dir: t.TempDir(), boot: "now"}}
+	logs, theirs := e.cfg.logsDir(), t.TempDir()
+	write := func(path string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("precious"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := []string{
+		theirs + "/web/foo.log", theirs + "/web/p-web-1-1.log", theirs + "/web/p-web-2-1.log.1", theirs + "/p-web-3-1.log",
+		logs + "/README", logs + "/p/README", logs + "/p/web/README", logs + "/p/web/p-web-old-1.log.2/inside",
+	}
+	for _, path := range append(kept, logs+"/p/web/p-web-old-1.log", logs+"/p/web/p-web-old-1.log.1") {
+		write(path)
+	}
+	for _, link := range []string{logs + "/p/linked", logs + "/linked"} {
+		if err := os.Symlink(theirs, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	items, err := e.logItems(0)
+	if err != nil || len(items) != 1 || items[0].Name != "p-web-old-1" || items[0].Project != "p" || items[0].Service != "web" || len(items[0].files) != 2 {
+		t.Errorf("counted %+v, %v", items, err)
+	}
+	for _, k := range []spec.ReplicaKey{{ID: "x", Project: "p", Service: "linked"}, {ID: "x", Project: "linked", Service: "web"}} {
+		e.pruneLogs(k)
+	}
+	if err := e.collectLogs(0); err != nil {
+		t.Error(err)
+	}
+	for _, path := range kept {
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, err := e.logItems(0); err != nil || len(left) != 0 {
+		t.Errorf("left %+v, %v", left, err)
+	}
+
+	// A link that has taken a directory's place since it was counted.
+	if err := errors.Join(os.RemoveAll(logs+"/p/web"), os.Symlink(theirs+"/web", logs+"/p/web")); err != nil {
+		t.Fatal(err)
+	}
+	items[0].files = []string{"foo.log"}
+	if err := e.cfg.removeLog(items[0]); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(kept[0]); err != nil {
+		t.Error(err)
+	}
+}

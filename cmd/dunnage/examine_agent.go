@@ -101,7 +101,7 @@ func (x examiner) logs(ctx context.Context) []spec.Finding {
 	for _, r := range replicas {
 		running = append(running, spec.ReplicaKey{ID: r.Replica, Project: r.Project, Service: r.Service})
 	}
-	out := brokenLinks(filepath.Join(x.options.stateDir, "logs"))
+	out := logLinks(filepath.Join(x.options.stateDir, "logs"))
 	writers := x.engine.LogWriters()
 	for _, k := range running {
 		if writers != nil && writers[k.ID] == "" && x.engine.Runs(k.ID) {
@@ -157,23 +157,36 @@ func writerFindings(running []spec.ReplicaKey, writers map[string]spec.LogWriter
 	return out
 }
 
-// brokenLinks tells of directories of projects and services that lie elsewhere, and
-// aren't there: no new replica of theirs gets a log, so a deploy fails.
-func brokenLinks(logs string) (out []spec.Finding) {
-	for _, depth := range []string{"*", "*/*"} {
-		found, _ := filepath.Glob(filepath.Join(logs, depth)) // the pattern is right
-		for _, path := range found {
-			to, err := os.Readlink(path)
-			if err != nil {
-				continue
-			}
-			if _, err := os.Stat(path); err != nil {
-				out = append(out, wrong(fmt.Sprintf("make the directory that it leads to, or remove the link (`rm %s`): the next deploy makes a directory there", path),
-					"%s is a link to %s, which isn't there: replicas whose log belongs there can't start", path, to))
+// logLinks tells of links in the place of projects' and services' directories.
+func logLinks(logs string) (out []spec.Finding) {
+	dirs := []string{logs}
+	projects, _ := os.ReadDir(logs) // without logs there is no link among them
+	for _, p := range projects {
+		if p.IsDir() {
+			dirs = append(dirs, filepath.Join(logs, p.Name()))
+		}
+	}
+	for _, dir := range dirs {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			if e.Type() == fs.ModeSymlink {
+				out = append(out, linkFinding(filepath.Join(dir, e.Name())))
 			}
 		}
 	}
 	return out
+}
+
+// linkFinding tells of one. No new replica gets a log through one that leads nowhere,
+// so a deploy fails.
+func linkFinding(path string) spec.Finding {
+	to, _ := os.Readlink(path)
+	if _, err := os.Stat(path); err != nil {
+		return wrong(fmt.Sprintf("make the directory that it leads to, or remove the link (`rm %s`): the next deploy makes a directory there", path),
+			"%s is a link to %s, which isn't there: replicas whose log belongs there can't start", path, to)
+	}
+	return warned("put a directory in the link's place, and `mount --bind` the other one on it",
+		"%s is a link to %s: logs that are written there are neither counted nor ever removed, since links aren't followed for that", path, to)
 }
 
 // droppedFor is how long doctor tells of lines that a log lacks.

@@ -19,21 +19,37 @@ import (
 	"dunnage/spec"
 )
 
-// A link to where nothing is, at the place of a project's or a service's logs, is
-// named; one that leads somewhere is the owner's business.
-func TestBrokenLinks(t *testing.T) {
+// A link in the place of a project's or a service's logs is named, and so is whether
+// it leads somewhere. What lies there isn't looked at.
+func TestLogLinks(t *testing.T) {
 	logs, elsewhere := t.TempDir(), t.TempDir()
 	if err := os.Mkdir(filepath.Join(logs, "shop"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for path, to := range map[string]string{"blog": elsewhere + "/gone", "wiki": elsewhere, "shop/web": "gone", "shop/api": elsewhere} {
-		if err := os.Symlink(to, filepath.Join(logs, path)); err != nil {
+	for path, to := range map[string]string{
+		logs + "/blog": elsewhere + "/gone", logs + "/wiki": elsewhere, logs + "/shop/web": "gone", logs + "/shop/api": elsewhere,
+		elsewhere + "/theirs": "gone",
+	} {
+		if err := os.Symlink(to, path); err != nil {
 			t.Fatal(err)
 		}
 	}
-	found := brokenLinks(logs)
-	if len(found) != 2 || found[0].OK || !strings.HasPrefix(found[0].Text, logs+"/blog is a link to "+elsewhere+"/gone, which isn't there") || !strings.Contains(found[1].Next, "`rm "+logs+"/shop/web`") {
-		t.Errorf("%+v", found)
+	var got []string
+	for _, f := range logLinks(logs) {
+		got = append(got, fmt.Sprintf("ok=%t %s", f.OK, f.Text))
+		if !f.OK && !strings.Contains(f.Next, "`rm "+logs+"/") {
+			t.Errorf("next: %s", f.Next)
+		}
+	}
+	for i, want := range []string{
+		"ok=false " + logs + "/blog is a link to " + elsewhere + "/gone, which isn't there",
+		"ok=true " + logs + "/wiki is a link to " + elsewhere + ": logs that are written there are neither counted nor ever removed",
+		"ok=true " + logs + "/shop/api is a link to " + elsewhere + ": ",
+		"ok=false " + logs + "/shop/web is a link to gone, which isn't there",
+	} {
+		if len(got) != 4 || !strings.HasPrefix(got[i], want) {
+			t.Fatalf("found %q, want %q", got, want)
+		}
 	}
 }
 
