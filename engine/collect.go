@@ -249,5 +249,5 @@ func (e *Engine) collectLogs(keep int) error {
 			errs = append(errs, fmt.Errorf("remove an old log: %w", err))
 		}
 	}
-	return errors.Join(errs...)
+	return oneOf(errs)
 }

@@ -37,10 +37,20 @@ func (e *Engine) logItems(keep int) ([]logOf, error) {
 			out, errs = append(out, items...), append(errs, err)
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := oneOf(errs); err != nil {
 		return out, fmt.Errorf("count logs: %w", err)
 	}
 	return out, nil
+}
+
+// oneOf tells the first error, and how many more there are: a disk that fails makes one for
+// each file.
+func oneOf(errs []error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) > 1 {
+		return fmt.Errorf("%w; and %d more like it", errs[0], len(errs)-1)
+	}
+	return errors.Join(errs...)
 }
 
 // directories are the names of those in a directory. A link to one is none.
@@ -97,7 +107,7 @@ func (c Config) removeLog(l logOf) error {
 			errs = append(errs, &fs.PathError{Op: "remove", Path: filepath.Join(dir.Name(), name), Err: err})
 		}
 	}
-	return errors.Join(errs...)
+	return oneOf(errs)
 }
 
 // serviceLogItems lists those of one service, the newest first.

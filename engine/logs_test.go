@@ -261,3 +261,21 @@ func TestCollectFollowsNoLink(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Of many errors alike one is told.
+func TestOneOf(t *testing.T) {
+	one, two := errors.New("one"), errors.New("two")
+	for _, tc := range []struct {
+		errs []error
+		want string
+	}{
+		{[]error{nil, nil}, "<nil>"},
+		{[]error{nil, one}, "one"},
+		{[]error{one, nil, two}, "one; and 1 more like it"},
+		{[]error{one, two, two}, "one; and 2 more like it"},
+	} {
+		if err := oneOf(tc.errs); fmt.Sprint(err) != tc.want || err != nil && !errors.Is(err, one) {
+			t.Errorf("%v, want %s", err, tc.want)
+		}
+	}
+}
