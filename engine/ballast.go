@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"dunnage/internal/regular"
 )
 
 // ballast is room on the file system of the state directory that is given up
@@ -68,7 +70,7 @@ func (b *ballast) fill() error {
 		return err
 	}
 	for i := range ballastInodes {
-		f, err := os.OpenFile(filepath.Join(b.dir, strconv.Itoa(i)), os.O_CREATE|os.O_WRONLY, 0o600)
+		f, err := regular.Open(filepath.Join(b.dir, strconv.Itoa(i)), os.O_CREATE|os.O_WRONLY, 0o600)
 		if err != nil {
 			return err
 		}

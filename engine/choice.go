@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"dunnage/internal/fault"
+	"dunnage/internal/regular"
 )
 
 // The containers live in the containerd that made them. Another one, although it
@@ -20,7 +21,7 @@ func choiceFile(stateDir string) string { return filepath.Join(stateDir, "contai
 
 // choose is what "auto" stands for.
 func choose(ctx context.Context, stateDir string) (mode string, err error) {
-	kept, err := readRegular(choiceFile(stateDir))
+	kept, err := regular.ReadFile(choiceFile(stateDir))
 	switch {
 	case err == nil:
 		return string(kept), nil
@@ -35,7 +36,7 @@ func choose(ctx context.Context, stateDir string) (mode string, err error) {
 // remember keeps the choice for the next "auto", durably.
 func remember(stateDir, mode string) error {
 	path := choiceFile(stateDir)
-	if kept, err := readRegular(path); err == nil && string(kept) == mode {
+	if kept, err := regular.ReadFile(path); err == nil && string(kept) == mode {
 		return nil
 	}
 	err := os.MkdirAll(stateDir, 0o700)

@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -79,22 +78,4 @@ func (e *Engine) contentMounts(r spec.CreateRequest) []specs.Mount {
 		})
 	}
 	return out
-}
-
-// readRegular is os.ReadFile for a file of the agent's own. What else may lie in
-// its place mustn't hold the agent up: to open a FIFO waits for who writes it.
-func readRegular(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file: move it away", path)
-	}
-	return io.ReadAll(f)
 }

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"dunnage/internal/regular"
 	"dunnage/spec"
 )
 
@@ -189,7 +190,7 @@ func (m *Managed) writeConfig() error {
 		}
 	}
 	text := fmt.Sprintf(managedConfig, root, filepath.Join(m.dir(), "state"), m.Address())
-	if err := os.WriteFile(m.configFile(), []byte(text), 0o644); err != nil {
+	if err := regular.WriteFile(m.configFile(), []byte(text), 0o644); err != nil {
 		return fmt.Errorf("write containerd's configuration: %w", err)
 	}
 	return nil
@@ -257,7 +258,7 @@ func (m *Managed) openLog() (*os.File, error) {
 			return nil, fmt.Errorf("rotate containerd's log: %w", err)
 		}
 	}
-	f, err := os.OpenFile(m.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	f, err := os.OpenFile(m.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_NONBLOCK, 0o640) // a FIFO would block
 	if err != nil {
 		return nil, fmt.Errorf("open containerd's log: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"syscall"
@@ -27,6 +28,37 @@ func managedConfigFor(t *testing.T) ManagedConfig {
 		}
 	})
 	return ManagedConfig{StateDir: dir + "/lib", RunDir: dir + "/run"}
+}
+
+// What would block whoever opens it, in the place of a file of the managed
+// containerd, is an error.
+func TestManagedFilesThatAreNone(t *testing.T) {
+	dir := t.TempDir()
+	m := &Managed{cfg: ManagedConfig{StateDir: dir + "/lib", RunDir: dir + "/run"}}
+	if err := m.writeConfig(); err != nil {
+		t.Fatal(err)
+	}
+	for path, open := range map[string]func() error{
+		m.configFile(): m.writeConfig,
+		m.LogFile():    func() error { _, err := m.openLog(); return err },
+	} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if err := syscall.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- open() }()
+		select {
+		case err := <-done:
+			if err == nil || !strings.Contains(err.Error(), path) {
+				t.Errorf("%s: %v", path, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: it hangs", path)
+		}
+	}
 }
 
 func TestManaged(t *testing.T) {

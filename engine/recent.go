@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dunnage/internal/fault"
+	"dunnage/internal/regular"
 	"dunnage/spec"
 )
 
@@ -55,7 +56,7 @@ func openRecent(stateDir, boot string) *recentImages {
 		all: map[string]recentImage{}, synced: map[string]bool{}, causes: map[string]error{},
 	}
 	_ = os.Remove(r.path + nextSuffix) // of an agent that was killed; else the next note replaces it
-	b, err := readRegular(r.path)
+	b, err := regular.ReadFile(r.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r
 	}

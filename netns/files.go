@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"dunnage/internal/fault"
+	"dunnage/internal/regular"
 	"dunnage/spec"
 )
 
@@ -125,12 +126,12 @@ func readIfThere(path string) (string, error) {
 // of the kernel's copy: it doesn't keep readers out of the page, and one that
 // reads at the same time may find a part of the new content in the old.
 func overwrite(path string, content []byte) error {
-	old, err := os.ReadFile(path)
+	old, err := regular.ReadFile(path)
 	if err == nil && string(bytes.TrimRight(old, "\n")) == string(bytes.TrimRight(content, "\n")) {
 		return nil
 	}
 	fault.Point("host file write", fault.Before)
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
+	f, err := regular.Open(path, os.O_WRONLY|os.O_CREATE, 0o644)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}

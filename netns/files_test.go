@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"dunnage/spec"
 )
@@ -150,6 +151,27 @@ func TestRefusedEndpoints(t *testing.T) {
 	} {
 		if _, err := New(cfg); !errors.Is(err, spec.ErrRefused) {
 			t.Errorf("New(%+v): %v, want ErrRefused", cfg, err)
+		}
+	}
+}
+
+// What would block whoever opens it, in the place of the former settings, is an error.
+func TestSettingsOfAFIFO(t *testing.T) {
+	for _, suffix := range []string{"", ".new"} {
+		n := plainNetwork(t, "", "")
+		path := n.settingsFile() + suffix
+		if err := errors.Join(os.MkdirAll(n.cfg.RunDir, 0o700), syscall.Mkfifo(path, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- n.rememberSettings(nil) }()
+		select {
+		case err := <-done:
+			if err == nil || !strings.Contains(err.Error(), path+" is no regular file: move it away") {
+				t.Errorf("%s: %v", path, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: it hangs", path)
 		}
 	}
 }

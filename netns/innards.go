@@ -15,6 +15,7 @@ import (
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"dunnage/internal/regular"
 	"dunnage/spec"
 )
 
@@ -102,7 +103,7 @@ func (n *Network) forgetInnards(replica string) {
 // example, may have put a default route of its own in place of ours: that is its
 // own affair.
 func (n *Network) lookInside(replica string, mtu int) (missing string, err error) {
-	b, err := os.ReadFile(n.addressesPath(replica))
+	b, err := regular.ReadFile(n.addressesPath(replica))
 	if err != nil {
 		return "", fmt.Errorf("read recorded addresses: %w", err)
 	}

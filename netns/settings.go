@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"dunnage/internal/fault"
+	"dunnage/internal/regular"
 )
 
 // forwarding is the setting without which the host doesn't route the family.
@@ -85,7 +86,7 @@ func (n *Network) rememberSettings(change []sysctl) error {
 
 func (n *Network) formerSettings() (map[string]string, error) {
 	former := map[string]string{}
-	b, err := os.ReadFile(n.settingsFile())
+	b, err := regular.ReadFile(n.settingsFile())
 	if errors.Is(err, os.ErrNotExist) {
 		return former, nil
 	}
@@ -125,7 +126,7 @@ func (n *Network) restoreSettings() error {
 // The run directory is gone after a reboot, so nothing is synced.
 func replaceFile(path string, content []byte) error {
 	next := path + ".new"
-	if err := fault.Do("run file write", func() error { return os.WriteFile(next, content, 0o644) }); err != nil {
+	if err := fault.Do("run file write", func() error { return regular.WriteFile(next, content, 0o644) }); err != nil {
 		return fmt.Errorf("write %s: %w", next, err)
 	}
 	if err := fault.Do("run file rename", func() error { return os.Rename(next, path) }); err != nil {

@@ -137,7 +137,7 @@ func (n *Network) dialInside(ctx context.Context, to netip.AddrPort) (net.Conn, 
 	if err != nil {
 		return nil, err
 	}
-	ns, err := unix.Open(n.Namespace(visitor), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	ns, err := unix.Open(n.Namespace(visitor), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) // a FIFO would block
 	if err != nil {
 		return nil, fmt.Errorf("open the visitor's namespace: %w: %w", spec.ErrUnavailable, err)
 	}

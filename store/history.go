@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"dunnage/internal/regular"
 	"dunnage/spec"
 )
 
@@ -69,7 +70,7 @@ const tailSize = 64 << 10
 
 // ends are the first and the last event of a file, zero where it has none.
 func ends(path string) (first, last spec.Event) {
-	f, err := os.Open(path)
+	f, err := regular.Open(path, os.O_RDONLY, 0)
 	if err != nil {
 		return first, last
 	}
@@ -232,7 +233,7 @@ func (h *History) open() error {
 	if err := os.MkdirAll(h.dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory of events: %w", err)
 	}
-	f, err := os.OpenFile(h.paths()[1], os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := regular.Open(h.paths()[1], os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("open the file of events: %w", err)
 	}
@@ -292,7 +293,7 @@ func (h *History) openAll() (files []*os.File, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, path := range h.paths() {
-		f, err := os.Open(path)
+		f, err := regular.Open(path, os.O_RDONLY, 0)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -244,5 +245,29 @@ func TestHistoryOnAFullDisk(t *testing.T) {
 	h.keep(1001, 1010)
 	if again := h.kept(t, 0, allEvents); again != got+" 1001-1010" {
 		t.Errorf("kept %s, and then %s", got, again)
+	}
+}
+
+// What would block whoever opens it, in the place of either file, costs events.
+func TestHistoryOfAFIFO(t *testing.T) {
+	for _, name := range []string{"events.jsonl", "events.1.jsonl"} {
+		dir := t.TempDir()
+		if err := syscall.Mkfifo(filepath.Join(dir, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() {
+			h := openHistory(dir, historySize)
+			h.keep(1, 2)
+			done <- h.Read(0, 9, func(spec.Event) error { return nil })
+		}()
+		select {
+		case err := <-done:
+			if err == nil || !strings.Contains(err.Error(), name+" is no regular file: move it away") {
+				t.Errorf("%s: %v", name, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: it hangs", name)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"dunnage/internal/fault"
+	"dunnage/internal/regular"
 	"dunnage/spec"
 	"dunnage/store"
 )
@@ -56,7 +57,7 @@ func (s *headedStore) Commit(c spec.Commit) error {
 
 // note overwrites the one before, which is as long, in one write.
 func (s *headedStore) note(e spec.AuditEntry) error {
-	f, err := os.OpenFile(s.path, os.O_WRONLY|os.O_CREATE, 0o600)
+	f, err := regular.Open(s.path, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
@@ -67,7 +68,7 @@ func (s *headedStore) note(e spec.AuditEntry) error {
 // replaced says that the store isn't the one that ran last, or is an earlier
 // state of it; empty = it is the one, or there is nothing to tell it by.
 func (s *headedStore) replaced() (string, error) {
-	b, err := os.ReadFile(s.path)
+	b, err := regular.ReadFile(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}

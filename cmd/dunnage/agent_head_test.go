@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"dunnage/spec"
 	"dunnage/store"
@@ -57,7 +60,7 @@ func TestReplacedStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = open("real.db")
-	add(s, last, 2)
+	newest := add(s, last, 2)
 	check("the one that went on", s, false)
 	check("an old copy", open("copy.db"), true)
 	check("an empty one", open("new.db"), true)
@@ -77,4 +80,23 @@ func TestReplacedStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("a damaged note", open("real.db"), false)
+
+	// What would block whoever opens it holds up neither the start nor a commit.
+	if err := errors.Join(os.Remove(s.path), syscall.Mkfifo(s.path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s := open("real.db")
+		if err := s.Commit(spec.Commit{Audit: []spec.AuditEntry{(spec.AuditEntry{Kind: spec.AuditSet, Secret: "db"}).After(newest)}}); err != nil {
+			t.Error(err)
+		}
+		check("a FIFO", s, false)
+	}()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("a FIFO in the note's place: it hangs")
+	}
 }

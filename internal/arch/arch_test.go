@@ -60,8 +60,8 @@ func TestSaboteurs(t *testing.T) {
 	}
 	cases := []struct{ name, file, body, want string }{
 		{"spec imports ours", "spec/b.go", "package spec\nimport _ \"dunnage/engine\"\n", "spec may see nothing of ours"},
-		{"adapter imports adapter", "engine/b.go", "package engine\nimport _ \"dunnage/netns\"\n", "engine may see engine/logwriter, internal/fault, internal/keyed, internal/reread, spec"},
-		{"adapter imports orchestrator", "store/b.go", doc + "package store\nimport _ \"dunnage/orchestrator\"\n", "store may see internal/fault, spec"},
+		{"adapter imports adapter", "engine/b.go", "package engine\nimport _ \"dunnage/netns\"\n", "engine may see engine/logwriter, internal/fault, internal/keyed, internal/regular, internal/reread, spec"},
+		{"adapter imports orchestrator", "store/b.go", doc + "package store\nimport _ \"dunnage/orchestrator\"\n", "store may see internal/fault, internal/regular, spec"},
 		{"orchestrator imports an adapter", "orchestrator/b.go", "package orchestrator\nimport _ \"dunnage/engine\"\n", "orchestrator may see internal/fault, internal/keyed, spec"},
 		{"orchestrator's part imports an adapter", "orchestrator/health/b.go", doc + "package health\nimport _ \"dunnage/netns\"\n", "orchestrator may see internal/fault, internal/keyed, spec"},
 		{"api imports the orchestrator", "api/b.go", doc + "package api\nimport _ \"dunnage/orchestrator\"\n", "api may see internal/fault, spec"},

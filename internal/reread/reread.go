@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"dunnage/internal/regular"
 )
 
 // Cache keeps what files meant, and reads one again only if the kernel says
@@ -30,7 +32,7 @@ type version struct {
 }
 
 // Read returns decode's result for the file's content. An error, which is
-// os.ReadFile's or decode's, isn't kept.
+// regular.ReadFile's or decode's, isn't kept.
 func (c *Cache[T]) Read(path string, decode func([]byte) (T, error)) (T, error) {
 	var none T
 	before, err := versionOf(path)
@@ -41,7 +43,7 @@ func (c *Cache[T]) Read(path string, decode func([]byte) (T, error)) (T, error) 
 	if value, ok := c.get(path, before); ok {
 		return value, nil
 	}
-	b, err := os.ReadFile(path)
+	b, err := regular.ReadFile(path)
 	if err != nil {
 		return none, err
 	}

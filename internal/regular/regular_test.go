@@ -1,0 +1,61 @@
+package regular
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// What is no regular file is an error at once, whichever way it is opened.
+func TestStrangers(t *testing.T) {
+	dir := t.TempDir()
+	fifo, socket, link := filepath.Join(dir, "fifo"), filepath.Join(dir, "socket"), filepath.Join(dir, "link")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := os.Symlink("fifo", link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{fifo, socket, link, os.DevNull} {
+		for name, open := range map[string]func() error{
+			"read":  func() error { _, err := ReadFile(path); return err },
+			"write": func() error { return WriteFile(path, []byte("x"), 0o600) },
+			"append": func() error {
+				_, err := Open(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+				return err
+			},
+		} {
+			done := make(chan error, 1)
+			go func() { done <- open() }()
+			select {
+			case err := <-done:
+				if err == nil || !strings.Contains(err.Error(), path+" is no regular file: move it away") {
+					t.Errorf("%s %s: %v", name, path, err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%s %s: it hangs", name, path)
+			}
+		}
+	}
+}
+
+func TestFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	for _, text := range []string{"first", "2nd"} {
+		if err := WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := ReadFile(path); err != nil || string(b) != text {
+			t.Errorf("%q, %v, want %q", b, err, text)
+		}
+	}
+}
