@@ -99,6 +99,9 @@ func (s *startRecords) put(id string, r startRecord) error {
 	if err != nil {
 		return fmt.Errorf("encode start record of %s: %w", id, err)
 	}
+	if err := s.remake(); err != nil {
+		return fmt.Errorf("write start record of %s: %w", id, err)
+	}
 	tmp, err := os.CreateTemp(s.dir, scratchRecord) // concurrent writers must not share one
 	if err != nil {
 		return fmt.Errorf("write start record of %s: %w", id, err)
@@ -112,6 +115,18 @@ func (s *startRecords) put(id string, r startRecord) error {
 		return fmt.Errorf("write start record of %s: %w", id, errors.Join(err, os.Remove(tmp.Name())))
 	}
 	return nil
+}
+
+// remake makes the directory when somebody has removed it. The next look writes the
+// records of those that run anew.
+func (s *startRecords) remake() error {
+	if _, err := os.Stat(s.dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	s.mu.Lock()
+	s.now = nil
+	s.mu.Unlock()
+	return os.MkdirAll(s.dir, 0o711)
 }
 
 func (s *startRecords) remove(id string) error {

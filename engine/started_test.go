@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -34,5 +36,29 @@ func TestStartIsRemembered(t *testing.T) {
 	}
 	if _, known := s.since("a", 7); known {
 		t.Error("a removed record is remembered")
+	}
+}
+
+// A directory that somebody removed is made again for the next record, and then those
+// of who runs are written anew.
+func TestStartRecordsRemoved(t *testing.T) {
+	s := &startRecords{dir: filepath.Join(t.TempDir(), "started"), boot: "b"}
+	e := &Engine{started: s}
+	runs := os.Getpid()
+	if err := s.put("a", startRecord{Pid: runs, Started: time.Unix(1000, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	e.startedAt("a", runs)
+	if err := os.RemoveAll(s.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.put("b", startRecord{Pid: 7}); err != nil {
+		t.Fatal(err)
+	}
+	e.startedAt("a", runs)
+	for id, pid := range map[string]int{"a": runs, "b": 7} {
+		if r, ok := s.get(id); !ok || r.Pid != pid {
+			t.Errorf("%s: %+v, %t", id, r, ok)
+		}
 	}
 }
