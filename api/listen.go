@@ -28,10 +28,7 @@ const socketSuffix = ".new"
 // rename: a client can never connect through a laxer one. A socket that nobody
 // listens on is replaced; one with a living agent behind it is an error.
 func Listen(path string, gid int) (net.Listener, error) {
-	if len(path) > maxSocketPath {
-		return nil, fmt.Errorf("listen on %s: the path has %d bytes, a unix socket's may have %d: choose a shorter --socket or --run-dir", path, len(path), maxSocketPath)
-	}
-	if err := checkVacant(path); err != nil {
+	if err := CheckSocket(path); err != nil {
 		return nil, err
 	}
 	l, err := listenAs(path+socketSuffix, gid)
@@ -48,8 +45,12 @@ func Listen(path string, gid int) (net.Listener, error) {
 	return &listener{UnixListener: l, path: path, info: info}, nil
 }
 
-// checkVacant fails when path is in use by an agent or isn't a socket at all.
-func checkVacant(path string) error {
+// CheckSocket says, and changes nothing, why Listen would refuse the path: it is too
+// long, an agent listens there, or what is there isn't a socket.
+func CheckSocket(path string) error {
+	if len(path) > maxSocketPath {
+		return fmt.Errorf("listen on %s: the path has %d bytes, a unix socket's may have %d: choose a shorter --socket or --run-dir", path, len(path), maxSocketPath)
+	}
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -248,18 +248,26 @@ func ipv6Available() bool {
 }
 
 // claimPatience is how long a killed agent may still seem to run: a child that it
-// was about to start holds its sockets until it executes its program.
+// was about to start holds its sockets and files until it executes its program.
 const claimPatience = 2 * time.Second
+
+// claim tries as long as somebody else has it, which the error busy says.
+func claim(busy error, try func() error) error {
+	err := try()
+	for end := time.Now().Add(claimPatience); errors.Is(err, busy) && time.Now().Before(end); err = try() {
+		time.Sleep(50 * time.Millisecond)
+	}
+	return err
+}
 
 // claimNetwork makes this agent the only one of its network namespace: two would
 // take each other's rules for damage. An abstract socket belongs to the
 // namespace and ends with the process, however it ends.
-func claimNetwork() (net.Listener, error) {
-	l, err := net.Listen("unix", "@dunnage-agent")
-	for end := time.Now().Add(claimPatience); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end); {
-		time.Sleep(50 * time.Millisecond)
+func claimNetwork() (l net.Listener, err error) {
+	err = claim(syscall.EADDRINUSE, func() error {
 		l, err = net.Listen("unix", "@dunnage-agent")
-	}
+		return err
+	})
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, errors.New("another agent runs in this network namespace, and both would own the same rules; stop it, or start this one in a namespace of its own")
 	}
@@ -267,6 +275,38 @@ func claimNetwork() (net.Listener, error) {
 		return nil, fmt.Errorf("claim the network namespace: %w", err)
 	}
 	return l, nil
+}
+
+// claimRunDir makes the run directory, and this agent the only one that uses it: one
+// in another network namespace, with another state directory, would still share its
+// containerd and its replicas' namespaces. The lock ends with the process. Let go of,
+// a directory that was made here and got nothing in it is removed: the agent refused
+// to start.
+func claimRunDir(dir string) (release func(), err error) {
+	_, err = os.Lstat(dir)
+	made := errors.Is(err, fs.ErrNotExist)
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, fmt.Errorf("create run directory: %w", err)
+	}
+	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open run directory: %w", err)
+	}
+	err = claim(syscall.EWOULDBLOCK, func() error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) })
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = fmt.Errorf("run directory %s is in use: another agent runs with it; stop it, or give this one its own --run-dir, --state-dir and --pool", dir)
+	} else if err != nil {
+		err = fmt.Errorf("lock run directory %s: %w", dir, err)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() {
+		if made {
+			_ = syscall.Rmdir(dir)
+		}
+		_ = f.Close() // it was only read
+	}, nil
 }
 
 // gcPercent trades a little memory for CPU: the agent's heap is small, and each
@@ -282,9 +322,6 @@ func runAgent(ctx context.Context, o agentOptions) error {
 	if os.Geteuid() != 0 {
 		return errors.New("the agent needs root: it makes network namespaces, mounts and netfilter rules; run it with sudo or as a system service")
 	}
-	if err := os.MkdirAll(o.runDir, 0o711); err != nil {
-		return fmt.Errorf("create run directory: %w", err)
-	}
 	if fault.Sabotaged("slow start") {
 		time.Sleep(sabotagedStart)
 	}
@@ -297,6 +334,14 @@ func runAgent(ctx context.Context, o agentOptions) error {
 		return err
 	}
 	defer alone.Close()
+	if err := api.CheckSocket(o.socket); err != nil { // before anything is made or started
+		return err
+	}
+	release, err := claimRunDir(o.runDir)
+	if err != nil {
+		return err
+	}
+	defer release()
 	st, err := store.Open(o.storePath())
 	if err != nil {
 		return err

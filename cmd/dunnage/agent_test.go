@@ -71,3 +71,35 @@ func TestUsesPools(t *testing.T) {
 		}
 	}
 }
+
+// TestClaimRunDir: a second agent doesn't get the run directory, the next one does,
+// and only one that was made and stayed empty goes.
+func TestClaimRunDir(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	release, err := claimRunDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := claimRunDir(dir); err == nil || !strings.Contains(err.Error(), "run directory "+dir+" is in use: another agent runs with it") {
+		t.Errorf("a second time: %v", err)
+	}
+	release()
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("left empty: %v", err)
+	}
+	for _, name := range []string{"agent.sock", ""} { // one that is there stays, empty or not
+		if release, err = claimRunDir(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		release()
+		if _, err := os.Stat(dir); err != nil {
+			t.Error(err)
+		}
+		if err := os.RemoveAll(filepath.Join(dir, "agent.sock")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

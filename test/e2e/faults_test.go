@@ -352,14 +352,34 @@ func (h *host) mostCopies(stop chan struct{}) int {
 	}
 }
 
-// Two agents would take each other's rules for damage.
+// Two agents would take each other's rules for damage, or share a containerd. The
+// second one is refused before it has made or started anything.
 func TestSecondAgentIsRefused(t *testing.T) {
 	h := newHost(t)
 	dir := t.TempDir()
-	argv := h.lab.OnHost(h.agent.Program, "agent", "--state-dir", dir+"/s", "--run-dir", dir+"/r", "--containerd", "managed")
-	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "another agent runs in this network namespace") {
-		t.Fatalf("%v: %s", err, out)
+	agent := func(flags ...string) []string {
+		return append([]string{h.agent.Program, "agent", "--containerd", "managed"}, flags...)
+	}
+	elsewhere := func(argv []string) []string { return append([]string{"unshare", "--net"}, argv...) }
+	for _, tc := range []struct {
+		argv []string
+		want string
+	}{
+		{h.lab.OnHost(agent("--state-dir", dir+"/s", "--run-dir", dir+"/r")...), "another agent runs in this network namespace"},
+		{elsewhere(agent("--state-dir", dir+"/s", "--run-dir", dir+"/r", "--socket", strings.TrimPrefix(h.agent.URL(), "unix://"))), "another agent listens there"},
+		{elsewhere(agent("--state-dir", dir+"/s", "--run-dir", h.agent.RunDir())), "run directory " + h.agent.RunDir() + " is in use: another agent runs with it"},
+		{elsewhere(agent("--state-dir", h.lab.Path("state"), "--run-dir", dir+"/r")), "another agent runs with this state directory"},
+	} {
+		out, err := exec.Command(tc.argv[0], tc.argv[1:]...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), tc.want) || strings.Count(string(out), "\n") != 1 {
+			t.Errorf("%v: %s; want %q alone", err, out, tc.want)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("%q left %v, %v", tc.want, left, err)
+		}
+	}
+	if _, err := h.agent.Run(t.Context(), nil, "ps"); err != nil {
+		t.Error(err)
 	}
 }
 
