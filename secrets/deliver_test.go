@@ -506,6 +506,26 @@ func TestDeliverThroughLinks(t *testing.T) {
 	}
 }
 
+// A link in the place of a replica's directory leads no mount elsewhere.
+func TestDeliverToALink(t *testing.T) {
+	d := newDeliverer(t)
+	outside := t.TempDir()
+	t.Cleanup(func() { _ = unix.Unmount(outside, unix.MNT_DETACH) }) // there is a mount only where this fails
+	must(t, os.WriteFile(filepath.Join(outside, "theirs"), []byte("theirs"), 0o644))
+	dir := filepath.Join(d.dir, "shop-web-0a1b2c3d-1")
+	must(t, os.MkdirAll(d.dir, 0o700))
+	must(t, os.Symlink(outside, dir))
+	err := d.Deliver(t.Context(), delivery("f1", file("/run/secrets/db", "one")), nil)
+	if err == nil || !strings.Contains(err.Error(), dir+" is no directory: move it away") {
+		t.Error(err)
+	}
+	if got := tree(t, outside); !strings.Contains(got, `theirs "theirs"`) || strings.Contains(got, "one") {
+		t.Error(got)
+	}
+	must(t, d.Withdraw(t.Context(), "shop-web-0a1b2c3d-1"))
+	deliver(t, d, delivery("f1", file("/run/secrets/db", "one")))
+}
+
 // Harden is for a process of its own: it can't be undone for what it has seen.
 func TestHarden(t *testing.T) {
 	if os.Getenv("DUNNAGE_TEST_HARDEN") == "" {

@@ -81,6 +81,9 @@ func isMounted(dir string) (bool, error) {
 	if err := unix.Lstat(dir, &own); err != nil {
 		return false, fmt.Errorf("look at %s: %w", dir, err)
 	}
+	if own.Mode&unix.S_IFMT != unix.S_IFDIR { // a link would lead the mount elsewhere
+		return false, fmt.Errorf("%s is no directory: move it away", dir)
+	}
 	if err := unix.Lstat(filepath.Dir(dir), &above); err != nil {
 		return false, fmt.Errorf("look at %s: %w", filepath.Dir(dir), err)
 	}
