@@ -88,7 +88,12 @@ func (l *Loop) deploy(ctx context.Context, op *operation, r spec.DeployRequest) 
 		if err != nil {
 			return err
 		}
-		notes := append(c.notes, l.warmNotes(prev, c)...)
+		notes := c.notes
+		for _, ch := range c.changes {
+			if text := l.thirdNote(c.release, ch.Name, ch.Change); text != "" {
+				notes = append(notes, ch.Name+": "+text)
+			}
+		}
 		if room != "" {
 			notes = append(notes, room)
 		}

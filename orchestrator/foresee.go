@@ -58,7 +58,7 @@ func (l *Loop) foresee(ctx context.Context, out *spec.Preview, prev *spec.Releas
 		s := &out.Services[i]
 		next, _ := c.release.Project.Service(s.Name)
 		s.Gap = joinedGap(gap(*s, next, starts[s.Name]), losses(*s, prev, c.release.Project))
-		s.Warm = strings.Join(slices.DeleteFunc([]string{keptWarm(prev, c.release, *s), l.thirdNote(c.release, s.Name, s.Change)}, func(text string) bool { return text == "" }), "; ")
+		s.Warm = strings.Join(slices.DeleteFunc([]string{l.keptWarm(c.release, s.Name), l.thirdNote(c.release, s.Name, s.Change)}, func(text string) bool { return text == "" }), "; ")
 	}
 	if out.To > 0 {
 		out.Secrets = changedSecrets(out.Services)
@@ -308,20 +308,6 @@ func joinedGap(gap string, losses []string) string {
 		losses = append([]string{strings.TrimPrefix(gap, "none: ")}, losses...)
 	}
 	return strings.Join(losses, "; ")
-}
-
-// keptWarm says what is kept of the old generation, and what it costs.
-func keptWarm(prev *spec.Release, next spec.Release, p spec.ServicePreview) string {
-	if prev == nil || p.Change != spec.ChangeReplace || p.From == 0 || !plan.KeepsWarm(*prev, next, p.Name) {
-		return ""
-	}
-	s, _ := next.Project.Service(p.Name)
-	old, _ := prev.Project.Service(p.Name)
-	cost := "its memory is in use twice"
-	if old.Limits.Memory > 0 {
-		cost = fmt.Sprintf("up to %d MiB of memory more", old.Limits.Memory*int64(p.From)>>20)
-	}
-	return fmt.Sprintf("%d of the old version stay for %s, for a rollback at once: %s", p.From, s.KeepWarm.Std(), cost)
 }
 
 // changedSecrets collects the new versions that any service gets.

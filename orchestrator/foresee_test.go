@@ -63,7 +63,7 @@ func TestPreviewIsTrue(t *testing.T) {
 
 func TestGap(t *testing.T) {
 	p := spec.ServicePreview{Name: "db", Change: spec.ChangeReplace, Order: spec.StopFirst, From: 3, To: 3}
-	s := spec.Service{Name: "db", KeepWarm: spec.Duration(time.Minute), Limits: spec.Limits{Memory: 64 << 20}}
+	s := spec.Service{Name: "db"}
 	batches := s
 	batches.Update.Parallelism = 1
 	held := s
@@ -82,15 +82,6 @@ func TestGap(t *testing.T) {
 		}
 	}
 	if got := joinedGap("none: start-first", []string{"port 8095/tcp goes: connections to it are refused"}); got != "start-first; port 8095/tcp goes: connections to it are refused" {
-		t.Error(got)
-	}
-	release := func(image string) spec.Release {
-		s := s
-		s.Container.Image = image
-		return spec.Release{Project: spec.Project{Name: "shop", Services: []spec.Service{s}}}
-	}
-	prev := release("a")
-	if got := keptWarm(&prev, release("b"), p); got != "3 of the old version stay for 1m0s, for a rollback at once: up to 192 MiB of memory more" {
 		t.Error(got)
 	}
 }

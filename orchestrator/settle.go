@@ -29,7 +29,7 @@ func (l *Loop) settleRollout(r plan.Rollout, now []spec.ProjectStatus) (changed 
 	if !ok || rec.Desired == rec.Good {
 		return false
 	}
-	desired := rec.Desired
+	desired, warm := rec.Desired, rec.Warm
 	switch {
 	case r.Converged:
 		rec.Warm = l.warmed(rec, now)
@@ -71,6 +71,7 @@ func (l *Loop) settleRollout(r plan.Rollout, now []spec.ProjectStatus) (changed 
 		return false
 	}
 	if r.Converged {
+		l.tellWarm(rec, warm, now)
 		l.tellTolerated(r.Project, now)
 	}
 	l.Look()

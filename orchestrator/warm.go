@@ -35,14 +35,34 @@ func (l *Loop) warmed(rec spec.ProjectRecord, status []spec.ProjectStatus) []spe
 			continue
 		}
 		old, _ := prev.Project.Service(s.Name)
-		w := spec.WarmService{Service: s.Name, Generation: before, Replicas: old.Replicas, Release: prev.Number, Until: now.Add(s.KeepWarm.Std())}
-		out = append(out, w)
-		l.events.add(spec.Event{
-			Kind: spec.EventRelease, Project: rec.Name, Service: s.Name,
-			Message: fmt.Sprintf("%s of release %d %s warm until %s UTC: until then `dunnage rollback %d` is one swap", counted(n, "replica"), prev.Number, verb(n, "stays", "stay"), w.Until.UTC().Format(time.TimeOnly), prev.Number),
-		})
+		out = append(out, spec.WarmService{Service: s.Name, Generation: before, Replicas: old.Replicas, Release: prev.Number, Until: now.Add(s.KeepWarm.Std())})
 	}
 	return out
+}
+
+// tellWarm tells what of rec wasn't warm before, and those who wait for the release
+// what it takes.
+func (l *Loop) tellWarm(rec spec.ProjectRecord, before []spec.WarmService, status []spec.ProjectStatus) {
+	for _, w := range rec.Warm {
+		if slices.Contains(before, w) {
+			continue
+		}
+		n := countWarm(status, rec.Name, w.Service, w.Generation)
+		stay := fmt.Sprintf("%s of release %d %s warm", counted(n, "replica"), w.Release, verb(n, "stays", "stay"))
+		l.events.add(spec.Event{
+			Kind: spec.EventRelease, Project: rec.Name, Service: w.Service,
+			Message: fmt.Sprintf("%s until %s UTC: until then `dunnage rollback %d` is one swap", stay, w.Until.UTC().Format(time.TimeOnly), w.Release),
+		})
+		text := fmt.Sprintf("%s: %s for %s, so that a rollback to it is one swap; until then %s, beside the new ones, and %s memory",
+			w.Service, stay, w.Until.Sub(l.cfg.Clock.Now()).Round(time.Second), verb(n, "it runs on", "they run on"), verb(n, "takes", "take"))
+		release, _ := l.state.release(rec.Name, w.Release)
+		if old, _ := release.Project.Service(w.Service); old.Limits.Memory > 0 {
+			text += fmt.Sprintf(", up to %d MiB", old.Limits.Memory*int64(n)>>20)
+		}
+		for _, op := range l.rollouts(rec.Name) {
+			l.ops.change(op, func(o *operation) { o.Warnings = append(o.Warnings, text) })
+		}
+	}
 }
 
 func verb(n int, one, more string) string {
@@ -72,31 +92,26 @@ func countIn(status []spec.ProjectStatus, project, service, generation string, s
 	return n
 }
 
-// warmNotes says what it takes that the release keeps replicas warm.
-func (l *Loop) warmNotes(prev *spec.Release, c candidate) []string {
-	var notes []string
-	for _, ch := range c.changes {
-		if prev == nil || ch.Change != spec.ChangeReplace || !plan.KeepsWarm(*prev, c.release, ch.Name) {
-			continue
-		}
-		old, _ := prev.Project.Service(ch.Name)
-		s, _ := c.release.Project.Service(ch.Name)
-		if old.Replicas == 0 || slices.Contains(c.starts, ch.Name) {
-			continue
-		}
-		text := fmt.Sprintf("%s: %s of release %d %s warm for %s, so that a rollback to it is one swap; until then %s, beside the new ones, and %s memory",
-			ch.Name, counted(old.Replicas, "replica"), prev.Number, verb(old.Replicas, "stays", "stay"), s.KeepWarm, verb(old.Replicas, "it runs on", "they run on"), verb(old.Replicas, "takes", "take"))
-		if m := old.Limits.Memory; m > 0 {
-			text += fmt.Sprintf(", up to %d MiB", m*int64(old.Replicas)>>20)
-		}
-		notes = append(notes, text)
+// keptWarm says what is kept warm of the service once next has converged, and what
+// that costs: of the release that converged last, whatever was tried since, as far
+// as it runs. Empty = nothing.
+func (l *Loop) keptWarm(next spec.Release, service string) string {
+	rec, _ := l.state.project(next.Project.Name)
+	good, had := l.state.release(rec.Name, rec.Good)
+	if !had || rec.Down || !plan.KeepsWarm(good, next, service) || good.Generation(service) == next.Generation(service) {
+		return ""
 	}
-	for _, ch := range c.changes {
-		if text := l.thirdNote(c.release, ch.Name, ch.Change); text != "" {
-			notes = append(notes, ch.Name+": "+text)
-		}
+	n := countIn(l.status.Load().Projects, rec.Name, service, good.Generation(service), spec.StateStarting, spec.StateReady, spec.StateUnreachable, spec.StateWarm)
+	s, _ := next.Project.Service(service)
+	if n == 0 || s.Replicas == 0 {
+		return ""
 	}
-	return notes
+	old, _ := good.Project.Service(service)
+	cost := "its memory is in use twice"
+	if old.Limits.Memory > 0 {
+		cost = fmt.Sprintf("up to %d MiB of memory more", old.Limits.Memory*int64(n)>>20)
+	}
+	return fmt.Sprintf("%d of the old version %s for %s, for a rollback at once: %s", n, verb(n, "stays", "stay"), s.KeepWarm, cost)
 }
 
 // thirdNote says of a service that is replaced what runs beside the old and the

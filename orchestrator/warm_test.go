@@ -273,6 +273,9 @@ func TestWarmOutlivesAReleaseThatFails(t *testing.T) {
 	if op = pass(t, s, op.ID, time.Minute); op.State != spec.OperationRolledBack {
 		t.Errorf("%+v", op)
 	}
+	if !slices.Equal(op.Warnings, []string{"web: " + third}) { // what serves again isn't warm
+		t.Errorf("after a release that failed: %q", op.Warnings)
+	}
 	s.live(20*time.Second, time.Second)
 	wantWarm(t, s, "after a release that failed", 2, 4)
 	for i, r := range warm(t, s) {
@@ -287,6 +290,40 @@ func TestWarmOutlivesAReleaseThatFails(t *testing.T) {
 		if !routed(s, r.Replica) {
 			t.Errorf("%s takes no connections after the rollback", r.Replica)
 		}
+	}
+}
+
+// Only what has converged, and runs, is said to stay warm, not what was tried last.
+func TestWarmIsToldOfWhatServes(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "broken")
+	web := &p.Services[0]
+	web.Replicas, web.KeepWarm, web.Limits.Memory = 2, spec.Duration(5*time.Minute), 64<<20
+	try := func(image string, state spec.OperationState, foreseen, told string) {
+		t.Helper()
+		p.Services = slices.Clone(p.Services)
+		p.Services[0].Container.Image = image
+		if got := preview(t, s, p).Services[0].Warm; got != foreseen {
+			t.Errorf("before %s: the plan says %q, want %q", image, got, foreseen)
+		}
+		op, err := take(t, s, p, spec.Turn{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if op = pass(t, s, op.ID, 5*time.Minute); op.State != state || strings.Join(op.Warnings, "\n") != told {
+			t.Errorf("%s: %s (%s), warned of %q, want %s and %q", image, op.State, op.Cause, op.Warnings, state, told)
+		}
+	}
+	const two = "2 of the old version stay for 5m0s, for a rollback at once: up to 128 MiB of memory more"
+	try("broken", spec.OperationFailed, "", "")
+	try("slow", spec.OperationDone, "", "")
+	p.Services[0].Update.OnFailure = spec.FailurePause
+	try("broken", spec.OperationPaused, two, "")
+	try("fast", spec.OperationDone, two, "web: 2 replicas of release 2 stay warm for 5m0s, so that a rollback to it is one swap; "+
+		"until then they run on, beside the new ones, and take memory, up to 128 MiB")
+	if got := warm(t, s); len(got) != 2 || got[0].Release != 2 {
+		t.Errorf("%+v", got)
 	}
 }
 

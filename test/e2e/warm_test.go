@@ -55,7 +55,7 @@ func TestWarmRollback(t *testing.T) {
 					t.Errorf("after a start of the agent: %+v, before: %+v", after, before)
 				}
 				broken := strings.Replace(kept("v2", "10m"), ":v2", ":v2\n    entrypoint: [/hello, -listen, nowhere]", 1)
-				if r := h.deploy(broken); r.code != 3 || !strings.Contains(r.stderr, "2 replicas of release 1, which are warm, stay until") {
+				if r := h.deploy(broken); r.code != 3 || !strings.Contains(r.stderr, "2 replicas of release 1, which are warm, stay until") || strings.Contains(r.stderr, "so that a rollback to it is one swap") {
 					t.Errorf("a release that fails: %+v", r)
 				}
 				if after := h.warm(2); pids(after) != pids(before) || !after[0].WarmUntil.Equal(before[0].WarmUntil) {
