@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -259,7 +260,14 @@ func (l *Loop) letGoOf(op *operation) {
 // describe says of the items in the store's terms who needs them: the engine
 // knows only names of leases, and replicas.
 func (l *Loop) describe(items []spec.DiskItem) {
-	d := describer{releases: map[string]spec.ReleaseRecord{}, volumes: map[string]string{}, loop: l}
+	d := describer{releases: map[string]spec.ReleaseRecord{}, shown: map[string]int{}, volumes: map[string]string{}, loop: l}
+	for _, p := range l.status.Load().Projects {
+		for _, s := range p.Services {
+			for _, r := range s.Replicas {
+				d.shown[r.Replica] = r.Release
+			}
+		}
+	}
 	for _, project := range l.state.projectNames() {
 		for _, r := range l.state.history(project) {
 			d.releases[retainName(project, r.Number)] = spec.ReleaseRecord{Project: project, Release: r}
@@ -278,6 +286,7 @@ func (l *Loop) describe(items []spec.DiskItem) {
 type describer struct {
 	loop     *Loop
 	releases map[string]spec.ReleaseRecord // by the name of what they retain
+	shown    map[string]int                // replica -> the release that uses it now: the one that it was made for may be gone
 	volumes  map[string]string             // ID -> project
 }
 
@@ -299,8 +308,9 @@ func (d describer) item(i *spec.DiskItem) {
 			h = releaseName(release.Project, release.Release.Number)
 		case isReplica:
 			projects[rec.Project] = true
-			if !slices.Contains(releases[rec.Project], rec.Release) {
-				releases[rec.Project] = append(releases[rec.Project], rec.Release)
+			number := cmp.Or(d.shown[h], rec.Release)
+			if !slices.Contains(releases[rec.Project], number) {
+				releases[rec.Project] = append(releases[rec.Project], number)
 			}
 		case isOp:
 			h = "operation in progress"

@@ -327,6 +327,37 @@ func TestWarmIsToldOfWhatServes(t *testing.T) {
 	}
 }
 
+// With what is warm stands the release that a rollback goes to, not the one that it
+// was made for; with what serves, the present one.
+func TestWarmShowsWhereARollbackGoes(t *testing.T) {
+	s, p := warmth(t)
+	p.Services[0].Replicas = 1
+	deployNext(t, s, p, "2") // release 3
+	p.Services[0].Replicas = 2
+	deployNext(t, s, p, "2") // 4
+	deployNext(t, s, p, "3") // 5
+	p.Services[0].Drain = spec.Duration(time.Second)
+	if op := deployNext(t, s, p, "3"); op.State != spec.OperationDone || op.Release != 6 {
+		t.Fatalf("%+v", op)
+	}
+	s.live(3*time.Second, time.Second)
+	made := map[string]int{}
+	for _, r := range status(t, s, "web").Replicas {
+		if made[r.Replica] = r.Release; r.Release != map[spec.ReplicaState]int{spec.StateWarm: 4, spec.StateReady: 6}[r.State] {
+			t.Errorf("ps shows %s, which is %s, with release %d", r.Replica, r.State, r.Release)
+		}
+	}
+	report, err := s.loop.DiskReport(t.Context())
+	if err != nil || len(report.Items) != 4 || len(made) != 4 {
+		t.Fatalf("%+v, %v; %v", report.Items, err, made)
+	}
+	for _, i := range report.Items {
+		if !slices.Equal(i.Releases, []int{made[i.Name]}) {
+			t.Errorf("df has %s with the releases %v, ps with %d", i.Name, i.Releases, made[i.Name])
+		}
+	}
+}
+
 // What is warm never takes connections by itself: release 2 was to replace it.
 func TestWarmDoesNotStepIn(t *testing.T) {
 	s, _ := warmth(t)

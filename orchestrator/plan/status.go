@@ -136,6 +136,9 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 		}
 		if until, warm := v.warmUntil(r); warm && st.State == spec.StateDraining {
 			st.State, st.WarmUntil = spec.StateWarm, until
+			if w, _ := v.project.Record.WarmOf(v.Name); w.Generation == r.Generation {
+				st.Release = w.Release
+			}
 		}
 		s.Replicas = append(s.Replicas, st)
 	}
