@@ -75,7 +75,7 @@ func (l *Loop) sockets(a answers, way *spec.ExplainedWay) error {
 			return err
 		}
 		for _, p := range programs {
-			text := fmt.Sprintf("%s, %s may drop packets: what it does isn't followed", spec.ShortReplica(replica.Service, replica.Replica), p)
+			text := fmt.Sprintf("%s, %s may drop packets: what it does isn't followed", a.called(replica), p)
 			if !slices.Contains(way.Unseen, text) {
 				way.Unseen = append(way.Unseen, text)
 			}

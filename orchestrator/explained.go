@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -34,6 +35,7 @@ func (a answers) repairs(what string) string {
 // explain fills in who answers, and says of each way and of all what to think of
 // it and what to do.
 func (a answers) explain(e *spec.Explanation) {
+	slices.SortStableFunc(e.Ways, func(x, y spec.ExplainedWay) int { return cmp.Compare(a.toWarm(x), a.toWarm(y)) }) // who serves comes first
 	for i := range e.Ways {
 		w := &e.Ways[i]
 		if w.Service != "" && !slices.Contains(e.Services, w.Service) {
@@ -119,6 +121,11 @@ func (a answers) replicas(service string) []spec.ReplicaStatus {
 	return out
 }
 
+// called is what the replica is called beside the others of its service.
+func (a answers) called(r spec.ReplicaStatus) string {
+	return r.ShortName(a.replicas(r.Project + "/" + r.Service))
+}
+
 // at finds who has an address.
 func (a answers) at(addr netip.Addr) (spec.ReplicaStatus, bool) {
 	for _, p := range a.status.Projects {
@@ -131,6 +138,14 @@ func (a answers) at(addr netip.Addr) (spec.ReplicaStatus, bool) {
 		}
 	}
 	return spec.ReplicaStatus{}, false
+}
+
+// toWarm is 1 for a way to the own address of a replica that is warm, else 0.
+func (a answers) toWarm(w spec.ExplainedWay) int {
+	if r, known := a.at(w.Packet.To.Addr()); known && r.State == spec.StateWarm {
+		return 1
+	}
+	return 0
 }
 
 // who names the replicas that packets arrive at.
@@ -263,7 +278,9 @@ func (a answers) arrives(w spec.ExplainedWay, holder string) verdict {
 	for _, r := range w.Reach {
 		switch status, known := a.at(r.To.Addr()); {
 		case known && (status.State == spec.StateReady || status.State == spec.StateUnreachable): // what the visitor found stands below
-			ready = append(ready, spec.ShortReplica(status.Service, status.Replica))
+			ready = append(ready, a.called(status))
+		case known && status.State == spec.StateWarm && r.To.Addr() == w.Packet.To.Addr(): // asked by its own address: no rule leads there
+			return verdict{text: fmt.Sprintf("connections to its own address reach %s, which is warm: the rules send it none before `dunnage rollback -p %s %d`", a.called(status), status.Project, status.Release), ok: true}
 		case known:
 			others = append(others, fmt.Sprintf("%s, which is %s", status.Replica, status.State))
 		case isTaken(w.Trace):

@@ -358,6 +358,28 @@ func TestWarmShowsWhereARollbackGoes(t *testing.T) {
 	}
 }
 
+// What is warm is as it should be, and is told from what serves by its name.
+func TestExplainWhatIsWarm(t *testing.T) {
+	s, _ := warmth(t)
+	var serves string
+	old := warm(t, s)[0]
+	for _, r := range status(t, s, "web").Replicas {
+		if r.Number == old.Number && r.Replica != old.Replica {
+			serves = r.Replica
+		}
+	}
+	for asked, want := range map[string]string{
+		"web-1":     "connections reach " + serves,
+		serves:      "connections reach " + serves,
+		old.Replica: "connections to its own address reach " + old.Replica + ", which is warm: the rules send it none before `dunnage rollback -p shop 1`",
+	} {
+		e, err := s.loop.Explain(t.Context(), spec.ExplainRequest{Asked: asked})
+		if err != nil || !e.OK || e.Verdict != want || len(e.Next) > 0 {
+			t.Errorf("%s: %+v, %v, want %q", asked, e, err, want)
+		}
+	}
+}
+
 // What is warm never takes connections by itself: release 2 was to replace it.
 func TestWarmDoesNotStepIn(t *testing.T) {
 	s, _ := warmth(t)

@@ -95,6 +95,18 @@ type ReplicaStatus struct {
 	Checks     []Check           `json:"checks,omitempty"`    // the last five, oldest first
 }
 
+// ShortName is what people call the replica among others: ShortReplica, or where
+// another generation has one of that name, in full.
+func (r ReplicaStatus) ShortName(among []ReplicaStatus) string {
+	short := ShortReplica(r.Service, r.Replica)
+	if slices.ContainsFunc(among, func(o ReplicaStatus) bool {
+		return o.Replica != r.Replica && ShortReplica(o.Service, o.Replica) == short
+	}) {
+		return r.Replica
+	}
+	return short
+}
+
 // EventKind names what happened.
 type EventKind string
 

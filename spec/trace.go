@@ -98,7 +98,7 @@ type Explanation struct {
 	Holder   string          `json:"holder,omitempty"`   // a process of the host that listens on the port
 	Next     []string        `json:"next,omitempty"`     // what to do
 	Verdict  string          `json:"verdict"`            // one line
-	OK       bool            `json:"ok"`                 // connections arrive at replicas that are ready
+	OK       bool            `json:"ok"`                 // connections arrive at replicas that are ready, or that are warm and were asked for
 }
 
 // ExplainedWay is the way of one packet, and what came of others before it.

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,5 +29,20 @@ func TestWhatTheVisitorFound(t *testing.T) {
 		if got := (&program{now: func() time.Time { return now }}).visitor(w); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+}
+
+// Where two generations run, each replica is told by a name of its own.
+func TestExplainTellsGenerationsApart(t *testing.T) {
+	replica := func(id string, state spec.ReplicaState, routed bool) spec.ReplicaStatus {
+		return spec.ReplicaStatus{Project: "shop", Service: "web", Replica: id, State: state, Routed: routed}
+	}
+	e := spec.Explanation{OK: true, Services: []string{"shop/web"}, Verdict: "connections reach them", Replicas: []spec.ReplicaStatus{
+		replica("shop-web-0123abcd-1", spec.StateReady, true), replica("shop-web-0123abcd-2", spec.StateReady, true), replica("shop-web-4567cdef-1", spec.StateWarm, false),
+	}}
+	const want = "shop-web-0123abcd-1: ready\nweb-2: ready\nshop-web-4567cdef-1: warm, no rule leads to it\nconnections reach them\n"
+	var out bytes.Buffer
+	if err := (&program{stdout: &out}).printExplanation(e, false); err != nil || strings.TrimSpace(out.String()) != strings.TrimSpace(want) {
+		t.Errorf("%v\n%swant\n%s", err, out.String(), want)
 	}
 }
