@@ -175,6 +175,9 @@ func (p *program) replicaDetail(r spec.ReplicaStatus) string {
 	detail := strings.TrimSpace(printable(r.Detail))
 	if detail == "" && r.ExitCode != nil && *r.ExitCode != 0 && r.State != spec.StateReady {
 		detail = fmt.Sprintf("exit code %d", *r.ExitCode)
+		if r.Pid != 0 { // it runs again
+			detail = "before: " + detail
+		}
 	}
 	if r.State == spec.StateBackoff && !r.RetryAt.IsZero() {
 		if detail != "" {

@@ -28,3 +28,22 @@ func TestWarmAndHeld(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 }
+
+// TestExitBefore: how its run before ended is no present problem of a replica that
+// runs.
+func TestExitBefore(t *testing.T) {
+	code := 255
+	for _, c := range []struct {
+		state spec.ReplicaState
+		pid   int
+		want  string
+	}{
+		{spec.StateWarm, 812, "before: exit code 255"}, {spec.StateUnreachable, 812, "before: exit code 255"},
+		{spec.StateReady, 812, ""}, {spec.StateStopped, 0, "exit code 255"},
+	} {
+		r := spec.ReplicaStatus{State: c.state, Pid: c.pid, ExitCode: &code}
+		if got := (&program{}).replicaDetail(r); got != c.want {
+			t.Errorf("%s: %q, want %q", c.state, got, c.want)
+		}
+	}
+}
