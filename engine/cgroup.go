@@ -9,8 +9,8 @@ import (
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// cgroups finds what the kernel knows of a replica: its processes and whether
-// the kernel killed one for memory. It works with cgroup v1 and v2.
+// cgroups finds what the kernel knows of a replica: its processes, and how many of
+// them it has killed for memory. It works with cgroup v1 and v2.
 type cgroups struct {
 	procs  string // directory of the parent group whose children list processes
 	memory string // likewise, in the hierarchy of the memory controller
@@ -48,21 +48,19 @@ func (c cgroups) pids(id string) []int {
 	return pids
 }
 
-// oom reports whether the kernel killed a process of the replica for memory
-// since its group was made, that is since its last start.
-func (c cgroups) oom(id string) bool {
+// oomKills counts the replica's processes that the kernel has killed for memory since
+// its group was made, that is since its last start.
+func (c cgroups) oomKills(id string) (kills int64) {
 	name := "memory.oom_control" // v1 has the counter "oom_kill N" there
 	if c.v2 {
 		name = "memory.events"
 	}
-	b, err := os.ReadFile(filepath.Join(c.memory, id, name))
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(b)) {
-		if n, ok := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); ok {
-			return n != "0"
+	buf := groupBuffers.Get().(*[8 << 10]byte) // every look asks for each replica
+	defer groupBuffers.Put(buf)
+	groupReader{buf: buf[:]}.flat(filepath.Join(c.memory, id), name, func(name string, n int64) {
+		if name == "oom_kill" {
+			kills = n
 		}
-	}
-	return false
+	})
+	return kills
 }

@@ -59,7 +59,9 @@ func (c Config) withDefaults() Config {
 type Engine struct {
 	cfg       Config
 	client    *client.Client
+	opened    time.Time
 	started   *startRecords
+	oom       oomWatch
 	recent    *recentImages
 	cgroup    cgroups
 	nudges    nudges
@@ -120,7 +122,7 @@ func Open(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd at %s: %w", cfg.Address, err)
 	}
-	e := &Engine{cfg: cfg, client: c, calls: calls, started: started, recent: recent, cgroup: findCgroups(cfg.Namespace)}
+	e := &Engine{cfg: cfg, opened: time.Now(), client: c, calls: calls, started: started, recent: recent, cgroup: findCgroups(cfg.Namespace)}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.ballast.dir = filepath.Join(cfg.StateDir, "ballast")
 	e.keepBallast()

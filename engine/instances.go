@@ -49,12 +49,15 @@ func (e *Engine) instance(s stocked) spec.Instance {
 		i.Phase, i.Pid = spec.PhasePaused, int(t.Pid)
 	case task.Status_STOPPED:
 		i.Phase, i.ExitCode, i.ExitedAt = spec.PhaseExited, int(t.ExitStatus), t.ExitedAt.AsTime()
-		i.OOM = e.cgroup.oom(c.ID)
+		i.OOM = e.oom.ended(c.ID, int(t.Pid), e.cgroup.oomKills(c.ID), i.ExitedAt)
 	default: // no task, or one whose shim doesn't answer
 		return e.unowned(i)
 	}
 	if i.Phase != spec.PhaseCreated {
 		i.StartedAt = e.startedAt(c.ID, int(t.Pid))
+	}
+	if i.Pid != 0 {
+		i.OOMKills = int(e.oom.running(c.ID, i.Pid, e.cgroup.oomKills(c.ID), i.StartedAt.Before(e.opened), time.Now()))
 	}
 	return i
 }

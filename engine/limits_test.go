@@ -76,6 +76,37 @@ func TestOOM(t *testing.T) {
 	}
 }
 
+// TestOOMOfAChild: a child that the kernel kills is counted, also by the next agent, and
+// isn't the reason of a later end.
+func TestOOMOfAChild(t *testing.T) {
+	b := newBench(t)
+	r := request(b.app(), 1, "sleep", "1h")
+	r.Limits = spec.Limits{Memory: 64 << 20}
+	b.run(r)
+	b.awaitReady(r)
+	if code, out, _ := b.exec(r.ID, "", "/testapp", "alloc", "128"); code != 137 {
+		t.Fatalf("exit code %d: %s", code, out)
+	}
+	for deadline := time.Now().Add(20 * time.Second); b.instance(r.ID).OOMKills != 1; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("its child isn't counted: %+v", b.instance(r.ID))
+		}
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.connect()
+	if i := b.instance(r.ID); i.OOMKills != 1 {
+		t.Errorf("after a restart of the agent: %+v", i)
+	}
+	if err := b.Signal(b.ctx, r.ID, "SIGKILL"); err != nil {
+		t.Fatal(err)
+	}
+	if i := b.awaitPhase(r.ID, spec.PhaseExited); i.OOM || i.ExitCode != 137 {
+		t.Errorf("killed by a signal: %+v", i)
+	}
+}
+
 // TestCPULimit: a busy replica uses its share. On a machine that others use
 // too it may get less, so the best of several spans counts; more it must never.
 func TestCPULimit(t *testing.T) {

@@ -124,6 +124,7 @@ func (e *Engine) remove(ctx context.Context, id string) error {
 	if known {
 		e.pruneLogs(keyOf(c))
 	}
+	e.oom.forget(id)
 	return e.started.remove(id)
 }
 

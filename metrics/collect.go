@@ -99,7 +99,7 @@ func (c *collector) agent(s *sheet, n spec.Counted) {
 	}
 	s.number(engineRestarts, float64(n.EngineRestarts))
 	s.number(diskCollected, float64(n.Collected.Bytes))
-	for _, kind := range slices.Sorted(maps.Keys(n.Events)) {
+	for _, kind := range spec.EventKinds { // those of which there was none too: Prometheus sees no first one else
 		s.number(events, float64(n.Events[kind]), string(kind))
 	}
 	for kind, h := range n.Durations {

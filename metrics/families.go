@@ -41,7 +41,7 @@ var (
 	unseeing  = counter("looks_failed_total", "Looks that failed, because containerd or the kernel didn't answer.")
 	planTime  = histogram("plan_duration_seconds", "Time to decide, after a look, what to do.")
 	actions   = summary("action_duration_seconds", "Time of the agent's actions, such as create, start, apply and remove; outcome is done or failed. Failed ones are tried again.", "action", "outcome")
-	events    = counter("events_total", "Events by kind, as `dunnage events` names them.", "kind")
+	events    = counter("events_total", "Events by kind, as `dunnage events` names them; of kind oom when the kernel has killed processes of a replica that goes on, for want of memory.", "kind")
 	storeSize = gauge("store_size_bytes", "Size of the agent's store.")
 )
 

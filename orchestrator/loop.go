@@ -122,6 +122,7 @@ type Loop struct {
 
 	leftDead  map[string]string     // "project/service" -> why it won't get ready by itself, as told; Run's
 	unwritten map[string]toldWriter // by replica; Run's
+	oom       map[string]toldOOM    // by replica; Run's
 }
 
 // memory is what the loop learns by looking and may lose: after a restart the

@@ -95,7 +95,7 @@ func (l *Loop) merge(s look) []plan.Replica {
 		r := at(i.ID)
 		r.ReplicaKey, r.Exists, r.Phase, r.Pid = i.ReplicaKey, true, i.Phase, i.Pid
 		r.StartedAt, r.ExitedAt, r.ExitCode, r.OOM = i.StartedAt, i.ExitedAt, i.ExitCode, i.OOM
-		r.Limits, r.Hung, r.LogWriter = i.Limits, i.Hung, i.LogWriter
+		r.Limits, r.Hung, r.LogWriter, r.OOMKills = i.Limits, i.Hung, i.LogWriter, i.OOMKills
 	}
 	for _, id := range s.attached {
 		at(id)
@@ -230,6 +230,7 @@ func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	l.routing.Store(&p.Routing)
 	l.tellHung(o.Replicas)
 	l.tellUnwritten(o.Replicas)
+	l.tellOOM(o.Replicas)
 	l.tellLeftDead(p.Status)
 	problems := slices.Concat(l.foreign, l.insisted(), l.stuck())
 	if l.cfg.Notice != "" {

@@ -7,7 +7,7 @@ import (
 
 // EventKinds lists the kinds of events.
 var EventKinds = []EventKind{
-	EventPull, EventRelease, EventCreated, EventStarted, EventReady, EventLate, EventUnhealthy, EventUnreachable, EventReachable, EventExited, EventLimited,
+	EventPull, EventRelease, EventCreated, EventStarted, EventReady, EventLate, EventUnhealthy, EventUnreachable, EventReachable, EventExited, EventOOM, EventLimited,
 	EventRouted, EventDraining, EventStopping, EventRemoved, EventConverged, EventFailed, EventDone, EventProblem, EventSecret, EventRepaired,
 }
 

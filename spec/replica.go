@@ -35,9 +35,10 @@ type Instance struct {
 	StartedAt time.Time `json:"started_at,omitzero"`
 	ExitedAt  time.Time `json:"exited_at,omitzero"`
 	ExitCode  int       `json:"exit_code,omitempty"`
-	OOM       bool      `json:"oom,omitempty"`
-	Limits    string    `json:"limits,omitempty"` // Limits.Fingerprint() of those in force
-	Hung      int       `json:"hung,omitempty"`   // pid of its shim, if that hasn't answered for a while; 0 = it answers
+	OOM       bool      `json:"oom,omitempty"`       // it has ended because the kernel killed it, or another process of it just before, for want of memory
+	OOMKills  int       `json:"oom_kills,omitempty"` // processes that the kernel has killed for want of memory since the start, which the replica has outlived
+	Limits    string    `json:"limits,omitempty"`    // Limits.Fingerprint() of those in force
+	Hung      int       `json:"hung,omitempty"`      // pid of its shim, if that hasn't answered for a while; 0 = it answers
 	LogWriter LogWriter `json:"log_writer,omitzero"`
 }
 

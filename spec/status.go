@@ -122,6 +122,7 @@ const (
 	EventUnreachable EventKind = "unreachable" // a service: its replicas are well, and clients don't get through to them
 	EventReachable   EventKind = "reachable"   // a service, after that
 	EventExited      EventKind = "exited"      // a replica
+	EventOOM         EventKind = "oom"         // a replica goes on of which the kernel has killed a process for want of memory
 	EventLimited     EventKind = "limited"     // a replica has other limits
 	EventRouted      EventKind = "routed"      // the nat rules were swapped
 	EventDraining    EventKind = "draining"    // a replica

@@ -84,6 +84,7 @@ type Replica struct {
 	ExitedAt  time.Time
 	ExitCode  int
 	OOM       bool
+	OOMKills  int // processes of it that the kernel has killed for want of memory since the start, and that it has outlived
 
 	Health spec.Health
 	Detail string // the last failed probe, one line
