@@ -40,23 +40,26 @@ type committed struct {
 
 // Use lists what takes room, sorted by kind, project and name. When containerd doesn't
 // answer, an error comes beside what is known without it.
-func (e *Engine) Use(ctx context.Context) ([]spec.DiskItem, error) {
-	items, _, err := e.count(ctx, spec.CollectRequest{Grace: spec.ImageGrace, Logs: spec.OldLogs})
+func (e *Engine) Use(ctx context.Context) ([]spec.DiskItem, error) { return e.use(ctx, false) }
+
+// use is Use with who holds things while the disk is short, or isn't.
+func (e *Engine) use(ctx context.Context, short bool) ([]spec.DiskItem, error) {
+	items, _, err := e.count(ctx, spec.UsualCollection(short))
 	sortItems(items)
 	return items, err
 }
 
 // UseNow is Use for somebody who waits: while containerd doesn't answer, it comes
 // back within a second with what is known without it.
-func (e *Engine) UseNow(ctx context.Context) ([]spec.DiskItem, error) {
+func (e *Engine) UseNow(ctx context.Context, short bool) ([]spec.DiskItem, error) {
 	if silent := e.Answers(ctx); silent != nil {
 		ctx, cancel := context.WithTimeout(ctx, walkPatienceNow)
 		defer cancel()
-		items, err := e.countRest(ctx, noLook(), spec.OldLogs)
+		items, err := e.countRest(ctx, noLook(), spec.UsualCollection(short).Logs)
 		sortItems(items)
 		return items, errors.Join(&spec.UncountedError{Kinds: storedKinds, Err: silent}, err)
 	}
-	return e.Use(ctx)
+	return e.use(ctx, short)
 }
 
 // walkPatienceNow is how long UseNow waits for directories that are due.

@@ -64,7 +64,7 @@ func TestUseWhileContainerdHangs(t *testing.T) {
 	before := b.use()
 	b.daemon.Signal(syscall.SIGSTOP)
 	began := time.Now()
-	items, err := b.UseNow(b.ctx)
+	items, err := b.UseNow(b.ctx, false)
 	if took := time.Since(began); took > 3*time.Second {
 		t.Errorf("it took %s", took)
 	}
@@ -85,7 +85,7 @@ func TestUseWhileContainerdHangs(t *testing.T) {
 	if state == 0 {
 		t.Errorf("no state: %+v", items)
 	}
-	if after, err := b.UseNow(b.ctx); err != nil || len(after) != len(before) {
+	if after, err := b.UseNow(b.ctx, false); err != nil || len(after) != len(before) {
 		t.Errorf("afterwards: %+v, %v", after, err)
 	}
 }
@@ -258,6 +258,13 @@ func TestCollect(t *testing.T) {
 	for _, ref := range []string{kept.Pinned(), running.Pinned(), old.Pinned(), fresh.Pinned()} {
 		if _, err := b.Resolve(b.ctx, ref); err != nil {
 			t.Errorf("after a rehearsal: %v", err)
+		}
+	}
+	for short, grace := range map[bool]time.Duration{false: spec.ImageGrace, true: spec.ImageGraceShort} {
+		items, err := b.UseNow(b.ctx, short)
+		want := "may be deployed until " + would.Waiting[0].Until.Add(grace-spec.ImageGrace).Local().Format("2 January 15:04")
+		if err != nil || !slices.ContainsFunc(items, func(i spec.DiskItem) bool { return slices.Contains(i.Holders, want) }) {
+			t.Errorf("short: %t: nothing %s: %+v, %v", short, want, items, err)
 		}
 	}
 	did := b.collect(usual)

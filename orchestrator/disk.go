@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"dunnage/orchestrator/plan"
 	"dunnage/spec"
 )
 
@@ -96,7 +97,7 @@ func (l *Loop) collectSometimes() {
 // budget or nearly full.
 func (l *Loop) keepInBudget(ctx context.Context, usual bool) error {
 	if usual {
-		if _, err := l.collect(ctx, l.collectRequest(spec.ImageGrace, spec.OldLogs)); err != nil {
+		if _, err := l.collect(ctx, l.collectRequest(false)); err != nil {
 			return err
 		}
 	}
@@ -106,7 +107,7 @@ func (l *Loop) keepInBudget(ctx context.Context, usual bool) error {
 	}
 	var waiting []spec.WaitingImage
 	if why != "" {
-		c, err := l.collect(ctx, l.collectRequest(spec.ImageGraceShort, spec.OldLogsShort))
+		c, err := l.collect(ctx, l.collectRequest(true))
 		if err != nil {
 			return err
 		}
@@ -138,29 +139,30 @@ func (l *Loop) tellShort(why string, waiting []spec.WaitingImage) {
 
 // short says how the disk is over its budget or nearly full; empty = it isn't.
 func (l *Loop) short(ctx context.Context) (string, error) {
-	if l.cfg.Budget > 0 {
-		items, err := l.cfg.Disk.Use(ctx)
-		if err != nil {
-			return "", err
-		}
-		if used := budgeted(items); used.Bytes > l.cfg.Budget {
-			return fmt.Sprintf("disk: %s are in use of a budget of %s", spec.Bytes(used.Bytes), spec.Bytes(l.cfg.Budget)), nil
-		}
-	}
-	disks, err := l.cfg.Disk.Filesystems(ctx)
-	for _, d := range disks {
-		if d.Available < d.Size/shortOf {
-			return fmt.Sprintf("disk: %s of %s are left on the file system of %s", spec.Bytes(d.Available), spec.Bytes(d.Size), d.Dir), err
-		}
-		if d.FreeInodes < d.Inodes/shortOf {
-			return fmt.Sprintf("disk: %d of %d inodes are left on the file system of %s", d.FreeInodes, d.Inodes, d.Dir), err
-		}
-	}
-	return "", err
+	s, err := l.space(ctx)
+	return shortage(s), err
 }
 
-func (l *Loop) collectRequest(grace time.Duration, logs int) spec.CollectRequest {
-	return spec.CollectRequest{Grace: grace, Logs: logs, Replica: l.Owners().Replica}
+// shortage is short of what there is.
+func shortage(s plan.Space) string {
+	if s.Budget > 0 && s.Used > s.Budget {
+		return fmt.Sprintf("disk: %s are in use of a budget of %s", spec.Bytes(s.Used), spec.Bytes(s.Budget))
+	}
+	for _, d := range s.Disks {
+		if d.Available < d.Size/shortOf {
+			return fmt.Sprintf("disk: %s of %s are left on the file system of %s", spec.Bytes(d.Available), spec.Bytes(d.Size), d.Dir)
+		}
+		if d.FreeInodes < d.Inodes/shortOf {
+			return fmt.Sprintf("disk: %d of %d inodes are left on the file system of %s", d.FreeInodes, d.Inodes, d.Dir)
+		}
+	}
+	return ""
+}
+
+func (l *Loop) collectRequest(short bool) spec.CollectRequest {
+	r := spec.UsualCollection(short)
+	r.Replica = l.Owners().Replica
+	return r
 }
 
 // collect collects and says so in the log.
@@ -197,22 +199,27 @@ func budgeted(items []spec.DiskItem) (use spec.DiskUse) {
 // answer, within a second and with what is missing.
 func (l *Loop) DiskReport(ctx context.Context) (spec.DiskReport, error) {
 	r := spec.DiskReport{At: l.cfg.Clock.Now(), Budget: l.cfg.Budget}
-	var err error
-	if r.Items, err = l.cfg.Disk.UseNow(ctx); err != nil {
-		if len(r.Items) == 0 {
-			return r, err
-		}
-		r.Problem = plain(err)
-		var uncounted *spec.UncountedError
-		if errors.As(err, &uncounted) {
-			r.Missing = uncounted.Kinds
-		}
+	var counting, err error
+	r.Items, counting = l.cfg.Disk.UseNow(ctx, false)
+	if len(r.Items) == 0 && counting != nil {
+		return r, counting
 	}
 	if r.Filesystems, err = l.cfg.Disk.Filesystems(ctx); err != nil {
 		return r, err
 	}
-	l.describe(r.Items)
 	r.Counted = budgeted(r.Items)
+	if counting == nil && shortage(plan.Space{Disks: r.Filesystems, Budget: r.Budget, Used: r.Counted.Bytes}) != "" { // less is held then
+		r.Items, counting = l.cfg.Disk.UseNow(ctx, true)
+		r.Counted = budgeted(r.Items)
+	}
+	if counting != nil {
+		r.Problem = plain(counting)
+		var uncounted *spec.UncountedError
+		if errors.As(counting, &uncounted) {
+			r.Missing = uncounted.Kinds
+		}
+	}
+	l.describe(r.Items)
 	for _, i := range r.Items {
 		if len(i.Holders) == 0 && i.Kind.Counted() {
 			r.Collectable.Add(i.DiskUse)
@@ -221,18 +228,24 @@ func (l *Loop) DiskReport(ctx context.Context) (spec.DiskReport, error) {
 	return r, nil
 }
 
-// Collect removes what nobody needs, or says what that is. All: and images that
-// were brought a moment ago and are in no release.
+// Collect removes what nobody needs, or says what that is, with the patience that the
+// agent has itself as the disk is now. All: and images that were brought a moment ago
+// and are in no release.
 func (l *Loop) Collect(ctx context.Context, rehearse, all bool) (spec.Collection, error) {
 	if err := l.mayChange(); err != nil && !rehearse {
 		return spec.Collection{}, err
 	}
-	r := l.collectRequest(spec.ImageGrace, spec.OldLogs)
+	short := ""
+	if !all {
+		short, _ = l.short(ctx) // if it can't be told, the collection says why
+	}
+	r := l.collectRequest(short != "")
 	if all {
 		r.Grace, r.Logs = collectAllGrace, 0
 	}
 	r.Rehearse = rehearse
 	c, err := l.collect(ctx, r)
+	c.Short = short
 	if err != nil && len(c.Items) > 0 {
 		l.cfg.Log.Warn("collect what nobody needs", "error", err)
 		c.Problem, err = plain(err), nil

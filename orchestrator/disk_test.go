@@ -233,6 +233,33 @@ func TestShortWhileImagesWait(t *testing.T) {
 	}
 }
 
+// TestCollectAsTheDiskIs: what gc says goes, and when, is what the agent does in the
+// state that the disk is in.
+func TestCollectAsTheDiskIs(t *testing.T) {
+	until := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+	for short, free := range map[bool]int64{false: 50, true: 1} {
+		s := newScenario(1, world.Truth)
+		s.w.Disks, s.w.Waiting = []spec.Filesystem{{Dir: "/data", Size: 100, Available: free}}, []spec.WaitingImage{{Ref: "old:1", Until: until}}
+		want := until
+		if short {
+			want = until.Add(spec.ImageGraceShort - spec.ImageGrace)
+		}
+		for _, rehearse := range []bool{true, false} {
+			c, err := s.loop.Collect(t.Context(), rehearse, false)
+			if err != nil || len(c.Waiting) != 1 || !c.Waiting[0].Until.Equal(want) || strings.Contains(c.Short, "/data") != short {
+				t.Errorf("short: %t, a rehearsal: %t: %+v, %v, want %s", short, rehearse, c, err, want)
+			}
+		}
+		if got := s.w.Collections; len(got) != 1 || got[0].Grace != spec.UsualCollection(short).Grace || got[0].Logs != spec.UsualCollection(short).Logs {
+			t.Errorf("short: %t: %+v", short, got)
+		}
+		if c, err := s.loop.Collect(t.Context(), true, true); err != nil || c.Short != "" || !c.Waiting[0].Until.Equal(until.Add(collectAllGrace-spec.ImageGrace)) {
+			t.Errorf("short: %t, all: %+v, %v", short, c, err)
+		}
+		s.stop()
+	}
+}
+
 // TestWhoseImage: a pull that has just ended, or an operation at work, makes an
 // image of one project no image of several.
 func TestWhoseImage(t *testing.T) {
@@ -267,7 +294,7 @@ func TestCollectsNothingWhileHeld(t *testing.T) {
 	why := "another store"
 	s.loop.held.Store(&why)
 	s.w.Stored = []spec.DiskItem{{Kind: spec.DiskLayers, Name: "app:1"}}
-	if _, err := s.loop.collect(t.Context(), s.loop.collectRequest(0, 0)); err != nil {
+	if _, err := s.loop.collect(t.Context(), s.loop.collectRequest(false)); err != nil {
 		t.Fatal(err)
 	}
 	if len(s.w.Stored) != 1 {

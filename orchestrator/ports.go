@@ -104,13 +104,14 @@ type Images interface {
 // safe for concurrent use.
 type Disk interface {
 	// Use lists what takes room, sorted by kind, project and name; what holds it
-	// is as Collect sees it with ImageGrace and OldLogs. It is cheap: what can't change is counted
+	// is as Collect sees it while the disk isn't short. It is cheap: what can't change is counted
 	// once, and a directory again only after 20 times what that took last.
 	// While containerd doesn't answer, an error that is a *spec.UncountedError comes
 	// beside what is known without it.
 	Use(ctx context.Context) ([]spec.DiskItem, error)
-	// UseNow is Use that finds out within a second that containerd doesn't answer.
-	UseNow(ctx context.Context) ([]spec.DiskItem, error)
+	// UseNow is Use that finds out within a second that containerd doesn't answer; what
+	// holds it is as Collect sees it with spec.UsualCollection(short).
+	UseNow(ctx context.Context, short bool) ([]spec.DiskItem, error)
 	// Filesystems are those that Use counts on, each once. They answer
 	// without containerd.
 	Filesystems(ctx context.Context) ([]spec.Filesystem, error)

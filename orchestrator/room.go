@@ -58,7 +58,7 @@ func (l *Loop) collectFor(ctx context.Context, images spec.DiskUse, needs string
 	if !plan.Enough(lacks, freed) {
 		return "", refusedForRoom(needs, lacks, freed)
 	}
-	c, err := l.collect(ctx, l.collectRequest(spec.ImageGraceShort, spec.OldLogsShort))
+	c, err := l.collect(ctx, l.collectRequest(true))
 	if err != nil && len(c.Items) == 0 {
 		return "", fmt.Errorf("collect what nobody needs: %w", err)
 	}
@@ -116,7 +116,7 @@ func (l *Loop) space(ctx context.Context) (plan.Space, error) {
 
 // wouldFree is what collecting frees where room is short.
 func (l *Loop) wouldFree(ctx context.Context) (spec.DiskUse, error) {
-	r := l.collectRequest(spec.ImageGraceShort, spec.OldLogsShort)
+	r := l.collectRequest(true)
 	r.Rehearse = true
 	c, err := l.collect(ctx, r)
 	if err != nil && len(c.Items) == 0 {

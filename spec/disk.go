@@ -116,6 +116,9 @@ type Collection struct {
 	Freed DiskUse    `json:"freed"` // what the file systems have more free than before, 0 if less, with all that others wrote and deleted; a rehearsal's is the sum of Items
 	// Waiting are images that stay only until their grace ends, those that go first first.
 	Waiting []WaitingImage `json:"waiting,omitempty"`
+	// Short is how the disk is over its budget or nearly full, for which images and
+	// logs go sooner; empty = it isn't, or gc was told to wait for nothing.
+	Short string `json:"short,omitempty"`
 	// Problem is what couldn't be removed; empty = all was.
 	Problem string `json:"problem,omitempty"`
 }
@@ -151,6 +154,15 @@ type CollectRequest struct {
 	// Replica reports whether the store knows the replica: its layer stays, even
 	// without a container.
 	Replica func(id string) bool
+}
+
+// UsualCollection is a request with the patience that the agent has with images and
+// logs: less of it while the disk is short, over its budget or nearly full.
+func UsualCollection(short bool) CollectRequest {
+	if short {
+		return CollectRequest{Grace: ImageGraceShort, Logs: OldLogsShort}
+	}
+	return CollectRequest{Grace: ImageGrace, Logs: OldLogs}
 }
 
 // Bytes is a number of bytes as people read it: "1.5 GiB".

@@ -17,7 +17,7 @@ func (p *program) gcCommand() *cli.Command {
 		Usage: "remove from disk what nobody needs",
 		Description: "Removes images that no kept release, no replica and no operation at work needs, downloads of interrupted pulls, layers without a replica, and the logs of removed replicas but those of the last five generations of each service. " +
 			"The agent does so by itself, some seconds after something has become free, and every ten minutes. Volumes, and what others keep in containerd, stay.\n\n" +
-			"An image that was loaded or pulled and that no release has had since stays for a day, since a deploy may be about to need it; it is named, with when it goes. What the kept releases of a project need is never removed: `dunnage history` lists them, and disk.keep_releases in the agent's file says how many are kept.\n\n" +
+			"An image that was loaded or pulled and that no release has had since stays for a day, since a deploy may be about to need it; it is named, with when it goes. While the disk is over its budget or nearly full that is after ten minutes, and of a service's removed replicas the last generation alone keeps its logs. What the kept releases of a project need is never removed: `dunnage history` lists them, and disk.keep_releases in the agent's file says how many are kept.\n\n" +
 			"What it freed is the sum of what it lists, as --dry-run has it before. The file systems may say another figure, which is told beside it: files go too that containerd couldn't remove before, as on a full disk, and that no list has; others write and delete at the same time, directories and databases take room of their own, and a file that somebody has open stays until it is closed.\n\n" +
 			"Example:\n   dunnage gc --dry-run",
 		Flags: []cli.Flag{
@@ -64,9 +64,13 @@ func (p *program) printCollection(c spec.Collection, rehearse, all bool) error {
 		if c.Freed != (spec.DiskUse{}) {
 			line += "; " + moreFree(c.Freed)
 		}
-		return p.print(line + "\n" + waits(c.Waiting, all))
+		return p.print(line + "\n" + waits(c, all))
 	}
-	if err := p.write(itemTable(c.Items, column{name: "WHY", drop: 1, cut: leastText, wrap: true}, func(i spec.DiskItem) string { return collectedWhy(i, all) })); err != nil {
+	oldLogs := spec.UsualCollection(c.Short != "").Logs
+	if all {
+		oldLogs = 0
+	}
+	if err := p.write(itemTable(c.Items, column{name: "WHY", drop: 1, cut: leastText, wrap: true}, func(i spec.DiskItem) string { return collectedWhy(i, oldLogs) })); err != nil {
 		return err
 	}
 	var sum spec.DiskUse
@@ -74,7 +78,7 @@ func (p *program) printCollection(c spec.Collection, rehearse, all bool) error {
 		sum.Add(i.DiskUse)
 	}
 	if rehearse {
-		return p.print("\nwould free " + diskUse(sum) + "\n" + waits(c.Waiting, all))
+		return p.print("\nwould free " + diskUse(sum) + "\n" + waits(c, all))
 	}
 	line := "freed " + diskUse(sum)
 	switch c.Freed {
@@ -84,15 +88,18 @@ func (p *program) printCollection(c spec.Collection, rehearse, all bool) error {
 	default:
 		line += "; " + moreFree(c.Freed)
 	}
-	return p.print("\n" + line + "\n" + waits(c.Waiting, all))
+	return p.print("\n" + line + "\n" + waits(c, all))
 }
 
 // waits is the line on images that go later; empty = there are none.
-func waits(images []spec.WaitingImage, all bool) string {
-	if len(images) == 0 {
+func waits(c spec.Collection, all bool) string {
+	if len(c.Waiting) == 0 {
 		return ""
 	}
-	line := "kept for a deploy: " + printable(spec.WaitingText(images))
+	line := "kept for a deploy: " + printable(spec.WaitingText(c.Waiting))
+	if c.Short != "" {
+		line += fmt.Sprintf(", and no longer than %d minutes, because %s", int(spec.ImageGraceShort.Minutes()), printable(strings.TrimPrefix(c.Short, "disk: ")))
+	}
 	if !all {
 		line += "; `dunnage gc --all` doesn't wait"
 	}
@@ -107,13 +114,16 @@ func diskUse(u spec.DiskUse) string {
 	return size(u.Bytes) + " and " + counted(int(u.Inodes), "inode")
 }
 
-// collectedWhy says why nobody needs it. All: no log of a removed replica is kept.
-func collectedWhy(i spec.DiskItem, all bool) string {
+// collectedWhy says why nobody needs it. Of so many generations of removed replicas
+// logs are kept.
+func collectedWhy(i spec.DiskItem, oldLogs int) string {
 	switch {
-	case i.Kind == spec.DiskLogs && all:
+	case i.Kind == spec.DiskLogs && oldLogs == 0:
 		return "its replica is removed"
+	case i.Kind == spec.DiskLogs && oldLogs == 1:
+		return "its replica is removed, and it is older than those of the last generation"
 	case i.Kind == spec.DiskLogs:
-		return fmt.Sprintf("its replica is removed, and it is older than those of the last %d generations", spec.OldLogs)
+		return fmt.Sprintf("its replica is removed, and it is older than those of the last %d generations", oldLogs)
 	case i.Kind == spec.DiskWritable:
 		return "there is no such replica"
 	case strings.HasPrefix(i.Name, "download of "):

@@ -58,14 +58,15 @@ func TestImagesThatWait(t *testing.T) {
 	for _, c := range []struct {
 		items         []spec.DiskItem
 		rehearse, all bool
-		hint          string
+		short, hint   string
 	}{
-		{nil, false, false, "; `dunnage gc --all` doesn't wait"}, {nil, true, true, ""},
-		{something, true, false, "; `dunnage gc --all` doesn't wait"}, {something, false, true, ""},
+		{nil, false, false, "", "; `dunnage gc --all` doesn't wait"}, {nil, true, true, "", ""},
+		{something, true, false, "", "; `dunnage gc --all` doesn't wait"}, {something, false, true, "", ""},
+		{nil, true, false, "disk: 2 B are in use of a budget of 1 B", ", and no longer than 10 minutes, because 2 B are in use of a budget of 1 B; `dunnage gc --all` doesn't wait"},
 	} {
 		var out bytes.Buffer
 		p := program{stdout: &out}
-		err := p.printCollection(spec.Collection{Items: c.items, Waiting: []spec.WaitingImage{{Ref: "old:1", Until: until}}}, c.rehearse, c.all)
+		err := p.printCollection(spec.Collection{Items: c.items, Waiting: []spec.WaitingImage{{Ref: "old:1", Until: until}}, Short: c.short}, c.rehearse, c.all)
 		if want := "\nkept for a deploy: old:1 until 1 March 12:30" + c.hint + "\n"; err != nil || !strings.HasSuffix(out.String(), want) {
 			t.Errorf("%+v: %q, %v, want %q at the end", c, out.String(), err, want)
 		}
@@ -75,12 +76,21 @@ func TestImagesThatWait(t *testing.T) {
 // TestWhyALogGoes: with --all the newest log of a removed replica goes as well,
 // so that no later ones are the reason.
 func TestWhyALogGoes(t *testing.T) {
-	for all, want := range map[bool]string{
-		true:  "its replica is removed",
-		false: "its replica is removed, and it is older than those of the last 5 generations",
+	const why = "its replica is removed"
+	for _, c := range []struct {
+		short string
+		all   bool
+		want  string
+	}{
+		{"", true, why},
+		{"", false, why + ", and it is older than those of the last 5 generations"},
+		{"disk: 2 B are in use of a budget of 1 B", false, why + ", and it is older than those of the last generation"},
 	} {
-		if got := collectedWhy(spec.DiskItem{Kind: spec.DiskLogs, Name: "shop-web-1"}, all); got != want {
-			t.Errorf("all %t: %q, want %q", all, got, want)
+		var out bytes.Buffer
+		p := program{stdout: &out}
+		items := []spec.DiskItem{{Kind: spec.DiskLogs, Name: "shop-web-1"}}
+		if err := p.printCollection(spec.Collection{Items: items, Short: c.short}, true, c.all); err != nil || !strings.Contains(out.String(), c.want+"\n") {
+			t.Errorf("all %t, %s: %q, %v, want %q", c.all, c.short, out.String(), err, c.want)
 		}
 	}
 }

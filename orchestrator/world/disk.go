@@ -42,7 +42,7 @@ func (w *World) Use(context.Context) ([]spec.DiskItem, error) {
 }
 
 // UseNow is Use: a world makes nobody wait.
-func (w *World) UseNow(ctx context.Context) ([]spec.DiskItem, error) { return w.Use(ctx) }
+func (w *World) UseNow(ctx context.Context, _ bool) ([]spec.DiskItem, error) { return w.Use(ctx) }
 
 // Filesystems are what the test says.
 func (w *World) Filesystems(context.Context) ([]spec.Filesystem, error) {
@@ -56,6 +56,9 @@ func (w *World) Collect(_ context.Context, r spec.CollectRequest) (spec.Collecti
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := spec.Collection{Waiting: slices.Clone(w.Waiting)}
+	for i := range out.Waiting {
+		out.Waiting[i].Until = out.Waiting[i].Until.Add(r.Grace - spec.ImageGrace)
+	}
 	if w.dead {
 		return out, ErrCrashed
 	}

@@ -88,7 +88,7 @@ type World struct {
 
 	// Stored is what takes room on disk beside writable layers, and Disks is where.
 	Stored []spec.DiskItem
-	// Waiting is what collections say waits for the end of its grace.
+	// Waiting is what collections say waits for the end of its grace, of spec.ImageGrace.
 	Waiting []spec.WaitingImage
 	Disks   []spec.Filesystem
 	// Collected is told what a collection has removed; it may change Disks.
