@@ -97,7 +97,7 @@ func (l *Loop) collectSometimes() {
 // budget or nearly full.
 func (l *Loop) keepInBudget(ctx context.Context, usual bool) error {
 	if usual {
-		if _, err := l.collect(ctx, l.collectRequest(false)); err != nil {
+		if _, err := l.collect(ctx, l.collectRequest(false), ""); err != nil {
 			return err
 		}
 	}
@@ -107,7 +107,7 @@ func (l *Loop) keepInBudget(ctx context.Context, usual bool) error {
 	}
 	var waiting []spec.WaitingImage
 	if why != "" {
-		c, err := l.collect(ctx, l.collectRequest(true))
+		c, err := l.collect(ctx, l.collectRequest(true), "because "+strings.TrimPrefix(why, "disk: "))
 		if err != nil {
 			return err
 		}
@@ -165,8 +165,8 @@ func (l *Loop) collectRequest(short bool) spec.CollectRequest {
 	return r
 }
 
-// collect collects and says so in the log.
-func (l *Loop) collect(ctx context.Context, r spec.CollectRequest) (spec.Collection, error) {
+// collect collects, and tells of it; because is as tellCollected has it.
+func (l *Loop) collect(ctx context.Context, r spec.CollectRequest, because string) (spec.Collection, error) {
 	if why := l.holding(); why != "" { // the store may be another one: it knows nobody's releases
 		return spec.Collection{}, nil
 	}
@@ -174,13 +174,7 @@ func (l *Loop) collect(ctx context.Context, r spec.CollectRequest) (spec.Collect
 	l.describe(c.Items)
 	if len(c.Items) > 0 && !r.Rehearse {
 		l.measures.note(func(n *spec.Counted) { n.Collected.Add(c.Freed) })
-		var use spec.DiskUse
-		var names []string
-		for _, i := range c.Items {
-			use.Add(i.DiskUse)
-			names = append(names, string(i.Kind)+" "+i.Name)
-		}
-		l.cfg.Log.Info("collected what nobody needs", "bytes", use.Bytes, "inodes", use.Inodes, "what", names[:min(len(names), 20)])
+		l.tellCollected(c.Items, because)
 	}
 	return c, err
 }
@@ -244,7 +238,7 @@ func (l *Loop) Collect(ctx context.Context, rehearse, all bool) (spec.Collection
 		r.Grace, r.Logs = collectAllGrace, 0
 	}
 	r.Rehearse = rehearse
-	c, err := l.collect(ctx, r)
+	c, err := l.collect(ctx, r, "as `dunnage gc` asked")
 	c.Short = short
 	if err != nil && len(c.Items) > 0 {
 		l.cfg.Log.Warn("collect what nobody needs", "error", err)

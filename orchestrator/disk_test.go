@@ -260,6 +260,46 @@ func TestCollectAsTheDiskIs(t *testing.T) {
 	}
 }
 
+// TestCollectedIsTold: what goes is an event, with its size, the images' names and why.
+func TestCollectedIsTold(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	use := spec.DiskUse{Bytes: 5 << 20, Inodes: 2}
+	stored := []spec.DiskItem{
+		{Kind: spec.DiskContent, Name: "old:1", DiskUse: use}, {Kind: spec.DiskContent, Name: "of no image", DiskUse: use},
+		{Kind: spec.DiskLayers, Name: "old:1", DiskUse: use}, {Kind: spec.DiskLayers, Name: "older:1", DiskUse: use},
+		{Kind: spec.DiskLogs, Name: "shop-web-1", DiskUse: use}, {Kind: spec.DiskVolumes, Name: "shop_data", DiskUse: use},
+	}
+	const what = ": images old:1, older:1; layers of no image; logs of shop-web-1"
+	var since uint64
+	tells := func(want string, collect func() error) {
+		t.Helper()
+		s.w.Stored = slices.Clone(stored)
+		if err := collect(); err != nil {
+			t.Fatal(err)
+		}
+		if all := told(s, spec.EventCollected, &since); len(all) != 1 || all[0].Message != want {
+			t.Errorf("told %+v, want %q", all, want)
+		}
+		if err := collect(); err != nil {
+			t.Fatal(err)
+		}
+		if all := told(s, spec.EventCollected, &since); len(all) > 0 {
+			t.Errorf("of nothing it tells %+v", all)
+		}
+	}
+	tells("25.0 MiB and 10 inodes that nobody needed"+what, func() error { return s.loop.keepInBudget(t.Context(), true) })
+	s.loop.cfg.Budget = 1 << 20
+	tells("25.0 MiB and 10 inodes that nobody needed, because 25.0 MiB are in use of a budget of 1.0 MiB"+what, func() error { return s.loop.keepInBudget(t.Context(), false) })
+	tells("25.0 MiB and 10 inodes that nobody needed, as `dunnage gc` asked"+what, func() error {
+		_, err := s.loop.Collect(t.Context(), false, false)
+		return err
+	})
+	if _, err := s.loop.Collect(t.Context(), true, false); err != nil || len(told(s, spec.EventCollected, &since)) > 0 {
+		t.Errorf("of a rehearsal it tells, %v", err)
+	}
+}
+
 // TestWhoseImage: a pull that has just ended, or an operation at work, makes an
 // image of one project no image of several.
 func TestWhoseImage(t *testing.T) {
@@ -294,7 +334,7 @@ func TestCollectsNothingWhileHeld(t *testing.T) {
 	why := "another store"
 	s.loop.held.Store(&why)
 	s.w.Stored = []spec.DiskItem{{Kind: spec.DiskLayers, Name: "app:1"}}
-	if _, err := s.loop.collect(t.Context(), s.loop.collectRequest(false)); err != nil {
+	if _, err := s.loop.collect(t.Context(), s.loop.collectRequest(false), ""); err != nil {
 		t.Fatal(err)
 	}
 	if len(s.w.Stored) != 1 {

@@ -58,7 +58,7 @@ func (l *Loop) collectFor(ctx context.Context, images spec.DiskUse, needs string
 	if !plan.Enough(lacks, freed) {
 		return "", refusedForRoom(needs, lacks, freed)
 	}
-	c, err := l.collect(ctx, l.collectRequest(true))
+	c, err := l.collect(ctx, l.collectRequest(true), "to make room for a deploy or a load")
 	if err != nil && len(c.Items) == 0 {
 		return "", fmt.Errorf("collect what nobody needs: %w", err)
 	}
@@ -118,7 +118,7 @@ func (l *Loop) space(ctx context.Context) (plan.Space, error) {
 func (l *Loop) wouldFree(ctx context.Context) (spec.DiskUse, error) {
 	r := l.collectRequest(true)
 	r.Rehearse = true
-	c, err := l.collect(ctx, r)
+	c, err := l.collect(ctx, r, "")
 	if err != nil && len(c.Items) == 0 {
 		return spec.DiskUse{}, fmt.Errorf("ask what collecting would free: %w", err)
 	}

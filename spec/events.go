@@ -8,7 +8,7 @@ import (
 // EventKinds lists the kinds of events.
 var EventKinds = []EventKind{
 	EventPull, EventRelease, EventCreated, EventStarted, EventReady, EventLate, EventUnhealthy, EventUnreachable, EventReachable, EventExited, EventOOM, EventLimited,
-	EventRouted, EventDraining, EventStopping, EventRemoved, EventConverged, EventFailed, EventDone, EventProblem, EventSecret, EventRepaired,
+	EventRouted, EventDraining, EventStopping, EventRemoved, EventConverged, EventFailed, EventDone, EventProblem, EventSecret, EventCollected, EventRepaired,
 }
 
 // EventRequest asks for events. The zero value asks for all that are kept.

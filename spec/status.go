@@ -133,6 +133,7 @@ const (
 	EventDone        EventKind = "done"        // an operation
 	EventProblem     EventKind = "problem"     // the agent can't look or act
 	EventSecret      EventKind = "secret"      // a replica has other secrets
+	EventCollected   EventKind = "collected"   // what nobody needed was removed from disk
 	EventRepaired    EventKind = "repaired"    // rules, links or routes that others damaged, or what kept the agent from looking is over
 )
 

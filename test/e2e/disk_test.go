@@ -160,6 +160,9 @@ func TestDiskSoak(t *testing.T) {
 		back++
 	}
 	h.must("gc")
+	if got := h.must("events", "--no-follow", "--kind", "collected"); !strings.Contains(got, "images docker.io/library/shop:1") {
+		t.Errorf("nothing tells that the first image has gone: %s", got)
+	}
 	images := strings.Count(h.must("image", "ls"), "shop:")
 	most := int64(0)
 	for _, s := range samples.used {
