@@ -23,6 +23,9 @@ const (
 	collectAfter = 5 * time.Second
 	// overEvery is the pause between two looks whether the disk is over its budget.
 	overEvery = time.Minute
+	// glanceEvery is the pause between two looks whether a disk that is short still is:
+	// who has made room looks at once whether that was enough.
+	glanceEvery = 5 * time.Second
 	// collectTimeout bounds one collection: a disk that is slow removes some
 	// thousand files a second.
 	collectTimeout = 5 * time.Minute
@@ -33,10 +36,17 @@ const shortOf = 20
 
 // collecting is what the loop remembers of collections. Run's goroutine owns it.
 type collecting struct {
-	due   time.Time     // of the next collection
-	look  time.Time     // of the next comparison with the budget
-	done  chan struct{} // closed when the one that runs is over; nil = none runs
-	clean bool          // nothing has become free since the last one
+	due    time.Time     // of the next collection
+	look   time.Time     // of the next comparison with the budget
+	glance time.Time     // of the next look whether a disk that is short still is
+	done   chan struct{} // closed when the one that runs is over; nil = none runs
+	clean  bool          // nothing has become free since the last one
+}
+
+// shortness is how the disk is short although all is collected.
+type shortness struct {
+	why  string // as short says it
+	rest string // what is left to collect, and what to do
 }
 
 // freeLater says that something has become free, or may have.
@@ -73,13 +83,18 @@ func (l *Loop) collectSometimes() {
 		}
 	}
 	usual := !now.Before(c.due) && (len(l.ops.running()) == 0 || now.Sub(c.due) > collectEvery)
-	if !usual && now.Before(c.look) {
+	work := func(ctx context.Context) error { return l.keepInBudget(ctx, usual) }
+	switch {
+	case usual:
+		c.due, c.look = now.Add(collectEvery), now.Add(overEvery)
+	case !now.Before(c.look):
+		c.look = now.Add(overEvery)
+	case l.tight.Load() != nil && !now.Before(c.glance):
+		work = l.stillShort
+	default:
 		return
 	}
-	if usual {
-		c.due = now.Add(collectEvery)
-	}
-	c.look = now.Add(overEvery)
+	c.glance = now.Add(glanceEvery)
 	done := make(chan struct{})
 	c.done = done
 	l.jobs.Go(func() {
@@ -87,7 +102,7 @@ func (l *Loop) collectSometimes() {
 		defer l.Look()
 		ctx, cancel := context.WithTimeout(l.ctx, collectTimeout)
 		defer cancel()
-		if err := l.keepInBudget(ctx, usual); err != nil && l.ctx.Err() == nil {
+		if err := work(ctx); err != nil && l.ctx.Err() == nil {
 			l.cfg.Log.Warn("collect what nobody needs", "error", err)
 		}
 	})
@@ -123,18 +138,37 @@ func (l *Loop) keepInBudget(ctx context.Context, usual bool) error {
 // tellShort tells once when collecting isn't enough any more, and when it is again.
 // Waiting are images that a later collection will remove.
 func (l *Loop) tellShort(why string, waiting []spec.WaitingImage) {
-	before := l.tight.Swap(&why)
-	switch was := before != nil && *before != ""; {
-	case why != "" && !was:
-		text := why + ", and nothing is left to collect; `dunnage df` shows what takes it"
-		if len(waiting) > 0 {
-			text = why + ", and images wait to be deployed or collected: " + spec.WaitingText(waiting) + "; `dunnage gc --all` doesn't wait, `dunnage df` shows what takes the rest"
+	if why == "" {
+		if before := l.tight.Swap(nil); before != nil {
+			l.cfg.Log.Info("no longer", "problem", before.why)
+			l.events.add(spec.Event{Kind: spec.EventRepaired, Message: "no longer: " + before.why})
 		}
-		l.cfg.Log.Warn("disk", "problem", text)
-		l.events.add(spec.Event{Kind: spec.EventProblem, Message: text})
-	case why == "" && was:
-		l.cfg.Log.Info("disk: within its budget again")
+		return
 	}
+	now := &shortness{why, ", and nothing is left to collect; `dunnage df` shows what takes it"}
+	if len(waiting) > 0 {
+		now.rest = ", and images wait to be deployed or collected: " + spec.WaitingText(waiting) + "; `dunnage gc --all` doesn't wait, `dunnage df` shows what takes the rest"
+	}
+	if before := l.tight.Swap(now); before == nil {
+		l.cfg.Log.Warn("disk", "problem", now.text())
+		l.events.add(spec.Event{Kind: spec.EventProblem, Message: now.text()})
+	}
+}
+
+func (s *shortness) text() string { return s.why + s.rest }
+
+// stillShort looks whether a disk that is short still is, and collects nothing. Where
+// that can't be told, the next collection says so.
+func (l *Loop) stillShort(ctx context.Context) error {
+	why, err := l.short(ctx)
+	switch before := l.tight.Load(); {
+	case err != nil:
+	case why == "":
+		l.tellShort("", nil)
+	case why != before.why:
+		l.tight.Store(&shortness{why, before.rest})
+	}
+	return nil
 }
 
 // short says how the disk is over its budget or nearly full; empty = it isn't.

@@ -233,6 +233,43 @@ func TestShortWhileImagesWait(t *testing.T) {
 	}
 }
 
+// TestShortIsOver: a disk that has room again is told of within seconds, and meanwhile
+// its present figures are shown.
+func TestShortIsOver(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	s.quiet = true
+	defer func() { s.stop() }()
+	left := func(n int64) { s.w.Disks = []spec.Filesystem{{Dir: "/data", Size: 100, Available: n}} }
+	glance := func() (problems string) {
+		for range 2 { // the loop looks again when it has ended
+			s.live(glanceEvery, time.Second)
+			s.collections(t)
+		}
+		s.live(time.Second, time.Second)
+		s.collections(t)
+		return strings.Join(s.loop.status.Load().Problems, "\n")
+	}
+	left(1)
+	s.live(2*overEvery, time.Second)
+	s.collections(t)
+	var since uint64
+	if all := told(s, spec.EventProblem, &since); len(all) != 1 || !strings.HasPrefix(all[0].Message, "disk: 1 B of 100 B are left on the file system of /data") {
+		t.Fatalf("told %+v", all)
+	}
+	s.loop.collects.look, s.loop.collects.due = s.w.Now().Add(time.Hour), s.w.Now().Add(time.Hour)
+	left(2)
+	if got := glance(); !strings.HasPrefix(got, "disk: 2 B of 100 B are left") {
+		t.Errorf("shown %q", got)
+	}
+	left(50)
+	if got := glance(); got != "" {
+		t.Errorf("still shown %q", got)
+	}
+	if all := told(s, spec.EventRepaired, &since); len(all) != 1 || all[0].Message != "no longer: disk: 2 B of 100 B are left on the file system of /data" {
+		t.Errorf("told %+v", all)
+	}
+}
+
 // TestCollectAsTheDiskIs: what gc says goes, and when, is what the agent does in the
 // state that the disk is in.
 func TestCollectAsTheDiskIs(t *testing.T) {

@@ -92,7 +92,7 @@ type Loop struct {
 	looked   chan struct{}                // closed by the first look
 	acting   chan struct{}                // closed by the first look after which it may act
 	held     atomic.Pointer[string]       // why the loop doesn't act
-	tight    atomic.Pointer[string]       // how the disk is over its budget although all is collected; empty or nil = it isn't
+	tight    atomic.Pointer[shortness]    // nil = the disk isn't short; written by what collects, one at a time
 	routing  atomic.Pointer[spec.Routing] // as planned last
 
 	committed atomic.Pointer[time.Time] // when rules were committed last

@@ -236,8 +236,8 @@ func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	if l.cfg.Notice != "" {
 		problems = append([]string{l.cfg.Notice}, problems...)
 	}
-	if tight := l.tight.Load(); tight != nil && *tight != "" {
-		problems = append(problems, *tight+"; `dunnage df` shows what takes it")
+	if tight := l.tight.Load(); tight != nil {
+		problems = append(problems, tight.text())
 	}
 	if l.appeared != "" {
 		problems = append(problems, l.appeared)

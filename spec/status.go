@@ -134,7 +134,7 @@ const (
 	EventProblem     EventKind = "problem"     // the agent can't look or act
 	EventSecret      EventKind = "secret"      // a replica has other secrets
 	EventCollected   EventKind = "collected"   // what nobody needed was removed from disk
-	EventRepaired    EventKind = "repaired"    // rules, links or routes that others damaged, or what kept the agent from looking is over
+	EventRepaired    EventKind = "repaired"    // rules, links or routes that others damaged; or a problem is over: "no longer: ..."
 )
 
 // Event is something that happened. Seq grows, by one within one run of the agent; the
