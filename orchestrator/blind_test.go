@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +64,29 @@ func TestTheDeadWhileTheEngineHangs(t *testing.T) {
 	}
 	if web := status(t, s, "web"); web.Ready != 2 || s.w.Served("shop", "web") != 2 || web.Waiting != "" {
 		t.Errorf("it answers again: %+v", web)
+	}
+}
+
+// Each cause that kept the agent from looking is told of once, and its end too.
+func TestEachTroubleEnds(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	for range 2 {
+		s.loop.trouble(errMute)
+		s.loop.trouble(errors.New("look at containers: connection refused"))
+	}
+	s.loop.trouble(nil)
+	s.loop.trouble(nil)
+	var got []string
+	for _, e := range first(s.loop.events.after(0)) {
+		got = append(got, string(e.Kind)+" "+e.Message)
+	}
+	want := []string{
+		"problem " + errMute.Error(), "problem look at containers: connection refused",
+		"repaired no longer: containerd doesn't answer", "repaired no longer: look at containers: connection refused",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
 	}
 }
 

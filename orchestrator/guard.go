@@ -138,8 +138,10 @@ func (v *vigil) problem(now time.Time) string {
 			return ""
 		}
 		return fmt.Sprintf("containerd has been gone for %s: %s; start it (`systemctl start containerd`): one of the agent's own the agent starts, and its log says why that fails", since(v.gone), serveOn)
-	case v.spell == 0 && !v.wedged(now):
+	case !v.wedged(now) && v.spell == 0:
 		return ""
+	case !v.wedged(now) && v.failed == "":
+		return fmt.Sprintf("containerd was restarted %s and has yet to answer: %s; it gets %s for that", times(v.spell), serveOn, v.patience)
 	}
 	text := fmt.Sprintf("containerd is wedged: no answer for %s (%s): %s", since(v.silent), v.err, serveOn)
 	switch {
@@ -169,6 +171,7 @@ type guard struct {
 
 	mu sync.Mutex
 	vigil
+	told string // the last problem that is an event, until it answers
 }
 
 func newGuard(patience time.Duration) *guard {
@@ -183,8 +186,13 @@ func (l *Loop) Guard(s Supervisor) {
 		if ctx.Err() != nil {
 			return
 		}
-		if l.guard.note(c) {
-			l.restartEngine(ctx, s)
+		restart, over := l.guard.note(c)
+		if over != "" {
+			l.cfg.Log.Info("no longer", "problem", over)
+			l.events.add(spec.Event{Kind: spec.EventRepaired, Message: "no longer: " + over})
+		}
+		if restart && l.restartEngine(ctx, s) {
+			continue // whether that has helped is known at once
 		}
 		pause := canaryEvery
 		if !c.answered {
@@ -211,11 +219,24 @@ func (l *Loop) sing(ctx context.Context, s Supervisor) canary {
 	return c
 }
 
-func (g *guard) note(c canary) (restart bool) {
+// note takes a canary, and says whether containerd is to be restarted, and which
+// problem that was told of is over.
+func (g *guard) note(c canary) (restart bool, over string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.take(c)
-	return g.due(c.ended)
+	if c.answered {
+		over, g.told = g.told, ""
+	}
+	return g.due(c.ended), over
+}
+
+// tellGuard makes an event of a problem of the guard's, which note says the end of.
+func (l *Loop) tellGuard(what, rest string) {
+	l.guard.mu.Lock()
+	l.guard.told = what
+	l.guard.mu.Unlock()
+	l.events.add(spec.Event{Kind: spec.EventProblem, Message: what + rest})
 }
 
 // suspect asks for a canary now.
@@ -240,7 +261,8 @@ func (l *Loop) Latency() (time.Duration, bool) {
 	return l.guard.latency, l.guard.silent.IsZero() && !l.guard.healthy.IsZero()
 }
 
-func (l *Loop) restartEngine(ctx context.Context, s Supervisor) {
+// restartEngine reports whether it was restarted.
+func (l *Loop) restartEngine(ctx context.Context, s Supervisor) bool {
 	was, _ := spec.SplitProblem(l.guard.says(l.cfg.Clock.Now()))
 	limited, cancel := context.WithTimeout(ctx, restartTime)
 	err := s.Restart(limited)
@@ -251,18 +273,19 @@ func (l *Loop) restartEngine(ctx context.Context, s Supervisor) {
 	switch {
 	case ctx.Err() != nil:
 	case errors.Is(err, spec.ErrRefused):
-		was = l.guard.says(l.cfg.Clock.Now())
-		l.cfg.Log.Error("containerd", "problem", was)
-		l.events.add(spec.Event{Kind: spec.EventProblem, Message: was})
+		what, next := spec.SplitProblem(l.guard.says(l.cfg.Clock.Now()))
+		l.cfg.Log.Error("containerd", "problem", what)
+		l.tellGuard(what, "; "+next)
 	case err != nil:
 		l.cfg.Log.Error("restart containerd", "because", was, "error", err)
-		l.events.add(spec.Event{Kind: spec.EventProblem, Message: fmt.Sprintf("%s; to restart it failed: %s", was, plain(err))})
+		l.tellGuard(was, "; to restart it failed: "+plain(err))
 	default:
 		l.measures.note(func(c *spec.Counted) { c.EngineRestarts++ })
 		l.cfg.Log.Warn("containerd restarted", "because", was)
 		l.events.add(spec.Event{Kind: spec.EventRepaired, Message: "containerd restarted: " + was})
 	}
 	l.Look()
+	return err == nil
 }
 
 // EngineDied takes that containerd has died and is started again, in the words

@@ -53,6 +53,12 @@ func TestVigil(t *testing.T) {
 	says(true, "wedged: no answer for 10m33s (no answer within 30s")
 
 	v.restarted(now, nil)
+	now = now.Add(time.Second)
+	if got := v.problem(now); strings.Contains(got, "wedged") {
+		t.Errorf("of one that begins it says %q", got)
+	}
+	says(false, "was restarted once and has yet to answer")
+	now = now.Add(-time.Second)
 	sing(patience, false, true, no)
 	says(false, "restarted once; the next restart is in 30s")
 	sing(patience, false, true, no)
@@ -126,6 +132,36 @@ func TestGuard(t *testing.T) {
 	evs, _ := s.loop.events.after(0)
 	if n := z.restarts.Load(); n != 1 || len(evs) != 1 || evs[0].Kind != spec.EventRepaired || !strings.HasPrefix(evs[0].Message, "containerd restarted: containerd is wedged: no answer for ") {
 		t.Errorf("%d restarts, events %+v", n, evs)
+	}
+}
+
+// obeyed is a containerd that nobody may restart, and whose owner does after a while.
+type obeyed struct{ lazy }
+
+func (o *obeyed) Restart(ctx context.Context) error {
+	return errors.Join(o.lazy.Restart(ctx), spec.ErrRefused)
+}
+
+// A containerd that answers again without the agent is told of as well.
+func TestGuardTellsTheEnd(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	s.loop.guard = newGuard(20 * time.Millisecond)
+	s.loop.cfg.Clock = wallClock{}
+	done := make(chan struct{})
+	go func() { defer close(done); s.loop.Guard(new(obeyed)) }()
+	var evs []spec.Event
+	for deadline := time.Now().Add(20 * time.Second); len(evs) < 2; time.Sleep(5 * time.Millisecond) {
+		s.loop.guard.suspect()
+		if evs, _ = s.loop.events.after(0); time.Now().After(deadline) {
+			t.Fatalf("told %+v", evs)
+		}
+	}
+	s.stop()
+	<-done
+	what, next := spec.SplitProblem(evs[0].Message)
+	if evs[0].Kind != spec.EventProblem || !strings.HasPrefix(what, "containerd is wedged: no answer for ") || !strings.Contains(next, "--containerd-restart") ||
+		evs[1].Kind != spec.EventRepaired || evs[1].Message != "no longer: "+what || len(evs) != 2 {
+		t.Errorf("told %+v", evs)
 	}
 }
 

@@ -143,6 +143,7 @@ type memory struct {
 	mending  map[string]repair    // replica -> its repair under way; "" = of rules and routes
 	fights   map[string]*fight    // by what is damaged
 	problem  string               // what keeps the loop from looking
+	troubles []string             // what has, and was told of, since it last looked
 	trusted  bool                 // the store has known all that was here
 	appeared string               // what it doesn't know and has come since, one line
 	foreign  []string             // what others have set up against our traffic
@@ -318,16 +319,21 @@ func (l *Loop) trouble(err error) {
 	if text == l.problem {
 		return
 	}
-	was := l.problem
 	l.problem = text
 	if text == "" {
 		l.cfg.Log.Info("looking again")
-		what, _ := spec.SplitProblem(was)
-		l.events.add(spec.Event{Kind: spec.EventRepaired, Message: "no longer: " + what})
+		for _, was := range l.troubles { // a silent containerd and one that refuses connections are two on the way to one that answers
+			what, _ := spec.SplitProblem(was)
+			l.events.add(spec.Event{Kind: spec.EventRepaired, Message: "no longer: " + what})
+		}
+		l.troubles = nil
 		return
 	}
-	l.cfg.Log.Error("can't look", "error", text)
-	l.events.add(spec.Event{Kind: spec.EventProblem, Message: text})
+	if !slices.Contains(l.troubles, text) {
+		l.troubles = append(l.troubles, text)
+		l.cfg.Log.Error("can't look", "error", text)
+		l.events.add(spec.Event{Kind: spec.EventProblem, Message: text})
+	}
 	s := *l.status.Load()
 	s.Problems = []string{text}
 	l.status.Store(&s)
