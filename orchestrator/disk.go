@@ -116,7 +116,7 @@ func (l *Loop) keepInBudget(ctx context.Context, usual bool) error {
 			return err
 		}
 	}
-	why, err := l.short(ctx)
+	why, budget, err := l.short(ctx)
 	if err != nil {
 		return err
 	}
@@ -127,17 +127,18 @@ func (l *Loop) keepInBudget(ctx context.Context, usual bool) error {
 			return err
 		}
 		waiting = c.Waiting
-		if why, err = l.short(ctx); err != nil {
+		if why, budget, err = l.short(ctx); err != nil {
 			return err
 		}
 	}
-	l.tellShort(why, waiting)
+	l.tellShort(why, budget, waiting)
 	return nil
 }
 
 // tellShort tells once when collecting isn't enough any more, and when it is again.
-// Waiting are images that a later collection will remove.
-func (l *Loop) tellShort(why string, waiting []spec.WaitingImage) {
+// Budget: it is the budget that isn't kept. Waiting are images that a later collection
+// will remove.
+func (l *Loop) tellShort(why string, budget bool, waiting []spec.WaitingImage) {
 	if why == "" {
 		if before := l.tight.Swap(nil); before != nil {
 			l.cfg.Log.Info("no longer", "problem", before.why)
@@ -145,7 +146,7 @@ func (l *Loop) tellShort(why string, waiting []spec.WaitingImage) {
 		}
 		return
 	}
-	now := &shortness{why, ", and nothing is left to collect; `dunnage df` shows what takes it"}
+	now := &shortness{why, ", and nothing is left to collect; " + l.whatMakesRoom(budget, !budget)}
 	if len(waiting) > 0 {
 		now.rest = ", and images wait to be deployed or collected: " + spec.WaitingText(waiting) + "; `dunnage gc --all` doesn't wait, `dunnage df` shows what takes the rest"
 	}
@@ -160,37 +161,39 @@ func (s *shortness) text() string { return s.why + s.rest }
 // stillShort looks whether a disk that is short still is, and collects nothing. Where
 // that can't be told, the next collection says so.
 func (l *Loop) stillShort(ctx context.Context) error {
-	why, err := l.short(ctx)
+	why, _, err := l.short(ctx)
 	switch before := l.tight.Load(); {
 	case err != nil:
 	case why == "":
-		l.tellShort("", nil)
+		l.tellShort("", false, nil)
 	case why != before.why:
 		l.tight.Store(&shortness{why, before.rest})
 	}
 	return nil
 }
 
-// short says how the disk is over its budget or nearly full; empty = it isn't.
-func (l *Loop) short(ctx context.Context) (string, error) {
+// short says how the disk is over its budget or nearly full, and which of both; empty =
+// it isn't.
+func (l *Loop) short(ctx context.Context) (why string, budget bool, err error) {
 	s, err := l.space(ctx)
-	return shortage(s), err
+	why, budget = shortage(s)
+	return why, budget, err
 }
 
 // shortage is short of what there is.
-func shortage(s plan.Space) string {
+func shortage(s plan.Space) (why string, budget bool) {
 	if s.Budget > 0 && s.Used > s.Budget {
-		return fmt.Sprintf("disk: %s are in use of a budget of %s", spec.Bytes(s.Used), spec.Bytes(s.Budget))
+		return fmt.Sprintf("disk: %s are in use of a budget of %s", spec.Bytes(s.Used), spec.Bytes(s.Budget)), true
 	}
 	for _, d := range s.Disks {
 		if d.Available < d.Size/shortOf {
-			return fmt.Sprintf("disk: %s of %s are left on the file system of %s", spec.Bytes(d.Available), spec.Bytes(d.Size), d.Dir)
+			return fmt.Sprintf("disk: %s of %s are left on the file system of %s", spec.Bytes(d.Available), spec.Bytes(d.Size), d.Dir), false
 		}
 		if d.FreeInodes < d.Inodes/shortOf {
-			return fmt.Sprintf("disk: %d of %d inodes are left on the file system of %s", d.FreeInodes, d.Inodes, d.Dir)
+			return fmt.Sprintf("disk: %d of %d inodes are left on the file system of %s", d.FreeInodes, d.Inodes, d.Dir), false
 		}
 	}
-	return ""
+	return "", false
 }
 
 func (l *Loop) collectRequest(short bool) spec.CollectRequest {
@@ -236,7 +239,8 @@ func (l *Loop) DiskReport(ctx context.Context) (spec.DiskReport, error) {
 		return r, err
 	}
 	r.Counted = budgeted(r.Items)
-	if counting == nil && shortage(plan.Space{Disks: r.Filesystems, Budget: r.Budget, Used: r.Counted.Bytes}) != "" { // less is held then
+	short, _ := shortage(plan.Space{Disks: r.Filesystems, Budget: r.Budget, Used: r.Counted.Bytes})
+	if counting == nil && short != "" { // less is held then
 		r.Items, counting = l.cfg.Disk.UseNow(ctx, true)
 		r.Counted = budgeted(r.Items)
 	}
@@ -265,7 +269,7 @@ func (l *Loop) Collect(ctx context.Context, rehearse, all bool) (spec.Collection
 	}
 	short := ""
 	if !all {
-		short, _ = l.short(ctx) // if it can't be told, the collection says why
+		short, _, _ = l.short(ctx) // if it can't be told, the collection says why
 	}
 	r := l.collectRequest(short != "")
 	if all {

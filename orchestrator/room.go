@@ -56,7 +56,7 @@ func (l *Loop) collectFor(ctx context.Context, images spec.DiskUse, needs string
 		return "", err
 	}
 	if !plan.Enough(lacks, freed) {
-		return "", refusedForRoom(needs, lacks, freed)
+		return "", l.refusedForRoom(needs, lacks, freed)
 	}
 	c, err := l.collect(ctx, l.collectRequest(true), "to make room for a deploy or a load")
 	if err != nil && len(c.Items) == 0 {
@@ -66,23 +66,48 @@ func (l *Loop) collectFor(ctx context.Context, images spec.DiskUse, needs string
 		return "", err
 	}
 	if lacks = space.Lacks(images); len(lacks) > 0 {
-		return "", refusedForRoom(needs, lacks, spec.DiskUse{})
+		return "", l.refusedForRoom(needs, lacks, spec.DiskUse{})
 	}
 	return fmt.Sprintf("collected %s of what nobody needs, to make room", spec.Bytes(c.Freed.Bytes)), nil
 }
 
 // refusedForRoom says what is needed, what there is, what collecting would free
 // and what to do.
-func refusedForRoom(needs string, lacks []plan.Lack, freed spec.DiskUse) error {
+func (l *Loop) refusedForRoom(needs string, lacks []plan.Lack, freed spec.DiskUse) error {
 	gc := "`dunnage gc` would free nothing"
 	if freed.Bytes > 0 || freed.Inodes > 0 {
 		gc = fmt.Sprintf("`dunnage gc` would free %s and %d inodes, which isn't enough", spec.Bytes(freed.Bytes), freed.Inodes)
 	}
-	next := "`dunnage df` shows what takes the room; fewer disk.keep_releases, or `dunnage down` of what isn't needed, lets gc free more"
-	if slices.ContainsFunc(lacks, func(l plan.Lack) bool { return l.Budget }) {
-		next += ", and disk.budget in the agent's file is the ceiling"
+	budget := slices.ContainsFunc(lacks, func(l plan.Lack) bool { return l.Budget })
+	disk := slices.ContainsFunc(lacks, func(l plan.Lack) bool { return !l.Budget })
+	return fmt.Errorf("%s, and %s; %s; %s: %w", needs, plan.Short(lacks), gc, l.whatMakesRoom(budget, disk), spec.ErrRefused)
+}
+
+// whatMakesRoom says what makes room where collecting doesn't: in the budget, on a file
+// system or both. It names nothing to give up that isn't there.
+func (l *Loop) whatMakesRoom(budget, disk bool) string {
+	var several, up bool
+	for _, name := range l.state.projectNames() {
+		rec, _ := l.state.project(name)
+		several = several || len(l.state.history(name)) > 1
+		up = up || !rec.Down
 	}
-	return fmt.Errorf("%s, and %s; %s; %s: %w", needs, plan.Short(lacks), gc, next, spec.ErrRefused)
+	text := "`dunnage df` shows what takes the room"
+	switch {
+	case several && up:
+		text += "; fewer disk.keep_releases, or `dunnage down` of what isn't needed, lets gc free more"
+	case several:
+		text += "; fewer disk.keep_releases lets gc free more"
+	case up:
+		text += "; `dunnage down` of what isn't needed lets gc free more"
+	}
+	if disk {
+		text += "; `du -x` finds what isn't dunnage's"
+	}
+	if budget {
+		text += "; disk.budget in the agent's file is the ceiling: raise it where the disk has room, and `systemctl restart dunnage`"
+	}
+	return text
 }
 
 // toPull lists the images that a deploy of p would pull.
@@ -146,5 +171,5 @@ func (l *Loop) foreseeRoom(ctx context.Context, blobs []spec.MissingBlob) string
 		return fmt.Sprintf("%s, and %s: the deploy collects first, which frees %s (`dunnage gc --dry-run` lists it)",
 			plan.Needs(download, images), plan.Short(lacks), spec.Bytes(freed.Bytes))
 	}
-	return spec.Text(refusedForRoom("the deploy doesn't fit: "+plan.Needs(download, images), lacks, freed))
+	return spec.Text(l.refusedForRoom("the deploy doesn't fit: "+plan.Needs(download, images), lacks, freed))
 }

@@ -168,6 +168,63 @@ func TestLoadThatDoesNotFit(t *testing.T) {
 	}
 }
 
+// TestWhatMakesRoom: a host that is short of room is told what would help there, and
+// nothing that it hasn't got.
+func TestWhatMakesRoom(t *testing.T) {
+	const releases, down, du, budget = "fewer disk.keep_releases", "`dunnage down` of what isn't needed", "`du -x`", "disk.budget in the agent's file is the ceiling: raise it"
+	for name, tc := range map[string]struct {
+		deploys int
+		budget  int64
+		want    []string
+	}{
+		"empty, the disk":           {0, 0, []string{du}},
+		"empty, the budget":         {0, mib, []string{budget}},
+		"one release, the disk":     {1, 0, []string{down, du}},
+		"two releases, the budget":  {2, mib, []string{releases, down, budget}},
+		"two, down again, the disk": {-2, 0, []string{releases, du}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScenario(1, world.Truth)
+			defer func() { s.stop() }()
+			s.quiet = true
+			s.redeploys(max(tc.deploys, -tc.deploys))
+			if tc.deploys < 0 {
+				rec, _ := s.loop.state.project("web")
+				rec.Down = true
+				if err := s.loop.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.collections(t)
+			s.loop.cfg.Budget = tc.budget
+			available := int64(1)
+			if tc.budget > 0 {
+				available = 900 * mib
+			}
+			s.w.Disks = []spec.Filesystem{{Dir: "/state", Size: 1 << 30, Available: available, Inodes: 100000, FreeInodes: 90000}}
+			s.w.Stored = []spec.DiskItem{{Kind: spec.DiskLayers, Name: "a", Holders: []string{"load in progress"}, DiskUse: spec.DiskUse{Bytes: 2 * mib}}}
+			_, refused := s.loop.LoadRoom(t.Context(), []spec.MissingBlob{{Digest: "b", Size: 60 * mib, Unpacked: 180 * mib}})
+			if refused == nil {
+				t.Fatal("the load isn't refused")
+			}
+			if err := s.loop.keepInBudget(t.Context(), false); err != nil {
+				t.Fatal(err)
+			}
+			what, next := spec.SplitProblem(s.loop.tight.Load().text())
+			if !strings.HasSuffix(what, ", and nothing is left to collect") {
+				t.Errorf("the problem is %q", what)
+			}
+			for _, hint := range []string{releases, down, du, budget} {
+				for _, text := range []string{next, refused.Error()} {
+					if strings.Contains(text, hint) != slices.Contains(tc.want, hint) {
+						t.Errorf("%q should have of the hints %q", text, tc.want)
+					}
+				}
+			}
+		})
+	}
+}
+
 // TestDeployWithoutNews: on a disk that is full but for root's reserve, a deploy
 // that brings no image is refused too, and goes on when there is room.
 func TestDeployWithoutNews(t *testing.T) {
