@@ -336,7 +336,7 @@ func (l *Loop) rollback(op *operation, project string, number int) error {
 		rec.Ran, rec.Left = without(rec.Ran, rec.Desired), append(without(rec.Left, rec.Desired), rec.Desired)
 	}
 	rec.Down, rec.Purge, rec.Desired, rec.Networks = false, nil, number, networks
-	rec.Since, rec.Backward, rec.Paused = l.cfg.Clock.Now(), true, ""
+	rec.Since, rec.Backward, rec.Paused, rec.Ailing = l.cfg.Clock.Now(), true, "", nil
 	rec.Secrets = l.state.currentPins(target.Project)
 	if rec.Addresses, err = l.alloc.leases(rec, target.Project, l.cfg.Clock.Now()); err != nil {
 		return err

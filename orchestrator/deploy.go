@@ -144,12 +144,15 @@ func (l *Loop) rest(op *operation, release int) {
 
 // roll installs the release and lets the operation follow it.
 func (l *Loop) roll(op *operation, c candidate, inactive []string) error {
+	failing := l.failing(op.Project)
+	l.ops.change(op, func(o *operation) { o.failing = failing })
 	number, err := l.install(op, c, inactive)
 	if err != nil {
 		return err
 	}
+	ailing := l.recordOf(op.Project).Ailing
 	l.ops.change(op, func(o *operation) {
-		o.Release = number
+		o.Release, o.ailing = number, ailing
 		if !o.State.Ended() { // somebody may have taken over meanwhile
 			o.State = spec.OperationRolling
 		}

@@ -23,6 +23,8 @@ type operation struct {
 	arrived  time.Time          // when its release was first seen to have converged
 	pull     span               // the time in which it looked for its images
 	alone    []string           // replicas that it restarts, and nothing else
+	failing  []string           // services that failed already when it was to bring in its release
+	ailing   []string           // those of them, and of who waits for them, that the release neither fails by nor waits for
 }
 
 // operations are the changes that were asked for since the agent started.

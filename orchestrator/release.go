@@ -224,7 +224,7 @@ func (l *Loop) install(op *operation, from candidate, inactive []string) (int, e
 		rec = spec.ProjectRecord{Name: name, Next: 1}
 	}
 	if rec.Down {
-		rec.Down, rec.Purge, rec.Good, rec.Stopped = false, nil, 0, nil
+		rec.Down, rec.Purge, rec.Good, rec.Stopped, rec.Ailing = false, nil, 0, nil, nil
 	}
 	// A deploy starts what was stopped on request, unless it is inactive. Until it
 	// has converged, that is remembered: a deploy that fails brings nobody's
@@ -239,6 +239,7 @@ func (l *Loop) install(op *operation, from candidate, inactive []string) (int, e
 	if rec.Addresses, err = l.alloc.leases(rec, r.Project, now); err != nil {
 		return 0, err
 	}
+	rec.Ailing = l.ailing(op, rec, r.Project)
 	r.Number, r.Created = rec.Next, now
 	rec.Next++
 	receipt := l.draft(op, &rec, r)

@@ -33,7 +33,7 @@ func (l *Loop) settleRollout(r plan.Rollout, now []spec.ProjectStatus) (changed 
 	switch {
 	case r.Converged:
 		rec.Warm = l.warmed(rec, now)
-		rec.Good, rec.Held, rec.Paused = rec.Desired, nil, ""
+		rec.Good, rec.Held, rec.Paused, rec.Ailing = rec.Desired, nil, "", nil
 		rec.Ran = append(without(rec.Ran, rec.Desired), rec.Desired)
 		rec.Failed, rec.Left = without(rec.Failed, rec.Desired), without(rec.Left, rec.Desired)
 		rec.Causes = explained(rec.Causes, rec.Desired, "")
@@ -174,6 +174,7 @@ func (l *Loop) settleOperation(op *operation, p plan.Plan, o plan.Observed) {
 	if op.State != spec.OperationReturning && (!op.patience.IsZero() || !op.arrived.IsZero()) {
 		late = late || stuck(p, op.Project, op.awaited())
 	}
+	there := op.State == spec.OperationRolling && l.reached(op, rec, p) && op.restarted(o.Replicas) && applied
 	switch {
 	case op.Kind == "pause":
 		l.end(op, spec.OperationDone, "", nil) // who asked for it sees it in the status now
@@ -181,15 +182,17 @@ func (l *Loop) settleOperation(op *operation, p plan.Plan, o plan.Observed) {
 		if !slices.ContainsFunc(o.Replicas, func(r plan.Replica) bool { return r.Project == op.Project }) {
 			l.endDown(op)
 		}
-	case op.State == spec.OperationReturning && applied && settled(p, op.Project, nil):
+	case op.State == spec.OperationReturning && applied && len(beside(unsettled(p, op.Project, nil), op.failing)) == 0:
 		l.end(op, spec.OperationRolledBack, fmt.Sprintf("%s; release %d is back", op.Cause, op.Release), l.outcomes(op))
 	case op.State == spec.OperationReturning && late:
 		l.end(op, spec.OperationRolledBack, fmt.Sprintf("%s; release %d is desired again, but it isn't back yet", op.Cause, op.Release), l.outcomes(op))
 	case op.State == spec.OperationReturning:
+	case there && !late && len(op.ailing) > 0 && !settled(p, op.Project, op.ailing) && !stuck(p, op.Project, op.ailing):
+		// The release may have cured those too, which takes them as long as to be restarted.
+	case there:
+		l.end(op, spec.OperationDone, "", l.outcomes(op))
 	case late:
 		l.end(op, spec.OperationFailed, notAll(op.Project, unsettled(p, op.Project, op.awaited())), l.outcomes(op))
-	case l.reached(op, rec, p) && op.restarted(o.Replicas) && applied:
-		l.end(op, spec.OperationDone, "", l.outcomes(op))
 	}
 }
 
@@ -285,6 +288,11 @@ func unsettled(p plan.Plan, project string, services []string) (out []spec.Servi
 	return out
 }
 
+// beside lists those of the services that aren't among the named ones.
+func beside(services []spec.ServiceStatus, names []string) []spec.ServiceStatus {
+	return slices.DeleteFunc(services, func(s spec.ServiceStatus) bool { return slices.Contains(names, s.Name) })
+}
+
 func servicesOf(all []spec.ProjectStatus, project string) []spec.ServiceStatus {
 	i := slices.IndexFunc(all, func(s spec.ProjectStatus) bool { return s.Name == project })
 	if i < 0 {
@@ -313,6 +321,9 @@ func (l *Loop) outcomes(op *operation) []spec.ServiceOutcome {
 			}
 			if op.State == spec.OperationReturning && o.Change != spec.ChangeNone && o.Change != spec.ChangeOrphan {
 				o.Change, o.Duration = spec.ChangeBack, 0 // what it was to become is gone
+			}
+			if (o.Change == spec.ChangeNone || o.Change == spec.ChangeOrphan) && o.Detail != "" && slices.Contains(op.failing, s.Name) {
+				o.Detail = "was failing before this release, which leaves it as it is: " + o.Detail
 			}
 			if s.Stopped {
 				o.Ports = nil

@@ -32,6 +32,7 @@ type ProjectRecord struct {
 	Backward  bool                `json:"backward,omitempty"` // Desired is one that came back: the services' Rollback policy holds
 	Paused    string              `json:"paused,omitempty"`   // why the rollout stands still, one line; empty = it doesn't
 	Promoted  int                 `json:"promoted,omitempty"` // release whose canary was told to go on
+	Ailing    []string            `json:"ailing,omitempty"`   // services that Desired left as they were, failing, before any release had converged: they neither fail nor delay it
 	Down      bool                `json:"down,omitempty"`     // taken down: nothing of it should run, history stays
 	Purge     []Volume            `json:"purge,omitempty"`    // volumes to remove once it is down and nothing of it is left
 	Stopped   []string            `json:"stopped,omitempty"`  // services that were stopped on request, sorted

@@ -17,7 +17,7 @@ func (p *program) deployCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "deploy",
 		Usage: "make this host run what the manifest declares",
-		Description: "Sends the manifest to the agent and follows until every service is ready, or the earlier release is back. " +
+		Description: "Sends the manifest to the agent and follows until every service that it changes is ready, or the earlier release is back. " +
 			"When a replica fails, it shows what that one wrote last. " +
 			"It ends with a warning if the agent knows of something wrong with the host or with the way to the project's ports. " +
 			"Services that didn't change aren't touched. Interrupting this command doesn't stop the deploy. " +

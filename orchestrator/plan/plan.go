@@ -396,7 +396,7 @@ func (b *builder) rollout(p *Project, all []*view, applied bool) Rollout {
 	out := Rollout{Project: p.Record.Name, Converged: applied}
 	var touched []*view
 	for _, v := range all {
-		if v.project != p || v.untouched() && !v.exposes() {
+		if v.project != p || v.spared() {
 			continue
 		}
 		touched = append(touched, v)

@@ -103,7 +103,7 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 	if r := v.stuck(); r != nil {
 		s.LeftDead = r.Service
 	}
-	if v.project.Rolling() && (!v.untouched() || v.exposes()) {
+	if v.project.Rolling() && !v.spared() {
 		s.Waiting = cmp.Or(s.Waiting, v.awaits(o.Committed))
 		s.Tolerated = cmp.Or(s.Tolerated, v.leftUnreached())
 	}

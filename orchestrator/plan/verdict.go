@@ -10,6 +10,12 @@ import (
 	"dunnage/spec"
 )
 
+// spared reports whether the service neither fails nor delays the release, which
+// leaves it as it was.
+func (v *view) spared() bool {
+	return slices.Contains(v.project.Record.Ailing, v.Name) || v.untouched() && !v.exposes()
+}
+
 // untouched reports whether the service is as the release to go back to has it.
 func (v *view) untouched() bool {
 	same := v.gen == v.goodGen && v.limits == v.goodLimits && v.secrets == v.goodSecrets && v.Replicas <= v.goodReplicas && !slices.Contains(v.project.Record.Held, v.Name)
