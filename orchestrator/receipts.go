@@ -300,6 +300,7 @@ func (l *Loop) Receipts(_ context.Context, project string) ([]spec.Receipt, erro
 	if _, ok := l.state.project(project); !ok {
 		return nil, l.noProject(project)
 	}
+	live := l.receipts.of(project) // first: one that settles meanwhile is in the store by then
 	kept, err := l.cfg.Store.Receipts(project)
 	if err != nil {
 		return nil, err
@@ -308,8 +309,10 @@ func (l *Loop) Receipts(_ context.Context, project string) ([]spec.Receipt, erro
 	for _, r := range kept {
 		byNumber[r.Number] = r
 	}
-	for _, r := range l.receipts.of(project) {
-		byNumber[r.Number] = r
+	for _, r := range live {
+		if byNumber[r.Number].Settled.IsZero() {
+			byNumber[r.Number] = r
+		}
 	}
 	return slices.SortedFunc(maps.Values(byNumber), func(a, b spec.Receipt) int { return cmp.Compare(b.Number, a.Number) }), nil
 }

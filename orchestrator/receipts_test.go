@@ -434,3 +434,37 @@ func TestMaxFailedGoesBack(t *testing.T) {
 		})
 	}
 }
+
+// between does something between two readings of the receipts.
+type between struct {
+	Store
+	do func()
+}
+
+func (b between) Receipts(project string) ([]spec.Receipt, error) {
+	kept, err := b.Store.Receipts(project)
+	b.do()
+	return kept, err
+}
+
+// A receipt that settles while it is asked for is told as its end was, with visits:
+// who follows a deploy asks just then.
+func TestReceiptThatSettlesMeanwhile(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	s.counting(func(time.Time) spec.VisitTally { return spec.VisitTally{Sent: 3} })
+	op, err := take(t, s, published("fast", 0), spec.Turn{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := s.w.Now().Add(time.Minute); !op.State.Ended() && s.w.Now().Before(end); op, _ = s.loop.Operation(t.Context(), op.ID) {
+		if s.loop.Step(t.Context()) > 0 {
+			s.w.Advance(10 * time.Millisecond)
+		}
+	}
+	s.loop.cfg.Store = between{s.loop.cfg.Store, func() { s.live(time.Minute, time.Second) }}
+	r, _ := newest(t, s)
+	if op.State != spec.OperationDone || r.Outcome != spec.OperationDone || r.Sum().Sent != 3 || len(s.loop.receipts.all) > 0 {
+		t.Errorf("%s: %s, %d visits; %d are still written", op.State, briefly(r), r.Sum().Sent, len(s.loop.receipts.all))
+	}
+}

@@ -319,11 +319,15 @@ func (p *program) tellReceipt(ctx context.Context, agent *api.Client, op spec.Op
 	return nil
 }
 
-// receiptOf is the receipt that the operation left. One that began before it is
-// another's, of an agent before that numbered its operations alike.
+// receiptOf is the receipt that the operation left or, where it let a rollout go on
+// that another one had begun, that of the rollout. One with its ID that began before
+// it is another's, of an agent before that numbered its operations alike.
 func receiptOf(op spec.Operation, all []spec.Receipt) (spec.Receipt, bool) {
+	steers := op.Kind == "promote" || op.Kind == "resume"
 	for _, r := range all {
-		if r.Operation == op.ID && !r.Started.Before(op.Started) {
+		before := r.Started.Before(op.Started)
+		own := r.Operation == op.ID && !before
+		if own || steers && before && (r.Ended.IsZero() || !r.Ended.Before(op.Started)) {
 			return r, true
 		}
 	}

@@ -19,4 +19,17 @@ func TestReceiptOf(t *testing.T) {
 	if r, ok := receiptOf(op, []spec.Receipt{earlier, own}); !ok || r.Release != 3 {
 		t.Errorf("%t %+v", ok, r)
 	}
+	// To promote a canary, or to resume, ends the rollout that a deploy began.
+	rollout := spec.Receipt{Operation: "0", Release: 3, Started: now.Add(-time.Minute), Ended: now.Add(time.Second)}
+	later := spec.Receipt{Operation: "2", Release: 4, Started: now.Add(2 * time.Second)}
+	over := spec.Receipt{Operation: "9", Release: 2, Started: now.Add(-time.Hour), Ended: now.Add(-time.Minute)}
+	for _, kind := range []string{"promote", "resume"} {
+		op.Kind = kind
+		if r, ok := receiptOf(op, []spec.Receipt{later, rollout, over}); !ok || r.Operation != "0" {
+			t.Errorf("%s: %t %+v", kind, ok, r)
+		}
+		if r, ok := receiptOf(op, []spec.Receipt{later, over}); ok {
+			t.Errorf("%s: %+v", kind, r)
+		}
+	}
 }

@@ -237,7 +237,7 @@ func (p *program) followAll(ctx context.Context, c *cli.Context, agent *api.Clie
 		switch {
 		case err != nil || c.Bool("json"):
 		case now.State.Ended():
-			err = p.printOutcome(now)
+			err = errors.Join(p.printOutcome(now), p.tellReceipt(ctx, agent, now))
 		default:
 			err = p.print(begun(now))
 		}
