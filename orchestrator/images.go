@@ -25,7 +25,9 @@ func (l *Loop) pull(ctx context.Context, op *operation, p spec.Project, stored m
 		image, ok := seen[key]
 		if !ok {
 			var err error
-			if image, err = l.ensureImage(ctx, op, s, stored); err != nil {
+			if image, err = l.ensureImage(ctx, op, s, stored); errors.Is(err, errMute) {
+				return nil, err // which says nothing of the image
+			} else if err != nil {
 				return nil, fmt.Errorf("service %s: image %s: %w", s.Name, s.Container.Image, err)
 			}
 			seen[key] = image
@@ -55,11 +57,11 @@ func (l *Loop) findImage(ctx context.Context, op *operation, ref string) holding
 	for {
 		image, err := l.cfg.Images.Hold(ctx, holdName(op.ID), ref)
 		if !errors.Is(err, spec.ErrUnavailable) {
-			return holding{image, err}
+			return holding{image, unserved(err)}
 		}
 		select {
 		case <-ctx.Done():
-			return holding{image, err}
+			return holding{image, unserved(err)}
 		case <-time.After(engineRetry):
 		}
 	}

@@ -62,6 +62,10 @@ func (dumb) Resolve(context.Context, string) (spec.PinnedImage, error) {
 	return spec.PinnedImage{}, fmt.Errorf("look up an image: %w", context.DeadlineExceeded)
 }
 
+func (dumb) Hold(context.Context, string, string) (spec.PinnedImage, error) {
+	return spec.PinnedImage{}, fmt.Errorf("look up an image: %w", context.DeadlineExceeded)
+}
+
 // Changes that a hanging containerd is needed for change nothing, and say so in
 // the words of its other problems.
 func TestChangesWithASilentEngine(t *testing.T) {
@@ -88,6 +92,10 @@ func TestChangesWithASilentEngine(t *testing.T) {
 		if !errors.Is(err, spec.ErrUnavailable) || text != errMute.Error()+"; nothing was changed: do it again when containerd answers" {
 			t.Errorf("%s: %v", r.Kind, err)
 		}
+	}
+	p.Services[0].Container.Environment = []string{"V=2"}
+	if op := ask(t, s, p); op.State != spec.OperationFailed || op.Cause != errMute.Error()+"; nothing was changed: do it again when containerd answers" {
+		t.Errorf("deploy: %s: %s", op.State, op.Cause)
 	}
 	if after, _ := s.loop.state.project("shop"); after.Desired != before.Desired || after.Next != before.Next {
 		t.Errorf("it was %+v, and is %+v", before, after)

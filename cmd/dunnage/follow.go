@@ -179,6 +179,9 @@ func verdict(op spec.Operation) error {
 	case op.State != spec.OperationFailed:
 		return nil
 	case op.Release == 0 && len(op.Services) == 0 && op.Kind != "secret" && op.Kind != "down": // it never came so far as to change anything
+		if strings.Contains(op.Cause, "nothing was changed") { // and it says what to do
+			return &exitCode{code: exitError, err: fmt.Errorf("the %s of %s failed: %s", called(op), op.Project, why(op))}
+		}
 		return &exitCode{code: exitError, err: fmt.Errorf("the %s of %s failed, nothing was changed: %s", called(op), op.Project, why(op)), hint: "put it right and try again"}
 	}
 	return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s failed: %s", called(op), op.Project, why(op)), hint: nextStep(op)}
