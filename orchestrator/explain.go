@@ -42,7 +42,7 @@ func (l *Loop) Explain(ctx context.Context, r spec.ExplainRequest) (spec.Explana
 	if err != nil {
 		return e, fmt.Errorf("follow the packet: %w", err)
 	}
-	a := answers{status: status, reach: l.cfg.Visits.Reach(), desired: l.state.desired(), idle: l.repairsNothing()}
+	a := answers{status: status, reach: l.cfg.Visits.Reach(), desired: l.state.desired(), idle: l.repairsNothing(), now: l.cfg.Clock.Now()}
 	for i, q := range all {
 		way := spec.ExplainedWay{Trace: traces[i]}
 		if q.service != (serviceID{}) {

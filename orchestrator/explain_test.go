@@ -137,7 +137,8 @@ func TestVerdicts(t *testing.T) {
 		{name: "a chain at the link", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateMaybe, Dies: "nft netdev early in: hook ingress on eth0", Steps: ended("nft netdev early in", "hook ingress on eth0", spec.OwnerOther)}}, want: "some connections may die: nft netdev early in", next: "`nft list table netdev early` shows what in drops"},
 		{name: "one that ends some", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FatePartly, Dies: "ip -6 rule: pref 10", Steps: ended("ip -6 rule", "pref 10 to fd00::/16 prohibit", spec.OwnerOther)}}, want: "some connections die: ip -6 rule: pref 10", next: "`ip -6 rule del pref 10 to fd00::/16 prohibit`"},
 		{name: "no way back to some", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateMaybe, Dies: "the answer: route to 203.0.113.0/24: its route says blackhole",
-			Steps: []spec.TraceStep{{Where: "route", What: "203.0.113.0/24: its route says blackhole", Answer: true, Maybe: true, Ends: true}}}}, want: "some connections may die: the answer: route to 203.0.113.0/24", next: "`ip route show exact 203.0.113.0/24` shows it; the agent leaves the host's own routes alone"},
+			Steps: []spec.TraceStep{{Where: "route", What: "203.0.113.0/24: its route says blackhole", Answer: true, Maybe: true, Ends: true}}}}, want: "some answers may die: route to 203.0.113.0/24", next: "`ip route show exact 203.0.113.0/24` shows it; the agent leaves the host's own routes alone"},
+		{name: "no way back", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateDropped, Dies: "the answer: ip rule: pref 10", Steps: ended("ip rule", "pref 10 blackhole", spec.OwnerOther)}}, want: "answers are dropped by ip rule: pref 10"},
 		{name: "held", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateHeld}}, want: "no replica of shop/web is ready: connections wait", next: "dunnage ps -p shop web"},
 		{name: "refused by us", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateRefused, Steps: ended("iptables-nft filter DUNNAGE-INPUT", "-j REJECT", spec.OwnerDunnage)}}, want: "no replica of shop/web takes connections"},
 		{name: "not allowed", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateRefused, Packet: spec.Packet{Source: netip.MustParseAddr("203.0.113.9")},
@@ -214,6 +215,12 @@ func TestVerdicts(t *testing.T) {
 
 	// The visitor's finding is that of the host's addresses.
 	away := netip.MustParseAddrPort("203.0.113.5:8080")
+	now := time.Now()
+	held := answers{now: now, status: spec.Status{Projects: []spec.ProjectStatus{{Name: "shop", Services: []spec.ServiceStatus{{Name: "web", HeldUntil: now.Add(12300 * time.Millisecond)}}}}}}
+	waits := spec.Explanation{Ways: []spec.ExplainedWay{{Service: "shop/web", Trace: spec.Trace{Fate: spec.FateHeld}}}}
+	if held.explain(&waits); waits.Verdict != "no replica of shop/web is ready: connections wait, 12s more at most" {
+		t.Error(waits.Verdict)
+	}
 	reached := answers{reach: []spec.Reach{{VisitTarget: spec.VisitTarget{Project: "shop", Service: "web", Port: 8080, Addr: netip.MustParseAddrPort("198.51.100.9:8080")}, State: spec.ReachReachable}}}
 	if e := verdictOf(reached, outside, spec.ExplainedWay{Service: "shop/web", Trace: spec.Trace{Away: true, Fate: spec.FateArrives, Packet: spec.Packet{Protocol: spec.TCP, To: away}, Reach: []spec.Arrival{{To: away, Link: "eth0"}}}}); e.Ways[0].Reached == nil || e.Ways[1].Reached != nil {
 		t.Errorf("%+v", e.Ways)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"dunnage/orchestrator/plan"
 	"dunnage/spec"
@@ -17,6 +18,7 @@ type answers struct {
 	reach   []spec.Reach
 	desired plan.Desired
 	idle    string // why the agent repairs nothing now; empty = it does
+	now     time.Time
 }
 
 // repairs says that the agent does what it says, or why it doesn't.
@@ -231,6 +233,7 @@ type verdict struct {
 
 func (a answers) verdict(w spec.ExplainedWay, holder string) verdict {
 	ends := dying(w.Trace)
+	what, by := whatDies(w.Trace)
 	switch {
 	case a.stopped(w.Service):
 		project, name, _ := strings.Cut(w.Service, "/")
@@ -246,9 +249,9 @@ func (a answers) verdict(w spec.ExplainedWay, holder string) verdict {
 	case spec.FateHeld:
 		return verdict{text: "no replica of " + w.Service + " is ready: connections wait" + a.hold(w.Service), next: a.look(w.Service)}
 	case spec.FatePartly:
-		return verdict{text: "some connections die: " + w.Dies, next: a.partly(w, ends)}
+		return verdict{text: "some " + what + " die: " + by, next: a.partly(w, ends)}
 	case spec.FateMaybe:
-		v := verdict{text: "some connections may die: " + w.Dies, next: a.blocked(w, ends)}
+		v := verdict{text: "some " + what + " may die: " + by, next: a.blocked(w, ends)}
 		if closed(w.Trace) {
 			v.text, v.next = "only clients on the allow list of "+w.Service+" get through", nil
 			v.ok = a.arrives(w, holder).ok
@@ -268,7 +271,7 @@ func (a answers) verdict(w spec.ExplainedWay, holder string) verdict {
 	if w.Fate == spec.FateRefused {
 		word = "refused"
 	}
-	return verdict{text: fmt.Sprintf("connections are %s by %s%s", word, w.Dies, whose(ends)), next: a.blocked(w, ends)}
+	return verdict{text: fmt.Sprintf("%s are %s by %s%s", what, word, by, whose(ends)), next: a.blocked(w, ends)}
 }
 
 // arrives judges a way to its end: it should lead to replicas that are ready, and
@@ -336,7 +339,8 @@ func (a answers) onHost(w spec.ExplainedWay, ends []spec.TraceStep, holder strin
 	if w.Fate == spec.FateMaybe {
 		word = "may be"
 	}
-	return verdict{text: fmt.Sprintf("%s isn't published by dunnage; %s listens on the host, but connections %s ended by %s%s", port, holder, word, w.Dies, whose(ends)), next: a.blocked(w, ends)}
+	what, by := whatDies(w.Trace)
+	return verdict{text: fmt.Sprintf("%s isn't published by dunnage; %s listens on the host, but %s %s ended by %s%s", port, holder, what, word, by, whose(ends)), next: a.blocked(w, ends)}
 }
 
 // inside reports whether the address is a replica's or a service's, which the host
@@ -355,7 +359,16 @@ func (a answers) inside(addr netip.Addr) bool {
 	return false
 }
 
+// hold says for how long connections wait: that is over when the service's time is,
+// whenever they began.
 func (a answers) hold(service string) string {
+	for _, p := range a.status.Projects {
+		for _, s := range p.Services {
+			if left := s.HeldUntil.Sub(a.now).Round(time.Second); p.Name+"/"+s.Name == service && !s.HeldUntil.IsZero() && left > 0 {
+				return fmt.Sprintf(", %s more at most", left)
+			}
+		}
+	}
 	for _, p := range a.desired.Projects {
 		for _, s := range p.Release.Project.Services {
 			if p.Record.Name+"/"+s.Name == service && s.Hold > 0 {
@@ -373,6 +386,15 @@ func (a answers) look(service string) []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("`dunnage ps -p %s %s` says how the replicas are, `dunnage logs -p %s %s` what they write", project, name, project, name)}
+}
+
+// whatDies says what is ended, and where and why: connections or, of those that
+// arrive, the answers.
+func whatDies(t spec.Trace) (what, by string) {
+	if by, answer := strings.CutPrefix(t.Dies, "the answer: "); answer {
+		return "answers", by
+	}
+	return "connections", t.Dies
 }
 
 func dying(t spec.Trace) []spec.TraceStep {

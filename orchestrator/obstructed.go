@@ -56,7 +56,7 @@ func (l *Loop) Obstructed(ctx context.Context) (found []Obstruction, left int, e
 	if err != nil {
 		return nil, 0, fmt.Errorf("follow the packets: %w", err)
 	}
-	a := answers{status: status, desired: l.state.desired(), idle: l.repairsNothing()}
+	a := answers{status: status, desired: l.state.desired(), idle: l.repairsNothing(), now: l.cfg.Clock.Now()}
 	at := map[string]int{} // verdict -> place in found
 	for i, q := range all {
 		w := spec.ExplainedWay{Trace: traces[i], Service: q.service.String()}
