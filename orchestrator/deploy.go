@@ -206,6 +206,9 @@ func (l *Loop) Preview(ctx context.Context, r spec.DeployRequest) (spec.Preview,
 			out.From = prev.Number
 			l.previewRollout(&out, rec, c)
 		}
+		if op, busy := l.ops.running()[out.Project]; busy && out.Paused == "" { // a deploy ends a pause
+			out.Notes = append(out.Notes, fmt.Sprintf("another change is at work: %s; until it has ended a deploy is refused, unless --wait or --take-over says otherwise", atWork(op, l.cfg.Clock.Now())))
+		}
 		return l.foresee(ctx, &out, prev, c, r.Inactive)
 	})
 	return out, err
@@ -222,11 +225,7 @@ func (l *Loop) previewRollout(out *spec.Preview, rec spec.ProjectRecord, c candi
 	case rec.Good == rec.Desired:
 		out.Notes = append(out.Notes, fmt.Sprintf("only networks differ: a deploy makes release %d, and replaces nothing", out.To))
 	default:
-		does := "begins its rollout anew"
-		if op, busy := l.ops.running()[out.Project]; busy {
-			does = fmt.Sprintf("waits for the %s (--wait), or takes over and begins its rollout anew (--take-over)", atWork(op, l.cfg.Clock.Now()))
-		}
-		out.Notes = append(out.Notes, fmt.Sprintf("no service differs from release %d, but that hasn't converged: a deploy %s, as release %d", rec.Desired, does, out.To))
+		out.Notes = append(out.Notes, fmt.Sprintf("no service differs from release %d, but that hasn't converged: a deploy begins its rollout anew, as release %d", rec.Desired, out.To))
 	}
 }
 

@@ -94,13 +94,16 @@ func TestPreviewOfAReleaseThatHasNotConverged(t *testing.T) {
 		t.Fatal(err)
 	}
 	pass(t, s, op.ID, 500*time.Millisecond)
-	const begins, anew = "no service differs from release 1, but that hasn't converged: a deploy ", "begins its rollout anew"
-	if got := preview(t, s, p); got.To != 2 || len(got.Notes) != 1 || !strings.HasPrefix(got.Notes[0], begins+"waits for the deploy of release 1 by alice, rolling for ") ||
-		!strings.HasSuffix(got.Notes[0], " (--wait), or takes over and "+anew+" (--take-over), as release 2") {
-		t.Errorf("while it rolls: %+v", got)
+	const anew = "no service differs from release 1, but that hasn't converged: a deploy begins its rollout anew, as release 2"
+	const busy, unless = "another change is at work: deploy of release 1 by alice, rolling for ", "; until it has ended a deploy is refused, unless --wait or --take-over says otherwise"
+	for what, next := range map[string]spec.Project{"": p, "another": valid("shop", "fast")} {
+		got := preview(t, s, next)
+		if n := len(got.Notes); n == 0 || !strings.HasPrefix(got.Notes[n-1], busy) || !strings.HasSuffix(got.Notes[n-1], unless) || slices.Contains(got.Notes, anew) != (what == "") {
+			t.Errorf("while it rolls, of %s: %+v", what, got)
+		}
 	}
 	s.start(0) // who asked is gone
-	if got := preview(t, s, p); got.To != 2 || !slices.Equal(got.Notes, []string{begins + anew + ", as release 2"}) {
+	if got := preview(t, s, p); got.To != 2 || !slices.Equal(got.Notes, []string{anew}) {
 		t.Errorf("while nobody waits for it: %+v", got)
 	}
 	s.live(time.Minute, time.Second)
