@@ -290,6 +290,9 @@ func (c *Client) lost(ctx context.Context, err error) error {
 		}
 		return silent
 	case cause != nil:
+		if silent = c.silent.Load(); silent != nil {
+			return fmt.Errorf("%w: %w", cause, silent) // what was asked for may yet be done
+		}
 		return cause
 	}
 	var no *NoAgentError

@@ -104,6 +104,10 @@ func problemsText(file, outcome string, list manifest.Errors) string {
 }
 
 func hintOf(err error) string {
+	var coded *exitCode
+	if errors.As(err, &coded) && coded.hint == "" && coded.err != nil { // what it wraps may know
+		return hintOf(coded.err)
+	}
 	var h api.Hinter
 	if errors.As(err, &h) && h.Hint() != "" {
 		return h.Hint()

@@ -88,10 +88,10 @@ func seenIn(op spec.Operation, e spec.Event) spec.Operation {
 	return op
 }
 
-// lostAnswer explains an agent that went away before it answered the order for
-// op; other errors stay as they are.
+// lostAnswer explains an agent that went away, or a command that was interrupted,
+// before there was an answer to the order for op; other errors stay as they are.
 func (p *program) lostAnswer(ctx context.Context, op spec.Operation, err error) error {
-	if !isLost(ctx, err) {
+	if !isLost(err) && !(ctx.Err() != nil && errors.Is(err, context.Canceled)) {
 		return err
 	}
 	op.State = spec.OperationWaiting
@@ -100,18 +100,23 @@ func (p *program) lostAnswer(ctx context.Context, op spec.Operation, err error) 
 
 // isLost reports whether the agent went away, or fell silent, before it answered
 // a request; otherwise nothing was sent, or it did answer.
-func isLost(ctx context.Context, err error) bool {
-	return ctx.Err() == nil && !isAnswer(err) && !errors.Is(err, api.ErrNoAgent) && errors.Is(err, spec.ErrUnavailable)
+func isLost(err error) bool {
+	return !isAnswer(err) && !errors.Is(err, api.ErrNoAgent) && errors.Is(err, spec.ErrUnavailable)
 }
 
 // lostChange explains that a change which is no operation may have been made
 // though the agent didn't answer; look says how to see. Other errors stay as they are.
 func lostChange(ctx context.Context, what, look string, err error) error {
-	if !isLost(ctx, err) {
+	if !isLost(err) {
 		return err
 	}
+	code := exitNoAgent
+	var silent *api.SilentError
+	if ctx.Err() != nil && errors.As(err, &silent) { // the text of the interruption says nothing
+		code, err = exitInterrupted, fmt.Errorf("interrupted: %w", silent)
+	}
 	return &exitCode{
-		code: exitNoAgent, err: fmt.Errorf("it isn't known whether %s: %w", what, err),
+		code: code, err: fmt.Errorf("it isn't known whether %s: %w", what, err),
 		hint: firstly(err) + look + ", and give the command again if it isn't done",
 	}
 }
@@ -119,7 +124,10 @@ func lostChange(ctx context.Context, what, look string, err error) error {
 // firstly begins the next step with how to get an agent that answers.
 func firstly(err error) string {
 	var s *api.SilentError
-	if !errors.As(err, &s) {
+	switch {
+	case !errors.As(err, &s) && errors.Is(err, context.Canceled):
+		return "the agent may still do it: see "
+	case s == nil:
 		return "start the agent, see "
 	}
 	return "the agent may still do it once it answers again: " + s.Hint() + "; then see "
@@ -128,7 +136,14 @@ func firstly(err error) string {
 // lostSight explains that the operation goes on without this command, if it does.
 func (p *program) lostSight(ctx context.Context, op spec.Operation, err error) error {
 	hint := fmt.Sprintf("watch it with `dunnage events`, see `dunnage ps -p %s`", op.Project)
-	if ctx.Err() != nil {
+	unsure := fmt.Sprintf("it isn't known whether the agent had stored it: %s`dunnage ps -p %s`, and give the command again if it isn't done", firstly(err), op.Project)
+	if slices.Contains([]string{"deploy", "rollback", "scale", "restart"}, op.Kind) { // which leave a release
+		unsure = fmt.Sprintf("it isn't known whether the agent had stored it: %s`dunnage history -p %s` and `dunnage ps -p %s`, and give the command again if it isn't there", firstly(err), op.Project, op.Project)
+	}
+	switch {
+	case ctx.Err() != nil && op.ID == "": // no answer so far
+		return &exitCode{code: exitInterrupted, err: fmt.Errorf("interrupted in the middle of the %s of %s", called(op), op.Project), hint: unsure}
+	case ctx.Err() != nil:
 		return &exitCode{code: exitInterrupted, err: fmt.Errorf("interrupted: the %s of %s goes on", called(op), op.Project), hint: hint}
 	}
 	restarted := errors.Is(err, spec.ErrNotFound) // the next agent doesn't know the operation
@@ -138,10 +153,8 @@ func (p *program) lostSight(ctx context.Context, op spec.Operation, err error) e
 		errors.As(err, &silent)
 		stored := op.State != spec.OperationPulling && op.State != spec.OperationWaiting
 		switch {
-		case !stored && slices.Contains([]string{"deploy", "rollback", "scale", "restart"}, op.Kind): // which leave a release
-			hint = fmt.Sprintf("it isn't known whether the agent had stored it: %s`dunnage history -p %s` and `dunnage ps -p %s`, and give the command again if it isn't there", firstly(err), op.Project, op.Project)
 		case !stored:
-			hint = fmt.Sprintf("it isn't known whether the agent had stored it: %s`dunnage ps -p %s`, and give the command again if it isn't done", firstly(err), op.Project)
+			hint = unsure
 		case silent != nil:
 			hint = fmt.Sprintf("it goes on with it once it answers again: %s; then see `dunnage ps -p %s`", silent.Hint(), op.Project)
 		case restarted:

@@ -64,6 +64,55 @@ func TestTheAgentIsGoneBeforeItAnswers(t *testing.T) {
 	}
 }
 
+// A command that is ended before the agent answered says that the agent may do it all
+// the same.
+func TestInterruptedBeforeTheAgentAnswers(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	stopped := fmt.Errorf("%w: %w", context.Canceled, &api.SilentError{Host: api.DefaultHost, Pid: 12, State: "T"})
+	p := new(program)
+	order := spec.Operation{Project: "shop", Kind: "deploy"}
+	for name, tc := range map[string]struct {
+		err        error
+		text, hint string
+	}{
+		"stopped": {
+			p.lostAnswer(ctx, order, stopped), "interrupted in the middle of the deploy of shop",
+			"it isn't known whether the agent had stored it: the agent may still do it once it answers again: somebody stopped it: `kill -CONT 12` lets it go on; then see `dunnage history -p shop` and `dunnage ps -p shop`, and give",
+		},
+		"at once": {
+			p.lostAnswer(ctx, order, context.Canceled), "interrupted in the middle of the deploy of shop",
+			"it isn't known whether the agent had stored it: the agent may still do it: see `dunnage history -p shop`",
+		},
+		"set": {
+			lostChange(ctx, "the new version was stored", "`dunnage secret ls`", stopped), "it isn't known whether the new version was stored: interrupted: the agent at",
+			"the agent may still do it once it answers again: somebody stopped it: `kill -CONT 12`",
+		},
+		"taken": {
+			p.lostSight(ctx, spec.Operation{ID: "1", Project: "shop", Kind: "deploy"}, context.Canceled), "interrupted: the deploy of shop goes on", "watch it with",
+		},
+	} {
+		var e *exitCode
+		if !errors.As(tc.err, &e) || e.code != exitInterrupted || !strings.HasPrefix(api.Text(e), tc.text) || !strings.HasPrefix(e.hint, tc.hint) {
+			t.Errorf("%s: %+v", name, tc.err)
+		}
+	}
+	if got := lostChange(ctx, "", "", context.Canceled); got != context.Canceled {
+		t.Errorf("it became %v", got)
+	}
+}
+
+// The next step of an error is told also where it only ends with a code.
+func TestHintOfAnExitCode(t *testing.T) {
+	stopped := &api.SilentError{Host: api.DefaultHost, Pid: 12, State: "T"}
+	if got := hintOf(&exitCode{code: exitNoAgent, err: stopped}); got != stopped.Hint() {
+		t.Error(got)
+	}
+	if got := hintOf(&exitCode{code: exitNoAgent, err: stopped, hint: "another"}); got != "another" {
+		t.Error(got)
+	}
+}
+
 // A change that an agent left unanswered may have been made, or may yet be.
 func TestTheAgentLeavesAChangeUnanswered(t *testing.T) {
 	stopped := &api.SilentError{Host: api.DefaultHost, Pid: 12, State: "T"}

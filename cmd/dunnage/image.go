@@ -218,7 +218,7 @@ func (p *program) imageRm(ctx context.Context, c *cli.Context, agent *api.Client
 	var errs []error
 	for _, ref := range c.Args().Slice() {
 		err := agent.RemoveImage(ctx, ref)
-		if isLost(ctx, err) { // nor will it answer the others
+		if isLost(err) { // nor will it answer the others
 			errs = append(errs, lostChange(ctx, ref+" was removed", "`dunnage image ls`", err))
 			break
 		}

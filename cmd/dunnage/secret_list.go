@@ -122,7 +122,7 @@ func (p *program) secretRm(ctx context.Context, c *cli.Context, agent *api.Clien
 		if err == nil {
 			err = p.print("removed " + id.String() + "\n")
 		}
-		if isLost(ctx, err) { // nor will it answer the others
+		if isLost(err) { // nor will it answer the others
 			errs = append(errs, lostChange(ctx, id.String()+" was removed", "`dunnage secret ls`", err))
 			break
 		}
