@@ -38,7 +38,7 @@ func uninstall(ctx context.Context, o agentOptions) error {
 		return err
 	}
 	if len(left) > 0 {
-		return fmt.Errorf("%d replicas are still on the host's network, %s first; start the agent and run `dunnage down` for their projects", len(left), left[0])
+		return fmt.Errorf("still on the host's network: %s, %s first; start the agent and run `dunnage down` for their projects", counted(len(left), "replica"), left[0])
 	}
 	if err := network.Remove(ctx); err != nil {
 		return err
