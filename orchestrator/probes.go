@@ -55,5 +55,6 @@ func overridden(image, said spec.Probe) spec.Probe {
 	image.StartPeriod = cmp.Or(said.StartPeriod, image.StartPeriod)
 	image.StartInterval = cmp.Or(said.StartInterval, image.StartInterval)
 	image.Retries = cmp.Or(said.Retries, image.Retries)
+	image.FromImage = true
 	return image
 }

@@ -17,17 +17,18 @@ func TestResolvedProbes(t *testing.T) {
 		fallback = spec.Probe{Kind: spec.ProbeTCP, Port: 80, Interval: 5 * second, Fallback: true}
 		accept   = spec.Probe{Kind: spec.ProbeAccept, Command: []string{"/ok"}}
 		image    = spec.Probe{Kind: spec.ProbeExec, Command: []string{"/check"}, Interval: 30 * second, Timeout: 30 * second, Retries: 3}
-		mixed    = spec.Probe{Kind: spec.ProbeExec, Command: []string{"/check"}, Interval: second, Timeout: 30 * second, StartPeriod: 9 * second, Retries: 7}
+		own      = spec.Probe{Kind: spec.ProbeExec, Command: []string{"/check"}, Interval: 30 * second, Timeout: 30 * second, Retries: 3, FromImage: true}
+		mixed    = spec.Probe{Kind: spec.ProbeExec, Command: []string{"/check"}, Interval: second, Timeout: 30 * second, StartPeriod: 9 * second, Retries: 7, FromImage: true}
 	)
 	for name, c := range map[string]struct {
 		probes []spec.Probe
 		image  *spec.Probe
 		want   []spec.Probe
 	}{
-		"the image's instead of the fallback": {[]spec.Probe{ask, fallback, accept}, &image, []spec.Probe{image, accept}},
+		"the image's instead of the fallback": {[]spec.Probe{ask, fallback, accept}, &image, []spec.Probe{own, accept}},
 		"the image has none":                  {[]spec.Probe{ask, fallback, accept}, nil, []spec.Probe{tcp, accept}},
 		"the manifest's times":                {[]spec.Probe{patient}, &image, []spec.Probe{mixed}},
-		"beside one that is declared":         {[]spec.Probe{ask, tcp}, &image, []spec.Probe{image, tcp}},
+		"beside one that is declared":         {[]spec.Probe{ask, tcp}, &image, []spec.Probe{own, tcp}},
 		"nobody asks":                         {[]spec.Probe{fallback}, nil, []spec.Probe{tcp}},
 		"never empty":                         {[]spec.Probe{ask}, nil, []spec.Probe{{Kind: spec.ProbeRunning}}},
 	} {
@@ -57,11 +58,14 @@ func TestReleaseHoldsTheProbesOfTheImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []spec.Probe{tcp, check, tcp} {
+	own := check
+	own.FromImage = true
+	for i, want := range []spec.Probe{tcp, own, tcp} {
 		got := c.release.Project.Services[i].Container
 		if !reflect.DeepEqual(got.Probes, []spec.Probe{want}) {
 			t.Errorf("%s: %+v", c.release.Project.Services[i].Name, got.Probes)
 		}
+		want.FromImage = false // which makes no other replica
 		if spec.Generation(got, "d", "", nil) != spec.Generation(spec.Container{Probes: []spec.Probe{want}}, "d", "", nil) {
 			t.Errorf("%s: another generation than with the probe itself", c.release.Project.Services[i].Name)
 		}

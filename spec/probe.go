@@ -30,6 +30,7 @@ type Probe struct {
 
 	StartInterval Duration `json:"start_interval,omitempty"` // Interval until the first success; 0 = soon at first, then less often
 	Fallback      bool     `json:"fallback,omitempty"`       // holds only where the image has no HEALTHCHECK; resolved in a Release
+	FromImage     bool     `json:"from_image,omitempty"`     // it is the image's own HEALTHCHECK; in a Release
 }
 
 // Check is one result of a probe.

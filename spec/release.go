@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -95,6 +96,7 @@ func (r Release) generation(s Service, joined string) string {
 // versions of its secrets, 64 hex digits. Replicas of the same generation are
 // interchangeable.
 func Generation(c Container, digest, joined string, secrets []SecretPin) string {
+	c.Probes = unmarked(c.Probes)
 	b, err := json.Marshal(struct {
 		Container Container
 		Digest    string
@@ -106,6 +108,18 @@ func Generation(c Container, digest, joined string, secrets []SecretPin) string 
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
+}
+
+// unmarked are the probes without where they come from, which makes no other replica.
+func unmarked(probes []Probe) []Probe {
+	if !slices.ContainsFunc(probes, func(p Probe) bool { return p.FromImage }) {
+		return probes
+	}
+	out := slices.Clone(probes)
+	for i := range out {
+		out[i].FromImage = false
+	}
+	return out
 }
 
 // Pins are the versions of the service's secrets, by name.

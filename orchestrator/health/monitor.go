@@ -195,17 +195,20 @@ func (m *Monitor) check(ctx context.Context, t spec.ProbeTarget, p spec.Probe) e
 	defer cancel()
 	err := m.prober.Probe(ctx, t.Replica, t.Addr, p)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("%s: no answer within %s", title(p.Kind), p.Timeout)
+		return fmt.Errorf("%s: no answer within %s", title(p), p.Timeout)
 	}
 	return err
 }
 
 // title is how the errors of a probe begin.
-func title(k spec.ProbeKind) string {
-	if k == spec.ProbeAccept {
+func title(p spec.Probe) string {
+	switch {
+	case p.FromImage:
+		return "the image's HEALTHCHECK"
+	case p.Kind == spec.ProbeAccept:
 		return "accept"
 	}
-	return string(k) + " probe"
+	return string(p.Kind) + " probe"
 }
 
 func (m *Monitor) note(w *watch, i int, began time.Time, err error) (time.Duration, bool) {

@@ -165,6 +165,7 @@ func TestNetworkProbes(t *testing.T) {
 		"http, nobody":        {spec.Probe{Kind: spec.ProbeHTTP, Port: closed, Path: "/"}, "nothing listens on port"},
 		"exec":                {spec.Probe{Kind: spec.ProbeExec, Command: []string{"check"}}, ""},
 		"exec, exit code":     {spec.Probe{Kind: spec.ProbeExec, Command: []string{"check", "x"}}, "check exited with 1: what went wrong"},
+		"the image's own":     {spec.Probe{Kind: spec.ProbeExec, Command: []string{"check", "x"}, FromImage: true}, "the image's HEALTHCHECK: check exited with 1: what went wrong"},
 		"accept":              {spec.Probe{Kind: spec.ProbeAccept, Command: []string{"check", "x"}}, "accept: check exited with 1: what went wrong"},
 	} {
 		t.Run(name, func(t *testing.T) {

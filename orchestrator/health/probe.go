@@ -39,10 +39,8 @@ func (n Network) Probe(ctx context.Context, replica string, addr netip.Addr, p s
 		return probeTCP(ctx, netip.AddrPortFrom(addr, p.Port))
 	case spec.ProbeHTTP:
 		return probeHTTP(ctx, netip.AddrPortFrom(addr, p.Port), p.Path)
-	case spec.ProbeExec:
-		return n.run(ctx, replica, "exec probe", p.Command)
-	case spec.ProbeAccept:
-		return n.run(ctx, replica, "accept", p.Command)
+	case spec.ProbeExec, spec.ProbeAccept:
+		return n.run(ctx, replica, title(p), p.Command)
 	default:
 		return fmt.Errorf("unknown probe kind %q", p.Kind)
 	}
