@@ -25,11 +25,16 @@ func (w *world) trace(p spec.Packet) spec.Trace {
 // meets tries what is said of the client's connections: they succeed, or not.
 func (w *world) meets(said spec.Fate, to netip.AddrPort, when string) {
 	w.Helper()
+	w.meetsFrom(w.Client, said, to, when)
+}
+
+func (w *world) meetsFrom(from *testenv.NS, said spec.Fate, to netip.AddrPort, when string) {
+	w.Helper()
 	patience := 300 * time.Millisecond
 	if said == spec.FateArrives { // then only a wrong word lasts that long, however busy the machine
 		patience = 10 * time.Second
 	}
-	conn, err := w.Client.Dial("tcp", to.String(), patience)
+	conn, err := from.Dial("tcp", to.String(), patience)
 	if err == nil {
 		conn.Close()
 	}
@@ -219,6 +224,54 @@ func testTraceTimeToLive(t *testing.T) {
 			t.Errorf("%s, IPv6 %v: %v, but it is said: %s", c.rule, c.v6, err, c.fate)
 		}
 		clean()
+	}
+}
+
+// What is said of answers is what the kernel does with them: rules behind nat see
+// the port that the client asked, and those in another conntrack zone are lost.
+func TestTraceAnswers(t *testing.T) { testenv.Host(t, func() { testTraceAnswers(t) }) }
+
+func testTraceAnswers(t *testing.T) {
+	w := newWorld(t, NFT)
+	one := network(1, false)
+	a := w.start("a", member(one, 10))
+	w.apply(spec.Routing{Networks: []spec.NetworkAddressing{one}, Published: published(8080, 80, a.backend(0))})
+	to := netip.AddrPortFrom(w.HostAddr, 8080)
+	fromHost := spec.Packet{Protocol: spec.TCP, From: spec.FromHost, To: to}
+	outside := spec.Packet{Protocol: spec.TCP, Source: w.ClientAddr, To: to}
+	address := "ip saddr " + w.HostAddr.String() + " tcp sport 8080 drop"
+	for _, c := range []struct {
+		hook, rule string
+		packet     spec.Packet
+		fate       spec.Fate
+		dies       string
+	}{
+		{"postrouting priority 300", "oif lan0 tcp sport 8080 drop", outside, spec.FateDropped, "the answer: nft inet other way, rule 1: oif \"lan0\" tcp sport 8080 drop"},
+		{"postrouting priority 300", "oif lan0 " + address, outside, spec.FateDropped, "the answer: nft inet other way, rule 1"},
+		{"postrouting priority 300", "oif lan0 tcp sport 80 drop", outside, spec.FateArrives, ""},
+		{"postrouting priority 0", "oif lan0 tcp sport 80 drop", outside, spec.FateDropped, "the answer: nft inet other way, rule 1"},
+		{"postrouting priority 0", "oif lan0 tcp sport 8080 drop", outside, spec.FateArrives, ""},
+		{"input priority 300", address, fromHost, spec.FateDropped, "the answer: nft inet other way, rule 1"},
+		{"input priority 300", "tcp sport 80 drop", fromHost, spec.FateArrives, ""},
+		{"input priority 0", "tcp sport 80 drop", fromHost, spec.FateDropped, "the answer: nft inet other way, rule 1"},
+		{"prerouting priority -300", "iif lan0 ct zone set 5", outside, spec.FateDropped, "the answer: nft inet other way, rule 1: iif \"lan0\" ct zone set 5"},
+		{"prerouting priority -300", "iif lan0 ct zone set 5 accept", outside, spec.FateDropped, "zone 5"},
+		{"prerouting priority -300", "ct zone set 5", outside, spec.FateArrives, ""},
+		{"prerouting priority -300", "iif lan0 ct original zone set 5", outside, spec.FateArrives, ""},
+		{"prerouting priority -300", "iif lan0 ct reply zone set 5", outside, spec.FateDropped, "zone 5"},
+		{"output priority -300", "tcp dport 8080 ct zone set 5", fromHost, spec.FateDropped, "zone 5"},
+	} {
+		testenv.Run(t, "nft", "add table inet other; add chain inet other way { type filter hook "+c.hook+"; }; add rule inet other way "+c.rule)
+		got := w.trace(c.packet)
+		if got.Fate != c.fate || !strings.Contains(got.Dies, c.dies) || len(got.Unseen) > 0 {
+			t.Errorf("%s %s: %s %q, unseen %q, want %s %q\n%s", c.hook, c.rule, got.Fate, got.Dies, got.Unseen, c.fate, c.dies, told(got))
+		}
+		from := w.Client
+		if c.packet.From == spec.FromHost {
+			from = w.Host
+		}
+		w.meetsFrom(from, c.fate, to, c.hook+" "+c.rule)
+		testenv.Run(t, "nft", "delete", "table", "inet", "other")
 	}
 }
 

@@ -516,6 +516,11 @@ func (a answers) blocked(w spec.ExplainedWay, ends []spec.TraceStep) []string {
 // isPolicy reports whether the step is a rule of policy routing.
 func isPolicy(s spec.TraceStep) bool { return s.Where == "ip rule" || s.Where == "ip -6 rule" }
 
+// isZone reports whether the step is a rule that keeps answers from being known as such.
+func isZone(s spec.TraceStep) bool {
+	return strings.HasPrefix(s.What, "the connection is in conntrack zone ")
+}
+
 // isIngress reports whether the step is a chain of nft at a link, before all hooks.
 func isIngress(s spec.TraceStep) bool { return strings.HasPrefix(s.Rule, "hook ingress on ") }
 

@@ -139,6 +139,12 @@ func (p *saved) read(r *rule, args []string) {
 		case "-j", "-g":
 			if i+1 < len(args) {
 				r.do = p.target(arg == "-g", args[i+1], args[i+2:])
+				if args[i+1] == "CT" {
+					var unsure bool
+					if r.zone, unsure = ctZone(args[i+2:]); unsure {
+						r.do.kind = strange
+					}
+				}
 			}
 			return
 		case "-m":

@@ -152,7 +152,7 @@ func (n *native) rule(o nftRule) {
 	if r.do.kind == pass && slices.ContainsFunc(o.Expr, func(e map[string]json.RawMessage) bool { return e["xt"] != nil }) {
 		r.do = verdict{kind: strange, name: "xt"}
 	}
-	if r.do.kind != pass || r.packets > 0 {
+	if r.do.kind != pass || r.packets > 0 || r.zone != nil {
 		c.rules = append(c.rules, r)
 	}
 }
@@ -257,6 +257,11 @@ func (n *native) statement(r *rule, scope, name string, raw json.RawMessage) {
 			r.do = verdict{kind: mark, mask: ^uint32(0)}
 		case kind == "ip ttl" && !n.v6, kind == "ip6 hoplimit" && n.v6:
 			r.do = verdict{kind: ttl}
+		case kind == "ct zone", kind == "ct reply zone": // that of requests alone doesn't matter to answers
+			if json.Unmarshal(v.Value, &r.zone) != nil {
+				r.zone, r.do = nil, verdict{kind: strange, name: "ct zone set"}
+			}
+			return
 		default:
 			return
 		}

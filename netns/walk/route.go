@@ -99,7 +99,7 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 		}
 		ways = sub.routeBack(ways)
 		a.in = ""
-		ways = sub.hook(Postrouting, sub.hook(Output, ways))
+		ways = sub.hook(Postrouting, sub.known(p, sub.hook(Output, ways)))
 		sub.exit(ways)
 		if w.facts.fromHost() {
 			for _, p := range ways {
@@ -110,7 +110,7 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 		}
 	} else {
 		sub.enter(ways)
-		ways = sub.hook(Prerouting, sub.early(ways))
+		ways = sub.known(p, sub.hook(Prerouting, sub.early(ways)))
 		for _, p := range ways {
 			p.dst, p.out = p.late, w.facts.In
 		}

@@ -61,6 +61,7 @@ type rule struct {
 	owner   spec.RuleOwner
 	tests   []test
 	chance  float64 // of the packets that pass the tests, 0 = all
+	zone    *uint32 // of conntrack, that it puts them into; nil = none
 	do      verdict
 }
 
@@ -143,6 +144,7 @@ type packet struct {
 	mark       uint32
 	marked     bool // by a rule that may have matched: the mark isn't known
 
+	zone   *zone   // nil = the one that all are in
 	life   *life   // nil = as its sender has set it
 	chance float64 // that a packet takes this way, as far as rules throw dice
 	hangs  []int   // on what it hangs that isn't known: see split
@@ -163,11 +165,12 @@ type state struct {
 	mask                           netip.Addr
 	mark                           uint32
 	marked                         bool
+	zone                           *zone
 	life                           *life
 }
 
 func (p *packet) state() state {
-	return state{p.in, p.out, netip.AddrPortFrom(p.dst, p.port), p.translated, p.settled, p.untracked, p.masked, p.mask, p.mark, p.marked, p.life}
+	return state{p.in, p.out, netip.AddrPortFrom(p.dst, p.port), p.translated, p.settled, p.untracked, p.masked, p.mask, p.mark, p.marked, p.zone, p.life}
 }
 
 func (p *packet) maybe() bool { return len(p.hangs) > 0 }

@@ -153,8 +153,8 @@ func (w *walker) hook(h Hook, ways []*packet) []*packet {
 			ways = w.rivals(b, ways)
 		}
 		for _, p := range ways {
-			if p.reply && b.priority >= priorityDNAT && h == Prerouting {
-				p.dst = p.late
+			if p.reply {
+				p.backAt(h, b.priority)
 			}
 			if b.nat && (p.untracked || p.settled || p.reply) {
 				on = append(on, p) // one chain of all that translate decides, for the whole connection
@@ -167,8 +167,22 @@ func (w *walker) hook(h Hook, ways []*packet) []*packet {
 	}
 	for _, p := range ways {
 		p.settled = false
+		if p.reply {
+			p.backAt(h, math.MaxInt)
+		}
 	}
 	return w.merge(ways)
+}
+
+// backAt translates an answer back, as far as conntrack has by then: its destination
+// as it comes in, and its source, which was the replica's, as it goes out or arrives.
+func (p *packet) backAt(h Hook, priority int) {
+	switch {
+	case h == Prerouting && priority >= priorityDNAT:
+		p.dst = p.late
+	case (h == Postrouting || h == Input) && priority >= prioritySNAT:
+		p.src, p.sport = p.facts.Packet.To.Addr(), p.facts.Packet.To.Port()
+	}
 }
 
 // rivals adds the ways that lead by a chain with b's priority which translates as
@@ -344,6 +358,9 @@ func (w *walker) joined(a, b *packet) *packet {
 func (w *walker) apply(b callable, c *chain, r *rule, p *packet) (out, rest, on []*packet) {
 	step := spec.TraceStep{Where: c.where(), Number: r.number, Rule: r.text, Owner: r.owner, Packets: r.packets, Maybe: p.maybe()}
 	one := []*packet{p}
+	if r.zone != nil {
+		w.enterZone(b, *r.zone, p, step)
+	}
 	switch v := r.do; v.kind {
 	case accept:
 		step.What = "accepted, as far as this chain goes"

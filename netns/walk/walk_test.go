@@ -243,6 +243,28 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// An answer in another conntrack zone than its request isn't known as one.
+func TestZones(t *testing.T) {
+	const both = "10.208.16.10:80 10.208.16.11:80"
+	for rules, want := range map[string]struct{ summary, dies string }{
+		"-A PREROUTING -i eth0 -j CT --zone 5":                                            {"dropped", "the answer: iptables-nft raw PREROUTING, rule 1: -i eth0 -j CT --zone 5: the connection is in conntrack zone 5 and its answers in zone 0"},
+		"-A PREROUTING -i dun+ -j CT --zone-reply 5":                                      {"dropped", "the connection is in conntrack zone 0 and its answers in zone 5"},
+		"-A PREROUTING -i dunaaaaaaaaaaaa -j CT --zone 5":                                 {"partly 10.208.16.11:80", "zone 5"},
+		"-A PREROUTING -s 192.0.2.0/24 -j CT --zone 5":                                    {"maybe " + both, "zone 5"},
+		"-A PREROUTING -i eth0 -j CT --zone-orig 5":                                       {"arrives " + both, ""},
+		"-A PREROUTING -j CT --zone 5":                                                    {"arrives " + both, ""},
+		"-A PREROUTING -i eth0 -j CT --zone 5\n-A PREROUTING -i dun+ -j CT --zone 5":      {"arrives " + both, ""},
+		"-A PREROUTING -i eth0 -j CT --zone 5\n-A PREROUTING -i eth0 -j CT --zone-orig 5": {"dropped", "zone 5"},
+	} {
+		f := host("eth0")
+		f.Packet = spec.Packet{Protocol: spec.TCP, To: netip.MustParseAddrPort("198.51.100.7:8080")}
+		got := Follow([]Ruleset{Iptables("iptables-nft", together(true, "*raw\n"+rules+"\nCOMMIT\n", ours(t)))}, f)
+		if s := summary(got); s != want.summary || !strings.Contains(got.Dies, want.dies) || len(got.Unseen) > 0 {
+			t.Errorf("%s: %s %q, unseen %q, want %+v\n%s", rules, s, got.Dies, got.Unseen, want, steps(got))
+		}
+	}
+}
+
 // What a target does that isn't known here is told as unseen, and a match that
 // isn't known may take the packet.
 func TestNotUnderstood(t *testing.T) {
@@ -251,6 +273,7 @@ func TestNotUnderstood(t *testing.T) {
 		"-A FORWARD -o dun+ -j XYZ --way 3":      {"arrives " + both, "iptables-nft filter FORWARD, rule 1: -o dun+ -j XYZ --way 3: what XYZ does isn't known"},
 		"-A FORWARD -i dun+ -j XYZ":              {"arrives " + both, "the answer: iptables-nft filter FORWARD, rule 1"},
 		"-A FORWARD -o eth1 -j XYZ":              {"arrives " + both, ""},
+		"-A FORWARD -o dun+ -j CT --zone mark":   {"arrives " + both, "iptables-nft filter FORWARD, rule 1: -o dun+ -j CT --zone mark: what CT does isn't known"},
 		"-A FORWARD -j LOG":                      {"arrives " + both, ""},
 		"-A FORWARD -m xyz -j DROP":              {"maybe " + both, ""},
 		"-A FORWARD -m bpf --bytecode 1 -j DROP": {"maybe " + both, ""},
