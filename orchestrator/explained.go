@@ -252,11 +252,14 @@ func (a answers) verdict(w spec.ExplainedWay, holder string) verdict {
 		return verdict{text: "some " + what + " die: " + by, next: a.partly(w, ends)}
 	case spec.FateMaybe:
 		v := verdict{text: "some " + what + " may die: " + by, next: a.blocked(w, ends)}
+		if len(ends) > 0 && isIngress(ends[0]) {
+			return v
+		}
 		if closed(w.Trace) {
 			v.text, v.next = "only clients on the allow list of "+w.Service+" get through", nil
 			v.ok = a.arrives(w, holder).ok
 		}
-		if !w.Packet.Source.IsValid() && w.Packet.From == spec.FromOutside && !(len(ends) > 0 && isIngress(ends[0])) {
+		if !w.Packet.Source.IsValid() && w.Packet.From == spec.FromOutside {
 			v.next = append(v.next, "`--from ADDRESS` says it for one client")
 		}
 		return v
@@ -490,6 +493,9 @@ func (a answers) blocked(w spec.ExplainedWay, ends []spec.TraceStep) []string {
 	switch {
 	case isPolicy(s):
 		return []string{fmt.Sprintf("`%s` lists it; the agent leaves rules of others alone: whoever added it has to delete it (`%s del %s`), or to leave dunnage's pool out of it", s.Where, s.Where, s.Rule)}
+	case isZone(s):
+		show, remove := chainOf(s)
+		return []string{fmt.Sprintf("%s shows the chain; put the answers into the same zone, or %s", show, remove)}
 	case isIngress(s):
 		return []string{fmt.Sprintf("`nft list table %s` shows what %s drops on its link, before all other rules: that isn't followed here", table, chain)}
 	case s.Where == "route" && strings.Contains(s.What, "forwards nothing that comes by"): // a link of others

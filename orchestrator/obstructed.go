@@ -15,14 +15,16 @@ const mostFollowed = 256
 // Obstruction is what others have set up that ends or diverts all connections to
 // published ports, or those that the dice send to some replicas.
 type Obstruction struct {
+	Maybe   bool     // or none: what it ends isn't followed
 	Verdict string   // what becomes of the connections, and by which rule or route
 	Next    []string // what to do
 	At      []string // who is concerned: "shop/web at 198.51.100.7:8080"
 }
 
 // Obstructed follows a client's first packet to every published port, as Explain
-// does for one, and returns who is in the way, and how many ways it has left out. What dunnage itself refuses or lets wait is none, and neither is a
-// rule that takes some clients only.
+// does for one, and returns who is in the way, and how many ways it has left out.
+// What dunnage itself refuses or lets wait is none, and neither is a rule that takes
+// some clients only. A chain at a link, whose rules aren't followed, may be one.
 func (l *Loop) Obstructed(ctx context.Context) (found []Obstruction, left int, err error) {
 	status, err := l.Status(ctx)
 	if err != nil {
@@ -60,18 +62,26 @@ func (l *Loop) Obstructed(ctx context.Context) (found []Obstruction, left int, e
 	at := map[string]int{} // verdict -> place in found
 	for i, q := range all {
 		w := spec.ExplainedWay{Trace: traces[i], Service: q.service.String()}
-		if !obstructs(w.Trace) {
+		maybe := mayObstruct(w.Trace)
+		if !maybe && !obstructs(w.Trace) {
 			continue
 		}
 		v := a.verdict(w, "")
 		if _, known := at[v.text]; !known {
 			at[v.text] = len(found)
-			found = append(found, Obstruction{Verdict: v.text, Next: v.next})
+			found = append(found, Obstruction{Maybe: maybe, Verdict: v.text, Next: v.next})
 		}
 		o := &found[at[v.text]]
 		o.At = append(o.At, fmt.Sprintf("%s at %s", w.Service, w.Packet.To))
 	}
 	return found, left, nil
+}
+
+// mayObstruct reports whether a chain at a link may end all of the port's packets:
+// its rules aren't followed.
+func mayObstruct(t spec.Trace) bool {
+	ends := dying(t)
+	return !t.Away && t.Fate == spec.FateMaybe && len(ends) > 0 && isIngress(ends[0])
 }
 
 // obstructs reports whether somebody else's rule, or a route, is what becomes of

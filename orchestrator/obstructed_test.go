@@ -21,6 +21,11 @@ func TestObstructed(t *testing.T) {
 		!slices.Contains(found[0].At, "shop/web at 192.0.2.1:8080") || len(found[0].Next) == 0 {
 		t.Errorf("%+v, %v", found, err)
 	}
+	s.w.Blocked, s.w.Early = nil, map[uint16]bool{8080: true}
+	found, _, err = s.loop.Obstructed(t.Context())
+	if err != nil || len(found) != 1 || !found[0].Maybe || found[0].Verdict != "some connections may die: nft netdev early in: hook ingress on eth0" || len(found[0].Next) == 0 {
+		t.Errorf("%+v, %v", found, err)
+	}
 }
 
 // Obstructions are what others do to all of a port's clients, or to those of one

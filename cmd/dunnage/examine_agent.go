@@ -298,7 +298,11 @@ func obstructedFindings(found []orchestrator.Obstruction, left int) []spec.Findi
 			_, addr, _ := strings.Cut(o.At[0], " at ")
 			next = "`dunnage explain " + addr + "` shows the way there"
 		}
-		out = append(out, wrong(next, "%s: %s", at, o.Verdict))
+		judged := wrong
+		if o.Maybe {
+			judged = warned
+		}
+		out = append(out, judged(next, "%s: %s", at, o.Verdict))
 	}
 	if left > 0 {
 		out = append(out, warned("`dunnage explain PORT` looks at one of them", "too many ports are published to follow the way to each: rules of others weren't looked for at %d more", left))

@@ -137,6 +137,8 @@ func TestHostFindings(t *testing.T) {
 		"a rule of others": {portFindings(nil, obstructedFindings([]orchestrator.Obstruction{{Verdict: "connections are dropped by iptables-nft raw PREROUTING, rule 1: -j DROP",
 			At: []string{"shop/web at 192.0.2.1:80", "shop/web at 192.0.2.1:81", "shop/web at 192.0.2.1:82", "shop/web at 192.0.2.1:83"}}}, 0)), "wrong",
 			"shop/web at 192.0.2.1:80, shop/web at 192.0.2.1:81, shop/web at 192.0.2.1:82 and 1 more: connections are dropped by iptables-nft raw PREROUTING, rule 1"},
+		"a chain at a link": {portFindings(nil, obstructedFindings([]orchestrator.Obstruction{{Maybe: true, Verdict: "some connections may die: nft netdev early in", At: []string{"shop/web at 192.0.2.1:80"}}}, 0)), "warn",
+			"shop/web at 192.0.2.1:80: some connections may die: nft netdev early in"},
 		"a problem of the agent":       {examineHost(spec.Status{Problems: []string{"a rule drops everything: -j DROP; delete it; or narrow it"}}, spec.KeyStatus{}), "wrong", "a rule drops everything: -j DROP\n"},
 		"an error":                     {examineHost(spec.Status{Problems: []string{"look at containers: EOF"}}, spec.KeyStatus{}), "wrong", "look at containers: EOF\n"},
 		"locked":                       {[]spec.Finding{examineSecrets(nil, spec.KeyStatus{Locked: "secrets are locked: no passphrase; `dunnage unlock`"})}, "wrong", "secrets are locked: no passphrase\n"},

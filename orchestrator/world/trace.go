@@ -53,7 +53,12 @@ func (w *World) trace(p spec.Packet) spec.Trace {
 		}
 		t.Steps = []spec.TraceStep{{Where: "iptables-nft filter DUNNAGE-INPUT", Number: 5, Rule: "-j REJECT", Owner: spec.OwnerDunnage, What: "refused", Ends: true}}
 	}
-	if t.Dies == "" {
+	if w.Early[p.To.Port()] && t.Dies == "" {
+		const chain, rule = "nft netdev early in", "hook ingress on eth0"
+		t.Fate, t.Dies = spec.FateMaybe, chain+": "+rule
+		t.Steps = []spec.TraceStep{{Where: chain, Rule: rule, Owner: spec.OwnerOther, What: "may drop it", Maybe: true, Ends: true}}
+	}
+	if t.Dies == "" || t.Fate == spec.FateMaybe {
 		for _, b := range backends {
 			t.Reach = append(t.Reach, spec.Arrival{To: netip.AddrPortFrom(b.Addr, cmp.Or(b.Port, target)), Link: "dun0", Chance: 1 / float64(len(backends))})
 		}

@@ -83,6 +83,10 @@ type World struct {
 	// while nothing runs.
 	Blocked map[uint16]bool
 
+	// Early are published ports that a chain at a link may drop. Set while
+	// nothing runs.
+	Early map[uint16]bool
+
 	// Programs are what SocketPrograms says of every process. Set while nothing runs.
 	Programs []string
 

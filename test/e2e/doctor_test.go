@@ -117,6 +117,13 @@ func TestDoctor(t *testing.T) {
 
 	h.limitsAreLookedFor(rs[0])
 
+	h.sh(t, "nft 'add table netdev early; add chain netdev early in { type filter hook ingress device wire priority 0; }; add rule netdev early in tcp dport 8080 drop'")
+	found, _ = h.doctor()
+	if f := found["ports"]; len(f) != 1 || !f[0].Warn || !strings.Contains(f[0].Text, "connections may die: nft netdev early in: hook ingress on wire") {
+		t.Errorf("a chain at the link: %+v", f)
+	}
+	h.sh(t, "nft delete table netdev early")
+
 	cont := h.stopPid(h.containerdPid())
 	began := time.Now()
 	found, r := h.doctor()
