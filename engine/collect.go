@@ -197,25 +197,30 @@ func (e *Engine) askToCollect(ctx context.Context) error {
 // what a crash has left.
 func (e *Engine) endLease(ctx context.Context) (all bool, err error) {
 	manager, l := e.client.LeasesService(), leases.Lease{ID: leaseCollect}
-	_, err = manager.Create(ctx, leases.WithID(l.ID), leases.WithExpiration(pulledFor))
-	if err != nil && !errdefs.IsAlreadyExists(err) && ctx.Err() == nil {
+	snapshots := e.client.SnapshotService(e.cfg.Snapshotter)
+	// containerd may go on with what nobody waits for any more: that what it makes
+	// can be taken away is known only once it has answered.
+	made, cancel := e.briefly(context.WithoutCancel(ctx))
+	defer cancel()
+	_, err = manager.Create(made, leases.WithID(l.ID), leases.WithExpiration(pulledFor))
+	if err != nil && !errdefs.IsAlreadyExists(err) {
 		return false, err
 	}
-	snapshots := e.client.SnapshotService(e.cfg.Snapshotter)
-	some, err := e.anyLayer(ctx)
+	some, err := e.anyLayer(made)
 	if some {
-		_, err = snapshots.Prepare(leases.WithLease(ctx, l.ID), leaseCollect, "")
+		_, err = snapshots.Prepare(leases.WithLease(made, l.ID), leaseCollect, "")
 	}
 	all = err == nil || errdefs.IsAlreadyExists(err)
 	if all || noSpace(err) {
 		err = nil
 	}
-	err = errors.Join(err, manager.Delete(ctx, l, leases.SynchronousDelete))
-	if ctx.Err() != nil { // the agent stops, perhaps: nothing may stay until the next one asks
-		ctx, cancel := e.briefly(context.WithoutCancel(ctx))
+	if ended := manager.Delete(ctx, l, leases.SynchronousDelete); ended != nil {
+		err = errors.Join(err, ended)
+		// The agent stops, perhaps: nothing may stay until the next one asks.
+		gone, cancel := e.briefly(context.WithoutCancel(ctx))
 		defer cancel()
-		_ = snapshots.Remove(ctx, leaseCollect)
-		_ = manager.Delete(ctx, l)
+		_ = snapshots.Remove(gone, leaseCollect)
+		_ = manager.Delete(gone, l)
 	}
 	return all, err
 }
