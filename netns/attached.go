@@ -157,7 +157,7 @@ func (n *Network) replicaDamage(p present, replica string) ([]spec.Damage, error
 	case link.Flags&net.FlagUp == 0:
 		return []spec.Damage{damage(spec.DamageLink, "link %s of %s down", link.Name, replica)}, nil
 	case link.RawFlags&unix.IFF_LOWER_UP == 0: // no carrier: the kernel sends a message of that, but of nothing else inside
-		return []spec.Damage{damage(spec.DamageLink, "%s of %s down, inside its namespace", insideName, replica)}, nil
+		return []spec.Damage{damage(spec.DamageNamespace, "%s of %s down, inside its namespace", insideName, replica)}, nil
 	}
 	var all []spec.Damage
 	if link.MTU < p.leastMTU {

@@ -64,7 +64,7 @@ func testDamageIsNamed(t *testing.T, backend Backend) {
 		{inside + "arp off; " + inside + "arp on", []string{"namespace app: neighbour 169.254.1.1 of app gone or another, inside its namespace"}},
 		{inside + "mtu 576", []string{"namespace app: MTU of eth0 of app is 576 instead of 1500, inside its namespace"}},
 		{inside + "mtu 9000", []string{"namespace app: MTU of eth0 of app is 9000 instead of 1500, inside its namespace"}},
-		{"nsenter --net=" + w.net.Namespace("app") + " ip link set eth0 down", []string{"link app: eth0 of app down, inside its namespace"}},
+		{"nsenter --net=" + w.net.Namespace("app") + " ip link set eth0 down", []string{"namespace app: eth0 of app down, inside its namespace"}},
 		{"ip link del " + link, []string{"link app: link " + link + " of app gone"}},
 		{"umount -l " + w.net.Namespace("app"), []string{"namespace app: namespace of app not mounted"}},
 	} {

@@ -168,6 +168,9 @@ func (n *Network) lookInside(replica string, mtu int) (missing string, err error
 
 // peerDamage names what is changed of the replica's end of its link, empty = nothing.
 func peerDamage(peer *netlink.LinkAttrs, replica string, mtu int) string {
+	if peer.Flags&net.FlagUp == 0 { // since the look from outside
+		return fmt.Sprintf("%s of %s down, inside its namespace", insideName, replica)
+	}
 	if what := endDamage(peer, replica, hardwareAddr(replica, "replica")); what != "" {
 		return what + ", inside its namespace"
 	}

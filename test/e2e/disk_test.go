@@ -38,7 +38,7 @@ services:
     image: shop:%d
     ports: ["8080:80"]
     stop_grace_period: 1s
-    x-dunnage: {drain: 100ms, probe: {http: {port: 80, path: /health}, interval: 200ms}}
+    x-dunnage: {drain: 5s, probe: {http: {port: 80, path: /health}, interval: 200ms}}
   chatty:
     image: shop:%d
     command: [log, "%d", "200"]
@@ -111,6 +111,8 @@ func TestDiskSoak(t *testing.T) {
 	samples := &diskSamples{}
 	done := make(chan struct{})
 	var wg sync.WaitGroup
+	end := sync.OnceFunc(func() { close(done); wg.Wait() })
+	defer end()
 	collected, missed := 0, ""
 	wg.Go(func() {
 		for i := 0; ; i++ {
@@ -145,8 +147,7 @@ func TestDiskSoak(t *testing.T) {
 			back++
 		}
 	}
-	close(done)
-	wg.Wait()
+	end()
 	if missed != "" {
 		t.Error(missed)
 	}
