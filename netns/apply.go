@@ -27,6 +27,7 @@ func (n *Network) Apply(ctx context.Context, r spec.Routing) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.forgetLeft(r)
 	if err := n.ensureHost(ctx); err != nil {
 		return fmt.Errorf("prepare the host's network: %w", err)
 	}
@@ -40,7 +41,11 @@ func (n *Network) Apply(ctx context.Context, r spec.Routing) error {
 	if err := n.removeServiceRoutes(r); err != nil {
 		return err
 	}
-	return n.sweep(ctx, r, wrote, unnamed)
+	if err := n.sweep(ctx, r, wrote, unnamed); err != nil {
+		return err
+	}
+	n.noteLeft(r, v4, v6)
+	return nil
 }
 
 // Written counts what Apply has written since the Network was made.
@@ -214,6 +219,8 @@ func (n *Network) Remove(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.swept = false
+	n.left = nil
+	n.forgetLeft(spec.Routing{})
 	var all []error
 	for _, p := range []programs{n.tables.v4, n.tables.v6, n.tables.other4, n.tables.other6} {
 		if p.inUse() {

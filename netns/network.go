@@ -62,6 +62,8 @@ type Network struct {
 	swept bool       // UDP entries have been compared with the rules since the start
 	udp   bool       // at the last sweep, some UDP port was published
 
+	left *spec.Routing // what the note in the run directory says; nil = there is none, or it isn't to be relied on
+
 	written spec.Written
 }
 

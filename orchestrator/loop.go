@@ -128,7 +128,7 @@ type Loop struct {
 // memory is what the loop learns by looking and may lose: after a restart the
 // next looks find it again, at worst by beginning a drain anew.
 type memory struct {
-	applied  spec.Routing         // last routing that Apply reported done
+	applied  spec.Routing         // last routing that Apply reported done, at first that of an earlier agent
 	draining map[string]time.Time // replica -> first seen running and unnamed with connections
 	stopping map[string]time.Time // replica -> stop signal sent
 	routed   map[string]time.Time // replica -> a rule was first seen to name its present process
@@ -140,6 +140,7 @@ type memory struct {
 	absent   map[string]plan.Absence
 	pulling  map[string]bool      // image -> a repair pull runs
 	laid     bool                 // what applied says is what was left to the kernel
+	own      bool                 // an Apply of this agent is done
 	mending  map[string]repair    // replica -> its repair under way; "" = of rules and routes
 	fights   map[string]*fight    // by what is damaged
 	problem  string               // what keeps the loop from looking
@@ -195,6 +196,7 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 		cfg.Log.Warn("notice", "problem", cfg.Notice)
 		l.events.add(spec.Event{Kind: spec.EventProblem, Message: cfg.Notice})
 	}
+	l.applied, l.laid = cfg.Network.Left()
 	l.receipts = newReceipts(cfg.Clock, cfg.Visits.Tally, l.tellEnd, st.unsettled)
 	l.status.Store(&spec.Status{At: l.began, Started: l.began})
 	l.routing.Store(&spec.Routing{})

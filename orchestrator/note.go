@@ -29,7 +29,7 @@ func (l *Loop) note(r outcome) {
 		delete(l.failures, "")
 		l.mended(key)
 		l.tellRoutes(a.Routing, l.cfg.Network.Written().Last)
-		l.applied, l.laid = a.Routing, true
+		l.applied, l.laid, l.own = a.Routing, true, true
 	case plan.WriteNames:
 		l.names[key.ID] = plan.Fingerprint(a.Endpoint.Names)
 	case plan.Drain:

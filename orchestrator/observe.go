@@ -24,7 +24,9 @@ type look struct {
 	delivered map[string]string // replica -> fingerprint
 }
 
-// observe looks at everything. It changes nothing but the set of probes.
+// observe looks at everything. It changes nothing but the set of probes. Until
+// the agent has applied rules itself they count as others than they should be:
+// the first Apply also does what an earlier agent may have been killed before.
 func (l *Loop) observe(ctx context.Context) (plan.Observed, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
@@ -32,7 +34,7 @@ func (l *Loop) observe(ctx context.Context) (plan.Observed, error) {
 	if err != nil {
 		return plan.Observed{}, err
 	}
-	o := plan.Observed{Now: l.cfg.Clock.Now(), Applied: l.applied, RulesEqual: seen.equal, Absent: l.absent, Doubtful: l.cfg.Images.Doubtful()}
+	o := plan.Observed{Now: l.cfg.Clock.Now(), Applied: l.applied, RulesEqual: seen.equal && l.own, Absent: l.absent, Doubtful: l.cfg.Images.Doubtful()}
 	o.Replicas = l.merge(seen)
 	l.probe(o.Replicas)
 	if err := l.count(ctx, o.Replicas); err != nil {

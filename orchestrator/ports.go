@@ -164,6 +164,10 @@ type Network interface {
 	// UDP conntrack entries of backends that r no longer names. It writes
 	// nothing if the kernel's rules are equal already.
 	Apply(ctx context.Context, r spec.Routing) error
+	// Left is what the last Apply of an earlier agent left, and whether Apply
+	// would leave the same for it now, so that all that differs is others' doing.
+	// Zero and false where nobody knows, as after a reboot.
+	Left() (r spec.Routing, same bool)
 	// Written counts what Apply has written in this process so far.
 	Written() spec.Written
 	// Routed parses the kernel's nat rules back: the replica addresses that a

@@ -241,3 +241,36 @@ func TestRepairsAtOnce(t *testing.T) {
 		s.w.Advance(shortestPause / 2)
 	}
 }
+
+// What others did while there was no agent is told by the next one, as a repair
+// like any other. What an agent leaves, an orderly stop and a reboot are none.
+func TestDamageWithoutAnAgentIsTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		meanwhile func(w *world.World)
+		want      string
+		counted   uint64
+	}{
+		"nothing": {func(*world.World) {}, "", 0},
+		"flushed": {func(w *world.World) { w.Damage(0, 0) }, "rules flushed; repaired in 0 ms", 1},
+		"reboot":  {func(w *world.World) { w.Damage(4, 0) }, "", 0},
+		"a death": {func(w *world.World) { w.Damage(1, 0) }, "", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScenario(1, world.Truth)
+			t.Cleanup(func() { s.stop() })
+			s.deploy(replicas(2))
+			s.live(20*time.Second, 100*time.Millisecond)
+			c.meanwhile(s.w)
+			s.start(0)
+			s.live(20*time.Second, 100*time.Millisecond)
+			var since uint64
+			all := told(s, spec.EventRepaired, &since)
+			if n := s.loop.Counted().Repairs[spec.DamageChain]; c.want == "" && len(all) > 0 || c.want != "" && (len(all) != 1 || all[0].Message != c.want) || n != c.counted {
+				t.Errorf("told %v, counted %d", all, n)
+			}
+			if n := s.w.Served("shop", "web"); n != 2 {
+				t.Errorf("%d replicas serve\n%s", n, s.w)
+			}
+		})
+	}
+}

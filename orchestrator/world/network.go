@@ -93,7 +93,11 @@ func (w *World) WriteNames(_ context.Context, e spec.Endpoint) error {
 func (w *World) Apply(_ context.Context, r spec.Routing) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.left = nil
 	effect, err := w.call("apply")
+	if err == nil {
+		w.left = &r
+	}
 	if !effect || w.Lie == LieEqual {
 		return err
 	}
@@ -109,6 +113,16 @@ func (w *World) Apply(_ context.Context, r spec.Routing) error {
 		}
 	}
 	return err
+}
+
+// Left is what the last Apply left, if it came to its end.
+func (w *World) Left() (spec.Routing, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.left == nil {
+		return spec.Routing{}, false
+	}
+	return *w.left, true
 }
 
 // Written counts what Apply wrote.

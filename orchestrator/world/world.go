@@ -68,7 +68,8 @@ type World struct {
 	attached   map[string][]netip.Addr
 	names      map[string]string
 	kernel     spec.Routing
-	flushed    bool // somebody emptied the rules
+	flushed    bool          // somebody emptied the rules
+	left       *spec.Routing // what the last Apply left; nil = nobody knows
 	written    spec.Written
 	conns      []*conn
 	released   map[netip.Addr]time.Time // when the store forgot who had it
@@ -331,7 +332,7 @@ func (w *World) Damage(kind, pick int) {
 				c.phase, c.stopping, c.killed = spec.PhaseCreated, time.Time{}, false
 			}
 		}
-		w.attached, w.kernel, w.flushed, w.conns = map[string][]netip.Addr{}, spec.Routing{}, true, nil
+		w.attached, w.kernel, w.flushed, w.left, w.conns = map[string][]netip.Addr{}, spec.Routing{}, true, nil, nil
 		clear(w.delivered)
 	case 5:
 		if known := slices.Sorted(maps.Keys(w.state.projects)); len(known) > 0 {

@@ -158,6 +158,43 @@ func TestDrift(t *testing.T) {
 		back == count && equal == count)
 }
 
+// What others damage while there is no agent is repaired and told by the next
+// one, and where nobody has damaged anything, a start tells of nothing.
+func TestDriftWithoutAnAgent(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 1, ""))
+	h.ready(1)
+	for _, c := range []struct {
+		script string
+		found  []string // what each repair says
+	}{
+		{"true", nil},
+		{"iptables -t nat -F DUNNAGE-PUBLISHED; sysctl -qw net.ipv4.ip_forward=0; ip link del $(ip -br link | sed -n 's/^\\(dun[0-9a-f]*\\)@.*/\\1/p')",
+			[]string{"chain DUNNAGE-PUBLISHED emptied", "net.ipv4.ip_forward: 0 instead of 1", "link dun"}},
+		{"true", nil},
+	} {
+		before := len(h.repairs())
+		killAgent(h)
+		h.sh(t, c.script)
+		h.start()
+		h.ready(1)
+		h.eventually(time.Minute, "the port answers after "+c.script, func() error { _, err := h.get(8080, "/"); return err })
+		h.eventually(time.Minute, "told of "+c.script, func() error {
+			got := h.repairs()[before:]
+			for _, want := range c.found {
+				if !slices.ContainsFunc(got, func(s string) bool { return strings.Contains(s, want) }) {
+					return fmt.Errorf("told %q, want %q", got, want)
+				}
+			}
+			return nil
+		})
+		if got := h.repairs()[before:]; len(c.found) == 0 && len(got) > 0 {
+			t.Errorf("told %q, and nothing was damaged", got)
+		}
+	}
+	h.clean(h.ready(1))
+}
+
 // recovery is the time since began until a new connection gets an answer.
 func recovery(client *testenv.NS, addr string, began time.Time) (time.Duration, error) {
 	var err error

@@ -1,0 +1,115 @@
+package netns
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"dunnage/internal/fault"
+	"dunnage/netns/rules"
+	"dunnage/spec"
+)
+
+// leftNote says in the run directory what the last Apply left, for the agent
+// that comes after: what differs from it then is others' doing. It is taken away
+// before the first change to something else and written after the last one, so
+// that an Apply which was cut short leaves none.
+type leftNote struct {
+	Host    string       `json:"host"` // hostNow when it was written
+	Rules   string       `json:"rules"`
+	Pool    netip.Prefix `json:"pool"`
+	Pool6   netip.Prefix `json:"pool6,omitzero"`
+	Backend Backend      `json:"backend"`
+	Routing spec.Routing `json:"routing"`
+}
+
+func leftFile(runDir string) string { return filepath.Join(runDir, "rules.json") }
+
+// hostNow tells this network namespace of this boot from any other.
+func hostNow() (string, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("read the id of the boot: %w", err)
+	}
+	ns, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		return "", fmt.Errorf("find the network namespace: %w", err)
+	}
+	return fmt.Sprintf("%.36s %s", boot, ns), nil
+}
+
+// readLeft returns the note in the run directory, if it is of this host as it
+// runs now.
+func readLeft(runDir string) (note leftNote, found bool) {
+	b, err := os.ReadFile(leftFile(runDir))
+	if err != nil || json.Unmarshal(b, &note) != nil {
+		return leftNote{}, false
+	}
+	host, err := hostNow()
+	return note, err == nil && host == note.Host
+}
+
+// Left returns what the last Apply of the agent before this one left, and whether
+// this one would leave the same for it: then all that differs is others' doing.
+// It returns zero and false where nobody knows: after a reboot, in another network
+// namespace, and where that Apply was cut short.
+func (n *Network) Left() (r spec.Routing, same bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	note, found := readLeft(n.cfg.RunDir)
+	if !found {
+		return spec.Routing{}, false
+	}
+	v4, v6, err := rules.Render(note.Routing, n.rules())
+	if err != nil || note.Rules != n.sum(v4, v6) {
+		return note.Routing, false
+	}
+	n.left = &note.Routing
+	return note.Routing, true
+}
+
+// sum tells rules from others, and from the same ones in the other backend.
+func (n *Network) sum(v4, v6 rules.Document) string {
+	return fmt.Sprintf("%s %x", n.tables.backend, sha256.Sum256([]byte(ruleText(v4, v6))))
+}
+
+// forgetLeft takes the note away before something else is made of the rules. Called
+// with mu held. Where it can't be taken away, the next agent may tell of damage
+// that is none, which is no reason not to change rules.
+func (n *Network) forgetLeft(r spec.Routing) {
+	if n.left != nil && r.Equal(*n.left) {
+		return
+	}
+	n.left = nil
+	path := leftFile(n.cfg.RunDir)
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	_ = fault.Do("rules note remove", func() error { return os.Remove(path) })
+}
+
+// noteLeft writes the note. Called with mu held. What fails here costs the next
+// agent no more than the names of damage. While IPv6 can't be set up there is
+// none: the next agent doesn't know of that until it has tried.
+func (n *Network) noteLeft(r spec.Routing, v4, v6 rules.Document) {
+	if n.left != nil && r.Equal(*n.left) || n.ipv6.last(time.Now()) != nil {
+		return
+	}
+	host, err := hostNow()
+	if err != nil {
+		return
+	}
+	b, err := json.Marshal(leftNote{Host: host, Rules: n.sum(v4, v6), Pool: n.cfg.Pool, Pool6: n.cfg.Pool6, Backend: n.tables.backend, Routing: r})
+	if err == nil {
+		err = os.MkdirAll(n.cfg.RunDir, 0o755)
+	}
+	if err == nil && replaceFile(leftFile(n.cfg.RunDir), b) == nil {
+		n.left = &r
+	}
+}
