@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -16,8 +17,8 @@ type History interface {
 	// Read sends the kept events with after < Seq < before, oldest first, until
 	// send returns an error.
 	Read(after, before uint64, send func(spec.Event) error) error
-	// Last is the Seq of the newest event of earlier agents, 0 without any.
-	Last() uint64
+	// Last is the newest event of earlier agents, zero without any.
+	Last() spec.Event
 	// Oldest is when the first event that is kept happened; zero without any.
 	Oldest() time.Time
 }
@@ -27,7 +28,7 @@ type forgetful struct{}
 
 func (forgetful) Append(spec.Event)                                {}
 func (forgetful) Read(_, _ uint64, _ func(spec.Event) error) error { return nil }
-func (forgetful) Last() uint64                                     { return 0 }
+func (forgetful) Last() spec.Event                                 { return spec.Event{} }
 func (forgetful) Oldest() time.Time                                { return time.Time{} }
 
 const (
@@ -60,7 +61,7 @@ func newEvents(c Clock, h History) *events {
 	if h == nil {
 		h = forgetful{}
 	}
-	last := h.Last()
+	last := h.Last().Seq
 	if last > 0 {
 		last = (last/seqStep + 1) * seqStep
 	}
@@ -88,6 +89,24 @@ func (e *events) add(ev spec.Event) {
 	}
 	close(e.more)
 	e.more = make(chan struct{})
+}
+
+// TellStart tells that this agent has started and, as far as the events that are
+// kept say it, how the one before it ended.
+func (l *Loop) TellStart() {
+	text := fmt.Sprintf("agent %s started", l.cfg.Version)
+	switch before := l.events.history.Last(); {
+	case before.Kind == spec.EventAgentDown:
+		text += "; the one before it was stopped in order"
+	case before.Seq > 0:
+		text += "; the one before it left no word of its end, as one that is killed or whose host goes down"
+	}
+	l.events.add(spec.Event{Kind: spec.EventAgentUp, Message: text})
+}
+
+// TellStop tells that the agent ends in order. No event may come after it.
+func (l *Loop) TellStop() {
+	l.events.add(spec.Event{Kind: spec.EventAgentDown, Message: fmt.Sprintf("agent %s stopped; containers and rules stay", l.cfg.Version)})
 }
 
 // after returns the events in memory with Seq > since, and a channel that is

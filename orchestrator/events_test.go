@@ -41,11 +41,11 @@ func (n *notebook) Read(after, before uint64, send func(spec.Event) error) error
 	return nil
 }
 
-func (n *notebook) Last() uint64 {
+func (n *notebook) Last() spec.Event {
 	if len(n.all) == 0 {
-		return 0
+		return spec.Event{}
 	}
-	return n.all[len(n.all)-1].Seq
+	return n.all[len(n.all)-1]
 }
 
 func (n *notebook) Oldest() time.Time {
@@ -117,6 +117,55 @@ func TestEventsOutliveTheAgent(t *testing.T) {
 	reads := book.read
 	if messages(t, second, spec.EventRequest{Since: restarted}); book.read != reads {
 		t.Error("what is in memory was read from the history")
+	}
+}
+
+// TestAgentsAreTold: each tells of its start, and how the one before it ended.
+func TestAgentsAreTold(t *testing.T) {
+	w, book := world.New(images), &notebook{}
+	agent := func(version string) *Loop {
+		l := &Loop{cfg: Config{Clock: w, Version: version}, events: newEvents(w, book)}
+		l.TellStart()
+		return l
+	}
+	agent("1").TellStop()
+	agent("2") // and is killed
+	agent("3").TellStop()
+	const want = "agent 1 started|agent 1 stopped; containers and rules stay" +
+		"|agent 2 started; the one before it was stopped in order" +
+		"|agent 3 started; the one before it left no word of its end, as one that is killed or whose host goes down" +
+		"|agent 3 stopped; containers and rules stay"
+	var got []string
+	for _, e := range book.all {
+		got = append(got, e.Message)
+	}
+	if text := strings.Join(got, "|"); text != want {
+		t.Errorf("told %q", text)
+	}
+}
+
+// What the next agent finds as it was isn't told anew, and what has changed is.
+func TestAdoptedIsNotToldAnew(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	t.Cleanup(func() { s.stop() })
+	s.deploy(replicas(2))
+	s.live(20*time.Second, 100*time.Millisecond)
+	for _, c := range []struct {
+		what          string
+		meanwhile     func()
+		ready, routed int
+	}{
+		{"nothing", func() {}, 0, 0},
+		{"a death", func() { s.w.Damage(1, 0) }, 1, 2}, // out of the rules and in again
+	} {
+		c.meanwhile()
+		s.start(0)
+		s.live(20*time.Second, 100*time.Millisecond)
+		var ofReady, ofRouted uint64
+		ready, routed := told(s, spec.EventReady, &ofReady), told(s, spec.EventRouted, &ofRouted)
+		if len(ready) != c.ready || len(routed) != c.routed {
+			t.Errorf("after %s, told %v and %v", c.what, ready, routed)
+		}
 	}
 }
 

@@ -56,6 +56,7 @@ type Config struct {
 	Patience time.Duration
 
 	History History // of events; nil = they are kept in memory only
+	Version string  // of the agent, for people
 
 	Notice string // something to be told with the problems for as long as the loop runs
 }
@@ -197,6 +198,11 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 		l.events.add(spec.Event{Kind: spec.EventProblem, Message: cfg.Notice})
 	}
 	l.applied, l.laid = cfg.Network.Left()
+	for _, s := range l.applied.Services { // those that still are ready were told of by the agent before
+		for _, b := range s.Backends {
+			l.shown[b.Replica] = spec.StateReady
+		}
+	}
 	l.receipts = newReceipts(cfg.Clock, cfg.Visits.Tally, l.tellEnd, st.unsettled)
 	l.status.Store(&spec.Status{At: l.began, Started: l.began})
 	l.routing.Store(&spec.Routing{})

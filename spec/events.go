@@ -9,6 +9,7 @@ import (
 var EventKinds = []EventKind{
 	EventPull, EventRelease, EventCreated, EventStarted, EventReady, EventLate, EventUnhealthy, EventUnreachable, EventReachable, EventExited, EventOOM, EventLimited,
 	EventRouted, EventDraining, EventStopping, EventRemoved, EventConverged, EventFailed, EventDone, EventProblem, EventSecret, EventCollected, EventRepaired,
+	EventAgentUp, EventAgentDown,
 }
 
 // EventRequest asks for events. The zero value asks for all that are kept.

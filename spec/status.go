@@ -135,6 +135,8 @@ const (
 	EventSecret      EventKind = "secret"      // a replica has other secrets
 	EventCollected   EventKind = "collected"   // what nobody needed was removed from disk
 	EventRepaired    EventKind = "repaired"    // rules, links or routes that others damaged; or a problem is over: "no longer: ..."
+	EventAgentUp     EventKind = "agent-up"    // the agent has started: of which version, and how the one before it ended
+	EventAgentDown   EventKind = "agent-down"  // the agent was stopped in order
 )
 
 // Event is something that happened. Seq grows, by one within one run of the agent; the

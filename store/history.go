@@ -29,7 +29,7 @@ type History struct {
 	log   *slog.Logger
 	queue chan *spec.Event // of pointers: it has room for thousands
 
-	last uint64 // Seq of the newest event at the start
+	last spec.Event // the newest one at the start
 
 	mu     sync.Mutex // of what follows, and of the files' names
 	file   *os.File   // nil = to be opened
@@ -54,8 +54,9 @@ func OpenHistory(dir string, log *slog.Logger) *History {
 	h := &History{dir: dir, limit: historySize, log: log, queue: make(chan *spec.Event, historyQueue)}
 	h.oldest = h.first()
 	for _, path := range h.paths() {
-		_, last := ends(path)
-		h.last = max(h.last, last.Seq)
+		if _, last := ends(path); last.Seq > h.last.Seq {
+			h.last = last
+		}
 	}
 	return h
 }
@@ -101,8 +102,8 @@ func eachEvent(r io.Reader, more func(spec.Event) bool) {
 	}
 }
 
-// Last is the Seq of the newest event that was kept before this process.
-func (h *History) Last() uint64 { return h.last }
+// Last is the newest event that was kept before this process; zero without any.
+func (h *History) Last() spec.Event { return h.last }
 
 // Oldest is when the first event that is still kept happened; zero without any.
 func (h *History) Oldest() time.Time {

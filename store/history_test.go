@@ -73,13 +73,13 @@ const allEvents = 1 << 62
 func TestHistoryOutlivesItsProcess(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "events")
 	h := openHistory(dir, 1<<20)
-	if got := h.kept(t, 0, allEvents); got != "" || h.Last() != 0 || !h.Oldest().IsZero() {
-		t.Errorf("at first %q, %d, %s", got, h.Last(), h.Oldest())
+	if got := h.kept(t, 0, allEvents); got != "" || h.Last().Seq != 0 || !h.Oldest().IsZero() {
+		t.Errorf("at first %q, %d, %s", got, h.Last().Seq, h.Oldest())
 	}
 	h.keep(1, 100)
 	h = openHistory(dir, 1<<20)
-	if h.Last() != 100 || !h.Oldest().Equal(day.Add(time.Second)) {
-		t.Errorf("last %d, oldest %s", h.Last(), h.Oldest())
+	if h.Last().Seq != 100 || !h.Oldest().Equal(day.Add(time.Second)) {
+		t.Errorf("last %d, oldest %s", h.Last().Seq, h.Oldest())
 	}
 	h.keep(201, 300)
 	if got := h.kept(t, 0, allEvents); got != "1-100 201-300" {
@@ -142,8 +142,8 @@ func TestHistoryAfterACrash(t *testing.T) {
 				t.Fatal(err)
 			}
 			h = openHistory(dir, 1<<20)
-			if h.Last() != 10 {
-				t.Errorf("last %d", h.Last())
+			if h.Last().Seq != 10 {
+				t.Errorf("last %d", h.Last().Seq)
 			}
 			h.keep(21, 30)
 			if got := h.kept(t, 0, allEvents); got != "1-10 21-30" {

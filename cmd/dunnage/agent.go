@@ -298,19 +298,24 @@ func runAgent(ctx context.Context, o agentOptions) error {
 	defer eng.Close() //nolint:errcheck // nothing is lost with the connection
 	defer settle(eng, o.log)
 
-	ctx, stop := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer stop()
 	history := store.OpenHistory(filepath.Join(o.stateDir, "events"), o.log)
+	keep, kept := context.WithCancel(context.WithoutCancel(ctx)) // to the last event
+	var keeping sync.WaitGroup
+	defer keeping.Wait()
+	defer kept()
+	keeping.Go(func() { history.Run(keep) })
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	loop, watchers, err := newLoop(ctx, o, st, history, network, eng)
 	if err != nil {
 		return err
 	}
+	loop.TellStart()
+	var wg sync.WaitGroup
+	defer func() { stop(); wg.Wait(); loop.TellStop() }()
 	if managed != nil {
 		wg.Go(func() { managed.Run(ctx, loop.EngineDied) })
 	}
-	wg.Go(func() { history.Run(ctx) })
 	wg.Go(loop.Run)
 	wg.Go(loop.Sample)
 	wg.Go(func() { loop.Guard(supervisor{Engine: eng, managed: managed, command: o.restart}) })
@@ -411,7 +416,7 @@ func newLoop(ctx context.Context, o agentOptions, st *store.Store, history *stor
 		Patience:        o.patience,
 		KeepReleases:    o.host.Disk.KeepReleases,
 		Budget:          o.host.Disk.Budget,
-		StateDir:        o.stateDir, RunDir: o.runDir, RemoveUnknown: o.removeUnknown, Notice: replaced, History: history,
+		StateDir:        o.stateDir, RunDir: o.runDir, RemoveUnknown: o.removeUnknown, Notice: replaced, History: history, Version: version,
 	})
 	return loop, w, err
 }
