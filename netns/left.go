@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"dunnage/internal/fault"
@@ -45,14 +47,50 @@ func hostNow() (string, error) {
 }
 
 // readLeft returns the note in the run directory, if it is of this host as it
-// runs now.
-func readLeft(runDir string) (note leftNote, found bool) {
+// runs now; the error says why there is none.
+func readLeft(runDir string) (note leftNote, err error) {
 	b, err := os.ReadFile(leftFile(runDir))
-	if err != nil || json.Unmarshal(b, &note) != nil {
-		return leftNote{}, false
+	if errors.Is(err, fs.ErrNotExist) {
+		return note, fmt.Errorf("no agent has left a note of them in %s", runDir)
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &note)
+	}
+	if err != nil {
+		return note, fmt.Errorf("read the agent's note of them: %w", err)
 	}
 	host, err := hostNow()
-	return note, err == nil && host == note.Host
+	if err == nil && host != note.Host {
+		err = errors.New("the agent ran in another network namespace than this program, or before the last boot")
+	}
+	return note, err
+}
+
+// LeftDamage names how the kernel differs from what the agent with this run
+// directory left of rules, routes and links, while that agent doesn't say so
+// itself. It changes nothing. The error says why nobody knows.
+func LeftDamage(ctx context.Context, runDir string) ([]spec.Damage, error) {
+	note, err := readLeft(runDir)
+	if err != nil {
+		return nil, err
+	}
+	n, err := New(Config{RunDir: runDir, Pool: note.Pool, Pool6: note.Pool6, Iptables: note.Backend})
+	if err != nil {
+		return nil, err
+	}
+	r, same := n.Left()
+	if !same {
+		return nil, errors.New("the agent is of another version than this program")
+	}
+	var replicas []string
+	for _, s := range r.Services {
+		for _, b := range s.Backends {
+			if !slices.Contains(replicas, b.Replica) { // which may be in several networks
+				replicas = append(replicas, b.Replica)
+			}
+		}
+	}
+	return n.Damaged(ctx, r, replicas)
 }
 
 // Left returns what the last Apply of the agent before this one left, and whether
@@ -62,8 +100,8 @@ func readLeft(runDir string) (note leftNote, found bool) {
 func (n *Network) Left() (r spec.Routing, same bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	note, found := readLeft(n.cfg.RunDir)
-	if !found {
+	note, err := readLeft(n.cfg.RunDir)
+	if err != nil {
 		return spec.Routing{}, false
 	}
 	v4, v6, err := rules.Render(note.Routing, n.rules())

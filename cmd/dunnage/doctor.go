@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"dunnage/api"
+	"dunnage/netns"
 	"dunnage/spec"
 )
 
@@ -22,7 +23,7 @@ func (p *program) doctorCommand() *cli.Command {
 		Usage: "check the host, the agent, its rules, secrets and services, and say what to do",
 		Description: "Everything is looked at side by side, so that there is an answer within two seconds or so, also while containerd, a disk or the agent hangs. " +
 			"What is wrong comes first, then what may go wrong (warn), then what is well. " +
-			"Where no agent answers, the host alone is looked at.\n\n" +
+			"Where no agent answers, the host alone is looked at, and whether its rules are as the agent left them.\n\n" +
 			"The exit code is 3 if anything is wrong, 4 if no agent answers, and 0 otherwise, also with warnings.\n\n" +
 			"--fix removes what belongs to no replica and no project of this agent, such as the writable layer of a container that somebody deleted by hand, " +
 			"has the kernel forget connections to addresses that nobody has, and says what it removed. It repairs nothing else, and touches nothing of others.\n\n" +
@@ -53,7 +54,7 @@ func (p *program) doctor(c *cli.Context) error {
 	}
 	switch {
 	case silent(err) && !strings.HasPrefix(c.String("host"), "ssh://"):
-		all = withoutAgent(c.Context, err)
+		all = withoutAgent(c.Context, c.String("host"), err)
 	case err != nil:
 		return err
 	default:
@@ -88,14 +89,41 @@ func silent(err error) bool {
 }
 
 // withoutAgent looks at what there is to see of the host.
-func withoutAgent(ctx context.Context, err error) []spec.Finding {
+func withoutAgent(ctx context.Context, host string, err error) []spec.Finding {
+	o := localOptions(strings.TrimPrefix(host, "unix://"))
 	next := "`systemctl status dunnage` and `journalctl -u dunnage` say why"
 	if s := new(api.SilentError); errors.As(err, &s) && s.Pid != 0 {
 		next = s.Hint()
 	}
-	all := []spec.Finding{{Check: "agent", Text: api.Text(err), Next: next + "; containers and traffic go on without it"}}
+	rules := check{"rules", func(ctx context.Context) []spec.Finding { return examineLeft(ctx, o.runDir) }}
 	cgroups := func(context.Context) []spec.Finding { return hostCgroups(cgroupRoot) }
-	return append(all, examine(ctx, examineTime, hostChecks(localOptions(), cgroups))...)
+	all := examine(ctx, examineTime, append([]check{rules}, hostChecks(o, cgroups)...))
+	switch f := all[0]; {
+	case f.OK && !f.Warn:
+		next += "; containers and traffic go on without it"
+	case f.OK:
+		next += "; containers go on without it, and traffic as long as nobody changes its rules"
+	default:
+		next += "; containers go on without it, but nobody repairs its rules"
+	}
+	return append([]spec.Finding{{Check: "agent", Text: api.Text(err), Next: next}}, all...)
+}
+
+// examineLeft says whether the kernel still has what the agent left, which it
+// doesn't say itself.
+func examineLeft(ctx context.Context, runDir string) []spec.Finding {
+	damage, err := netns.LeftDamage(ctx, runDir)
+	if err != nil {
+		return []spec.Finding{warned("once the agent answers, `dunnage doctor` looks at them", "not known whether the kernel's rules are as the agent left them: %v", err)}
+	}
+	if len(damage) == 0 {
+		return fine("the kernel's rules, routes and links are as the agent left them")
+	}
+	out := make([]spec.Finding, len(damage))
+	for i, d := range damage {
+		out[i] = wrong("an agent that answers repairs it within a second", "changed since the agent looked last: %s", d.What)
+	}
+	return out
 }
 
 // askAgent puts all questions side by side, so that one that hangs holds up no

@@ -83,7 +83,12 @@ func (s space) finding() spec.Finding {
 // examineDisks looks at each file system once.
 func examineDisks(o agentOptions) (out []spec.Finding) {
 	seen := map[unix.Fsid]bool{}
-	for _, dir := range []string{o.stateDir, containerdRoot(o), o.runDir} {
+	dirs := []string{o.stateDir, containerdRoot(o), o.runDir}
+	if o.stateDir == "" {
+		dirs = dirs[2:]
+		out = append(out, notKnown("the disk of its state", o))
+	}
+	for _, dir := range dirs {
 		var st unix.Statfs_t
 		err := unix.Statfs(dir, &st)
 		switch {
@@ -103,9 +108,14 @@ func examineDisks(o agentOptions) (out []spec.Finding) {
 		}
 	}
 	if len(out) == 0 {
-		out = fine("nothing is stored yet")
+		out = fine("nothing is stored yet: there is no %s", strings.Join(dirs, ", "))
 	}
 	return out
+}
+
+// notKnown tells of what can't be found without the agent.
+func notKnown(what string, o agentOptions) spec.Finding {
+	return warned("once the agent answers, `dunnage doctor` looks there", "%s wasn't looked at: only the agent at %s knows where that is", what, o.socket)
 }
 
 // examineClock asks the kernel whether somebody keeps its clock right.
@@ -162,10 +172,14 @@ func examineConntrack(count, most int) []spec.Finding {
 // examineRights looks at who may read and change what only root should.
 func examineRights(o agentOptions) []spec.Finding {
 	var out []spec.Finding
+	var missing []string
+	looked := 0
 	look := func(path string, forbidden fs.FileMode, mode, what string) {
 		info, err := os.Stat(path)
+		looked++
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
+			missing = append(missing, path)
 		case err != nil:
 			out = append(out, wrong("`namei -l "+path+"` shows where the way to it ends", "%v", err))
 		case info.Mode().Perm()&forbidden != 0:
@@ -176,15 +190,26 @@ func examineRights(o agentOptions) []spec.Finding {
 			}
 		}
 	}
-	look(o.stateDir, 0o022, "0700", "others can replace the store in it")
+	if o.stateDir != "" {
+		look(o.stateDir, 0o022, "0700", "others can replace the store in it")
+		look(filepath.Join(o.stateDir, "dunnage.db"), 0o077, "0600", "others can read the store, with sealed secrets")
+	}
 	look(o.runDir, 0o022, "0755", "others can replace the socket in it")
-	look(filepath.Join(o.stateDir, "dunnage.db"), 0o077, "0600", "others can read the store, with sealed secrets")
 	look(o.socket, 0o007, "0660", "everybody can use the agent")
 	if key, ok := strings.CutPrefix(o.keySource, "file:"); ok {
 		look(key, 0o077, "0600", "others can read the key of the secrets")
 	}
-	if len(out) == 0 {
+	switch {
+	case len(out) > 0:
+	case len(missing) == looked:
+		out = fine("nothing is stored yet: there is no %s", strings.Join(missing, ", "))
+	case o.stateDir == "":
+		out = fine("the socket %s is for root and its group", o.socket)
+	default:
 		out = fine("store, key and socket are for root and the socket's group")
+	}
+	if o.stateDir == "" {
+		out = append(out, notKnown("who may read its store and key", o))
 	}
 	return out
 }
@@ -243,10 +268,15 @@ func examineOthers(root string) []spec.Finding {
 	return out
 }
 
-// localOptions are an agent's without flags, for a host where none answers.
-func localOptions() agentOptions {
+// localOptions are those of an agent that doesn't answer at the socket, without
+// flags. Of one that listens elsewhere only the run directory is known, where its
+// socket is unless it was told otherwise.
+func localOptions(socket string) agentOptions {
+	if socket != filepath.Join(defaultRunDir, "agent.sock") {
+		return agentOptions{runDir: filepath.Dir(socket), socket: socket}
+	}
 	return agentOptions{
-		stateDir: defaultStateDir, runDir: defaultRunDir, socket: filepath.Join(defaultRunDir, "agent.sock"),
+		stateDir: defaultStateDir, runDir: defaultRunDir, socket: socket,
 		keySource: "file:" + filepath.Join(defaultStateDir, "secrets.key"),
 	}
 }

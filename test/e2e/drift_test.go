@@ -176,6 +176,17 @@ func TestDriftWithoutAnAgent(t *testing.T) {
 		before := len(h.repairs())
 		killAgent(h)
 		h.sh(t, c.script)
+		argv := h.lab.OnHost(h.agent.Program, "--host", "unix://"+h.lab.Path("run/agent.sock"), "doctor") // where it is by default
+		out, _ := exec.Command(argv[0], argv[1:]...).CombinedOutput()                                     // it fails, for there is no agent
+		whole := strings.Contains(string(out), "containers and traffic go on without it") && strings.Contains(string(out), "are as the agent left them")
+		for _, want := range c.found {
+			if whole = false; !strings.Contains(string(out), want) {
+				t.Errorf("after %s, doctor says\n%s", c.script, out)
+			}
+		}
+		if len(c.found) == 0 && !whole {
+			t.Errorf("where nobody did anything, doctor says\n%s", out)
+		}
 		h.start()
 		h.ready(1)
 		h.eventually(time.Minute, "the port answers after "+c.script, func() error { _, err := h.get(8080, "/"); return err })
