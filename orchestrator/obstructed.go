@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
+	"time"
 
+	"dunnage/orchestrator/plan"
 	"dunnage/spec"
 )
 
@@ -30,6 +33,11 @@ func (l *Loop) Obstructed(ctx context.Context) (found []Obstruction, left int, e
 	if err != nil {
 		return nil, 0, err
 	}
+	return l.obstructed(ctx, status, func(serviceID) bool { return true })
+}
+
+// obstructed is Obstructed for some services.
+func (l *Loop) obstructed(ctx context.Context, status spec.Status, concerns func(serviceID) bool) (found []Obstruction, left int, err error) {
 	fronts, err := l.cfg.Network.Fronts(ctx)
 	if err != nil {
 		return nil, 0, err
@@ -37,11 +45,12 @@ func (l *Loop) Obstructed(ctx context.Context) (found []Obstruction, left int, e
 	var all []question
 	for _, p := range status.Projects {
 		for _, s := range p.Services {
-			if s.Stopped {
+			id := serviceID{p.Name, s.Name}
+			if s.Stopped || !concerns(id) {
 				continue
 			}
 			for _, port := range s.Ports {
-				all = append(all, ofPort(serviceID{p.Name, s.Name}, port, netip.Addr{}, fronts)...)
+				all = append(all, ofPort(id, port, netip.Addr{}, fronts)...)
 			}
 		}
 	}
@@ -82,6 +91,28 @@ func (l *Loop) Obstructed(ctx context.Context) (found []Obstruction, left int, e
 func mayObstruct(t spec.Trace) bool {
 	ends := dying(t)
 	return !t.Away && t.Fate == spec.FateMaybe && len(ends) > 0 && isIngress(ends[0])
+}
+
+// blameTime bounds the search for who is in the way of a release that failed: the
+// loop waits for it, and goes back then.
+const blameTime = time.Second
+
+// blamed is why the release failed and, where clients don't get through to it, what
+// others have set up in their way: it may be none of the release's doing.
+func (l *Loop) blamed(r plan.Rollout) string {
+	if r.Unreached == "" {
+		return r.Failed
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, blameTime)
+	defer cancel()
+	found, _, err := l.obstructed(ctx, *l.status.Load(), func(s serviceID) bool { return s == serviceID{r.Project, r.Unreached} })
+	if err != nil {
+		l.cfg.Log.Warn("look for what is in the way of a release", "project", r.Project, "error", err)
+	}
+	if len(found) == 0 {
+		return r.Failed
+	}
+	return strings.Join(append([]string{r.Failed, "whichever release serves, " + found[0].Verdict}, found[0].Next...), "; ")
 }
 
 // obstructs reports whether somebody else's rule, or a route, is what becomes of

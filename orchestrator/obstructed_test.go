@@ -28,6 +28,23 @@ func TestObstructed(t *testing.T) {
 	}
 }
 
+// A rule of others that came shortly before a release isn't taken for its fault: the
+// end of the deploy and its receipt name the rule.
+func TestObstructedReleaseNamesTheRule(t *testing.T) {
+	s := publishing(t)
+	s.w.Blocked = map[uint16]bool{8080: true}
+	p := published("fast", 0)
+	p.Services[0].Container.Environment = []string{"V=2"}
+	op := ask(t, s, p)
+	receipt, _ := newest(t, s)
+	for what, cause := range map[string]string{"operation": op.Cause, "receipt": receipt.Cause} {
+		if op.State != spec.OperationRolledBack || !strings.HasPrefix(cause, "web: port 8080: healthy inside, unreachable outside: no answer within 1s, for ") ||
+			!strings.Contains(cause, "; whichever release serves, connections are dropped by iptables-nft filter FORWARD, rule 1: -p tcp -j DROP; ") {
+			t.Errorf("%s: %s: %q", what, op.State, cause)
+		}
+	}
+}
+
 // Obstructions are what others do to all of a port's clients, or to those of one
 // replica.
 func TestObstructs(t *testing.T) {

@@ -30,6 +30,9 @@ func (l *Loop) settleRollout(r plan.Rollout, now []spec.ProjectStatus) (changed 
 		return false
 	}
 	desired, warm := rec.Desired, rec.Warm
+	if !slices.Contains(rec.Failed, desired) { // else it has been told
+		r.Failed = l.blamed(r)
+	}
 	switch {
 	case r.Converged:
 		rec.Warm = l.warmed(rec, now)

@@ -108,4 +108,5 @@ type Rollout struct {
 	Failed    string             // why it can't converge, one line; empty = it still may
 	Culprit   spec.ReplicaKey    // the replica that it is about, if it is about one
 	Action    spec.FailureAction // what to do about that
+	Unreached string             // the service whose published port clients don't get through to, if that is why
 }

@@ -411,6 +411,9 @@ func (b *builder) rollout(p *Project, all []*view, applied bool) Rollout {
 				f = v.deaf(cause)
 			}
 			out.Failed, out.Culprit, out.Action = f.cause, f.replica, v.policy().OnFailure
+			if f.unreached {
+				out.Unreached = v.Name
+			}
 		}
 		b.wakeAt(v.settles(b.now))
 	}

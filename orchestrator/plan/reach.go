@@ -161,7 +161,7 @@ func (v *view) shutOut(now time.Time) (cause string, due time.Time) {
 // deaf is the fault of not being reached. Of a release with one replica, that
 // replica's log may tell why.
 func (v *view) deaf(cause string) fault {
-	f := fault{cause: cause}
+	f := fault{cause: cause, unreached: true}
 	if len(v.current) == 1 {
 		f.replica = v.current[0].ReplicaKey
 	}

@@ -59,8 +59,9 @@ func (v *view) settles(now time.Time) time.Time {
 
 // fault is a replica that counts as failed, and why, for people.
 type fault struct {
-	replica spec.ReplicaKey
-	cause   string
+	replica   spec.ReplicaKey
+	cause     string
+	unreached bool // clients don't get through to a published port, for which others may be to blame
 }
 
 // failures lists the replicas of the wanted generation that count as failed.
@@ -68,7 +69,7 @@ func (v *view) failures() []fault {
 	var out []fault
 	for _, r := range v.current {
 		if t := v.trouble(r); t != "" {
-			out = append(out, fault{r.ReplicaKey, t})
+			out = append(out, fault{replica: r.ReplicaKey, cause: t})
 		}
 	}
 	return out

@@ -49,7 +49,7 @@ func (v *view) missed() fault {
 	if worst.Port > 0 { // what others laid in the way may be to blame
 		text += fmt.Sprintf("; `dunnage explain %d` walks that way", worst.Port)
 	}
-	return fault{cause: text}
+	return fault{cause: text, unreached: worst.Port > 0}
 }
 
 // offers reports whether clients who used the address before may use it in this

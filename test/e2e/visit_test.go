@@ -65,6 +65,13 @@ func TestUnreachable(t *testing.T) {
 	if want := []spec.EventKind{spec.EventUnreachable, spec.EventReachable}; !slices.Equal(kinds, want) {
 		t.Errorf("events %v, want %v", kinds, want)
 	}
+	// One that comes just before a release is named by its end, which it isn't to blame for.
+	iptables("-I")
+	r = h.deploy(hello("v1", 2, ""))
+	if want := "whichever release serves, connections are dropped by iptables-nft filter FORWARD, rule 1: -p tcp -m tcp --dport 80 -j DROP"; r.code != 3 || !strings.Contains(r.stdout+r.stderr, want) {
+		t.Errorf("%+v, want exit code 3 and %q", r, want)
+	}
+	iptables("-D")
 	h.clean(h.ready(2))
 }
 
