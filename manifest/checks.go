@@ -105,11 +105,14 @@ func (c *converter) checkDependencies(p spec.Project) {
 	for i := range p.Services {
 		s := &p.Services[i]
 		s.DependsOn = slices.DeleteFunc(s.DependsOn, func(d spec.Dependency) bool {
-			known := byName[d.Service] != nil
-			if !known && !d.Optional {
+			on := byName[d.Service]
+			switch {
+			case on == nil && !d.Optional:
 				c.failDependency(s.Name, d.Service, c.unknownService(d.Service))
+			case on != nil && d.Condition == spec.DependCompleted && on.Restart.EndsNever():
+				c.report.warn("%s waits until %s is completed, and with restart: %s it never is; restart: on-failure starts it again only when it fails", s.Name, d.Service, on.Restart.Mode)
 			}
-			return !known // an optional one that isn't there, as in Compose
+			return on == nil // an optional one that isn't there, as in Compose
 		})
 	}
 	if circle := findCircle(p.Services, byName); circle != nil {

@@ -167,6 +167,12 @@ type RestartPolicy struct {
 	Window Duration    `json:"window,omitempty"` // a run this long is no failure in a row; 0 = 10 s
 }
 
+// EndsNever reports whether a replica is started again also when it ended well,
+// so that nobody sees its service completed.
+func (p RestartPolicy) EndsNever() bool {
+	return p.Mode == RestartAlways || p.Mode == RestartUnlessStopped
+}
+
 // Logging are the options of the log writer; zero = the agent's defaults.
 type Logging struct {
 	MaxSize  int64      `json:"max_size,omitempty"` // bytes of a file until it is rotated; 4 KiB at least

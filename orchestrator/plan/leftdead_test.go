@@ -94,3 +94,24 @@ func TestLeftDead(t *testing.T) {
 		}
 	}
 }
+
+// Who waits for a job that is started again each time it ends well is told why that
+// takes for ever.
+func TestJobThatNeverEnds(t *testing.T) {
+	for mode, want := range map[spec.RestartMode]string{
+		spec.RestartAlways:        "waits for db to be completed, which restart: always never lets it be",
+		spec.RestartUnlessStopped: "waits for db to be completed, which restart: unless-stopped never lets it be",
+		spec.RestartOnFailure:     "waits for db to be completed",
+	} {
+		s := scene{order: spec.StartFirst, wanted: 1, depends: true}
+		r := release(1, "new", s)
+		r.Project.Services[0].DependsOn[0].Condition = spec.DependCompleted
+		r.Project.Services[1].Restart.Mode = mode
+		d := plan.Desired{Projects: []plan.Project{{Record: spec.ProjectRecord{Name: "p", Desired: 1}, Release: r}}}
+		for _, service := range plan.Make(d, plan.Observed{Now: noon}).Status[0].Services {
+			if service.Name == "web" && service.Waiting != want {
+				t.Errorf("%s: %q, want %q", mode, service.Waiting, want)
+			}
+		}
+	}
+}

@@ -249,6 +249,9 @@ func waitsFor(v *view, all []*view) (text string, leftDead *Replica) {
 		if dead := append(all[i].dead(), all[i].awaitsDead)[0]; dead != nil && v.stands() {
 			return fmt.Sprintf("%s, which won't come by itself: %s %s", first, dead.ID, leftDeadText(dead)), dead
 		}
+		if d.Condition == spec.DependCompleted && all[i].Restart.EndsNever() {
+			first += fmt.Sprintf(", which restart: %s never lets it be", all[i].Restart.Mode)
+		}
 		text = cmp.Or(text, first)
 	}
 	return text, nil
