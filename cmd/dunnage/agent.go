@@ -99,7 +99,9 @@ func (p *program) agentCommand() *cli.Command {
 				return &usageError{message: err.Error(), hint: "see `dunnage agent --help`"}
 			case c.Bool("check"):
 				return p.checkedAgent(c.String("config"))
-			case c.Bool("uninstall"):
+			}
+			p.serves.Store(true)
+			if c.Bool("uninstall") {
 				return uninstall(c.Context, o)
 			}
 			return runAgent(c.Context, o)

@@ -98,7 +98,7 @@ func renderDocs(app *cli.App) []byte {
 		"`dunnage [flags] VERB [flags] [arguments]`. Flags stand before or after arguments; a flag of the verb goes before a global one of the same letter. " +
 		"Results are on standard output, everything else on standard error. Colours need a terminal and no `NO_COLOR`.\n\n" +
 		"| exit code | meaning |\n|---|---|\n| 0 | done |\n| 1 | error; what was asked for is not done |\n| 2 | the command line makes no sense |\n" +
-		"| 3 | not converged, or rolled back; `doctor` found something wrong; `secret compare` found a difference |\n| 4 | no agent, or one that doesn't answer |\n| 130 | interrupted |\n\n`exec` ends with the command's own code.\n\n## Global flags\n\n")
+		"| 3 | not converged, or rolled back; `doctor` found something wrong; `secret compare` found a difference |\n| 4 | no agent, or one that doesn't answer |\n| 130 | interrupted |\n| 143 | ended by SIGTERM in the midst of something that can't be interrupted, 3 s after it or by a second one (by SIGINT: 130) |\n\n`exec` ends with the command's own code.\n\n## Global flags\n\n")
 	docFlags(&b, app.Flags)
 	b.WriteString("## Verbs\n")
 	docCommands(&b, app.Name, app.Commands)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,15 +30,40 @@ func main() {
 // runMain is main with an end that lets deferred calls run. Tests adjust the
 // program: its clock, its terminal.
 func runMain(adjust ...func(*program)) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends a command that doesn't
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	signals := make(chan os.Signal, 2) // both, if they come at once
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	p := newProgram()
 	for _, a := range adjust {
 		a(p)
 	}
-	return p.run(ctx, os.Args[1:])
+	code := make(chan int, 1)
+	go func() { code <- p.run(ctx, os.Args[1:]) }()
+	var last os.Signal
+	select {
+	case c := <-code:
+		return c
+	case last = <-signals:
+		cancel()
+	}
+	var late <-chan time.Time // never, for the agent: it has its own bounds
+	if !p.serves.Load() {
+		late = time.After(endTime)
+	}
+	select {
+	case c := <-code:
+		return c
+	case last = <-signals:
+	case <-late:
+	}
+	return 128 + int(last.(syscall.Signal)) // as if the signal had ended it
 }
+
+// endTime is how long a command may take to end after a signal. One that is
+// blocked for ever (a FIFO without a writer, a file system that doesn't answer)
+// can't look at its context.
+const endTime = 3 * time.Second
 
 // program is the command line's surroundings, so that tests can own them.
 type program struct {
@@ -47,7 +73,8 @@ type program struct {
 	dir            string // working directory
 	now            func() time.Time
 	terminal       terminal
-	quietColour    bool // NO_COLOR
+	quietColour    bool         // NO_COLOR
+	serves         *atomic.Bool // it is an agent, which ends in its own time
 }
 
 // terminal says which standard streams are one, and how wide.
@@ -67,6 +94,7 @@ func newProgram() *program {
 		environ: os.Environ(), dir: dir, now: time.Now,
 		terminal:    terminal{stdin: isTerminal(os.Stdin), stdout: isTerminal(os.Stdout), stderr: isTerminal(os.Stderr)},
 		quietColour: os.Getenv("NO_COLOR") != "",
+		serves:      new(atomic.Bool),
 	}
 	p.resize()
 	return p

@@ -29,6 +29,8 @@ func TestMain(m *testing.M) {
 			}
 			os.Exit(runMain())
 		},
+		// It isn't ended after a while, as the agent isn't.
+		"dunnage-agent": func() { os.Exit(runMain(func(p *program) { p.serves.Store(true) })) },
 	})
 }
 
