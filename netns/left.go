@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"dunnage/internal/fault"
+	"dunnage/internal/regular"
 	"dunnage/netns/rules"
 	"dunnage/spec"
 )
@@ -49,7 +50,7 @@ func hostNow() (string, error) {
 // readLeft returns the note in the run directory, if it is of this host as it
 // runs now; the error says why there is none.
 func readLeft(runDir string) (note leftNote, err error) {
-	b, err := os.ReadFile(leftFile(runDir))
+	b, err := regular.ReadFile(leftFile(runDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return note, fmt.Errorf("no agent has left a note of them in %s", runDir)
 	}
@@ -96,7 +97,7 @@ func LeftDamage(ctx context.Context, runDir string) ([]spec.Damage, error) {
 // Left returns what the last Apply of the agent before this one left, and whether
 // this one would leave the same for it: then all that differs is others' doing.
 // It returns zero and false where nobody knows: after a reboot, in another network
-// namespace, and where that Apply was cut short.
+// namespace, with another pool, and where that Apply was cut short.
 func (n *Network) Left() (r spec.Routing, same bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -105,7 +106,10 @@ func (n *Network) Left() (r spec.Routing, same bool) {
 		return spec.Routing{}, false
 	}
 	v4, v6, err := rules.Render(note.Routing, n.rules())
-	if err != nil || note.Rules != n.sum(v4, v6) {
+	switch {
+	case err != nil: // of another pool: nothing here can be compared with it
+		return spec.Routing{}, false
+	case note.Rules != n.sum(v4, v6):
 		return note.Routing, false
 	}
 	n.left = &note.Routing

@@ -84,6 +84,16 @@ func testLeft(t *testing.T, backend Backend) {
 		t.Errorf("without IPv6, left is %+v, %v", got, ok)
 	}
 
+	unknown("with another pool", next(func(c *Config) { c.Pool = netip.MustParsePrefix("10.99.0.0/16") }))
+
+	// What else lies in the note's place holds nobody up.
+	note := leftFile(w.net.cfg.RunDir)
+	aside := note + ".aside"
+	testenv.Run(t, "mv", note, aside)
+	testenv.Run(t, "mkfifo", note)
+	unknown("of a FIFO", next(same))
+	testenv.Run(t, "mv", aside, note)
+
 	// An Apply to something else that is cut short may have changed anything.
 	if err := w.net.Apply(over, spec.Routing{}); err == nil {
 		t.Fatal("an Apply without time succeeds")

@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -46,6 +47,9 @@ func (l *Loop) busy(projects []spec.ProjectStatus) []spec.ProjectStatus {
 func (l *Loop) Rules(ctx context.Context) (spec.RuleSet, error) {
 	set, err := l.cfg.Network.RuleSet(ctx, *l.routing.Load())
 	set.Held = l.repairsNothing()
+	if why := l.holding(); why != "" && err != nil { // with a wrong pool, rules can't even be rendered
+		err = errors.New(why)
+	}
 	return set, err
 }
 

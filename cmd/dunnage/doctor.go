@@ -130,7 +130,8 @@ func examineLeft(ctx context.Context, runDir string) []spec.Finding {
 // other.
 func askAgent(ctx context.Context, agent *api.Client, fix bool) []spec.Finding {
 	failed := func(err error) []spec.Finding {
-		return []spec.Finding{wrong("`dunnage events --no-follow` and the agent's log say more", "the agent doesn't say: %s", api.Text(err))}
+		why, next := spec.SplitProblem(api.Text(err))
+		return []spec.Finding{wrong(cmp.Or(next, "`dunnage events --no-follow` and the agent's log say more"), "the agent doesn't say: %s", why)}
 	}
 	limit := askTime
 	if fix {

@@ -208,6 +208,9 @@ func TestHeldAgentChangesNothing(t *testing.T) {
 					}
 				}
 			}
+			if f := found["rules"]; len(f) != 1 || strings.HasPrefix(wrong.flag, "--pool") && !strings.Contains(f[0].Text, "the agent holds") {
+				t.Errorf("%s: rules: %+v", wrong.flag, f)
+			}
 			elsewhere := len(found["logs"]) == 2 && strings.Contains(found["logs"][0].Text+found["logs"][1].Text, "an agent with another --state-dir started it")
 			if (wrong.flag == "--state-dir") != elsewhere {
 				t.Errorf("%s: logs: %+v", wrong.flag, found["logs"])
