@@ -267,6 +267,7 @@ func inStep(now time.Time, wait time.Duration) time.Duration {
 func (l *Loop) Step(ctx context.Context) time.Duration {
 	l.beats()
 	l.takeLate(ctx)
+	l.quicken()
 	began := time.Now()
 	observed, err := l.observe(ctx)
 	l.measures.looked(time.Since(began), err)

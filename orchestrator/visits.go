@@ -15,10 +15,7 @@ import (
 // them: a visit before would be held, to be answered by its repeat a second
 // later, in which nothing else is asked there.
 func (l *Loop) visit(p plan.Plan) {
-	busy := map[string]bool{}
-	for _, op := range l.ops.rolling() {
-		busy[op.Project] = true
-	}
+	busy := l.moving()
 	for _, s := range p.Status { // the operation may have been another agent's
 		busy[s.Name] = busy[s.Name] || s.Rolling && s.Paused == ""
 	}
@@ -41,6 +38,37 @@ func (l *Loop) visit(p plan.Plan) {
 		now[i].Absent = now[i].Absent || !open[now[i].Key()]
 	}
 	l.cfg.Visits.Watch(now)
+}
+
+// moving are the projects that an operation is under way for.
+func (l *Loop) moving() map[string]bool {
+	busy := map[string]bool{}
+	for _, op := range l.ops.rolling() {
+		busy[op.Project] = true
+	}
+	return busy
+}
+
+// quicken has the visitor ask often where an operation has begun since the last
+// plan. The look that comes next may take seconds, or not end at all while the
+// engine hangs, and what clients notice meanwhile belongs in the receipt too.
+func (l *Loop) quicken() {
+	told := l.reachable.Load()
+	if told == nil {
+		return
+	}
+	busy := l.moving()
+	late := func(t spec.VisitTarget) bool { return busy[t.Project] && !t.Often }
+	if !slices.ContainsFunc(*told, late) {
+		return
+	}
+	now := slices.Clone(*told)
+	for i := range now {
+		now[i].Often = now[i].Often || late(now[i])
+	}
+	if l.reachable.CompareAndSwap(told, &now) { // else a commit has told it of more
+		l.cfg.Visits.Watch(now)
+	}
 }
 
 // opened tells the visitor of all targets as the plan has them.

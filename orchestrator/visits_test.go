@@ -77,3 +77,30 @@ func TestVisitsBeginAfterTheCommit(t *testing.T) {
 		t.Errorf("%d visits, %d of them in vain", v.asked, v.vain)
 	}
 }
+
+// An operation's visits come often from its beginning, also while no look can
+// end because the engine hangs.
+func TestVisitsAreOftenWhileTheEngineHangs(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	often := func() bool {
+		return slices.ContainsFunc(s.loop.cfg.Visits.Reach(), func(r spec.Reach) bool { return r.Often })
+	}
+	ask(t, s, published("fast", 0))
+	if often() {
+		t.Fatal("visits are often though nothing is at work")
+	}
+	s.w.Hung = true
+	if _, err := take(t, s, published("slow", 0), spec.Turn{}); err != nil {
+		t.Fatal(err)
+	}
+	s.loop.Step(t.Context())
+	if !often() {
+		t.Error("visits are seldom though a deploy is at work")
+	}
+	s.w.Hung = false
+	s.live(time.Minute, time.Second)
+	if often() {
+		t.Error("visits stay often after the deploy")
+	}
+}

@@ -67,7 +67,7 @@ type VisitTally struct {
 	Sent       int            `json:"sent"`
 	Failed     int            `json:"failed"`
 	Reasons    map[string]int `json:"reasons,omitempty"`     // why those failed, one line each
-	LongestGap Duration       `json:"longest_gap,omitempty"` // between the ends of two visits that succeeded, or from the last of them to the end of the last that failed; of the first, from when it began
+	LongestGap Duration       `json:"longest_gap,omitempty"` // in which clients may have met nobody: up to the end of a visit that succeeded, or of the last that failed, from the end of the last that succeeded before it, or from 50 ms before the first since then was due, which is later while visits are far apart
 	// Unreached are visits that failed while none has ever succeeded; neither
 	// Sent nor Failed counts them. 0 once one has.
 	Unreached int `json:"unreached,omitempty"`

@@ -25,7 +25,8 @@ func (p *program) receiptCommand() *cli.Command {
 			"Without an argument the newest is shown, else the newest of those of that release: its deploy's, or that of the last rollback to it. The others are named by their operation. --all lists them.\n\n" +
 			"The agent visits the published TCP ports as clients do, all the time, and the service addresses of which it knows a port that answers, by a probe or a published port; " +
 			"a service of neither, such as a database, isn't seen by it. A receipt counts the visits from its beginning to its end. " +
-			"The longest gap is the longest time between two answers of the same address. Each is asked every 50 ms meanwhile, so a gap of some 50 ms, or 100 on a busy host, is nobody's outage. " +
+			"The longest gap is the longest time between two answers of the same address. Each is asked every 50 ms in the first minute and after each change of the rules, so a gap of some 50 ms, or 100 on a busy host, is nobody's outage. " +
+			"In the pauses that are longer, as while a rollout is paused or waits, a gap begins with the first visit that was due and not answered. " +
 			"DRAINED connections to replaced replicas ended by themselves, CUT ones with the replica, when x-dunnage.drain was over or it died: " +
 			"these, and the steps drain and stop, are brought up to date until the last replaced replica is gone. " +
 			"A step's time is that in which it was at work on some replica of the service.\n\n" +

@@ -24,6 +24,8 @@ type history struct {
 	entries []entry
 	never   []time.Time // beginnings of those that failed, while none has succeeded
 	first   time.Time   // end of the first visit that succeeded
+	last    time.Time   // end of the last visit that succeeded
+	open    time.Time   // beginning of the gap that none has ended; zero = there is none
 	busy    bool        // an operation is under way
 	since   time.Time   // of busy, or of its end
 }
@@ -33,33 +35,57 @@ type entry struct {
 	at           time.Time // of the first
 	sent, failed int
 	reasons      map[string]int // nil without a failure
-	begin, end   time.Time      // the ends of the first and of the last that succeeded
-	asked        time.Time      // when the first that succeeded began
-	gap          time.Duration  // the longest between two that succeeded
-	failing      time.Time      // the end of the last that failed
+	before       gap            // that the first that succeeded ended: it may have begun before the entry
+	longest      time.Duration  // of the gaps that the others ended
+	failing      gap            // that nothing had ended by the end of the last that failed
 }
+
+// gap is a time in which clients may have met nobody. It ends with a visit that
+// succeeds and begins with the end of the last one that did; but where that was
+// long ago because nobody was to ask meanwhile, which says nothing of clients,
+// one quick interval before the first visit since then was due.
+type gap struct{ from, to time.Time }
+
+// since is how long the gap lasted from t on.
+func (g gap) since(t time.Time) time.Duration { return max(0, g.to.Sub(maxTime(g.from, t))) }
 
 // turn notes that an operation begins or has ended.
 func (h *history) turn(now time.Time, busy bool) { h.busy, h.since = busy, now }
 
-// add counts a visit that began at began and ended now.
-func (h *history) add(began, now time.Time, err error) {
-	if err == nil && h.first.IsZero() {
-		h.first, h.never = now, nil
+// add counts a visit that was due at due, ended now and succeeded.
+func (h *history) add(due, now time.Time) {
+	if h.first.IsZero() {
+		h.first, h.last, h.never = now, now, nil
 	}
 	h.trim(now)
 	// Those before and after an operation began are told apart.
 	if n := len(h.entries); n == 0 || now.Sub(h.entries[n-1].at) >= width || h.entries[n-1].at.Before(h.since) {
 		h.entries = append(h.entries, entry{at: now})
 	}
-	h.entries[len(h.entries)-1].add(began, now, err)
+	e := &h.entries[len(h.entries)-1]
+	e.sent++
+	g := gap{h.opened(due), now}
+	if e.before.to.IsZero() {
+		e.before = g
+	} else {
+		e.longest = max(e.longest, g.since(g.from))
+	}
+	h.last, h.open = now, time.Time{}
 }
 
-// miss counts a visit that began at began and failed, at the time when it began:
+// opened is when the gap began that lasts when a visit ends that was due at due.
+func (h *history) opened(due time.Time) time.Time {
+	if !h.open.IsZero() {
+		return h.open
+	}
+	return maxTime(h.last, due.Add(-often))
+}
+
+// miss counts a visit that was due at due, began at began and failed, at the time when it began:
 // it takes a second until one has no answer, and an operation that begins
 // meanwhile isn't to blame. One that began before the first that succeeded isn't
 // counted, which is what miss reports.
-func (h *history) miss(began, now time.Time, err error) (counted bool) {
+func (h *history) miss(due, began, now time.Time, err error) (counted bool) {
 	if h.first.IsZero() {
 		h.never = append(h.never, began)
 		h.never = h.never[max(0, len(h.never)-kept):]
@@ -77,29 +103,25 @@ func (h *history) miss(began, now time.Time, err error) (counted bool) {
 		h.entries = slices.Insert(h.entries, i, entry{at: began})
 		i++
 	}
-	h.entries[i-1].add(began, now, err)
+	e := &h.entries[i-1]
+	e.sent++
+	e.failed++
+	if e.reasons == nil {
+		e.reasons = map[string]int{}
+	}
+	e.reasons[err.Error()]++
+	h.open = h.opened(due)
+	if now.After(e.failing.to) {
+		e.failing = gap{h.open, now}
+	}
 	return true
 }
 
-func (e *entry) add(began, now time.Time, err error) {
-	e.sent++
-	if err != nil {
-		e.failed++
-		if now.After(e.failing) {
-			e.failing = now
-		}
-		if e.reasons == nil {
-			e.reasons = map[string]int{}
-		}
-		e.reasons[err.Error()]++
-		return
+func maxTime(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
 	}
-	if e.begin.IsZero() {
-		e.begin, e.asked = now, began
-	} else {
-		e.gap = max(e.gap, now.Sub(e.end))
-	}
-	e.end = now
+	return b
 }
 
 // trim drops what nobody asks for any more.
@@ -124,11 +146,6 @@ func (h *history) tally(t spec.VisitTarget, since time.Time) spec.VisitTally {
 			out.Unreached++
 		}
 	}
-	last := since  // the end of the last that succeeded
-	asked := false // somebody was since then; before, visits are so far apart that a pause says nothing
-	if h.first.After(last) {
-		last = h.first
-	}
 	for _, e := range h.entries {
 		if e.at.Before(since) {
 			continue
@@ -141,17 +158,7 @@ func (h *history) tally(t spec.VisitTarget, since time.Time) spec.VisitTally {
 			}
 			out.Reasons[why] += n
 		}
-		if !asked && out.Failed == 0 && e.asked.After(last) {
-			last = e.asked
-		}
-		asked = true
-		if !e.begin.IsZero() {
-			out.LongestGap = max(out.LongestGap, spec.Duration(max(e.gap, e.begin.Sub(last))))
-			last = e.end
-		}
-		if e.failing.After(last) { // a gap that nothing has ended so far
-			out.LongestGap = max(out.LongestGap, spec.Duration(e.failing.Sub(last)))
-		}
+		out.LongestGap = max(out.LongestGap, spec.Duration(max(e.before.since(since), e.longest, e.failing.since(since))))
 	}
 	return out
 }

@@ -16,17 +16,17 @@ func TestLateFailures(t *testing.T) {
 	at := func(ms int) time.Time { return begin.Add(time.Duration(ms) * time.Millisecond) }
 	late := errors.New("no answer within 1s")
 	var h history
-	h.miss(at(-1000), at(0), late) // nobody has been served yet
-	h.add(at(100), at(100), nil)
-	h.miss(at(50), at(1050), late) // nor had anybody when this one began
-	h.add(at(5000), at(5000), nil)
-	h.miss(at(5900), at(6900), late)
+	h.miss(at(-1000), at(-1000), at(0), late) // nobody has been served yet
+	h.add(at(100), at(100))
+	h.miss(at(50), at(50), at(1050), late) // nor had anybody when this one began
+	h.add(at(5000), at(5000))
+	h.miss(at(5900), at(5900), at(6900), late)
 	h.turn(at(6000), true)
-	h.add(at(6100), at(6100), nil)
-	h.miss(at(5950), at(6950), late)
-	h.miss(at(6050), at(7050), late)
-	h.miss(at(9000), at(10000), late)
-	h.add(at(10100), at(10100), nil)
+	h.add(at(6100), at(6100))
+	h.miss(at(5950), at(5950), at(6950), late)
+	h.miss(at(6050), at(6050), at(7050), late)
+	h.miss(at(9000), at(9000), at(10000), late)
+	h.add(at(10100), at(10100))
 	for since, want := range map[int][2]int{-2000: {8, 4}, 4000: {7, 4}, 6000: {4, 2}, 8000: {2, 1}} {
 		if got := h.tally(spec.VisitTarget{}, at(since)); got.Sent != want[0] || got.Failed != want[1] {
 			t.Errorf("since %d: %+v, want %v", since, got, want)
@@ -44,7 +44,7 @@ func TestCounts(t *testing.T) {
 	fail := errors.New("connection refused")
 	for _, err := range []error{fail, nil, fail, nil, spec.ErrUnavailable} {
 		at.flying++
-		v.note(at, time.Now(), false, err)
+		v.note(at, time.Now(), time.Now(), false, err)
 	}
 	got := v.Counts()
 	if len(got) != 1 || got[0].Answered.Count != 2 || got[0].Failed != 1 {

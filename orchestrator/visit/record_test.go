@@ -88,21 +88,20 @@ func TestHistory(t *testing.T) {
 	var h history
 	at := func(ms int) time.Time { return noon.Add(time.Duration(ms) * time.Millisecond) }
 	bad := errors.New("connection refused")
-	h.add(at(0), at(0), nil)
-	h.add(at(5000), at(5000), nil)
+	h.add(at(0), at(0))
+	h.add(at(5000), at(5000))
 	h.turn(at(5100), true) // an operation
 	for _, ms := range []int{5150, 5200, 5250} {
-		h.add(at(ms), at(ms), nil)
+		h.add(at(ms), at(ms))
 	}
-	h.add(at(5300), at(5300), bad)
-	h.add(at(5350), at(5350), bad)
-	h.add(at(7350), at(7350), nil)
-	got := h.tally(spec.VisitTarget{}, at(5090))
-	if got.Sent != 6 || got.Failed != 2 || got.Reasons["connection refused"] != 2 || got.LongestGap.Std() != 2100*time.Millisecond {
-		t.Errorf("tally %+v", got)
-	}
-	if got := h.tally(spec.VisitTarget{}, at(-1)); got.Sent != 8 || got.LongestGap.Std() != 5*time.Second {
-		t.Errorf("tally of all %+v", got)
+	h.miss(at(5300), at(5300), at(5300), bad)
+	h.miss(at(5350), at(5350), at(5350), bad)
+	h.add(at(7350), at(7350))
+	for since, sent := range map[int]int{5090: 6, -1: 8} {
+		got := h.tally(spec.VisitTarget{}, at(since))
+		if got.Sent != sent || got.Failed != 2 || got.Reasons["connection refused"] != 2 || got.LongestGap.Std() != 2100*time.Millisecond {
+			t.Errorf("tally since %d: %+v", since, got)
+		}
 	}
 }
 
@@ -111,20 +110,58 @@ func TestHistory(t *testing.T) {
 func TestFirstGapOfAnOperation(t *testing.T) {
 	at := func(ms int) time.Time { return noon.Add(time.Duration(ms) * time.Millisecond) }
 	for name, tc := range map[string]struct {
-		began, ended int
-		want         time.Duration
+		due, ended int
+		want       time.Duration
 	}{
-		"asked late":      {900, 910, 50 * time.Millisecond},
-		"answered late":   {110, 910, 800 * time.Millisecond},
+		"asked late":      {900, 910, 60 * time.Millisecond},
+		"answered late":   {110, 910, 810 * time.Millisecond},
 		"asked before it": {50, 910, 810 * time.Millisecond},
 	} {
 		var h history
-		h.add(at(-4000), at(-4000), nil)
+		h.add(at(-4000), at(-4000))
 		h.turn(at(100), true)
-		h.add(at(tc.began), at(tc.ended), nil)
-		h.add(at(955), at(960), nil)
+		h.add(at(tc.due), at(tc.ended))
+		h.add(at(950), at(960))
 		if got := h.tally(spec.VisitTarget{}, at(100)).LongestGap.Std(); got != tc.want {
 			t.Errorf("%s: %s, want %s", name, got, tc.want)
+		}
+	}
+}
+
+// While a rollout is paused, or waits, visits are far apart: that is nobody's
+// gap, unless one fails or has to wait for its answer.
+func TestGapWhileVisitsAreRare(t *testing.T) {
+	at := func(ms int) time.Time { return noon.Add(time.Duration(ms) * time.Millisecond) }
+	for name, tc := range map[string]struct {
+		fails int // visits of the pause that fail, from its third on
+		slow  int // ms that the third visit of the pause waits for its answer
+		want  time.Duration
+	}{
+		"all answered":         {0, 1, 51 * time.Millisecond},
+		"one answered late":    {0, 1500, 1550 * time.Millisecond},
+		"two refused in a row": {2, 1, 2051 * time.Millisecond},
+	} {
+		var h history
+		h.turn(at(0), true)
+		for ms := 0; ms < 1000; ms += 50 {
+			h.add(at(ms), at(ms+1))
+		}
+		h.turn(at(1000), false)
+		h.add(at(6000), at(6001))
+		h.add(at(11_000), at(11_001))
+		due := 16_000
+		for range tc.fails {
+			h.miss(at(due), at(due), at(due+1), errors.New("connection refused"))
+			due += 1000
+		}
+		h.add(at(due), at(due+tc.slow))
+		h.add(at(21_000), at(21_001))
+		h.turn(at(23_000), true)
+		for ms := 23_000; ms < 24_000; ms += 50 {
+			h.add(at(ms), at(ms+1))
+		}
+		if got := h.tally(spec.VisitTarget{}, at(0)); got.LongestGap.Std() != tc.want || got.Failed != tc.fails {
+			t.Errorf("%s: %+v, want a gap of %s", name, got, tc.want)
 		}
 	}
 }
@@ -135,21 +172,21 @@ func TestHistoryWithoutAnEnd(t *testing.T) {
 	at := func(ms int) time.Time { return noon.Add(time.Duration(ms) * time.Millisecond) }
 	bad := errors.New("connection refused")
 	var h history
-	h.add(at(0), at(0), nil)
+	h.add(at(0), at(0))
 	for ms := 100; ms <= 17_000; ms += 100 {
-		h.miss(at(ms-10), at(ms), bad)
+		h.miss(at(ms-100), at(ms-10), at(ms), bad)
 	}
 	if got := h.tally(spec.VisitTarget{}, at(-1)); got.Failed != 170 || got.LongestGap.Std() != 17*time.Second {
 		t.Errorf("17 s of refusals: %+v", got)
 	}
 	h = history{}
 	for ms := range 5 {
-		h.miss(at(ms*1000), at(ms*1000+1), bad)
+		h.miss(at(ms*1000), at(ms*1000), at(ms*1000+1), bad)
 	}
 	if got := h.tally(spec.VisitTarget{}, at(1500)); got.Unreached != 3 || got.Sent != 0 {
 		t.Errorf("never answered: %+v", got)
 	}
-	h.add(at(6000), at(6000), nil)
+	h.add(at(6000), at(6000))
 	if got := h.tally(spec.VisitTarget{}, at(1500)); got.Unreached != 0 || got.Sent != 1 || got.Failed != 0 {
 		t.Errorf("answered at last: %+v", got)
 	}
@@ -160,19 +197,19 @@ func TestHistoryIsBounded(t *testing.T) {
 	var h history
 	h.turn(noon, true)
 	for s := range 3600 {
-		h.add(noon.Add(time.Duration(s)*time.Second), noon.Add(time.Duration(s)*time.Second), nil)
+		h.add(noon.Add(time.Duration(s)*time.Second), noon.Add(time.Duration(s)*time.Second))
 	}
 	if got := h.tally(spec.VisitTarget{}, noon); got.Sent != 3600 {
 		t.Errorf("%d of 3600 visits are counted", got.Sent)
 	}
 	end := noon.Add(time.Hour)
 	h.turn(end, false)
-	h.add(end.Add(time.Second), end.Add(time.Second), nil)
+	h.add(end.Add(time.Second), end.Add(time.Second))
 	if got := h.tally(spec.VisitTarget{}, noon); got.Sent != 3601 {
 		t.Errorf("just after the operation, %d of 3601 visits are counted", got.Sent)
 	}
 	for s := range 24 * 720 {
-		h.add(end.Add(time.Duration(5*s)*time.Second), end.Add(time.Duration(5*s)*time.Second), nil)
+		h.add(end.Add(time.Duration(5*s)*time.Second), end.Add(time.Duration(5*s)*time.Second))
 	}
 	if n := len(h.entries); n > 20 {
 		t.Errorf("%d entries are kept of a quiet day", n)

@@ -204,10 +204,11 @@ func (v *Visitor) start(t *target, now time.Time) {
 	t.flying++
 	v.flying++
 	t.awaited = false
+	due := t.due
 	t.due = t.next(now)
 	to := t.VisitTarget
 	absent := t.Absent
-	v.wg.Go(func() { v.visit(t, to, absent) })
+	v.wg.Go(func() { v.visit(t, to, due, absent) })
 }
 
 // next is when to visit again after a visit that begins now. Longer waits end
@@ -223,8 +224,8 @@ func (t *target) next(now time.Time) time.Time {
 	}
 }
 
-// visit makes one visit.
-func (v *Visitor) visit(t *target, to spec.VisitTarget, absent bool) {
+// visit makes one visit, which was due at due.
+func (v *Visitor) visit(t *target, to spec.VisitTarget, due time.Time, absent bool) {
 	ctx, cancel := context.WithCancelCause(v.ctx)
 	defer cancel(nil)
 	began := time.Now()
@@ -242,7 +243,7 @@ func (v *Visitor) visit(t *target, to spec.VisitTarget, absent bool) {
 	if err != nil && errors.Is(context.Cause(ctx), errNoAnswer) {
 		err = fmt.Errorf("%w within %s", errNoAnswer, time.Since(began).Round(100*time.Millisecond))
 	}
-	if v.ctx.Err() == nil && v.note(t, began, absent, err) {
+	if v.ctx.Err() == nil && v.note(t, due, began, absent, err) {
 		v.changed()
 	}
 }
@@ -259,7 +260,7 @@ func (v *Visitor) patience(t *target, began time.Time) time.Duration {
 }
 
 // note takes a result, and reports whether Reach tells something else now.
-func (v *Visitor) note(t *target, began time.Time, absent bool, err error) bool {
+func (v *Visitor) note(t *target, due, began time.Time, absent bool, err error) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	t.flying--
@@ -268,9 +269,9 @@ func (v *Visitor) note(t *target, began time.Time, absent bool, err error) bool 
 	before, fresh := t.Reach, t.Asked.Before(t.stirred)
 	switch {
 	case err == nil:
-		t.history.add(began, now, nil)
+		t.history.add(due, now)
 		v.counts.of(t.VisitTarget).Answered.Observe(now.Sub(began))
-	case !errors.Is(err, spec.ErrUnavailable) && t.history.miss(began, now, err):
+	case !errors.Is(err, spec.ErrUnavailable) && t.history.miss(due, began, now, err):
 		v.counts.of(t.VisitTarget).Failed++
 	}
 	t.result(now, began, absent || t.Absent, err)
