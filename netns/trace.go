@@ -40,6 +40,9 @@ func (n *Network) Trace(ctx context.Context, packets []spec.Packet) ([]spec.Trac
 				if errs[i] == nil {
 					read[i].lost, errs[i] = n.lost(v6)
 				}
+				if errs[i] == nil {
+					read[i].ipsec, errs[i] = readIPsec(v6)
+				}
 			})
 		}
 	}
@@ -60,7 +63,7 @@ func (n *Network) Trace(ctx context.Context, packets []spec.Packet) ([]spec.Trac
 	for _, p := range packets {
 		set := sets[p.To.Addr().Is6()]
 		facts := n.facts(p, set.policy)
-		facts.Lost, facts.Programs = set.lost, programs.at
+		facts.Lost, facts.IPsec, facts.Programs = set.lost, set.ipsec, programs.at
 		t := walk.Follow(set.sets, facts)
 		t.In, t.Unseen, t.Flows = facts.In, append(t.Unseen, set.unseen...), countFlows(flows, p)
 		t.Away = !facts.Local(p.To.Addr())
@@ -75,6 +78,7 @@ type familyRules struct {
 	unseen []string
 	policy policy
 	lost   string // see walk.Facts
+	ipsec  []walk.IPsecPolicy
 }
 
 // readFamily reads the backend in use, the other one and nf_tables' own tables.

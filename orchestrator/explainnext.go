@@ -18,6 +18,12 @@ func (a answers) blocked(w spec.ExplainedWay, ends []spec.TraceStep) []string {
 	switch {
 	case isPolicy(s):
 		return []string{fmt.Sprintf("`%s` lists it; the agent leaves rules of others alone: whoever added it has to delete it (`%s del %s`), or to leave dunnage's pool out of it", s.Where, s.Where, s.Rule)}
+	case isIPsec(s):
+		remove := "ip xfrm policy delete " + s.Rule
+		if way, ok := strings.CutPrefix(s.Rule, "the default, "); ok {
+			remove = "ip xfrm policy setdefault " + strings.Replace(way, "block", "accept", 1)
+		}
+		return []string{fmt.Sprintf("`ip -s xfrm policy` lists it; `%s` takes it away, but a program such as an IPsec daemon may have set it: then it has to let this traffic pass", remove)}
 	case isZone(s):
 		show, remove := chainOf(s)
 		return []string{fmt.Sprintf("%s shows the chain; put the answers into the same zone, or %s", show, remove)}
@@ -46,6 +52,9 @@ func (a answers) blocked(w spec.ExplainedWay, ends []spec.TraceStep) []string {
 
 // isPolicy reports whether the step is a rule of policy routing.
 func isPolicy(s spec.TraceStep) bool { return s.Where == "ip rule" || s.Where == "ip -6 rule" }
+
+// isIPsec reports whether the step is a policy of IPsec.
+func isIPsec(s spec.TraceStep) bool { return s.Where == "ip xfrm policy" }
 
 // isZone reports whether the step is a rule that keeps answers from being known as such.
 func isZone(s spec.TraceStep) bool {

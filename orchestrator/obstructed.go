@@ -18,7 +18,7 @@ const mostFollowed = 256
 // Obstruction is what others have set up that ends or diverts all connections to
 // published ports, or those that the dice send to some replicas.
 type Obstruction struct {
-	Maybe   bool     // or none: what it ends isn't followed
+	Maybe   bool     // or some, or none: what it ends isn't followed, or isn't for all clients
 	Verdict string   // what becomes of the connections, and by which rule or route
 	Next    []string // what to do
 	At      []string // who is concerned: "shop/web at 198.51.100.7:8080"
@@ -27,7 +27,8 @@ type Obstruction struct {
 // Obstructed follows a client's first packet to every published port, as Explain
 // does for one, and returns who is in the way, and how many ways it has left out.
 // What dunnage itself refuses or lets wait is none, and neither is a rule that takes
-// some clients only. A chain at a link, whose rules aren't followed, may be one.
+// some clients only, but a policy of IPsec is told of. A chain at a link, whose rules
+// aren't followed, may be one.
 func (l *Loop) Obstructed(ctx context.Context) (found []Obstruction, left int, err error) {
 	status, err := l.Status(ctx)
 	if err != nil {
@@ -87,10 +88,11 @@ func (l *Loop) obstructed(ctx context.Context, status spec.Status, concerns func
 }
 
 // mayObstruct reports whether a chain at a link may end all of the port's packets:
-// its rules aren't followed.
+// its rules aren't followed. A policy of IPsec is told of though it takes some clients
+// only: no list of rules shows it.
 func mayObstruct(t spec.Trace) bool {
 	ends := dying(t)
-	return !t.Away && t.Fate == spec.FateMaybe && len(ends) > 0 && isIngress(ends[0])
+	return !t.Away && t.Fate == spec.FateMaybe && len(ends) > 0 && (isIngress(ends[0]) || isIPsec(ends[0]))
 }
 
 // blameTime bounds the search for who is in the way of a release that failed: the

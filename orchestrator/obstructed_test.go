@@ -28,6 +28,16 @@ func TestObstructed(t *testing.T) {
 	}
 }
 
+// A policy of IPsec is told of though it takes some clients only, unlike rules.
+func TestObstructedByIPsec(t *testing.T) {
+	for where, want := range map[string]bool{"ip xfrm policy": true, "iptables-nft filter FORWARD": false} {
+		step := spec.TraceStep{Where: where, Owner: spec.OwnerOther, Maybe: true, Ends: true}
+		if got := mayObstruct(spec.Trace{Fate: spec.FateMaybe, Steps: []spec.TraceStep{step}}); got != want {
+			t.Errorf("%s: %v", where, got)
+		}
+	}
+}
+
 // A rule of others that came shortly before a release isn't taken for its fault: the
 // end of the deploy and its receipt name the rule.
 func TestObstructedReleaseNamesTheRule(t *testing.T) {

@@ -97,7 +97,7 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 		if w.facts.fromHost() {
 			a.out = "lo"
 		}
-		ways = sub.routeBack(ways)
+		ways = sub.ipsec(IPsecOut, sub.routeBack(ways))
 		a.in = ""
 		ways = sub.hook(Postrouting, sub.known(p, sub.hook(Output, ways)))
 		sub.exit(ways)
@@ -116,8 +116,9 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 		}
 		ways = slices.DeleteFunc(sub.routeBack(ways), func(p *packet) bool { return !w.facts.fromHost() && sub.expires(p) })
 		if w.facts.fromHost() {
-			ways = sub.hook(Input, ways)
+			ways = sub.ipsec(IPsecIn, sub.hook(Input, ways))
 		} else {
+			ways = sub.ipsec(IPsecOut, sub.ipsec(IPsecForward, ways))
 			ways = sub.hook(Postrouting, sub.hook(Forward, ways))
 			sub.exit(ways)
 		}

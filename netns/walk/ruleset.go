@@ -199,6 +199,10 @@ type Facts struct {
 	Policy []PolicyRule
 	Table  func(table int, a netip.Addr) (r TableRoute, ok bool)
 
+	// IPsec are the policies of `ip xfrm policy` and the kernel's defaults that block, in
+	// the kernel's order; empty = all pass.
+	IPsec []IPsecPolicy
+
 	// Programs are what stands at a link besides rules, on the way in or out, and may
 	// drop what passes; nil = nothing does.
 	Programs func(link string, out bool) []Program

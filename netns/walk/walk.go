@@ -64,7 +64,8 @@ type end struct {
 
 func (w *walker) fromOutside(ways []*packet) {
 	here, on := w.route(w.hook(Prerouting, ways))
-	w.arrive(w.hook(Input, here), true)
+	w.arrive(w.ipsec(IPsecIn, w.hook(Input, here)), true)
+	on = w.ipsec(IPsecOut, w.ipsec(IPsecForward, on))
 	on = w.hook(Postrouting, w.hook(Forward, on))
 	w.exit(on)
 	w.arrive(on, false)
@@ -124,7 +125,12 @@ func (w *walker) fromHost(ways []*packet) {
 	for _, p := range ways {
 		p.in, p.out = "", w.facts.Route(p.dst).Link
 	}
-	here, on := w.route(w.hook(Output, ways))
+	here, on := w.route(w.hook(Output, w.ipsec(IPsecOut, ways)))
+	for i := len(on) - 1; i >= 0; i-- {
+		if on[i].translated { // it is asked about anew
+			on = slices.Replace(on, i, i+1, w.ipsec(IPsecOut, on[i:i+1])...)
+		}
+	}
 	here = w.hook(Postrouting, here)
 	w.exit(here)
 	for _, p := range here {
