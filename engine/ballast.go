@@ -61,12 +61,16 @@ func (b *ballast) adjust() error {
 
 // whole reports whether it is there: the last of it is made last.
 func (b *ballast) whole() bool {
-	_, err := os.Stat(filepath.Join(b.dir, strconv.Itoa(ballastInodes-1)))
+	dir, err := os.Lstat(b.dir)
+	if err != nil || !dir.IsDir() { // a link: fill says so
+		return false
+	}
+	_, err = os.Lstat(filepath.Join(b.dir, strconv.Itoa(ballastInodes-1)))
 	return err == nil
 }
 
 func (b *ballast) fill() error {
-	if err := os.MkdirAll(b.dir, 0o700); err != nil {
+	if err := regular.MkdirAll(b.dir, 0o700); err != nil {
 		return err
 	}
 	for i := range ballastInodes {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -58,5 +59,36 @@ func TestBallast(t *testing.T) {
 		if err := errors.Join(os.RemoveAll(full), os.Remove(filepath.Join(dir, "needed"))); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestBallastFollowsNoLink: neither one in its place nor one in it leads to files of
+// others.
+func TestBallastFollowsNoLink(t *testing.T) {
+	for name, link := range map[string]func(dir, others string) error{
+		"directory": func(dir, others string) error { return os.Symlink(others, dir) },
+		"file": func(dir, others string) error {
+			return errors.Join(os.Mkdir(dir, 0o700), os.Symlink(filepath.Join(others, "0"), filepath.Join(dir, "0")))
+		},
+		"no directory": func(dir, _ string) error { return os.WriteFile(dir, nil, 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			others := t.TempDir()
+			path := filepath.Join(others, "0")
+			if err := os.WriteFile(path, []byte("theirs"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			b := &ballast{dir: filepath.Join(testenv.SmallDisk(t, "size=96m"), "ballast")}
+			if err := link(b.dir, others); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.adjust(); err == nil || !strings.Contains(err.Error(), "move it away") {
+				t.Errorf("%v, want an error that says what to do", err)
+			}
+			entries, err := os.ReadDir(others)
+			if b, readErr := os.ReadFile(path); err != nil || len(entries) != 1 || string(b) != "theirs" || readErr != nil {
+				t.Errorf("others' files: %v, %d bytes, %v, %v", entries, len(b), err, readErr)
+			}
+		})
 	}
 }

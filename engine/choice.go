@@ -56,7 +56,7 @@ const nextSuffix = ".new"
 // The rename is a fault point called name.
 func replaceDurably(name, path, text string) error {
 	next := path + nextSuffix
-	f, err := os.Create(next)
+	f, err := regular.Open(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
 		return err
 	}

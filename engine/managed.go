@@ -253,12 +253,13 @@ func (m *Managed) awaitSocket(ctx context.Context, ended <-chan *os.ProcessState
 const logLimit = 10 << 20
 
 func (m *Managed) openLog() (*os.File, error) {
-	if info, err := os.Stat(m.LogFile()); err == nil && info.Size() > logLimit {
+	// A link is put aside like a full one: it may lead to a file of others.
+	if info, err := os.Lstat(m.LogFile()); err == nil && (info.Size() > logLimit || info.Mode()&os.ModeSymlink != 0) {
 		if err := os.Rename(m.LogFile(), m.LogFile()+".1"); err != nil {
 			return nil, fmt.Errorf("rotate containerd's log: %w", err)
 		}
 	}
-	f, err := os.OpenFile(m.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_NONBLOCK, 0o640) // a FIFO would block
+	f, err := os.OpenFile(m.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0o640) // a FIFO would block
 	if err != nil {
 		return nil, fmt.Errorf("open containerd's log: %w", err)
 	}

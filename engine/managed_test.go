@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -159,5 +160,31 @@ func TestDialFailures(t *testing.T) {
 	cfg.Binary = "false"
 	if _, _, err := Dial(testenv.Context(t), ModeManaged, cfg); !errors.Is(err, spec.ErrUnavailable) || !strings.Contains(err.Error(), "containerd.log") {
 		t.Errorf("a containerd that ends at once: %v", err)
+	}
+}
+
+// A link in the place of containerd's log is put aside: nothing is written where it leads.
+func TestManagedLogFollowsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	m := &Managed{cfg: ManagedConfig{StateDir: dir + "/lib", RunDir: dir + "/run"}}
+	theirs := filepath.Join(dir, "theirs")
+	for _, err := range []error{m.writeConfig(), os.WriteFile(theirs, []byte("x"), 0o600), os.Symlink(theirs, m.LogFile())} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := m.openLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString("ours"); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(theirs); err != nil || string(b) != "x" {
+		t.Errorf("others' file: %q, %v", b, err)
+	}
+	if b, err := os.ReadFile(m.LogFile()); err != nil || string(b) != "ours" {
+		t.Errorf("the log: %q, %v", b, err)
 	}
 }

@@ -18,7 +18,7 @@ import (
 
 // writeFiles writes the replica's host files and records its addresses.
 func (n *Network) writeFiles(e spec.Endpoint) error {
-	if err := os.MkdirAll(n.dir(e.Replica), 0o755); err != nil {
+	if err := regular.MkdirAll(n.dir(e.Replica), 0o755); err != nil {
 		return fmt.Errorf("make directory for host files: %w", err)
 	}
 	if err := n.recordAddresses(e); err != nil {

@@ -175,3 +175,21 @@ func TestSettingsOfAFIFO(t *testing.T) {
 		}
 	}
 }
+
+// What is in the place of a replica's directory leads nowhere else.
+func TestFilesFollowNoLink(t *testing.T) {
+	theirs := t.TempDir()
+	hosts := filepath.Join(theirs, "hosts")
+	n := &Network{cfg: Config{RunDir: t.TempDir()}}
+	for _, err := range []error{os.WriteFile(hosts, []byte("x"), 0o600), os.MkdirAll(filepath.Dir(n.dir("web-1")), 0o755), os.Symlink(theirs, n.dir("web-1"))} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.writeFiles(spec.Endpoint{Replica: "web-1"}); err == nil || !strings.Contains(err.Error(), "move it away") {
+		t.Errorf("%v, want an error that says what to do", err)
+	}
+	if b, err := os.ReadFile(hosts); err != nil || string(b) != "x" {
+		t.Errorf("others' file: %q, %v", b, err)
+	}
+}

@@ -59,7 +59,7 @@ func mountNamespace(ctx context.Context, e spec.Endpoint, path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("make directory for namespaces: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY|unix.O_NONBLOCK, 0o444) // a FIFO there does as well
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0o444) // a FIFO there does as well
 	if err != nil {
 		return fmt.Errorf("make mount point for namespace: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dunnage/internal/fault"
+	"dunnage/internal/regular"
 )
 
 // tmpfsSize bounds what stands on one replica's tmpfs, which takes memory only
@@ -20,13 +21,13 @@ const mountFlags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 
 // ensureMounted makes the directory, and the tmpfs on it if there is none.
 func ensureMounted(dir string) error {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+	if err := regular.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 		return err
 	}
 	if err := os.Chmod(filepath.Dir(dir), 0o700); err != nil { // it may be an old one
 		return err
 	}
-	if err := fault.Do("secrets directory make", func() error { return os.Mkdir(dir, 0o700) }); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := fault.Do("secrets directory make", func() error { return regular.MkdirAll(dir, 0o700) }); err != nil {
 		return err
 	}
 	mounted, err := isMounted(dir)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
+	"dunnage/internal/regular"
 	"dunnage/orchestrator"
 )
 
@@ -130,11 +131,11 @@ func dumpWithin(limit time.Duration, dir string, log *slog.Logger) string {
 // writeDump keeps the newest dumps. Stacks have addresses and lengths of values,
 // not values.
 func writeDump(dir string, stacks []byte, now time.Time) (string, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := regular.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, "goroutines-"+now.UTC().Format("20060102T150405")+".txt")
-	if err := os.WriteFile(path, stacks, 0o600); err != nil {
+	if err := regular.WriteFile(path, stacks, 0o600); err != nil {
 		return "", err
 	}
 	entries, err := os.ReadDir(dir) // sorted, and so by time

@@ -52,7 +52,7 @@ var project = rules{
 		"netns/rules":       {"spec"},
 		"netns/walk":        {"netns/rules", "spec"},
 		"store":             {"internal/fault", "internal/regular", "spec"},
-		"secrets":           {"internal/fault", "internal/keyed", "spec"},
+		"secrets":           {"internal/fault", "internal/keyed", "internal/regular", "spec"},
 		"cmd/dunnage":       {"api", "engine", "internal/build", "internal/fault", "internal/regular", "manifest", "metrics", "netns", "orchestrator", "secrets", "spec", "store"},
 		"cmd/dunnage-log":   {"engine/logwriter"},
 		"cmd/dunnage-init":  {"engine/inside"},

@@ -1,5 +1,6 @@
 // Package regular opens files of the agent's own. What else may lie in such a file's
 // place mustn't hold the agent up: to open a FIFO waits for who is at its other end.
+// Nor must it lead the agent to files of others: what is written doesn't follow a link.
 package regular
 
 import (
@@ -10,11 +11,15 @@ import (
 	"syscall"
 )
 
-// Open is os.OpenFile that fails at once for what is no regular file.
+// Open is os.OpenFile that fails at once for what is no regular file, and follows a
+// link only to read.
 func Open(path string, flag int, perm os.FileMode) (*os.File, error) {
 	strange := fmt.Errorf("%s is no regular file: move it away", path)
+	if flag&(os.O_WRONLY|os.O_RDWR|os.O_CREATE|os.O_TRUNC) != 0 {
+		flag |= syscall.O_NOFOLLOW
+	}
 	f, err := os.OpenFile(path, flag|syscall.O_NONBLOCK, perm)
-	if errors.Is(err, syscall.ENXIO) { // a FIFO that nobody reads, or a socket
+	if errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ELOOP) { // a FIFO that nobody reads or a socket, a link
 		return nil, strange
 	}
 	if err != nil {
@@ -28,6 +33,16 @@ func Open(path string, flag int, perm os.FileMode) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// MkdirAll is os.MkdirAll that doesn't take a link for the directory, though it does
+// for those above: what is made in it would be among the files of others.
+func MkdirAll(path string, perm os.FileMode) error {
+	err := os.MkdirAll(path, perm)
+	if info, linkErr := os.Lstat(path); linkErr == nil && !info.IsDir() {
+		return fmt.Errorf("%s is no directory: move it away", path)
+	}
+	return err
 }
 
 // ReadFile is os.ReadFile for a regular file.

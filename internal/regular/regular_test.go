@@ -59,3 +59,28 @@ func TestFiles(t *testing.T) {
 		}
 	}
 }
+
+// A link is followed to read alone: what it leads to may be others'.
+func TestLinks(t *testing.T) {
+	dir := t.TempDir()
+	theirs, link, links := filepath.Join(dir, "theirs"), filepath.Join(dir, "link"), filepath.Join(dir, "links")
+	for _, err := range []error{os.WriteFile(theirs, []byte("x"), 0o600), os.Symlink(theirs, link), os.Symlink(dir, links)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b, err := ReadFile(link); err != nil || string(b) != "x" {
+		t.Errorf("read: %q, %v", b, err)
+	}
+	if err := WriteFile(link, []byte("y"), 0o600); err == nil || !strings.Contains(err.Error(), link+" is no regular file: move it away") {
+		t.Errorf("write: %v", err)
+	}
+	if b, err := os.ReadFile(theirs); err != nil || string(b) != "x" {
+		t.Errorf("others' file: %q, %v", b, err)
+	}
+	for path, ok := range map[string]bool{links: false, filepath.Join(links, "ours"): true, theirs: false} {
+		if err := MkdirAll(path, 0o700); ok != (err == nil) {
+			t.Errorf("make %s: %v", path, err)
+		}
+	}
+}
