@@ -112,7 +112,7 @@ type asked struct {
 }
 
 // parseAsked reads "8080", "8080/udp", "tcp://198.51.100.7:8080", "[fd00::1]:53/udp",
-// "10.208.16.10", "web", "shop/web", "web-1" and a replica's full name.
+// "10.208.16.10", "web", "shop/web", "web-1", "shop-web-1" and a replica's full name.
 func parseAsked(text string) (asked, error) {
 	a := asked{proto: spec.TCP}
 	rest := text
@@ -162,12 +162,12 @@ func (a asked) inside(s spec.Service, addr netip.Addr) spec.Packet {
 	return spec.Packet{Protocol: a.proto, From: spec.FromHost, To: netip.AddrPortFrom(addr, port)}
 }
 
-// replica reports whether that replica is asked for, by its short name or in full.
-func (a asked) replica(r spec.ReplicaRecord, project string) bool {
+// replica reports whether that replica is asked for, by one of its names.
+func (a asked) replica(r spec.ReplicaKey, project string) bool {
 	if a.service.name == r.ID {
 		return true
 	}
-	return a.service.name == spec.ShortReplica(r.Service, r.ID) && (a.service.project == r.Project || a.service.project == "" && (project == "" || project == r.Project))
+	return spec.ReplicaIsCalled(r.Project, r.Service, r.ID, a.service.name) && (a.service.project == r.Project || a.service.project == "" && (project == "" || project == r.Project))
 }
 
 func isPort(text string) bool {
@@ -217,11 +217,11 @@ func (l *Loop) questions(a asked, r spec.ExplainRequest, fronts []netip.Addr) ([
 				for _, addr := range plan.Addresses(record) {
 					if addr == a.addr {
 						all = append(all, question{a.inside(s, addr), id})
-					} else if a.replica(record, r.Project) {
+					} else if a.replica(record.ReplicaKey, r.Project) {
 						one = append(one, question{a.inside(s, addr), id})
 					}
 				}
-				found = found || a.replica(record, r.Project)
+				found = found || a.replica(record.ReplicaKey, r.Project)
 			}
 		}
 	}

@@ -45,13 +45,13 @@ func TestExplain(t *testing.T) {
 		}
 	}
 	replica := s.loop.state.replicaRecords()[0]
-	for _, asked := range []string{replica.ID, "web-1", "shop/web-1"} {
+	for _, asked := range []string{replica.ID, "web-1", "shop/web-1", "shop-web-1"} {
 		got, err := explain(asked, "")
 		if err != nil || len(got.Ways) != len(replica.Addresses) || got.Ways[0].Packet.To.Addr() != replica.Addresses[0].Addr || !slices.Equal(got.Services, []string{"shop/web"}) {
 			t.Errorf("%s: %+v, %v", asked, got, err)
 		}
 	}
-	for asked, want := range map[string]string{"99999": `"99999" isn't a port: those are the numbers from 1 to 65535`, "web-2": "service or replica web-2: not found"} {
+	for asked, want := range map[string]string{"99999": `"99999" isn't a port: those are the numbers from 1 to 65535`, "web-2": "service or replica web-2: not found", "shop-web-2": "service or replica shop-web-2: not found", "other-web-1": "service or replica other-web-1: not found"} {
 		if _, err := explain(asked, ""); err == nil || !strings.HasPrefix(spec.Text(err), want) {
 			t.Errorf("%s: %v", asked, err)
 		}
