@@ -150,15 +150,43 @@ func (l *Loop) roll(op *operation, c candidate, inactive []string) error {
 	if err != nil {
 		return err
 	}
-	ailing := l.recordOf(op.Project).Ailing
+	rec := l.recordOf(op.Project)
+	tried := l.triedAgain(op, rec)
 	l.ops.change(op, func(o *operation) {
-		o.Release, o.ailing = number, ailing
+		o.Release, o.ailing, o.Services = number, rec.Ailing, slices.Clone(o.Services)
+		for i, s := range o.Services {
+			o.Services[i].Change = cmp.Or(tried[s.Name], s.Change)
+		}
 		if !o.State.Ended() { // somebody may have taken over meanwhile
 			o.State = spec.OperationRolling
 		}
 	})
 	l.Look()
 	return nil
+}
+
+// triedAgain lists the services that the release before was judged by and failed of,
+// and that the operation asks for as they were: it tries them again, and is judged by
+// them too. They come with what that does to them, against the last release that has
+// converged.
+func (l *Loop) triedAgain(op *operation, rec spec.ProjectRecord) map[string]spec.Change {
+	next, _ := l.state.release(op.Project, rec.Desired)
+	var good *spec.Release
+	if r, ok := l.state.release(op.Project, rec.Good); ok {
+		good = &r
+	}
+	out := map[string]spec.Change{}
+	for _, s := range compare(good, next) {
+		if moves(s) && slices.Contains(op.failing, s.Name) && !slices.Contains(rec.Ailing, s.Name) {
+			out[s.Name] = s.Change
+		}
+	}
+	for _, s := range op.Services {
+		if moves(s) {
+			delete(out, s.Name)
+		}
+	}
+	return out
 }
 
 // Preview says what Deploy would do. Images that aren't present count as a new

@@ -213,6 +213,9 @@ type Network interface {
 type Health interface {
 	// Watch replaces the set of processes that are probed.
 	Watch(targets []spec.ProbeTarget)
+	// Again lets those of the replicas begin anew that have failed before they
+	// were ever healthy.
+	Again(replicas []string)
 	// Health says how the process of replica that started at started fares,
 	// and the last failure in one line.
 	Health(replica string, started time.Time) (spec.Health, string)

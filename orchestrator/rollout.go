@@ -61,14 +61,20 @@ func hasCanary(r spec.Release) bool {
 
 // pardon lets the project's replicas begin anew: a new release may cure what
 // they failed of, and a resumed one is to get all its tries again. Those that
-// had been given up start once more; jobs that are done stay done. No services
+// had been given up start once more, those that run and never passed their probes
+// are probed anew, and accepted anew; jobs that are done stay done. No services
 // means all.
 func (l *Loop) pardon(project string, services ...string) error {
 	l.retry(project)
+	desired := l.present(project)
 	var c spec.Commit
+	var again []string
 	for _, r := range l.state.replicaRecords() {
 		if r.Project != project || len(services) > 0 && !slices.Contains(services, r.Service) {
 			continue
+		}
+		if desired != nil && r.Generation == desired.Generation(r.Service) { // others are on their way out
+			again = append(again, r.ID)
 		}
 		failed := r.Exit != nil && r.Exit.Code != 0 && !r.Running && !r.Requested
 		if r.Failures == 0 && !failed {
@@ -80,6 +86,7 @@ func (l *Loop) pardon(project string, services ...string) error {
 		}
 		c.Replicas = append(c.Replicas, r)
 	}
+	l.cfg.Health.Again(again)
 	if len(c.Replicas) == 0 {
 		return nil
 	}

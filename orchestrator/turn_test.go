@@ -199,6 +199,42 @@ func TestRolloutPauseAndResume(t *testing.T) {
 	}
 }
 
+// What ran and never got ready is probed anew when somebody lets the rollout go
+// on, and when the same is deployed again.
+func TestFailedProbesAreTriedAgain(t *testing.T) {
+	for _, kind := range []string{"resume", "deploy"} {
+		s := newScenario(1, world.Truth)
+		if op := ask(t, s, valid("shop", "fast")); op.State != spec.OperationDone {
+			t.Fatalf("%+v", op)
+		}
+		p := valid("shop", "broken") // given up after ten seconds
+		p.Services[0].Update.OnFailure = spec.FailurePause
+		if op := ask(t, s, p); op.State != spec.OperationPaused {
+			t.Fatalf("%+v", op)
+		}
+		var op spec.Operation
+		var err error
+		s.answer(func(ctx context.Context) {
+			if kind == "deploy" {
+				op, err = s.loop.Deploy(ctx, spec.DeployRequest{Project: p})
+			} else {
+				op, err = s.loop.Change(ctx, "shop", spec.ChangeRequest{Kind: kind})
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		op = pass(t, s, op.ID, time.Minute)
+		if op.State != spec.OperationPaused || op.Ended.Sub(op.Started) < 10*time.Second {
+			t.Errorf("%s: after %s: %+v", kind, op.Ended.Sub(op.Started), op)
+		}
+		if web := outcomeOf(t, op, "web"); web.Change != spec.ChangeReplace || strings.Contains(web.Detail, "leaves it as it is") {
+			t.Errorf("%s: %+v", kind, web)
+		}
+		s.stop()
+	}
+}
+
 // A release that is watched has arrived when the watch is over, not before.
 func TestDeployWaitsForTheMonitor(t *testing.T) {
 	s := newScenario(1, world.Truth)

@@ -21,7 +21,7 @@ func (p *program) rolloutCommand() *cli.Command {
 			},
 			{
 				Name: "resume", Usage: "let a paused rollout go on, and follow it",
-				Description: "Replicas that failed get all their tries again.\n\nExample:\n   dunnage rollout resume -p shop",
+				Description: "Replicas that failed get all their tries again: those that ended start anew, those that run are probed anew and run their accept command once more.\n\nExample:\n   dunnage rollout resume -p shop",
 				Flags:       changeFlags(), Action: p.steerAction("resume"),
 			},
 		},

@@ -74,6 +74,29 @@ func (m *Monitor) Watch(targets []spec.ProbeTarget) {
 	m.counts.forget(targets, time.Now())
 }
 
+// Again lets those of the replicas begin anew that have failed before they were
+// ever healthy: their probes have as long as after a start, and the accept probe
+// is run once more. Somebody may have put right what they failed of.
+func (m *Monitor) Again(replicas []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, id := range replicas {
+		w := m.watched[id]
+		if w == nil || !slices.ContainsFunc(w.records, record.gaveUp) {
+			continue
+		}
+		w.cancel()
+		t, checks := w.target, w.checks
+		t.Adopted = false // what it failed of has been looked at
+		w = m.begin(t)
+		w.checks = checks
+		for i := range w.records {
+			w.records[i].since = time.Now()
+		}
+		m.watched[id] = w
+	}
+}
+
 // begin starts a goroutine for each probe of the target. Called with mu held.
 func (m *Monitor) begin(t spec.ProbeTarget) *watch {
 	ctx, cancel := context.WithCancel(m.ctx)
@@ -114,7 +137,7 @@ func (m *Monitor) accept(w *watch) {
 // because containerd didn't answer.
 const acceptRetry = time.Second
 
-// runOnce runs an accept probe. What it says is final.
+// runOnce runs an accept probe. What it says is final, until Again.
 func (m *Monitor) runOnce(ctx context.Context, w *watch, i int) {
 	for {
 		began := time.Now()
@@ -140,7 +163,7 @@ func (m *Monitor) judge(w *watch, i int, began time.Time, err error) {
 	defer m.mu.Unlock()
 	w.keep(w.target.Probes[i].Kind, began, err)
 	m.counts.add(w.target, spec.ProbeAccept, err, true) // it runs once: its failure is one
-	w.records[i].health = spec.HealthHealthy
+	w.records[i].health, w.records[i].passed = spec.HealthHealthy, err == nil
 	if err != nil {
 		w.records[i].health, w.records[i].detail = spec.HealthUnhealthy, err.Error()
 	}

@@ -292,6 +292,60 @@ func TestMonitorAccepts(t *testing.T) {
 	}
 }
 
+// What has failed before it was ever healthy is asked as after a start, and its
+// accept command is run once more; what passed, or still may, goes on as it is.
+func TestMonitorAgain(t *testing.T) {
+	refused := errors.New("accept: /migrate exited with 3: no table")
+	for name, tc := range map[string]struct {
+		answers  map[spec.ProbeKind][]error
+		adopted  bool
+		first    spec.Health
+		want     spec.Health
+		accepted int // how often accept was asked in the end
+	}{
+		"accepted now":     {map[spec.ProbeKind][]error{spec.ProbeAccept: {refused, nil}}, false, spec.HealthUnhealthy, spec.HealthHealthy, 2},
+		"of another agent": {map[spec.ProbeKind][]error{spec.ProbeAccept: {refused, nil}}, true, spec.HealthUnhealthy, spec.HealthHealthy, 2},
+		"passed already":   {nil, false, spec.HealthHealthy, spec.HealthHealthy, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &scripted{answers: tc.answers}
+			m := monitor(t, s)
+			started := time.Now()
+			x := target("a", started, spec.Probe{Kind: spec.ProbeTCP})
+			x.Probes = append(x.Probes, spec.Probe{Kind: spec.ProbeAccept, Timeout: spec.Duration(10 * time.Second)})
+			x.Adopted = tc.adopted
+			m.Watch([]spec.ProbeTarget{x})
+			m.await(t, "a", started, tc.first)
+			m.Again([]string{"a", "unknown"})
+			m.Watch([]spec.ProbeTarget{x})
+			m.await(t, "a", started, tc.want)
+			if n := s.times(spec.ProbeAccept); n != tc.accepted {
+				t.Errorf("asked %d times, want %d", n, tc.accepted)
+			}
+		})
+	}
+}
+
+// The time to the first success begins anew.
+func TestMonitorAgainIsPatientAnew(t *testing.T) {
+	m := monitor(t, &script{err: map[string]error{"a": errDown}})
+	started := time.Now().Add(-time.Hour)
+	x := target("a", started, spec.Probe{Kind: spec.ProbeTCP, StartPeriod: spec.Duration(10 * time.Minute)})
+	m.Watch([]spec.ProbeTarget{x})
+	m.await(t, "a", started, spec.HealthUnhealthy)
+	checks := len(m.Checks("a", started))
+	m.Again([]string{"a"})
+	if h, _ := m.Health("a", started); h != spec.HealthStarting || len(m.Checks("a", started)) < checks {
+		t.Errorf("%q, and %d checks are kept", h, len(m.Checks("a", started)))
+	}
+	for len(m.Checks("a", started)) < keptChecks {
+		time.Sleep(time.Millisecond)
+	}
+	if h, _ := m.Health("a", started); h != spec.HealthStarting {
+		t.Errorf("after another failure: %q", h)
+	}
+}
+
 // A hanging accept probe ends with its own time, and fails.
 func TestMonitorAcceptHangs(t *testing.T) {
 	m := monitor(t, &script{err: map[string]error{}})

@@ -19,7 +19,7 @@ const (
 // record is what the results of one probe amount to.
 type record struct {
 	probe    spec.Probe
-	started  time.Time // of the process
+	since    time.Time // the first success is waited for: the start of the process, or a later Again
 	tries    int
 	passed   bool // at least once
 	failures int  // consecutive
@@ -35,7 +35,7 @@ func newRecord(p spec.Probe, t spec.ProbeTarget, now time.Time) record {
 	if p.StartInterval > 0 {
 		p.StartInterval = max(p.StartInterval, minInterval)
 	}
-	r := record{probe: p, started: t.StartedAt, health: spec.HealthStarting}
+	r := record{probe: p, since: t.StartedAt, health: spec.HealthStarting}
 	if t.Adopted {
 		r.health = spec.HealthUnknown
 		// Past its start the process counts as one that has passed: after a
@@ -44,6 +44,9 @@ func newRecord(p spec.Probe, t spec.ProbeTarget, now time.Time) record {
 	}
 	return r
 }
+
+// gaveUp reports whether the probe has failed for good without a success.
+func (r record) gaveUp() bool { return !r.passed && r.health == spec.HealthUnhealthy }
 
 // patience is how long a process may take to its first success.
 func (r *record) patience() time.Duration {
@@ -69,7 +72,7 @@ func (r *record) result(now time.Time, err error) time.Duration {
 		}
 		return r.probe.Interval.Std()
 	}
-	if now.Sub(r.started) >= r.patience() {
+	if now.Sub(r.since) >= r.patience() {
 		r.health = spec.HealthUnhealthy
 	}
 	return r.retry()

@@ -241,6 +241,15 @@ func (w *World) Watch(targets []spec.ProbeTarget) {
 	}
 }
 
+// Again gives processes that were never ready another ten seconds.
+func (w *World) Again(replicas []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, id := range replicas {
+		w.again[id] = w.now
+	}
+}
+
 // sick reports whether the replica has served and doesn't any more.
 func (w *World) sick(id string) bool {
 	c := w.containers[id]
@@ -264,7 +273,7 @@ func (w *World) Health(replica string, started time.Time) (spec.Health, string) 
 		return spec.HealthStarting, ""
 	case w.serves(replica):
 		return spec.HealthHealthy, ""
-	case w.now.Sub(started) > 10*time.Second, w.sick(replica):
+	case w.now.Sub(started) > 10*time.Second && w.now.Sub(w.again[replica]) > 10*time.Second, w.sick(replica):
 		return spec.HealthUnhealthy, "no answer"
 	default:
 		return spec.HealthStarting, "no answer yet"

@@ -74,6 +74,7 @@ type World struct {
 	conns      []*conn
 	released   map[netip.Addr]time.Time // when the store forgot who had it
 	targets    map[string]spec.ProbeTarget
+	again      map[string]time.Time  // replica -> when it was to be probed anew
 	visited    map[string]spec.Reach // by key of the target
 
 	// Full is whether the disk has no space for another container. Set while
@@ -147,7 +148,7 @@ func New(images map[string]Behaviour) *World {
 	return &World{
 		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), images: images,
 		containers: map[string]*container{}, attached: map[string][]netip.Addr{}, names: map[string]string{},
-		released: map[netip.Addr]time.Time{}, targets: map[string]spec.ProbeTarget{}, delivered: map[string]string{}, claimed: map[string]string{}, layers: map[string]int64{}, wrote: map[string][]spec.LogLine{}, state: newState(),
+		released: map[netip.Addr]time.Time{}, targets: map[string]spec.ProbeTarget{}, again: map[string]time.Time{}, delivered: map[string]string{}, claimed: map[string]string{}, layers: map[string]int64{}, wrote: map[string][]spec.LogLine{}, state: newState(),
 	}
 }
 
@@ -373,6 +374,7 @@ func (w *World) Restart(crashAt int, after bool, failEvery int) {
 	defer w.mu.Unlock()
 	w.calls, w.crashAt, w.crashAfter, w.dead, w.failEvery = 0, crashAt, after, false, failEvery
 	w.names, w.targets, w.visited = map[string]string{}, map[string]spec.ProbeTarget{}, nil
+	clear(w.again)
 	w.note("agent started")
 }
 

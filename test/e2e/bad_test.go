@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -139,5 +141,38 @@ func (h *host) pausedAndBack(before []spec.ReplicaStatus) {
 	h.must("rollback", "-p", "app")
 	if after := h.ready(2); pids(after) != pids(before) {
 		h.t.Errorf("processes of the good release: %s, then %s", pids(before), pids(after))
+	}
+}
+
+// What an accept command failed of may be put right outside: to resume the
+// rollout, or to deploy the same again, runs it once more.
+func TestAcceptedLater(t *testing.T) {
+	h := newHost(t)
+	h.loadApp()
+	h.mustDeploy(app("v1", "[serve]", served))
+	migrated := filepath.Join(h.t.TempDir(), "migrated")
+	if err := os.Mkdir(migrated, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	accepts := strings.Replace(served, "drain: 100ms", "drain: 100ms, accept: [/testapp, cat, /migrated/done]", 1) +
+		"    volumes: [" + migrated + ":/migrated:ro]\n"
+	pauses := strings.Replace(accepts, "replicas: 2", "replicas: 2, update_config: {failure_action: pause, order: start-first}", 1)
+	for version, again := range map[string]func(string) result{
+		"v2": func(string) result { return h.run(nil, "rollout", "resume", "-p", "app") },
+		"v1": func(manifest string) result { return h.deploy(manifest) },
+	} {
+		manifest := app(version, "[serve]", pauses)
+		h.fails(h.deploy(manifest), 3, "no such file", "")
+		h.fails(again(manifest), 3, "no such file", "")
+		done := h.file("done", "yes")
+		if err := os.Rename(done, filepath.Join(migrated, "done")); err != nil {
+			t.Fatal(err)
+		}
+		if r := again(manifest); r.code != 0 || !strings.Contains(r.stdout, "2/2") {
+			t.Errorf("%s: exit code %d\n%s%s", version, r.code, r.stdout, r.stderr)
+		}
+		if err := os.Remove(filepath.Join(migrated, "done")); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
