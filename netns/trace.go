@@ -67,6 +67,13 @@ func (n *Network) Trace(ctx context.Context, packets []spec.Packet) ([]spec.Trac
 		t := walk.Follow(set.sets, facts)
 		t.In, t.Unseen, t.Flows = facts.In, append(t.Unseen, set.unseen...), countFlows(flows, p)
 		t.Away = !facts.Local(p.To.Addr())
+		if facts.In != "" && facts.Packet.From != spec.FromHost {
+			doubts, err := linkDoubts(facts.In, p.Source, p.To.Addr().Is6())
+			if err != nil {
+				return nil, err
+			}
+			t.Unseen = append(append(t.Unseen, doubts...), set.arp...)
+		}
 		all = append(all, t)
 	}
 	return all, nil
@@ -76,6 +83,7 @@ func (n *Network) Trace(ctx context.Context, packets []spec.Packet) ([]spec.Trac
 type familyRules struct {
 	sets   []walk.Ruleset
 	unseen []string
+	arp    []string // chains that may keep neighbours from finding each other
 	policy policy
 	lost   string // see walk.Facts
 	ipsec  []walk.IPsecPolicy
@@ -118,6 +126,9 @@ func (n *Network) readFamily(ctx context.Context, v6 bool) (f familyRules, err e
 	}
 	set, unseen, err := walk.NFT([]byte(list), listing, v6, foreign)
 	f.sets, f.unseen = append(f.sets, set), unseen
+	if !v6 && err == nil {
+		f.arp, err = walk.ARP([]byte(list))
+	}
 	return f, err
 }
 

@@ -37,6 +37,29 @@ func NFT(list []byte, listing string, v6 bool, foreign []string) (set Ruleset, u
 	return n.set, n.unseen, nil
 }
 
+// ARP tells of the chains in what `nft -j list ruleset` prints that may drop ARP. What
+// they do isn't followed.
+func ARP(list []byte) (unseen []string, err error) {
+	var all struct {
+		Objects []nftObject `json:"nftables"`
+	}
+	if err := json.Unmarshal(list, &all); err != nil {
+		return nil, fmt.Errorf("read nft's rules: %w", err)
+	}
+	ends := map[string]bool{} // tables with a rule that may
+	for _, o := range all.Objects {
+		if o.Rule != nil && o.Rule.Family == "arp" && o.Rule.mayEnd() {
+			ends[o.Rule.Table] = true
+		}
+	}
+	for _, o := range all.Objects {
+		if c := o.Chain; c != nil && c.Family == "arp" && c.Hook != "" && (c.Policy == "drop" || ends[c.Table]) {
+			unseen = append(unseen, fmt.Sprintf("nft: chain %s of table arp %s may drop ARP, without which neighbours don't find each other: `nft list table arp %s`", c.Name, c.Table, c.Table))
+		}
+	}
+	return unseen, nil
+}
+
 // nftObject is an entry of nft's list: one of its fields is set.
 type nftObject struct {
 	Chain *nftChain `json:"chain"`
