@@ -59,6 +59,11 @@ func (l *Loop) Explain(ctx context.Context, r spec.ExplainRequest) (spec.Explana
 		}
 	}
 	a.explain(&e)
+	if only := slices.DeleteFunc(slices.Clone(e.Replicas), func(s spec.ReplicaStatus) bool {
+		return !asked.replica(spec.ReplicaKey{ID: s.Replica, Project: s.Project, Service: s.Service}, r.Project)
+	}); len(only) > 0 {
+		e.Replicas = only
+	}
 	return e, nil
 }
 

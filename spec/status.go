@@ -96,15 +96,19 @@ type ReplicaStatus struct {
 }
 
 // ShortName is what people call the replica among others: ShortReplica, or where
-// another generation has one of that name, in full.
+// two of its service have one such name, all of them in full.
 func (r ReplicaStatus) ShortName(among []ReplicaStatus) string {
-	short := ShortReplica(r.Service, r.Replica)
-	if slices.ContainsFunc(among, func(o ReplicaStatus) bool {
-		return o.Replica != r.Replica && ShortReplica(o.Service, o.Replica) == short
-	}) {
-		return r.Replica
+	names := map[string]string{}
+	for _, o := range among {
+		short := ShortReplica(o.Service, o.Replica)
+		if first := names[short]; o.Service == r.Service && first != "" && first != o.Replica {
+			return r.Replica
+		}
+		if o.Service == r.Service {
+			names[short] = o.Replica
+		}
 	}
-	return short
+	return ShortReplica(r.Service, r.Replica)
 }
 
 // EventKind names what happened.

@@ -40,7 +40,7 @@ func TestExplainTellsGenerationsApart(t *testing.T) {
 	e := spec.Explanation{OK: true, Services: []string{"shop/web"}, Verdict: "connections reach them", Replicas: []spec.ReplicaStatus{
 		replica("shop-web-0123abcd-1", spec.StateReady, true), replica("shop-web-0123abcd-2", spec.StateReady, true), replica("shop-web-4567cdef-1", spec.StateWarm, false),
 	}}
-	const want = "shop-web-0123abcd-1: ready\nweb-2: ready\nshop-web-4567cdef-1: warm, no rule leads to it\nconnections reach them\n"
+	const want = "shop-web-0123abcd-1: ready\nshop-web-0123abcd-2: ready\nshop-web-4567cdef-1: warm, no rule leads to it\nconnections reach them\n"
 	var out bytes.Buffer
 	if err := (&program{stdout: &out}).printExplanation(e, false); err != nil || strings.TrimSpace(out.String()) != strings.TrimSpace(want) {
 		t.Errorf("%v\n%swant\n%s", err, out.String(), want)
