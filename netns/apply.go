@@ -213,12 +213,15 @@ func (n *Network) kernel(ctx context.Context) (v4, v6 rules.Document, err error)
 
 // Remove deletes everything that dunnage has on the host's network beside the
 // replicas themselves (Detach does those): rules in both backends, routes, its
-// addresses, and puts back the settings that it changed. Nothing there is no
-// error. The operator's chain stays while it has rules.
+// addresses. Nothing there is no error. The operator's chain stays while it has
+// rules, and RestoreSettings is the rest.
 func (n *Network) Remove(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.swept = false
+	if note, err := readLeft(n.cfg.RunDir); err == nil && note.Changed {
+		n.changed.Store(true)
+	}
 	n.left = nil
 	n.forgetLeft(spec.Routing{})
 	var all []error
@@ -227,7 +230,7 @@ func (n *Network) Remove(ctx context.Context) error {
 			all = append(all, p.remove(ctx))
 		}
 	}
-	all = append(all, n.removeVisitor(), n.removeHost(), n.restoreSettings())
+	all = append(all, n.removeVisitor(), n.removeHost())
 	if err := errors.Join(all...); err != nil {
 		return fmt.Errorf("remove the rules: %w", err)
 	}

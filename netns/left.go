@@ -30,6 +30,7 @@ type leftNote struct {
 	Pool6   netip.Prefix `json:"pool6,omitzero"`
 	Backend Backend      `json:"backend"`
 	Routing spec.Routing `json:"routing"`
+	Changed bool         `json:"changed,omitzero"` // settings of the host's, which settings.json keeps
 }
 
 func leftFile(runDir string) string { return filepath.Join(runDir, "rules.json") }
@@ -105,6 +106,9 @@ func (n *Network) Left() (r spec.Routing, same bool) {
 	if err != nil {
 		return spec.Routing{}, false
 	}
+	if note.Changed {
+		n.changed.Store(true)
+	}
 	v4, v6, err := rules.Render(note.Routing, n.rules())
 	switch {
 	case err != nil: // of another pool: nothing here can be compared with it
@@ -147,7 +151,7 @@ func (n *Network) noteLeft(r spec.Routing, v4, v6 rules.Document) {
 	if err != nil {
 		return
 	}
-	b, err := json.Marshal(leftNote{Host: host, Rules: n.sum(v4, v6), Pool: n.cfg.Pool, Pool6: n.cfg.Pool6, Backend: n.tables.backend, Routing: r})
+	b, err := json.Marshal(leftNote{Host: host, Rules: n.sum(v4, v6), Pool: n.cfg.Pool, Pool6: n.cfg.Pool6, Backend: n.tables.backend, Routing: r, Changed: n.changed.Load()})
 	if err == nil {
 		err = os.MkdirAll(n.cfg.RunDir, 0o755)
 	}

@@ -150,6 +150,9 @@ func testLifeCycle(t *testing.T, backend Backend) {
 	if out := testenv.Run(t, "ip", "route", "show", "table", "all", "proto", "213"); out != "" {
 		t.Errorf("routes left after Remove:\n%s", out)
 	}
+	if restored, err := w.net.RestoreSettings(); err != nil || !slices.Contains(restored, "net.ipv4.ip_forward=0") {
+		t.Errorf("restored %q, %v", restored, err)
+	}
 	if b, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward"); err != nil || strings.TrimSpace(string(b)) != "0" {
 		t.Errorf("ip_forward after Remove is %s (%v), want the former 0", b, err)
 	}

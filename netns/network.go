@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"net/netip"
 
@@ -47,6 +48,7 @@ type Network struct {
 
 	addresses reread.Cache[[]netip.Addr] // of replicas, by file
 	settings  held                       // of their links
+	changed   atomic.Bool                // settings of the host's, as far as is known
 	rendered  rendered
 	seen      seen
 

@@ -29,7 +29,7 @@ func (p programs) inUse() bool {
 }
 
 // Problems names what others have set up that may stop replicas' traffic: that
-// the host has no IPv6 (see lacksIPv6), an uplink that doesn't forward, a network of the host in a pool, a
+// the host has no IPv6 (see lacksIPv6), that its former settings are lost, an uplink that doesn't forward, a network of the host in a pool, a
 // dropping rule before dunnage's in FORWARD, or rules in the backend that
 // dunnage doesn't use. A drop in either backend is final, and of translations
 // those of the backend that was used last come first. dunnage respects
@@ -39,6 +39,9 @@ func (n *Network) Problems(ctx context.Context) ([]string, error) {
 	var all []string
 	if why := n.lacksIPv6(); why != "" {
 		all = append(all, why)
+	}
+	if stay, why := n.lostSettings(); len(stay) > 0 {
+		all = append(all, fmt.Sprintf("nobody knows any more what these settings were before dunnage (%v): %s; after `dunnage agent --uninstall`, which leaves them so, set them by hand; {} written to %s ends this warning", why, strings.Join(stay, ", "), n.settingsFile()))
 	}
 	have, err := n.kernelState()
 	if err != nil {

@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"dunnage/internal/fault"
 	"dunnage/internal/regular"
@@ -64,7 +67,7 @@ func (n *Network) settingsFile() string { return filepath.Join(n.cfg.RunDir, "se
 func (n *Network) rememberSettings(change []sysctl) error {
 	former, err := n.formerSettings()
 	if err != nil {
-		return err
+		return fmt.Errorf("add to the host's former settings: %w: {} written to %s goes on without them", err, n.settingsFile())
 	}
 	for _, s := range change {
 		if _, known := former[s.name]; known {
@@ -81,9 +84,14 @@ func (n *Network) rememberSettings(change []sysctl) error {
 	if err := os.MkdirAll(n.cfg.RunDir, 0o755); err != nil {
 		return fmt.Errorf("make run directory: %w", err)
 	}
-	return replaceFile(n.settingsFile(), b)
+	if err := replaceFile(n.settingsFile(), b); err != nil {
+		return err
+	}
+	n.changed.Store(len(former) > 0)
+	return nil
 }
 
+// formerSettings is empty where the file isn't there.
 func (n *Network) formerSettings() (map[string]string, error) {
 	former := map[string]string{}
 	b, err := regular.ReadFile(n.settingsFile())
@@ -91,35 +99,87 @@ func (n *Network) formerSettings() (map[string]string, error) {
 		return former, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read former settings: %w", err)
+		return nil, err
 	}
 	if err := json.Unmarshal(b, &former); err != nil {
-		return nil, fmt.Errorf("read former settings from %s: %w: delete the file to go on without them", n.settingsFile(), err)
+		return nil, fmt.Errorf("%s is damaged: %w", n.settingsFile(), err)
 	}
 	return former, nil
 }
 
+// lostSettings lists the settings that nobody can put back any more, and says why:
+// what they were is damaged or gone.
+func (n *Network) lostSettings() (stay []string, why error) {
+	former, err := n.formerSettings()
+	if err == nil && len(former) > 0 {
+		n.changed.Store(true)
+		return nil, nil
+	}
+	if err == nil {
+		_, gone := os.Lstat(n.settingsFile())
+		if !n.changed.Load() || !errors.Is(gone, os.ErrNotExist) {
+			return nil, nil
+		}
+		err = fmt.Errorf("%s is gone", n.settingsFile())
+	}
+	return n.settingsOfOurs(), err
+}
+
+// settingsOfOurs lists what dunnage sets on a host and is so now ("net.ipv4.ip_forward=1").
+func (n *Network) settingsOfOurs() (all []string) {
+	var ours []sysctl
+	for _, pool := range n.pools() {
+		ours = append(ours, forwarding(pool))
+		if pool.Addr().Is6() {
+			links, _ := filepath.Glob("/proc/sys/net/ipv6/conf/*/accept_ra") // the pattern is fixed and valid
+			for _, path := range links {
+				ours = append(ours, sysctl{strings.TrimPrefix(path, "/proc/sys/"), "2"})
+			}
+		}
+	}
+	for _, s := range ours {
+		if now, err := s.read(); err == nil && now == s.value {
+			all = append(all, s.dotted()+"="+now)
+		}
+	}
+	return all
+}
+
+// RestoreSettings puts back the host's settings that dunnage changed, and lists
+// them ("net.ipv4.ip_forward=0"). Its error names those that stay changed because
+// what they were isn't known any more. It comes after Remove.
+func (n *Network) RestoreSettings() (restored []string, err error) {
+	if stay, why := n.lostSettings(); len(stay) > 0 {
+		return nil, fmt.Errorf("these settings stay as they are, since nobody knows what they were before dunnage (%w): %s: set by hand what shall be otherwise", why, strings.Join(stay, ", "))
+	}
+	return n.restoreSettings()
+}
+
 // restoreSettings puts back what rememberSettings wrote down, in any order:
 // none of these settings changes another one's value.
-func (n *Network) restoreSettings() error {
+func (n *Network) restoreSettings() (restored []string, err error) {
 	former, err := n.formerSettings()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var all []error
-	for name, value := range former {
-		err := (sysctl{name, value}).set()
-		if !errors.Is(err, os.ErrNotExist) { // the interface is gone
+	for _, name := range slices.Sorted(maps.Keys(former)) {
+		s := sysctl{name, former[name]}
+		err := s.set()
+		if err == nil {
+			restored = append(restored, s.dotted()+"="+s.value)
+		} else if !errors.Is(err, os.ErrNotExist) { // else the interface is gone
 			all = append(all, err)
 		}
 	}
 	if err := errors.Join(all...); err != nil {
-		return err
+		return restored, err
 	}
 	if err := fault.Do("settings file remove", func() error { return os.Remove(n.settingsFile()) }); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("forget former settings: %w", err)
+		return restored, fmt.Errorf("forget former settings: %w", err)
 	}
-	return nil
+	n.changed.Store(false)
+	return restored, nil
 }
 
 // replaceFile swaps the file in one step: a crash leaves the old or the new.

@@ -40,13 +40,20 @@ func uninstall(ctx context.Context, o agentOptions) error {
 	if len(left) > 0 {
 		return fmt.Errorf("still on the host's network: %s, %s first; start the agent and run `dunnage down` for their projects", counted(len(left), "replica"), left[0])
 	}
-	if err := network.Remove(ctx); err != nil {
-		return err
-	}
 	say := func(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
-	say("removed the rules, routes and addresses; put back the host's settings")
+	removal := network.Remove(ctx)
+	if removal == nil {
+		say("removed the rules, routes and addresses")
+	}
+	restored, settings := network.RestoreSettings()
+	switch {
+	case len(restored) > 0:
+		say("put back the host's settings: %s", strings.Join(restored, ", "))
+	case settings == nil:
+		say("there is no note of settings of the host's to put back")
+	}
 	stopped, err := stopManaged(ctx, o, os.Stdout)
-	err = errors.Join(err, removeCgroups("/sys/fs/cgroup", o.namespace, os.Stdout))
+	err = errors.Join(removal, settings, err, removeCgroups("/sys/fs/cgroup", o.namespace, os.Stdout))
 	err = errors.Join(err, removeRunFiles(o.runDir, o.socket, stopped))
 	say("%s", stays(o))
 	return err

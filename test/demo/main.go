@@ -90,7 +90,11 @@ func (d demo) clearMachine(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return n.Remove(ctx)
+	if err := n.Remove(ctx); err != nil {
+		return err
+	}
+	_, err = n.RestoreSettings()
+	return err
 }
 
 func (d demo) up(ctx context.Context) error {
