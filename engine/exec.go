@@ -42,6 +42,9 @@ func (e *Engine) Exec(ctx context.Context, r spec.ExecRequest, t spec.Terminal) 
 	if err != nil {
 		return 0, e.wrap(ctx, err, "exec in %s: find its container", r.Replica)
 	}
+	if err := e.shimAnswers(ctx, c); err != nil {
+		return 0, fmt.Errorf("exec in %s: %w", r.Replica, err)
+	}
 	task, err := c.Task(ctx, nil)
 	if errdefs.IsNotFound(err) {
 		return 0, fmt.Errorf("exec in %s: it is not running: %w", r.Replica, spec.ErrRefused)

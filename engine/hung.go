@@ -10,6 +10,7 @@ import (
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
@@ -63,6 +64,32 @@ func (e *Engine) taskOf(ctx context.Context, id string) (*task.Process, error) {
 		return nil, e.wrap(ctx, err, "look at task %s", id)
 	}
 	return r.Process, nil
+}
+
+// shimAnswers waits for the shim of a container, as long as it takes to call it hung.
+// The error then names it, and what to do; containerd's own would blame containerd.
+func (e *Engine) shimAnswers(ctx context.Context, c client.Container) error {
+	var err error
+	for began := time.Now(); time.Since(began) < hungAfter; {
+		if _, err = e.taskOf(ctx, c.ID()); !errors.Is(err, errSilent) {
+			return err
+		}
+	}
+	limited, cancel := context.WithTimeout(ctx, shimPatience)
+	defer cancel()
+	if err := e.askTasks(limited); err != nil { // it isn't the shim
+		return err
+	}
+	shims := e.shims(c.ID())
+	info, infoErr := c.Info(ctx, client.WithoutRefreshedMetadata)
+	if len(shims) == 0 || infoErr != nil {
+		return err
+	}
+	return &callError{
+		op:   fmt.Sprintf("its shim (process %d) doesn't answer containerd within %s", shims[0], hungAfter),
+		kind: spec.ErrUnavailable, err: errors.New("the replica serves on"),
+		hint: fmt.Sprintf("`dunnage restart -p %s %s` replaces it alone", info.Labels[labelProject], spec.ShortReplica(info.Labels[labelService], c.ID())),
+	}
 }
 
 // askEach asks for the tasks of all containers side by side, and returns those

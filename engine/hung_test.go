@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"syscall"
@@ -47,6 +49,12 @@ func TestShimHangs(t *testing.T) {
 	}
 	if i := b.instance(other.ID); i.Phase != spec.PhaseRunning || i.Hung != 0 {
 		t.Errorf("the other one: %+v", i)
+	}
+	began := time.Now()
+	_, err := b.Exec(b.ctx, spec.ExecRequest{Replica: hung.ID, Command: []string{"/hello"}}, spec.Terminal{})
+	if want := fmt.Sprintf("its shim (process %d) doesn't answer containerd within 3s: the replica serves on; `dunnage restart -p ", shim[0]); err == nil || !strings.Contains(err.Error(), want) ||
+		!errors.Is(err, spec.ErrUnavailable) || time.Since(began) > 10*time.Second {
+		t.Errorf("an exec says after %s: %v, want %s", time.Since(began), err, want)
 	}
 	b.run(next)
 	if err := b.Remove(b.ctx, next.ID); err != nil {

@@ -317,7 +317,7 @@ func examineServices(s spec.Status) []spec.Finding {
 			for _, r := range service.Replicas {
 				if r.Hung != 0 {
 					f := wrong(fmt.Sprintf("`dunnage restart -p %s %s` replaces it alone, and kills the shim; `ps -o pid,stat,args -p %d` shows why it hangs (%s)", r.Project, spec.ShortReplica(r.Service, r.Replica), r.Hung, spec.ProcessStates),
-						"%s: its shim (process %d) doesn't answer containerd; it serves on, and nothing else can be done with it", r.Replica, r.Hung)
+						"%s: its shim (process %d) doesn't answer containerd; it serves on, but no command can be run in it", r.Replica, r.Hung)
 					f.Check = "services"
 					out = append(out, f)
 				}
