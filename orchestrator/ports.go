@@ -219,6 +219,9 @@ type Health interface {
 	// Health says how the process of replica that started at started fares,
 	// and the last failure in one line.
 	Health(replica string, started time.Time) (spec.Health, string)
+	// Output is what the command printed last by which the replica's present
+	// process fails, ten lines at most; nil where no command fails.
+	Output(replica string) []string
 	// Checks are the last results of its probes, oldest first.
 	Checks(replica string, started time.Time) []spec.Check
 }

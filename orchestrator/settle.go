@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"dunnage/orchestrator/plan"
@@ -116,7 +117,7 @@ func (l *Loop) rollouts(project string) []*operation {
 // endRollouts ends the operations that wait for a failed release.
 func (l *Loop) endRollouts(r plan.Rollout, state spec.OperationState, cause string) {
 	for _, op := range l.rollouts(r.Project) {
-		l.quote(op, r.Culprit)
+		l.quote(op, r.Culprit, r.Failed)
 		l.end(op, state, cause, l.outcomes(op))
 	}
 }
@@ -130,7 +131,7 @@ const returnPatience = time.Minute
 func (l *Loop) goBack(r plan.Rollout, good int) {
 	until := l.cfg.Clock.Now().Add(returnPatience)
 	for _, op := range l.rollouts(r.Project) {
-		l.quote(op, r.Culprit)
+		l.quote(op, r.Culprit, r.Failed)
 		l.ops.change(op, func(o *operation) {
 			o.State, o.Cause, o.Release, o.patience = spec.OperationReturning, r.Failed, good, until
 		})
@@ -141,10 +142,11 @@ func (l *Loop) goBack(r plan.Rollout, good int) {
 // quotedLines is how much of a failed replica's log an operation keeps.
 const quotedLines = 10
 
-// quote keeps with the operation what the failed replica wrote last of this
+// quote keeps with the operation what the check printed that the replica fails by,
+// where the cause doesn't have all of it, and what the replica wrote last of this
 // release: an earlier one with the same content wrote to the same log. That is
 // read before the next wave begins to remove it.
-func (l *Loop) quote(op *operation, culprit spec.ReplicaKey) {
+func (l *Loop) quote(op *operation, culprit spec.ReplicaKey, cause string) {
 	if culprit.ID == "" {
 		return
 	}
@@ -153,7 +155,11 @@ func (l *Loop) quote(op *operation, culprit spec.ReplicaKey) {
 	if err != nil {
 		l.cfg.Log.Warn("read the log of a failed replica", "replica", culprit.ID, "error", err)
 	}
-	l.ops.change(op, func(o *operation) { o.Replica, o.Log = culprit.ID, lines })
+	output := l.cfg.Health.Output(culprit.ID)
+	if len(output) == 1 && strings.Contains(cause, output[0]) {
+		output = nil
+	}
+	l.ops.change(op, func(o *operation) { o.Replica, o.Output, o.Log = culprit.ID, output, lines })
 }
 
 // settleOperation ends an operation whose aim is reached.

@@ -206,6 +206,7 @@ type Operation struct {
 	Ended    time.Time        `json:"ended,omitzero"`
 	Cause    string           `json:"cause,omitempty"`   // one line, when failed or rolled back
 	Replica  string           `json:"replica,omitempty"` // the one that failed
+	Output   []string         `json:"output,omitempty"`  // what the check printed last that it failed by, where Cause doesn't have all of it; at most ten lines
 	Log      []string         `json:"log,omitempty"`     // what it wrote last
 	Warnings []string         `json:"warnings,omitempty"`
 	Services []ServiceOutcome `json:"services,omitempty"` // one line a service, when ended

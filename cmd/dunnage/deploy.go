@@ -18,7 +18,7 @@ func (p *program) deployCommand() *cli.Command {
 		Name:  "deploy",
 		Usage: "make this host run what the manifest declares",
 		Description: "Sends the manifest to the agent and follows until every service that it changes is ready, or the earlier release is back. " +
-			"When a replica fails, it shows what that one wrote last. " +
+			"When a replica fails, it shows what that one wrote last, and what the check printed that it failed by. " +
 			"It ends with a warning if the agent knows of something wrong with the host or with the way to the project's ports. " +
 			"Services that didn't change aren't touched. Interrupting this command doesn't stop the deploy. " +
 			"While another change is at work on the project, it is refused unless --wait or --take-over says otherwise.\n\n" +

@@ -200,10 +200,16 @@ func verdict(op spec.Operation) error {
 	return &exitCode{code: exitNotConverged, err: fmt.Errorf("the %s of %s failed: %s", called(op), op.Project, why(op)), hint: nextStep(op)}
 }
 
-// why is an operation's cause as one line, and below it what the replica that
-// failed wrote last.
+// why is an operation's cause as one line, and below it what the check printed
+// last by which a replica failed, and what that replica wrote last.
 func why(op spec.Operation) string {
 	text := printable(op.Cause)
+	if len(op.Output) > 0 {
+		text += "\n  the check that failed printed last:"
+	}
+	for _, line := range op.Output {
+		text += "\n    " + printable(line)
+	}
 	if len(op.Log) > 0 {
 		text += "\n  " + op.Replica + " wrote last:"
 	}

@@ -180,3 +180,16 @@ func TestEventText(t *testing.T) {
 		}
 	}
 }
+
+// What a failed check printed stands between the cause and the replica's own
+// last lines, and moves no cursor.
+func TestWhyShowsWhatTheCheckPrinted(t *testing.T) {
+	op := spec.Operation{
+		Cause: "shop-web-1 is unhealthy: accept: /check exited with 2: usage", Replica: "shop-web-1",
+		Output: []string{"no such table\x1b[2J", "usage"}, Log: []string{"ready"},
+	}
+	want := op.Cause + "\n  the check that failed printed last:\n    no such table?[2J\n    usage\n  shop-web-1 wrote last:\n    ready"
+	if got := why(op); got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+}

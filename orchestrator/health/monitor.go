@@ -165,7 +165,7 @@ func (m *Monitor) judge(w *watch, i int, began time.Time, err error) {
 	m.counts.add(w.target, spec.ProbeAccept, err, true) // it runs once: its failure is one
 	w.records[i].health, w.records[i].passed = spec.HealthHealthy, err == nil
 	if err != nil {
-		w.records[i].health, w.records[i].detail = spec.HealthUnhealthy, err.Error()
+		w.records[i].health, w.records[i].detail, w.records[i].output = spec.HealthUnhealthy, err.Error(), outputOf(err)
 	}
 }
 
@@ -218,7 +218,7 @@ func (m *Monitor) check(ctx context.Context, t spec.ProbeTarget, p spec.Probe) e
 	defer cancel()
 	err := m.prober.Probe(ctx, t.Replica, t.Addr, p)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("%s: no answer within %s", title(p), p.Timeout)
+		return &commandError{fmt.Errorf("%s: no answer within %s", title(p), p.Timeout), outputOf(err)}
 	}
 	return err
 }
@@ -293,6 +293,22 @@ func (m *Monitor) Health(replica string, started time.Time) (spec.Health, string
 		}
 	}
 	return worst, detail
+}
+
+// Output is what the command printed last by which the replica's process fails,
+// oldest line first: at most ten lines and 4 KiB; nil where no command fails.
+func (m *Monitor) Output(replica string) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := m.watched[replica]
+	if w == nil {
+		return nil
+	}
+	i := slices.IndexFunc(w.records, func(r record) bool { return r.detail != "" }) // as Health takes it
+	if i < 0 {
+		return nil
+	}
+	return w.records[i].output
 }
 
 // rank orders health from good to bad. Unknown outranks starting only because

@@ -326,6 +326,44 @@ func TestMonitorAgain(t *testing.T) {
 	}
 }
 
+// Of a command that fails or hangs, the last lines are there to be shown; the
+// failure itself is one line.
+func TestMonitorKeepsTheOutput(t *testing.T) {
+	for name, tc := range map[string]struct {
+		hangs  bool
+		detail string
+	}{
+		"fails": {false, "accept: /check exited with 2: line 12"},
+		"hangs": {true, "accept: no answer within 100ms"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := monitor(t, Network{Exec: func(ctx context.Context, _ spec.ExecRequest, out io.Writer) (int, error) {
+				for i := range 12 {
+					fmt.Fprintf(out, "line %d\r\n", i+1)
+				}
+				if tc.hangs {
+					<-ctx.Done()
+					return 0, ctx.Err()
+				}
+				return 2, nil
+			}})
+			started := time.Now()
+			m.Watch([]spec.ProbeTarget{{Replica: "a", StartedAt: started, Probes: []spec.Probe{
+				{Kind: spec.ProbeAccept, Command: []string{"/check"}, Timeout: spec.Duration(100 * time.Millisecond)},
+			}}})
+			if detail := m.await(t, "a", started, spec.HealthUnhealthy); detail != tc.detail {
+				t.Errorf("detail %q", detail)
+			}
+			if out := m.Output("a"); len(out) != 10 || out[0] != "line 3" || out[9] != "line 12" {
+				t.Errorf("%q", out)
+			}
+			if m.Output("b") != nil {
+				t.Error("another replica has this output")
+			}
+		})
+	}
+}
+
 // The time to the first success begins anew.
 func TestMonitorAgainIsPatientAnew(t *testing.T) {
 	m := monitor(t, &script{err: map[string]error{"a": errDown}})

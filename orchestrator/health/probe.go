@@ -127,13 +127,31 @@ func (n Network) run(ctx context.Context, replica, what string, argv []string) e
 	var out limited
 	code, err := n.Exec(ctx, spec.ExecRequest{Replica: replica, Command: argv}, &out)
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return &commandError{fmt.Errorf("%s: %w", what, err), out.lines()}
 	}
 	if code != 0 {
 		text := fmt.Sprintf("%s: %s exited with %d: %s", what, argv[0], code, out.line())
-		return errors.New(strings.TrimSuffix(text, ": "))
+		return &commandError{errors.New(strings.TrimSuffix(text, ": ")), out.lines()}
 	}
 	return nil
+}
+
+// commandError is the failure of a command, in one line, with what it printed.
+type commandError struct {
+	error
+	output []string // its last lines
+}
+
+func (e *commandError) Unwrap() error { return e.error }
+
+// outputOf is what the command printed last that failed with err, if one did.
+func outputOf(err error) []string {
+	var e *commandError
+	errors.As(err, &e)
+	if e == nil {
+		return nil
+	}
+	return e.output
 }
 
 // limited keeps the last maxOutput bytes. Standard output and error write to it
@@ -151,6 +169,21 @@ func (l *limited) Write(p []byte) (int, error) {
 		l.kept = append(l.kept[:0], l.kept[over:]...)
 	}
 	return len(p), nil
+}
+
+// maxLines bounds what is shown of a command's output at the end of a deploy.
+const maxLines = 10
+
+// lines are the last ones, at most maxLines and maxOutput.
+func (l *limited) lines() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	text := strings.TrimSpace(strings.ReplaceAll(string(l.kept), "\r\n", "\n"))
+	if text == "" {
+		return nil
+	}
+	all := strings.Split(text, "\n")
+	return all[max(0, len(all)-maxLines):]
 }
 
 // line is the last line that says something, cut to maxLine.

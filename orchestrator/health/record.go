@@ -25,6 +25,7 @@ type record struct {
 	failures int  // consecutive
 	health   spec.Health
 	detail   string
+	output   []string // what the command printed whose failure detail is
 }
 
 // minInterval keeps a probe without an interval from spinning.
@@ -61,10 +62,10 @@ func (r *record) patience() time.Duration {
 func (r *record) result(now time.Time, err error) time.Duration {
 	r.tries++
 	if err == nil {
-		r.passed, r.failures, r.health, r.detail = true, 0, spec.HealthHealthy, ""
+		r.passed, r.failures, r.health, r.detail, r.output = true, 0, spec.HealthHealthy, "", nil
 		return r.probe.Interval.Std()
 	}
-	r.detail = err.Error()
+	r.detail, r.output = err.Error(), outputOf(err)
 	if r.passed {
 		r.failures++
 		if r.failures >= r.probe.Retries {

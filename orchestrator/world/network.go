@@ -260,6 +260,9 @@ func (w *World) sick(id string) bool {
 // Checks keeps no history.
 func (w *World) Checks(string, time.Time) []spec.Check { return nil }
 
+// Output is nothing: no probe is a command.
+func (w *World) Output(string) []string { return nil }
+
 // Health says what a probe would find now. A process that is never ready is
 // unhealthy after ten seconds.
 func (w *World) Health(replica string, started time.Time) (spec.Health, string) {

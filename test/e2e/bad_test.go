@@ -154,7 +154,10 @@ func TestAcceptedLater(t *testing.T) {
 	if err := os.Mkdir(migrated, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	accepts := strings.Replace(served, "drain: 100ms", "drain: 100ms, accept: [/testapp, cat, /migrated/done]", 1) +
+	if err := os.WriteFile(filepath.Join(migrated, "log"), []byte("migrating\nno such table\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	accepts := strings.Replace(served, "drain: 100ms", "drain: 100ms, accept: [/testapp, cat, /migrated/log, /migrated/done]", 1) +
 		"    volumes: [" + migrated + ":/migrated:ro]\n"
 	pauses := strings.Replace(accepts, "replicas: 2", "replicas: 2, update_config: {failure_action: pause, order: start-first}", 1)
 	for version, again := range map[string]func(string) result{
@@ -162,8 +165,8 @@ func TestAcceptedLater(t *testing.T) {
 		"v1": func(manifest string) result { return h.deploy(manifest) },
 	} {
 		manifest := app(version, "[serve]", pauses)
-		h.fails(h.deploy(manifest), 3, "no such file", "")
-		h.fails(again(manifest), 3, "no such file", "")
+		h.fails(h.deploy(manifest), 3, "no such file", "no such table")
+		h.fails(again(manifest), 3, "no such file", "no such table")
 		done := h.file("done", "yes")
 		if err := os.Rename(done, filepath.Join(migrated, "done")); err != nil {
 			t.Fatal(err)
