@@ -90,7 +90,7 @@ func (l *Loop) Change(ctx context.Context, project string, r spec.ChangeRequest)
 			return err
 		}
 		prev := l.present(project)
-		if prev == nil && r.Kind != "rollback" && !(r.Kind == "down" && (l.ops.busy(project) || r.Volumes && l.hasVolumes(project))) {
+		if prev == nil && r.Kind != "rollback" && !(r.Kind == "down" && l.leaves(project, r)) {
 			return l.noProject(project)
 		}
 		if err := l.known(prev, r); err != nil {
@@ -166,7 +166,7 @@ func (l *Loop) noProject(name string) error {
 	next := "there is none here yet"
 	switch near := spec.Nearest(name, all); {
 	case near == name:
-		next = "it is down; `dunnage rollback -p " + name + "` or a deploy brings it back"
+		next = "it is down; `dunnage rollback -p " + name + "` or a deploy brings it back, `dunnage down --forget -p " + name + "` drops what is kept of it"
 	case near != "":
 		next = "did you mean " + near + "? Projects here: " + strings.Join(all, ", ")
 	case len(all) > 0:
@@ -212,9 +212,9 @@ func (l *Loop) change(op *operation, project string, prev *spec.Release, r spec.
 			return nil
 		}
 		if prev == nil { // it is on its way down, if anything is left
-			return l.purgeToo(project, r.Volumes)
+			return l.goToo(op, project, r)
 		}
-		return l.down(op, project, *prev, r.Volumes)
+		return l.down(op, project, *prev, r)
 	case "pause", "resume", "promote":
 		return l.steer(op, r.Kind)
 	default:
@@ -335,7 +335,7 @@ func (l *Loop) rollback(op *operation, project string, number int) error {
 	} else if rec.Desired != number {
 		rec.Ran, rec.Left = without(rec.Ran, rec.Desired), append(without(rec.Left, rec.Desired), rec.Desired)
 	}
-	rec.Down, rec.Purge, rec.Desired, rec.Networks = false, nil, number, networks
+	rec.Down, rec.Purge, rec.Forget, rec.Desired, rec.Networks = false, nil, false, number, networks
 	rec.Since, rec.Backward, rec.Paused, rec.Ailing = l.cfg.Clock.Now(), true, "", nil
 	rec.Secrets = l.state.currentPins(target.Project)
 	if rec.Addresses, err = l.alloc.leases(rec, target.Project, l.cfg.Clock.Now()); err != nil {
@@ -432,13 +432,18 @@ func (l *Loop) setStopped(op *operation, prev spec.Release, services []string, s
 	return l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}})
 }
 
-// down takes the project out of what is desired. Its history and, unless
-// asked, its volumes stay.
-func (l *Loop) down(op *operation, project string, prev spec.Release, volumes bool) error {
+// down takes the project out of what is desired. Its history and its volumes stay,
+// unless r says otherwise.
+func (l *Loop) down(op *operation, project string, prev spec.Release, r spec.ChangeRequest) error {
 	rec, _ := l.state.project(project)
 	rec.Down, rec.Networks, rec.Addresses, rec.Stopped, rec.Warm = true, nil, nil, nil, nil
-	if volumes {
-		rec.Purge = prev.Project.Volumes
+	rec.Forget = r.Forget
+	volumes := prev.Project.Volumes
+	if r.Forget { // nobody knows those of earlier releases later
+		volumes = l.everyVolume(project)
+	}
+	if r.Volumes {
+		rec.Purge = volumes
 	}
 	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {
 		return err
@@ -446,17 +451,33 @@ func (l *Loop) down(op *operation, project string, prev spec.Release, volumes bo
 	l.ops.change(op, func(o *operation) {
 		o.Services = compare(&prev, spec.Release{Project: spec.Project{Name: project}})
 	})
-	for _, v := range prev.Project.Volumes {
-		text := fmt.Sprintf("volume %s is kept; `dunnage down --volumes` removes it", v.ID)
+	l.warnOfKept(op, r, volumes)
+	return nil
+}
+
+// warnOfKept says what a down leaves of volumes and, if it forgets the project, of
+// secrets.
+func (l *Loop) warnOfKept(op *operation, r spec.ChangeRequest, volumes []spec.Volume) {
+	var notes []string
+	for _, v := range volumes {
 		switch {
 		case v.External:
-			text = fmt.Sprintf("volume %s is external, and is kept", v.ID)
-		case volumes:
-			continue
+			notes = append(notes, fmt.Sprintf("volume %s is external, and is kept", v.ID))
+		case r.Volumes:
+		case r.Forget:
+			notes = append(notes, fmt.Sprintf("volume %s is kept; a deploy of %s finds it again", v.ID, op.Project))
+		default:
+			notes = append(notes, fmt.Sprintf("volume %s is kept; `dunnage down --volumes` removes it", v.ID))
 		}
-		l.ops.change(op, func(o *operation) { o.Warnings = append(o.Warnings, text) })
 	}
-	return nil
+	if r.Forget {
+		for _, id := range l.state.secretIDs() {
+			if id.Project == op.Project {
+				notes = append(notes, fmt.Sprintf("secret %s is kept; `dunnage secret rm %s` removes it", id, id))
+			}
+		}
+	}
+	l.ops.change(op, func(o *operation) { o.Warnings = append(o.Warnings, notes...) })
 }
 
 // Releases lists the project's kept releases, newest first.

@@ -13,8 +13,8 @@ import (
 )
 
 // hold decides whether the loop may act. What a crash leaves belongs to a
-// project that the store knows, since projects are stored first and never
-// forgotten, and a container has a record, which is made before it and dropped
+// project that the store knows, since projects are stored first and
+// forgotten only when nothing of them is left, and a container has a record, which is made before it and dropped
 // after it; what has none says that this is the wrong store. Once the store has
 // known everything, it is the right one: what appears later is left alone, told of
 // and taken out of what was observed.

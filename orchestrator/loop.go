@@ -293,7 +293,7 @@ func (l *Loop) Step(ctx context.Context) time.Duration {
 	l.sweep(ctx)
 	l.letGo(ctx)
 	l.collectSometimes()
-	l.purgeLeft(observed)
+	l.finishDowns(observed)
 	l.reckon(p, observed)
 	if l.settle(p, observed) {
 		return 0 // the plan is for what was desired before

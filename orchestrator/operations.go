@@ -238,6 +238,19 @@ func (o *operations) running() map[string]spec.Operation {
 	return out
 }
 
+// atWork lists the IDs of all that haven't ended.
+func (o *operations) atWork() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var out []string
+	for _, op := range o.all {
+		if !op.State.Ended() {
+			out = append(out, op.ID)
+		}
+	}
+	return out
+}
+
 // rolling lists the operations that wait for the world to follow.
 func (o *operations) rolling() []*operation {
 	o.mu.Lock()

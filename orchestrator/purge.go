@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"dunnage/orchestrator/plan"
 	"dunnage/spec"
@@ -32,25 +33,41 @@ func (l *Loop) purgeVolumes(project string) (removed []string, err error) {
 		}
 		errs = append(errs, err)
 	}
-	rec.Purge = nil
+	again := "--volumes"
+	if rec.Purge = nil; rec.Forget {
+		again += " --forget"
+		rec.Forget = errors.Join(errs...) == nil // else nobody would know whose they are
+	}
 	errs = append(errs, l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}))
 	if err := errors.Join(errs...); err != nil {
-		return removed, fmt.Errorf("volumes are left: %s; `dunnage down -p %s --volumes` tries again", plain(err), project)
+		return removed, fmt.Errorf("volumes are left: %s; `dunnage down -p %s %s` tries again", plain(err), project, again)
 	}
 	return removed, nil
 }
 
-// ownVolumes are those of the project's kept releases, but for external ones.
-func (l *Loop) ownVolumes(project string) []spec.Volume {
+// everyVolume are those of the project's kept releases, and ownVolumes those of them
+// that aren't external.
+func (l *Loop) everyVolume(project string) []spec.Volume {
 	var out []spec.Volume
 	for _, r := range l.state.history(project) {
 		for _, v := range r.Project.Volumes {
-			if !v.External && !slices.ContainsFunc(out, func(o spec.Volume) bool { return o.ID == v.ID }) {
+			if !slices.ContainsFunc(out, func(o spec.Volume) bool { return o.ID == v.ID }) {
 				out = append(out, v)
 			}
 		}
 	}
 	return out
+}
+
+func (l *Loop) ownVolumes(project string) []spec.Volume {
+	return slices.DeleteFunc(l.everyVolume(project), func(v spec.Volume) bool { return v.External })
+}
+
+// leaves reports whether there is anything for the down of a project that isn't
+// there, or on its way down.
+func (l *Loop) leaves(project string, r spec.ChangeRequest) bool {
+	_, kept := l.state.project(project)
+	return l.ops.busy(project) || r.Forget && kept || r.Volumes && l.hasVolumes(project)
 }
 
 // hasVolumes reports whether there is anything for `down --volumes` of a project
@@ -62,29 +79,77 @@ func (l *Loop) hasVolumes(project string) bool {
 	})
 }
 
-// purgeToo notes that the volumes of a project that is down, or on its way, are
-// to go when its last replica has gone.
-func (l *Loop) purgeToo(project string, volumes bool) error {
+// goToo notes that the volumes of a project that is down, or on its way, or all that
+// is kept of it, are to go when its last replica has gone.
+func (l *Loop) goToo(op *operation, project string, r spec.ChangeRequest) error {
 	rec, _ := l.state.project(project)
-	if !volumes || !rec.Down {
+	if !rec.Down || !r.Volumes && !r.Forget {
 		return nil
 	}
-	rec.Purge = l.ownVolumes(project)
+	if r.Volumes {
+		rec.Purge = l.ownVolumes(project)
+	}
+	if rec.Forget = rec.Forget || r.Forget; r.Forget {
+		l.warnOfKept(op, r, l.existing(l.everyVolume(project)))
+	}
 	return l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}})
 }
 
-// purgeLeft removes the volumes of projects whose `down --volumes` an agent
-// before this one began: nobody can ask for it again, since they are down.
-func (l *Loop) purgeLeft(o plan.Observed) {
+// existing are those of the volumes that are there, as far as that is known.
+func (l *Loop) existing(volumes []spec.Volume) []spec.Volume {
+	return slices.DeleteFunc(volumes, func(v spec.Volume) bool {
+		there, err := l.cfg.Volumes.VolumeExists(l.ctx, v.ID)
+		return !there && err == nil
+	})
+}
+
+// finishDowns does what is left of downs that an agent before this one began:
+// removes the volumes of `down --volumes`, since nobody can ask for it again, and
+// what is kept of a project after `down --forget`.
+func (l *Loop) finishDowns(o plan.Observed) {
 	for _, project := range l.state.projectNames() {
 		rec, _ := l.state.project(project)
-		there := func(r plan.Replica) bool { return r.Project == project }
-		if len(rec.Purge) == 0 || !rec.Down || l.ops.busy(project) || slices.ContainsFunc(o.Replicas, there) {
+		if len(rec.Purge) == 0 && !rec.Forget || !rec.Down || l.ops.busy(project) || remains(o, project) {
 			continue
 		}
 		if _, err := l.purgeVolumes(project); err != nil {
 			l.cfg.Log.Error("remove volumes of a project that is down", "project", project, "error", err)
 			l.events.add(spec.Event{Kind: spec.EventProblem, Project: project, Message: plain(err)})
 		}
+		if _, err := l.forgetProject(project); err != nil {
+			l.cfg.Log.Error("forget a project that is down", "project", project, "error", err)
+		}
 	}
+}
+
+// remains reports whether a replica of the project is left, or a namespace, link or
+// files that may be one's.
+func remains(o plan.Observed, project string) bool {
+	return slices.ContainsFunc(o.Replicas, func(r plan.Replica) bool {
+		return r.Project == project || r.Project == "" && strings.HasPrefix(r.ID, project+"-")
+	})
+}
+
+// forgetProject drops all that is kept of a project that is to be forgotten, of which nothing
+// is left: its record, releases and receipts, in one commit. The images that its
+// releases held follow from that: they are let go of here, or by the next agent.
+// It returns the releases' numbers, oldest first.
+func (l *Loop) forgetProject(project string) ([]int, error) {
+	rec, ok := l.state.project(project)
+	if !ok || !rec.Forget {
+		return nil, nil
+	}
+	var numbers []int
+	var old []spec.ReleaseRecord
+	for _, r := range l.state.history(project) {
+		numbers = append(numbers, r.Number)
+		old = append(old, spec.ReleaseRecord{Project: project, Release: r})
+	}
+	if err := l.state.save(spec.Commit{DropProjects: []string{project}}); err != nil {
+		return nil, err
+	}
+	l.receipts.forget(project)
+	l.unpin(old)
+	l.events.add(spec.Event{Kind: spec.EventRemoved, Project: project, Message: spec.ForgottenText(numbers)})
+	return numbers, nil
 }

@@ -143,6 +143,13 @@ func (rs *receipts) ended(op spec.Operation) {
 	}
 }
 
+// forget drops those of a project.
+func (rs *receipts) forget(project string) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.all = slices.DeleteFunc(rs.all, func(a *account) bool { return a.Project == project })
+}
+
 // leave takes note that the operation ends and the rollout doesn't.
 func (rs *receipts) leave(op string) {
 	rs.mu.Lock()

@@ -224,7 +224,7 @@ func (l *Loop) install(op *operation, from candidate, inactive []string) (int, e
 		rec = spec.ProjectRecord{Name: name, Next: 1}
 	}
 	if rec.Down {
-		rec.Down, rec.Purge, rec.Good, rec.Stopped, rec.Ailing = false, nil, 0, nil, nil
+		rec.Down, rec.Purge, rec.Forget, rec.Good, rec.Stopped, rec.Ailing = false, nil, false, 0, nil, nil
 	}
 	// A deploy starts what was stopped on request, unless it is inactive. Until it
 	// has converged, that is remembered: a deploy that fails brings nobody's
@@ -365,11 +365,12 @@ func forgetReleases(rec *spec.ProjectRecord, old []spec.ReleaseRecord) {
 }
 
 // unpin lets go of the images of releases that aren't kept. What fails is done
-// at the next start.
+// at a later look.
 func (l *Loop) unpin(old []spec.ReleaseRecord) {
 	for _, r := range old {
 		if err := l.pin(retainName(r.Project, r.Release.Number), nil); err != nil {
 			l.cfg.Log.Warn("let go of an old release's images", "project", r.Project, "release", r.Release.Number, "error", err)
+			l.letGone = false
 		}
 	}
 	if len(old) > 0 {

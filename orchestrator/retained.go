@@ -5,7 +5,7 @@ import "context"
 // letGo lets go of images that were retained for releases which aren't
 // recorded, nor of an operation at work: an agent that dies between the two leaves them, and a project that
 // is never deployed again would keep them for ever. Once after a start is
-// enough. Only Run's goroutine retains, so that no release is on its way in
+// enough, and after unpin failed. Only Run's goroutine retains, so that no release is on its way in
 // here meanwhile.
 func (l *Loop) letGo(ctx context.Context) {
 	if l.letGone {
@@ -18,8 +18,8 @@ func (l *Loop) letGo(ctx context.Context) {
 	}
 	names, err := l.cfg.Images.Retained(ctx)
 	known := map[string]bool{}
-	for _, op := range l.ops.running() { // begun since the start
-		known[holdName(op.ID)] = true
+	for _, id := range l.ops.atWork() { // begun since the start
+		known[holdName(id)] = true
 	}
 	for _, project := range l.state.projectNames() {
 		for _, r := range l.state.history(project) {

@@ -86,20 +86,26 @@ func (l *Loop) refusedForRoom(needs string, lacks []plan.Lack, freed spec.DiskUs
 // whatMakesRoom says what makes room where collecting doesn't: in the budget, on a file
 // system or both. It names nothing to give up that isn't there.
 func (l *Loop) whatMakesRoom(budget, disk bool) string {
-	var several, up bool
-	for _, name := range l.state.projectNames() {
+	var several bool
+	var down []string
+	names := l.state.projectNames()
+	for _, name := range names {
 		rec, _ := l.state.project(name)
 		several = several || len(l.state.history(name)) > 1
-		up = up || !rec.Down
+		if rec.Down {
+			down = append(down, name)
+		}
 	}
 	text := "`dunnage df` shows what takes the room"
-	switch {
-	case several && up:
-		text += "; fewer disk.keep_releases, or `dunnage down` of what isn't needed, lets gc free more"
-	case several:
-		text += "; fewer disk.keep_releases lets gc free more"
-	case up:
-		text += "; `dunnage down` of what isn't needed lets gc free more"
+	if len(names) > 0 {
+		forget := "`dunnage down --forget` of what isn't needed any more"
+		if len(down) > 0 {
+			forget += " (down already: " + some(down) + ")"
+		}
+		if several {
+			forget = "fewer disk.keep_releases, or " + forget + ","
+		}
+		text += "; " + forget + " lets gc free more"
 	}
 	if disk {
 		text += "; `du -x` finds what isn't dunnage's"

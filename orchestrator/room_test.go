@@ -171,7 +171,8 @@ func TestLoadThatDoesNotFit(t *testing.T) {
 // TestWhatMakesRoom: a host that is short of room is told what would help there, and
 // nothing that it hasn't got.
 func TestWhatMakesRoom(t *testing.T) {
-	const releases, down, du, budget = "fewer disk.keep_releases", "`dunnage down` of what isn't needed", "`du -x`", "disk.budget in the agent's file is the ceiling: raise it"
+	const releases, forget, du, budget = "fewer disk.keep_releases", "`dunnage down --forget` of what isn't needed any more", "`du -x`", "disk.budget in the agent's file is the ceiling: raise it"
+	const down = "(down already: web)"
 	for name, tc := range map[string]struct {
 		deploys int
 		budget  int64
@@ -179,9 +180,9 @@ func TestWhatMakesRoom(t *testing.T) {
 	}{
 		"empty, the disk":           {0, 0, []string{du}},
 		"empty, the budget":         {0, mib, []string{budget}},
-		"one release, the disk":     {1, 0, []string{down, du}},
-		"two releases, the budget":  {2, mib, []string{releases, down, budget}},
-		"two, down again, the disk": {-2, 0, []string{releases, du}},
+		"one release, the disk":     {1, 0, []string{forget, du}},
+		"two releases, the budget":  {2, mib, []string{releases, forget, budget}},
+		"two, down again, the disk": {-2, 0, []string{releases, forget, down, du}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScenario(1, world.Truth)
@@ -214,7 +215,7 @@ func TestWhatMakesRoom(t *testing.T) {
 			if !strings.HasSuffix(what, ", and nothing is left to collect") {
 				t.Errorf("the problem is %q", what)
 			}
-			for _, hint := range []string{releases, down, du, budget} {
+			for _, hint := range []string{releases, forget, down, du, budget} {
 				for _, text := range []string{next, refused.Error()} {
 					if strings.Contains(text, hint) != slices.Contains(tc.want, hint) {
 						t.Errorf("%q should have of the hints %q", text, tc.want)

@@ -188,7 +188,7 @@ func (l *Loop) settleOperation(op *operation, p plan.Plan, o plan.Observed) {
 	case op.Kind == "pause":
 		l.end(op, spec.OperationDone, "", nil) // who asked for it sees it in the status now
 	case op.Kind == "down":
-		if !slices.ContainsFunc(o.Replicas, func(r plan.Replica) bool { return r.Project == op.Project }) {
+		if !remains(o, op.Project) {
 			l.endDown(op)
 		}
 	case op.State == spec.OperationReturning && applied && len(beside(unsettled(p, op.Project, nil), op.failing)) == 0:
@@ -253,6 +253,12 @@ func (l *Loop) endDown(op *operation) {
 	l.ops.change(op, func(o *operation) { o.Removed = removed })
 	if err != nil {
 		l.end(op, spec.OperationFailed, "down, but "+plain(err), nil)
+		return
+	}
+	forgot, err := l.forgetProject(op.Project)
+	l.ops.change(op, func(o *operation) { o.Forgot = forgot })
+	if err != nil {
+		l.end(op, spec.OperationFailed, fmt.Sprintf("down, but not forgotten: %s; the agent goes on trying", plain(err)), nil)
 		return
 	}
 	l.end(op, spec.OperationDone, "", l.outcomes(op))

@@ -68,6 +68,10 @@ func (s *state) save(c spec.Commit) error {
 
 // apply changes the mirror. Called with mu held, or before it is shared.
 func (s *state) apply(c spec.Commit) {
+	for _, name := range c.DropProjects {
+		delete(s.projects, name)
+		delete(s.releases, name)
+	}
 	for _, p := range c.Projects {
 		s.projects[p.Name] = p
 	}

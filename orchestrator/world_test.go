@@ -231,6 +231,13 @@ func (s *scenario) request() {
 		return
 	}
 	project := []string{"a", "b"}[s.rng.IntN(2)]
+	_, known := s.loop.state.project(project)
+	if s.loop.present(project) == nil && known && s.disk.IntN(4) == 0 {
+		s.answer(func(ctx context.Context) {
+			_, _ = s.loop.Change(ctx, project, spec.ChangeRequest{Kind: "down", Forget: true})
+		})
+		return
+	}
 	if s.loop.present(project) == nil || s.rng.IntN(2) == 0 {
 		s.deploy(s.manifest(project))
 		return
@@ -252,6 +259,7 @@ func (s *scenario) request() {
 		{Kind: "promote"},
 	}[s.rng.IntN(9)]
 	change.TakeOver = s.rng.IntN(2) == 0
+	change.Forget = change.Kind == "down" && s.disk.IntN(2) == 0
 	s.answer(func(ctx context.Context) { _, _ = s.loop.Change(ctx, project, change) })
 }
 
@@ -426,6 +434,7 @@ func (s *scenario) verdict() string {
 			bad = append(bad, fmt.Sprintf("project %s neither converged nor went back", p.Record.Name))
 		}
 	}
+	bad = append(bad, s.unforgotten()...)
 	bad = append(bad, s.undelivered(desired)...)
 	bad = append(bad, s.stillHeld(desired)...)
 	bad = append(bad, s.outgrown(desired)...)
@@ -482,6 +491,27 @@ func (s *scenario) outgrown(d plan.Desired) []string {
 					bad = append(bad, fmt.Sprintf("%s has %d bytes in its writable layer, and the limit is %d", id, items[i].Bytes, svc.Disk))
 				}
 			}
+		}
+	}
+	return bad
+}
+
+// unforgotten lists the projects that are still to be forgotten, and of those that
+// the store doesn't know what is kept of them.
+func (s *scenario) unforgotten() []string {
+	var bad []string
+	loaded, _ := world.Store{World: s.w}.Load()
+	known := map[string]bool{}
+	for _, p := range loaded.Projects {
+		known[p.Name] = true
+		if p.Forget {
+			bad = append(bad, fmt.Sprintf("project %s isn't forgotten", p.Name))
+		}
+	}
+	for _, project := range []string{"a", "b"} {
+		receipts, _ := world.Store{World: s.w}.Receipts(project)
+		if !known[project] && len(loaded.Releases[project])+len(receipts) > 0 {
+			bad = append(bad, fmt.Sprintf("of project %s, which the store doesn't know, there are %d releases and %d receipts", project, len(loaded.Releases[project]), len(receipts)))
 		}
 	}
 	return bad

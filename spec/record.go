@@ -35,6 +35,7 @@ type ProjectRecord struct {
 	Ailing    []string            `json:"ailing,omitempty"`   // services that Desired left as they were, failing, before any release had converged: they neither fail nor delay it
 	Down      bool                `json:"down,omitempty"`     // taken down: nothing of it should run, history stays
 	Purge     []Volume            `json:"purge,omitempty"`    // volumes to remove once it is down and nothing of it is left
+	Forget    bool                `json:"forget,omitempty"`   // drop what is kept of it, this record included, once it is down and nothing of it is left
 	Stopped   []string            `json:"stopped,omitempty"`  // services that were stopped on request, sorted
 	Held      []string            `json:"held,omitempty"`     // Stopped before the present rollout: again if it fails
 	Networks  []NetworkAddressing `json:"networks,omitempty"`
@@ -101,6 +102,7 @@ type QuarantinedAddress struct {
 type Commit struct {
 	Projects       []ProjectRecord
 	Releases       []ReleaseRecord
+	DropProjects   []string        // by name, with their releases and receipts
 	DropReleases   []ReleaseRecord // only Project and Release.Number count
 	Replicas       []ReplicaRecord
 	DropReplicas   []string // IDs

@@ -38,6 +38,15 @@ const (
 	ReleaseLeft    ReleaseState = "left"    // somebody rolled back from it
 )
 
+// ForgottenText says in a line which releases of a project were forgotten, with what;
+// numbers rise, and there is one at least.
+func ForgottenText(numbers []int) string {
+	if len(numbers) == 1 {
+		return fmt.Sprintf("forgot release %d, with its receipts", numbers[0])
+	}
+	return fmt.Sprintf("forgot %d releases, %d to %d, with their receipts", len(numbers), numbers[0], numbers[len(numbers)-1])
+}
+
 // PinnedImage is an image as a release pins it.
 type PinnedImage struct {
 	Ref    string `json:"ref"`            // canonical reference with tag, for example docker.io/library/nginx:1.27

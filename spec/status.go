@@ -131,7 +131,7 @@ const (
 	EventRouted      EventKind = "routed"      // the nat rules were swapped
 	EventDraining    EventKind = "draining"    // a replica
 	EventStopping    EventKind = "stopping"    // a replica
-	EventRemoved     EventKind = "removed"     // a replica, or a volume with its data
+	EventRemoved     EventKind = "removed"     // a replica, a volume with its data, or what was kept of a project
 	EventConverged   EventKind = "converged"   // a service
 	EventFailed      EventKind = "failed"      // an operation
 	EventDone        EventKind = "done"        // an operation
@@ -211,6 +211,7 @@ type Operation struct {
 	Warnings []string         `json:"warnings,omitempty"`
 	Services []ServiceOutcome `json:"services,omitempty"` // one line a service, when ended
 	Removed  []string         `json:"removed,omitempty"`  // volumes that down has removed, with their data
+	Forgot   []int            `json:"forgot,omitempty"`   // releases that down --forget has forgotten, with the project's receipts
 }
 
 // ServiceOutcome is the last line that `deploy` prints for a service.
@@ -268,6 +269,7 @@ type ChangeRequest struct {
 	Replicas map[string]int `json:"replicas,omitempty"` // scale
 	Release  int            `json:"release,omitempty"`  // rollback: 0 = the one before
 	Volumes  bool           `json:"volumes,omitempty"`  // down: remove named volumes too
+	Forget   bool           `json:"forget,omitempty"`   // down: drop releases and receipts too, also of a project that is down already
 }
 
 // Preview is what a deploy would do.

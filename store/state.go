@@ -81,6 +81,9 @@ func (s *Store) Commit(c spec.Commit) error {
 	defer s.mu.RUnlock()
 	write := func(tx *bbolt.Tx) error {
 		w := writer{tx: tx}
+		for _, name := range c.DropProjects {
+			w.dropProject(name)
+		}
 		for _, p := range c.Projects {
 			w.put("projects", p.Name, p)
 		}
@@ -131,6 +134,16 @@ func (w *writer) put(bucket, key string, v any) {
 func (w *writer) drop(bucket, key string) {
 	if w.err == nil {
 		w.err = w.tx.Bucket([]byte(bucket)).Delete([]byte(key))
+	}
+}
+
+// dropProject drops the record, the releases and the receipts.
+func (w *writer) dropProject(name string) {
+	w.drop("projects", name)
+	for _, bucket := range []string{"releases", "receipts"} {
+		if b := w.tx.Bucket([]byte(bucket)); w.err == nil && b.Bucket([]byte(name)) != nil {
+			w.err = b.DeleteBucket([]byte(name))
+		}
 	}
 }
 

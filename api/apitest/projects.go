@@ -161,7 +161,7 @@ func generation(s spec.Service) string {
 func (f *Fake) Change(_ context.Context, name string, r spec.ChangeRequest) (spec.Operation, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.calls = append(f.calls, fmt.Sprintf("%s %s services=%v replicas=%v release=%d volumes=%t", r.Kind, name, r.Services, r.Replicas, r.Release, r.Volumes))
+	f.calls = append(f.calls, fmt.Sprintf("%s %s services=%v replicas=%v release=%d volumes=%t forget=%t", r.Kind, name, r.Services, r.Replicas, r.Release, r.Volumes, r.Forget))
 	if err := f.refused(); err != nil {
 		return spec.Operation{}, err
 	}

@@ -90,7 +90,7 @@ func (e *neededImage) Unwrap() error { return spec.ErrRefused }
 // Hint says how the image becomes free.
 func (e *neededImage) Hint() string {
 	project, _, _ := strings.Cut(e.users[0], " ")
-	return "releases keep their images, so that a rollback needs no registry; `dunnage history -p " + project + "` lists those that stay"
+	return "releases keep their images, so that a rollback needs no registry; `dunnage history -p " + project + "` lists those that stay, `dunnage down --forget -p " + project + "` ends the project and drops them all"
 }
 
 // Groups of the host whose members may do what root may.

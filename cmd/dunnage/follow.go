@@ -264,6 +264,11 @@ func (p *program) printOutcome(op spec.Operation) error {
 			return err
 		}
 	}
+	if len(op.Forgot) > 0 {
+		if err := p.print(spec.ForgottenText(op.Forgot) + "; `dunnage gc` removes the images that nobody else needs\n"); err != nil {
+			return err
+		}
+	}
 	return p.print(lastLine(op) + "\n")
 }
 

@@ -194,6 +194,20 @@ func TestNextStep(t *testing.T) {
 	}
 }
 
+// So does what was forgotten.
+func TestForgottenReleasesAreNamed(t *testing.T) {
+	for want, numbers := range map[string][]int{"forgot release 3, with its receipts; ": {3}, "forgot 3 releases, 2 to 5, with their receipts; ": {2, 4, 5}} {
+		var out strings.Builder
+		p := &program{stdout: &out}
+		if err := p.printOutcome(spec.Operation{Project: "shop", Kind: "down", State: spec.OperationDone, Forgot: numbers}); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(out.String(), want) {
+			t.Errorf("%q, want %q", out.String(), want)
+		}
+	}
+}
+
 // What was deleted stands in the outcome, also of a command that has failed.
 func TestRemovedVolumesAreNamed(t *testing.T) {
 	for _, state := range []spec.OperationState{spec.OperationDone, spec.OperationFailed} {

@@ -84,6 +84,11 @@ func (st Store) Commit(c spec.Commit) error {
 		return err
 	}
 	s := &w.state
+	for _, name := range c.DropProjects {
+		delete(s.projects, name)
+		delete(s.releases, name)
+		delete(s.receipts, name)
+	}
 	for _, p := range c.Projects {
 		s.projects[p.Name] = p
 	}

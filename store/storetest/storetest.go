@@ -32,6 +32,23 @@ func Run(t *testing.T, open func(t *testing.T) Store, reopen func(t *testing.T, 
 	})
 	t.Run("keeps and drops", func(t *testing.T) { keepsAndDrops(t, open, reopen) })
 	t.Run("receipts", func(t *testing.T) { receipts(t, open, reopen) })
+	t.Run("forgets a project", func(t *testing.T) {
+		s := open(t)
+		release := spec.Release{Number: 1, Created: time.Unix(1, 0).UTC()}
+		for _, p := range []string{"a", "a-b"} {
+			commit(t, s, spec.Commit{
+				Projects: []spec.ProjectRecord{{Name: p, Desired: 1}}, Releases: []spec.ReleaseRecord{{Project: p, Release: release}},
+				Receipts: []spec.Receipt{Receipt(p, 1)},
+			})
+		}
+		for range 2 {
+			commit(t, s, spec.Commit{DropProjects: []string{"a", "never"}})
+		}
+		s = reopen(t, s)
+		check(t, s, spec.State{Projects: []spec.ProjectRecord{{Name: "a-b", Desired: 1}}, Releases: map[string][]spec.Release{"a-b": {release}}})
+		checkReceipts(t, s, "a", nil)
+		checkReceipts(t, s, "a-b", []spec.Receipt{Receipt("a-b", 1)})
+	})
 	t.Run("replaces", func(t *testing.T) {
 		s := open(t)
 		commit(t, s, spec.Commit{Projects: []spec.ProjectRecord{{Name: "a", Desired: 1}}})
