@@ -113,3 +113,27 @@ func TestOneTextForASilentEngine(t *testing.T) {
 		cancel()
 	}
 }
+
+// What a look meets while the agent itself restarts the engine is told as that,
+// and a look that is answered ends it.
+func TestLookWhileTheEngineIsRestarted(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	s.w.Hung = true
+	now := s.w.Now()
+	s.loop.guard.take(canary{began: now.Add(-time.Minute), ended: now, present: true, err: spec.ErrUnavailable})
+	s.loop.guard.ending = true
+	if _, err := s.loop.instances(t.Context()); !errors.Is(err, errRestarting) {
+		t.Errorf("while it is stopped: %v", err)
+	}
+	s.loop.guard.restarted(now, nil)
+	if _, err := s.loop.instances(t.Context()); !errors.Is(err, errRestarting) || s.loop.guard.says(s.w.Now()) == "" {
+		t.Errorf("while it starts: %v, %q", err, s.loop.guard.says(s.w.Now()))
+	}
+	s.w.Hung = false
+	s.w.Advance(time.Second)
+	if _, err := s.loop.instances(t.Context()); err != nil || s.loop.guard.says(s.w.Now()) != "" {
+		t.Errorf("once it answers: %v, %q", err, s.loop.guard.says(s.w.Now()))
+	}
+	wantNext(t, errRestarting.Error())
+}

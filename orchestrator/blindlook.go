@@ -27,6 +27,9 @@ const (
 // it was waited for: it is told of once.
 var errMute = errors.New("containerd doesn't answer; " + serveOn + "; `ps -C containerd -o pid,stat,args` shows whether it runs (" + spec.ProcessStates + ")")
 
+// errRestarting is what is said instead while the agent itself restarts it.
+var errRestarting = errors.New("the agent is restarting containerd, which didn't answer; " + serveOn + "; wait for `dunnage events` to say that it is over")
+
 // instances asks the engine for its containers.
 func (l *Loop) instances(ctx context.Context) ([]spec.Instance, error) {
 	if l.blind%fullEvery != 0 {
@@ -34,13 +37,18 @@ func (l *Loop) instances(ctx context.Context) ([]spec.Instance, error) {
 		ctx, cancel = context.WithTimeout(ctx, blindTime)
 		defer cancel()
 	}
+	began := l.cfg.Clock.Now()
 	found, err := l.cfg.Engine.Instances(ctx)
 	if err == nil {
 		l.blind = 0
+		l.guard.answered(began)
 		return found, nil
 	}
 	l.blind++
 	l.guard.suspect()
+	if l.guard.restarts(l.cfg.Clock.Now()) {
+		return nil, errRestarting
+	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
 		return nil, errMute
 	}

@@ -53,9 +53,11 @@ type vigil struct {
 	from    time.Time // patience is counted from here: silent, or the last restart
 	gone    time.Time // since when there is nobody to answer; zero = there is somebody
 	healthy time.Time // since when it has answered
+	looked  time.Time // when it answered a look last
 	latency time.Duration
 	err     string // of the last canary: why it wasn't answered, or with which error it was
 
+	ending  bool      // it is being restarted
 	tries   int       // restarts since it last answered for longestRestartPause
 	spell   int       // of them since it was silent
 	next    time.Time // no restart before
@@ -108,8 +110,15 @@ func (v *vigil) wedged(now time.Time) bool {
 
 func (v *vigil) due(now time.Time) bool { return v.wedged(now) && !v.refused && !now.Before(v.next) }
 
+// restarting reports whether its silence is that of a restart: it is under way, or
+// the new one hasn't had its time yet.
+func (v *vigil) restarting(now time.Time) bool {
+	return v.ending || !v.silent.IsZero() && v.spell > 0 && v.failed == "" && !v.wedged(now)
+}
+
 // restarted takes the outcome of a restart.
 func (v *vigil) restarted(now time.Time, err error) {
+	v.ending = false
 	if v.refused = errors.Is(err, spec.ErrRefused); v.refused {
 		return
 	}
@@ -139,6 +148,8 @@ func (v *vigil) problem(now time.Time) string {
 		}
 		return fmt.Sprintf("containerd has been gone for %s: %s; start it (`systemctl start containerd`): one of the agent's own the agent starts, and its log says why that fails", since(v.gone), serveOn)
 	case !v.wedged(now) && v.spell == 0:
+		return ""
+	case !v.wedged(now) && v.looked.After(v.from): // the next canary says it too
 		return ""
 	case !v.wedged(now) && v.failed == "":
 		return fmt.Sprintf("containerd was restarted %s and has yet to answer: %s; it gets %s for that", times(v.spell), serveOn, v.patience)
@@ -247,6 +258,24 @@ func (g *guard) suspect() {
 	}
 }
 
+// answered takes that containerd has answered a look that began at a time.
+func (g *guard) answered(began time.Time) {
+	g.mu.Lock()
+	g.looked = began
+	silent := !g.silent.IsZero()
+	g.mu.Unlock()
+	if silent {
+		g.suspect()
+	}
+}
+
+// restarts reports whether the agent is restarting containerd.
+func (g *guard) restarts(now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.restarting(now)
+}
+
 // says is the guard's problem with containerd.
 func (g *guard) says(now time.Time) string {
 	g.mu.Lock()
@@ -264,6 +293,9 @@ func (l *Loop) Latency() (time.Duration, bool) {
 // restartEngine reports whether it was restarted.
 func (l *Loop) restartEngine(ctx context.Context, s Supervisor) bool {
 	was, _ := spec.SplitProblem(l.guard.says(l.cfg.Clock.Now()))
+	l.guard.mu.Lock()
+	l.guard.ending = true
+	l.guard.mu.Unlock()
 	limited, cancel := context.WithTimeout(ctx, restartTime)
 	err := s.Restart(limited)
 	cancel()

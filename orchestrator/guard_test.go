@@ -58,6 +58,11 @@ func TestVigil(t *testing.T) {
 		t.Errorf("of one that begins it says %q", got)
 	}
 	says(false, "was restarted once and has yet to answer")
+	if v.looked = now; !v.restarting(now) {
+		t.Error("nobody says that it is being restarted")
+	}
+	says(false, "") // a look has found that it answers
+	v.looked = time.Time{}
 	now = now.Add(-time.Second)
 	sing(patience, false, true, no)
 	says(false, "restarted once; the next restart is in 30s")
