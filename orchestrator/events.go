@@ -21,6 +21,9 @@ type History interface {
 	Last() spec.Event
 	// Oldest is when the first event that is kept happened; zero without any.
 	Oldest() time.Time
+	// Unkept says why events aren't kept now, empty = they are, and how many
+	// aren't. Of a number without a reason it tells once.
+	Unkept() (why string, lost int)
 }
 
 // forgetful is a History where there is none.
@@ -30,6 +33,7 @@ func (forgetful) Append(spec.Event)                                {}
 func (forgetful) Read(_, _ uint64, _ func(spec.Event) error) error { return nil }
 func (forgetful) Last() spec.Event                                 { return spec.Event{} }
 func (forgetful) Oldest() time.Time                                { return time.Time{} }
+func (forgetful) Unkept() (string, int)                            { return "", 0 }
 
 const (
 	// keptEvents is how many events are in memory: a deploy of fifty replicas

@@ -18,6 +18,8 @@ type notebook struct {
 	mu   sync.Mutex
 	all  []spec.Event
 	read int // how often it was
+	why  string
+	lost int
 }
 
 func (n *notebook) Append(e spec.Event) {
@@ -39,6 +41,16 @@ func (n *notebook) Read(after, before uint64, send func(spec.Event) error) error
 		}
 	}
 	return nil
+}
+
+func (n *notebook) Unkept() (string, int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	why, lost := n.why, n.lost
+	if why == "" {
+		n.lost = 0
+	}
+	return why, lost
 }
 
 func (n *notebook) Last() spec.Event {

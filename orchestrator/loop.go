@@ -123,6 +123,7 @@ type Loop struct {
 
 	leftDead  map[string]string     // "project/service" -> why it won't get ready by itself, as told; Run's
 	unwritten map[string]toldWriter // by replica; Run's
+	unkept    string                // why events aren't kept, as told; Run's
 	oom       map[string]toldOOM    // by replica; Run's
 }
 

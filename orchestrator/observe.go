@@ -244,6 +244,9 @@ func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	if l.appeared != "" {
 		problems = append(problems, l.appeared)
 	}
+	if unkept := l.tellUnkept(); unkept != "" {
+		problems = append(problems, unkept)
+	}
 	problems = append(doubts(o.Doubtful), problems...)
 	if why := l.holding(); why != "" {
 		problems = append([]string{why}, problems...)

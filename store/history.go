@@ -35,8 +35,10 @@ type History struct {
 	file   *os.File   // nil = to be opened
 	size   int64      // of its whole lines
 	oldest time.Time  // of the first event kept; zero = there is none
-	failed string     // why the last write failed; told once
-	lost   int        // events since then
+
+	trouble sync.Mutex // of what follows; never held while a disk is waited for
+	failed  string     // why the last write failed; empty = it didn't
+	lost    int        // events that aren't kept and of which Unkept hasn't told
 }
 
 const (
@@ -46,6 +48,10 @@ const (
 	// historyQueue is how many events may wait for a slow disk. A deploy of fifty
 	// replicas makes five hundred.
 	historyQueue = 4096
+	// historyRetry is how often a failed write is tried again where nothing happens.
+	historyRetry = time.Second
+	// historyRoom is the room that has to be there again: for a few events.
+	historyRoom = 4096
 )
 
 // OpenHistory finds what is kept in dir. What can't be read there counts as
@@ -118,18 +124,37 @@ func (h *History) Append(e spec.Event) {
 	select {
 	case h.queue <- &e:
 	default:
-		h.mu.Lock()
-		defer h.mu.Unlock()
+		h.trouble.Lock()
+		defer h.trouble.Unlock()
 		h.lost++
 	}
+}
+
+// Unkept says why events aren't kept now, empty = they are, and how many aren't. Of
+// a number without a reason it tells once.
+func (h *History) Unkept() (why string, lost int) {
+	h.trouble.Lock()
+	defer h.trouble.Unlock()
+	why, lost = h.failed, h.lost
+	if why == "" {
+		h.lost = 0
+	}
+	return why, lost
 }
 
 // Run writes what is appended until ctx ends, and then what is left.
 func (h *History) Run(ctx context.Context) {
 	for {
+		var again <-chan time.Time
+		if h.fails() {
+			again = time.After(historyRetry)
+		}
 		select {
 		case e := <-h.queue:
 			h.write(*e)
+			continue
+		case <-again:
+			h.retry()
 			continue
 		case <-ctx.Done():
 		}
@@ -155,38 +180,61 @@ func (h *History) write(e spec.Event) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := h.append(append(line, '\n')); err != nil {
-		h.lost++
-		if text := err.Error(); text != h.failed {
-			h.failed = text
-			h.log.Warn("events aren't kept", "error", text)
-		}
-		return
-	}
-	if h.oldest.IsZero() {
+	err = h.append(append(line, '\n'))
+	if err == nil && h.oldest.IsZero() {
 		h.oldest = e.At
 	}
-	if h.lost > 0 {
-		h.log.Warn("events are kept again", "lost", h.lost)
-		h.failed, h.lost = "", 0
+	h.note(err, 1)
+}
+
+// note notes how a write of events has ended.
+func (h *History) note(err error, events int) {
+	h.trouble.Lock()
+	defer h.trouble.Unlock()
+	if err == nil {
+		if h.failed != "" {
+			h.log.Warn("events are kept again", "lost", h.lost)
+		}
+		h.failed = ""
+		return
 	}
+	h.lost += events
+	if text := err.Error(); text != h.failed {
+		h.failed = text
+		h.log.Warn("events aren't kept", "error", text)
+	}
+}
+
+func (h *History) fails() bool {
+	h.trouble.Lock()
+	defer h.trouble.Unlock()
+	return h.failed != ""
+}
+
+// retry finds out whether events can be kept again, without one.
+func (h *History) retry() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.note(h.tryRoom(), 0)
+}
+
+// tryRoom writes past the last line and takes it back.
+func (h *History) tryRoom() error {
+	if err := h.ready(historyRoom); err != nil {
+		return err
+	}
+	_, err := h.file.WriteAt(make([]byte, historyRoom), h.size)
+	if err := errors.Join(err, h.file.Truncate(h.size)); err != nil {
+		h.close()
+		return fmt.Errorf("write event: %w", err)
+	}
+	return nil
 }
 
 // append writes a whole line or nothing.
 func (h *History) append(line []byte) error {
-	if h.file != nil && !h.current() {
-		h.close() // nobody would read what is written there
-		h.oldest = h.first()
-	}
-	if h.file != nil && h.size+int64(len(line)) > h.limit {
-		if err := h.rotate(); err != nil {
-			return err
-		}
-	}
-	if h.file == nil {
-		if err := h.open(); err != nil {
-			return err
-		}
+	if err := h.ready(int64(len(line))); err != nil {
+		return err
 	}
 	if _, err := h.file.WriteAt(line, h.size); err != nil {
 		err = errors.Join(err, h.file.Truncate(h.size)) // of the half that there was room for
@@ -195,6 +243,26 @@ func (h *History) append(line []byte) error {
 	}
 	h.size += int64(len(line))
 	return nil
+}
+
+// ready opens the file that room more bytes belong into.
+func (h *History) ready(room int64) error {
+	if h.file != nil && !h.current() {
+		h.close() // nobody would read what is written there
+		h.oldest = h.first()
+	}
+	if h.file == nil {
+		if err := h.open(); err != nil {
+			return err
+		}
+	}
+	if h.size+room <= h.limit {
+		return nil
+	}
+	if err := h.rotate(); err != nil {
+		return err
+	}
+	return h.open()
 }
 
 // current reports whether the open file is still the one at its path, and as long

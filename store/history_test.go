@@ -271,3 +271,53 @@ func TestHistoryOfAFIFO(t *testing.T) {
 		}
 	}
 }
+
+// TestHistoryTellsWhatIsLost: why events aren't kept and how many, until they can be
+// again, also where no other happens.
+func TestHistoryTellsWhatIsLost(t *testing.T) {
+	for name, hinder := range map[string]func(dir string) (undo string, err error){
+		"no directory": func(dir string) (string, error) { return dir, syscall.Mkfifo(dir, 0o600) },
+		"no rotation": func(dir string) (string, error) {
+			err := errors.Join(os.MkdirAll(filepath.Join(dir, "events.1.jsonl"), 0o700),
+				os.WriteFile(filepath.Join(dir, "events.jsonl"), []byte(strings.Repeat("\n", 1<<16)), 0o600))
+			return filepath.Join(dir, "events.1.jsonl"), err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "events")
+			undo, err := hinder(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := openHistory(dir, 1<<16)
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan struct{})
+			go func() { h.Run(ctx); close(ended) }()
+			await := func(what string, done func(why string, lost int) bool) {
+				t.Helper()
+				why, lost := h.Unkept()
+				for deadline := time.Now().Add(10 * time.Second); !done(why, lost); why, lost = h.Unkept() {
+					if time.Now().After(deadline) {
+						t.Fatalf("%s: %q, %d", what, why, lost)
+					}
+					time.Sleep(time.Millisecond)
+				}
+			}
+			h.add(1, 10)
+			await("hindered", func(why string, lost int) bool { return strings.Contains(why, dir) && lost == 10 })
+			if err := os.Remove(undo); err != nil {
+				t.Fatal(err)
+			}
+			await("no longer", func(why string, lost int) bool { return why == "" && lost == 10 })
+			if why, lost := h.Unkept(); why != "" || lost != 0 {
+				t.Errorf("told twice: %q, %d", why, lost)
+			}
+			h.add(11, 20)
+			cancel()
+			<-ended
+			if got := h.kept(t, 0, allEvents); got != "11-20" {
+				t.Errorf("kept %s", got)
+			}
+		})
+	}
+}
