@@ -490,8 +490,11 @@ func (l *Loop) Releases(_ context.Context, project string) ([]spec.Release, erro
 	slices.Reverse(out)
 	for i := range out {
 		out[i].State = releaseState(rec, out[i].Number)
-		if out[i].State == spec.ReleaseFailed {
+		switch out[i].State {
+		case spec.ReleaseFailed:
 			out[i].Cause = rec.Causes[out[i].Number]
+		case spec.ReleasePaused:
+			out[i].Cause = rec.Paused
 		}
 	}
 	return out, nil
@@ -502,6 +505,8 @@ func releaseState(rec spec.ProjectRecord, n int) spec.ReleaseState {
 	switch {
 	case n == rec.Desired && !rec.Down && n == rec.Good:
 		return spec.ReleaseCurrent
+	case n == rec.Desired && !rec.Down && rec.Paused != "":
+		return spec.ReleasePaused
 	case slices.Contains(rec.Failed, n):
 		return spec.ReleaseFailed
 	case n == rec.Desired && !rec.Down:

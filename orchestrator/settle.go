@@ -46,7 +46,7 @@ func (l *Loop) settleRollout(r plan.Rollout, now []spec.ProjectStatus) (changed 
 	case r.Action == spec.FailurePause:
 		l.cfg.Log.Warn("rollout paused", "project", rec.Name, "release", rec.Desired, "cause", r.Failed)
 		rec.Paused = r.Failed
-		l.endRollouts(r, spec.OperationPaused, r.Failed+"; `dunnage rollout resume` tries again, `dunnage rollback` goes back")
+		l.endRollouts(r, spec.OperationPaused, fmt.Sprintf("%s; `dunnage rollout resume -p %s` tries again, `dunnage rollback -p %s` goes back", r.Failed, rec.Name, rec.Name))
 	case r.Action == spec.FailureRollback && rec.Good != 0:
 		l.cfg.Log.Warn("rolling back", "project", rec.Name, "from", rec.Desired, "to", rec.Good, "cause", r.Failed)
 		l.goBack(r, rec.Good)
@@ -339,6 +339,9 @@ func (l *Loop) outcomes(op *operation) []spec.ServiceOutcome {
 			}
 			if (o.Change == spec.ChangeNone || o.Change == spec.ChangeOrphan) && o.Detail != "" && slices.Contains(op.failing, s.Name) {
 				o.Detail = "was failing before this release, which leaves it as it is: " + o.Detail
+			}
+			if release, n := s.Meanwhile(); n > 0 && s.Ready < s.Wanted {
+				o.Detail = strings.TrimSuffix(fmt.Sprintf("release %d serves meanwhile, with %d ready; %s", release, n, o.Detail), "; ")
 			}
 			if s.Stopped {
 				o.Ports = nil

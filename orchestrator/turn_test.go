@@ -170,8 +170,14 @@ func TestRolloutPauseAndResume(t *testing.T) {
 	p := valid("shop", "crashing")
 	p.Services[0].Update.OnFailure = spec.FailurePause
 	op := ask(t, s, p)
-	if op.State != spec.OperationPaused || !strings.Contains(op.Cause, "dunnage rollout resume") {
+	if op.State != spec.OperationPaused || !strings.Contains(op.Cause, "`dunnage rollout resume -p shop`") {
 		t.Fatalf("%+v", op)
+	}
+	if web := outcomeOf(t, op, "web"); web.Ready != 0 || !strings.HasPrefix(web.Detail, "release 1 serves meanwhile, with 1 ready") {
+		t.Errorf("who serves isn't named: %+v", web)
+	}
+	if r, err := s.loop.Releases(t.Context(), "shop"); err != nil || r[0].State != spec.ReleasePaused || !strings.HasPrefix(r[0].Cause, "shop-web-") {
+		t.Errorf("%+v, %v", r, err)
 	}
 	if s.w.Served("shop", "web") != 1 {
 		t.Error("the old release doesn't serve")

@@ -23,7 +23,7 @@ type Release struct {
 	// State is filled in for history and isn't stored: the record of the
 	// project knows it.
 	State ReleaseState `json:"state,omitempty"`
-	Cause string       `json:"cause,omitempty"` // as State; why it was given up, one line
+	Cause string       `json:"cause,omitempty"` // as State; why it was given up, or stands still, one line
 }
 
 // ReleaseState is what became of a release.
@@ -33,6 +33,7 @@ type ReleaseState string
 const (
 	ReleaseCurrent ReleaseState = "current" // desired, and has converged
 	ReleaseRolling ReleaseState = "rolling" // desired, and hasn't yet
+	ReleasePaused  ReleaseState = "paused"  // as rolling, and stands still until somebody says so
 	ReleaseRan     ReleaseState = "ran"     // converged, later replaced
 	ReleaseFailed  ReleaseState = "failed"  // given up
 	ReleaseLeft    ReleaseState = "left"    // somebody rolled back from it

@@ -47,6 +47,17 @@ type ServiceStatus struct {
 	Replicas    []ReplicaStatus `json:"replicas"`
 }
 
+// Meanwhile is the release of the replicas that are ready beside the wanted
+// generation, and how many they are; 0 = none is.
+func (s ServiceStatus) Meanwhile() (release, replicas int) {
+	for _, r := range s.Replicas {
+		if r.Generation != s.Generation && r.State == StateReady {
+			release, replicas = max(release, r.Release), replicas+1
+		}
+	}
+	return release, replicas
+}
+
 // ReplicaState is the one word that `ps` shows.
 type ReplicaState string
 

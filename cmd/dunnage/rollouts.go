@@ -90,7 +90,13 @@ func (s *rollouts) tell(p spec.ProjectStatus) {
 // paused, its canaries can't be promoted.
 func standstills(p spec.ProjectStatus) (lines []string) {
 	if p.Paused != "" {
-		return []string{fmt.Sprintf("%s: paused (%s): `dunnage rollout resume -p %s` goes on", p.Name, p.Paused, p.Name)}
+		serves := ""
+		for _, svc := range p.Services {
+			if release, n := svc.Meanwhile(); n > 0 {
+				serves = fmt.Sprintf("; release %d serves meanwhile", release)
+			}
+		}
+		return []string{fmt.Sprintf("%s: paused (%s)%s: `dunnage rollout resume -p %s` goes on", p.Name, p.Paused, serves, p.Name)}
 	}
 	for _, svc := range p.Services {
 		if svc.Trial > 0 {

@@ -111,6 +111,17 @@ func TestWaitingFitsTheTerminal(t *testing.T) {
 	}
 }
 
+// What serves while a rollout is paused is named: it is no outage.
+func TestPausedNamesWhoServes(t *testing.T) {
+	web := spec.ServiceStatus{Name: "web", Generation: "new", Wanted: 2, Replicas: []spec.ReplicaStatus{
+		{Generation: "new", Release: 2, State: spec.StateUnhealthy}, {Generation: "old", Release: 1, State: spec.StateReady},
+	}}
+	want := "shop: paused (on request); release 1 serves meanwhile: `dunnage rollout resume -p shop` goes on"
+	if got := standstills(spec.ProjectStatus{Name: "shop", Paused: "on request", Services: []spec.ServiceStatus{web}}); len(got) != 1 || got[0] != want {
+		t.Errorf("%q", got)
+	}
+}
+
 // TestPausedIsSaidOnce: of the project, with the way on.
 func TestPausedIsSaidOnce(t *testing.T) {
 	for _, waiting := range []string{"", "paused: on request"} {
