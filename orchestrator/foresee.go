@@ -58,6 +58,7 @@ func (l *Loop) foresee(ctx context.Context, out *spec.Preview, prev *spec.Releas
 		s := &out.Services[i]
 		next, _ := c.release.Project.Service(s.Name)
 		s.Gap = joinedGap(gap(*s, next, starts[s.Name]), losses(*s, prev, c.release.Project))
+		s.Canary = trial(*s, next, out.Project)
 		s.Warm = strings.Join(slices.DeleteFunc([]string{l.keptWarm(c.release, s.Name), l.thirdNote(c.release, s.Name, s.Change)}, func(text string) bool { return text == "" }), "; ")
 	}
 	if out.To > 0 {
@@ -221,6 +222,22 @@ func gap(p spec.ServicePreview, s spec.Service, took time.Duration) string {
 		return text + fmt.Sprintf("; connections wait for up to %s", s.Hold.Std())
 	}
 	return text + "; connections are refused"
+}
+
+// trial says which canary the update of the service begins with; empty = none.
+func trial(p spec.ServicePreview, s spec.Service, project string) string {
+	if s.Canary == nil || p.Change != spec.ChangeReplace || p.From == 0 || p.To == 0 || p.Order != spec.StartFirst {
+		return ""
+	}
+	share := ""
+	if s.Canary.Weight > 0 {
+		share = fmt.Sprintf(" with %d %% of the connections", s.Canary.Weight)
+	}
+	end := fmt.Sprintf("until `dunnage promote -p %s`", project)
+	if s.Canary.For > 0 {
+		end = fmt.Sprintf("for %s, or %s", s.Canary.For, end)
+	}
+	return fmt.Sprintf("first %d of %d%s, %s", min(s.Canary.Replicas, p.To), p.To, share, end)
 }
 
 // losses says what clients of a service lose for good: the service, a port of it,

@@ -12,6 +12,36 @@ import (
 	"dunnage/spec"
 )
 
+// A canary that waits for somebody's word is known before the deploy does.
+func TestTrial(t *testing.T) {
+	replace := spec.ServicePreview{Change: spec.ChangeReplace, Order: spec.StartFirst, From: 3, To: 3}
+	create := spec.ServicePreview{Change: spec.ChangeCreate, Order: spec.StartFirst, To: 3}
+	for _, c := range []struct {
+		p      spec.ServicePreview
+		canary *spec.Canary
+		want   string
+	}{
+		{replace, nil, ""},
+		{replace, &spec.Canary{Replicas: 1, Weight: 10}, "first 1 of 3 with 10 % of the connections, until `dunnage promote -p shop`"},
+		{replace, &spec.Canary{Replicas: 5, For: spec.Duration(90 * time.Second)}, "first 3 of 3, for 1m30s, or until `dunnage promote -p shop`"},
+		{create, &spec.Canary{Replicas: 1}, ""},
+	} {
+		if got := trial(c.p, spec.Service{Canary: c.canary}, "shop"); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.canary, got, c.want)
+		}
+	}
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	if op := ask(t, s, valid("shop", "fast")); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	next := valid("shop", "slow")
+	next.Services[0].Canary = &spec.Canary{Replicas: 1}
+	if w := preview(t, s, next).Services[0]; w.Canary != "first 1 of 1, until `dunnage promote -p shop`" {
+		t.Errorf("%+v", w)
+	}
+}
+
 // What plan says of the rules and connections is what the deploy then does.
 func TestPreviewIsTrue(t *testing.T) {
 	s := newScenario(1, world.Truth)

@@ -306,6 +306,7 @@ type ServicePreview struct {
 	To       int         `json:"to"`
 	Draining int         `json:"draining,omitempty"` // connections that are open now to its replicas that go
 	Gap      string      `json:"gap,omitempty"`      // whether clients notice the change, and why, one line
+	Canary   string      `json:"canary,omitempty"`   // how many replicas take connections first, with which share and until when, one line
 	Warm     string      `json:"warm,omitempty"`     // what is kept of the old generation, and what that costs, one line
 	Changed  []string    `json:"changed,omitempty"`  // JSON field names that differ, for example "container.command", or other reasons: "secret db-password 17 -> 18", "stopped on request"
 }

@@ -16,7 +16,7 @@ func (p *program) planCommand() *cli.Command {
 		Name:  "plan",
 		Usage: "show what deploy would do, changing nothing",
 		Description: "Compares the manifest with what is deployed, and says what clients notice: the rules that differ once all new replicas are ready, " +
-			"connections that are open to replicas that go, gaps, services and ports that nobody answers any more, and how much is to be downloaded. The notes name the defaults that differ from Compose's.\n\n" +
+			"connections that are open to replicas that go, canaries, gaps, services and ports that nobody answers any more, and how much is to be downloaded. The notes name the defaults that differ from Compose's.\n\n" +
 			"Example:\n   dunnage plan -f compose.yaml",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "force", Usage: "as in deploy"},
@@ -72,6 +72,9 @@ func (p *program) printPreview(v spec.Preview, withRules bool) error {
 	for _, s := range v.Services {
 		if s.Gap != "" {
 			p.paragraph(&b, "gap: ", s.Name+": "+s.Gap, 0)
+		}
+		if s.Canary != "" {
+			p.paragraph(&b, "canary: ", s.Name+": "+s.Canary, 0)
 		}
 		if s.Warm != "" {
 			p.paragraph(&b, "warm: ", s.Name+": "+s.Warm, 0)
