@@ -53,7 +53,7 @@ func (e *Engine) Missing(ctx context.Context, ref string) ([]spec.MissingBlob, e
 	if dgst != "" {
 		name = trimTag(name) + "@" + dgst.String()
 	}
-	registry, err := e.registry(ctx)
+	registry, err := e.registry(ctx, nil)
 	if err != nil {
 		return nil, err
 	}

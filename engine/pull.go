@@ -68,6 +68,14 @@ func (p *pull) state(layer, state string, offset, total int64) {
 	}
 }
 
+// waits tells of a request that has had no answer for seconds, until the registry has
+// said what the reference means: then layers tell how it goes.
+func (p *pull) waits(what string) {
+	if p.report != nil && !p.noted.Load() {
+		p.report(spec.PullProgress{Image: p.name, State: "resolving", Waiting: fmt.Sprintf("%s; given up after %s, %d tries in all", what, p.engine.cfg.PullIdle, pullTries)})
+	}
+}
+
 // pullLeaseOf is the lease that a pull of the name uses.
 func pullLeaseOf(name string) string {
 	return leasePull + digest.FromString(name).Encoded()[:32]
@@ -130,7 +138,7 @@ func (p *pull) dropDamaged(ctx context.Context, err error) {
 }
 
 func (p *pull) once(ctx context.Context) (client.Image, error) {
-	registry, err := p.engine.registry(ctx)
+	registry, err := p.engine.registry(ctx, p.waits)
 	if err != nil {
 		return nil, err
 	}

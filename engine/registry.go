@@ -7,9 +7,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes"
@@ -26,8 +28,9 @@ import (
 )
 
 // registry makes a resolver with the credentials and hosts files as they are
-// now: `docker login` needs no restart of the agent.
-func (e *Engine) registry(ctx context.Context) (remotes.Resolver, error) {
+// now: `docker login` needs no restart of the agent. waits hears of requests that take
+// long; it may be nil.
+func (e *Engine) registry(ctx context.Context, waits func(what string)) (remotes.Resolver, error) {
 	if _, err := dockerconfig.Load(e.dockerDir()); err != nil { // damaged: don't go on without
 		return nil, fmt.Errorf("read Docker's credentials: %w", err)
 	}
@@ -36,7 +39,7 @@ func (e *Engine) registry(ctx context.Context) (remotes.Resolver, error) {
 			HostDir:     config.HostDirFromRoot(e.cfg.HostsDir),
 			Credentials: e.credentials,
 			UpdateClient: func(c *http.Client) error {
-				c.Transport = idleTransport{c.Transport, e.cfg.PullIdle}
+				c.Transport = idleTransport{c.Transport, e.cfg.PullIdle, waits}
 				return nil
 			},
 		}),
@@ -100,14 +103,25 @@ var errStalled = errors.New("no data from the registry")
 // idleTransport gives up on a request that gets no byte for a while. The clock
 // runs only while a byte is waited for, not while the disk or another pull is.
 type idleTransport struct {
-	next http.RoundTripper
-	idle time.Duration
+	next  http.RoundTripper
+	idle  time.Duration
+	waits func(what string) // told what a request waits for; nil = nobody
 }
+
+// tellAfter is how long a request has no answer before somebody is told.
+const tellAfter = 5 * time.Second
 
 func (t idleTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	timer := time.AfterFunc(t.idle, func() { cancel(errStalled) })
-	resp, err := t.next.RoundTrip(r.WithContext(ctx))
+	asked := ctx
+	if t.waits != nil {
+		var step requestStep
+		asked = httptrace.WithClientTrace(ctx, step.trace(r.URL.Host))
+		tell := time.AfterFunc(min(tellAfter, t.idle/2), func() { t.waits(step.String()) })
+		defer tell.Stop()
+	}
+	resp, err := t.next.RoundTrip(r.WithContext(asked))
 	timer.Stop()
 	if err != nil {
 		err = stalled(ctx, err)
@@ -116,6 +130,27 @@ func (t idleTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	resp.Body = &idleBody{resp.Body, ctx, cancel, t.idle}
 	return resp, nil
+}
+
+// requestStep is how far a request has come, in words.
+type requestStep struct{ text atomic.Pointer[string] }
+
+func (s *requestStep) String() string {
+	if t := s.text.Load(); t != nil {
+		return *t
+	}
+	return "waits for a connection"
+}
+
+func (s *requestStep) trace(host string) *httptrace.ClientTrace {
+	at := func(text string) { s.text.Store(&text) }
+	at("waits for a connection to " + host)
+	return &httptrace.ClientTrace{
+		DNSStart:          func(i httptrace.DNSStartInfo) { at("looks up the name " + i.Host) },
+		ConnectStart:      func(_, addr string) { at("connects to " + host + " at " + addr) },
+		TLSHandshakeStart: func() { at("agrees on TLS with " + host) },
+		GotConn:           func(httptrace.GotConnInfo) { at("waits for an answer of " + host) },
+	}
 }
 
 type idleBody struct {

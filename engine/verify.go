@@ -82,7 +82,7 @@ func (e *Engine) mendImage(ctx context.Context, ref, dgst string) (mended []stri
 // fetchAgain downloads the blobs of an image that aren't stored.
 func (e *Engine) fetchAgain(ctx context.Context, ref, dgst string) error {
 	p := &pull{engine: e, name: ref, ref: trimTag(ref) + "@" + dgst}
-	registry, err := e.registry(ctx)
+	registry, err := e.registry(ctx, nil)
 	if err != nil {
 		return err
 	}

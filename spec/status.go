@@ -176,6 +176,8 @@ type PullProgress struct {
 	State  string `json:"state"`           // of a layer: waiting, downloading, done, exists; of an image: resolving, unpacking, ready
 	Offset int64  `json:"offset,omitempty"`
 	Total  int64  `json:"total,omitempty"`
+
+	Waiting string `json:"waiting,omitempty"` // for which host an image that is resolving has waited for seconds, and what it does there
 }
 
 // OperationState is how far an operation has come.

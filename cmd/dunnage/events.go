@@ -188,7 +188,7 @@ func eventText(e spec.Event) string {
 	}
 	text := e.Message
 	if e.Pull != nil {
-		text = strings.Join(strings.Fields(e.Pull.Image+" "+e.Pull.Layer+" "+e.Pull.State), " ")
+		text = strings.Join(strings.Fields(e.Pull.Image+" "+e.Pull.Layer+" "+pullState(*e.Pull)), " ")
 	}
 	for _, said := range []string{e.Replica + " ", e.Replica + ": ", e.Service + ": ", "is " + string(e.Kind), ": "} {
 		text = strings.TrimPrefix(text, said)

@@ -66,7 +66,7 @@ func (s *pulls) show(p spec.PullProgress) {
 			s.state(p.Image, img, "downloading")
 		}
 	} else {
-		s.state(p.Image, img, p.State)
+		s.state(p.Image, img, pullState(p))
 	}
 	if img.bar != nil {
 		done, total := img.sum()
@@ -76,6 +76,14 @@ func (s *pulls) show(p spec.PullProgress) {
 			img.bar.SetTotal(-1, true)
 		}
 	}
+}
+
+// pullState is a state with what it waits for.
+func pullState(p spec.PullProgress) string {
+	if p.Waiting != "" {
+		return p.State + ": " + p.Waiting
+	}
+	return p.State
 }
 
 func (s *pulls) begin(ref string) *imagePull {

@@ -183,6 +183,7 @@ func TestEventText(t *testing.T) {
 		{spec.Event{Kind: spec.EventRouted, Project: "shop", Service: "web", Message: "connections go to 2 replicas"}, "routed    shop web: connections go to 2 replicas"},
 		{spec.Event{Kind: spec.EventRelease, Project: "shop", Message: "release 3: deploy"}, "release   shop: release 3: deploy"},
 		{spec.Event{Kind: spec.EventPull, Project: "shop", Pull: &spec.PullProgress{Image: "a:1", State: "ready"}}, "pull      shop: a:1 ready"},
+		{spec.Event{Kind: spec.EventPull, Project: "shop", Pull: &spec.PullProgress{Image: "a:1", State: "resolving", Waiting: "looks up the name r.example"}}, "pull      shop: a:1 resolving: looks up the name r.example"},
 		{spec.Event{Kind: spec.EventProblem, Message: "containerd: no answer"}, "problem   containerd: no answer"},
 	} {
 		c.event.At = at
