@@ -31,8 +31,12 @@ const (
 	collectTimeout = 5 * time.Minute
 )
 
-// Space is short when less than one part in shortOf is left to others than root.
-const shortOf = 20
+// Space is short when less than one part in shortOf is left to others than root, and
+// the budget is nearly used from nearlyPercent of it on.
+const (
+	shortOf       = 20
+	nearlyPercent = 90
+)
 
 // collecting is what the loop remembers of collections. Run's goroutine owns it.
 type collecting struct {
@@ -89,7 +93,7 @@ func (l *Loop) collectSometimes() {
 		c.due, c.look = now.Add(collectEvery), now.Add(overEvery)
 	case !now.Before(c.look):
 		c.look = now.Add(overEvery)
-	case l.tight.Load() != nil && !now.Before(c.glance):
+	case (l.tight.Load() != nil || l.nearly.Load() != nil) && !now.Before(c.glance):
 		work = l.stillShort
 	default:
 		return
@@ -158,7 +162,7 @@ func (l *Loop) tellShort(why string, budget bool, waiting []spec.WaitingImage) {
 
 func (s *shortness) text() string { return s.why + s.rest }
 
-// stillShort looks whether a disk that is short still is, and collects nothing. Where
+// stillShort looks whether a disk that is short, or a budget that is nearly used, still is, and collects nothing. Where
 // that can't be told, the next collection says so.
 func (l *Loop) stillShort(ctx context.Context) error {
 	why, _, err := l.short(ctx)
@@ -166,6 +170,7 @@ func (l *Loop) stillShort(ctx context.Context) error {
 	case err != nil:
 	case why == "":
 		l.tellShort("", false, nil)
+	case before == nil: // the next comparison collects first
 	case why != before.why:
 		l.tight.Store(&shortness{why, before.rest})
 	}
@@ -173,11 +178,20 @@ func (l *Loop) stillShort(ctx context.Context) error {
 }
 
 // short says how the disk is over its budget or nearly full, and which of both; empty =
-// it isn't.
+// it isn't. It notes whether the budget is nearly used.
 func (l *Loop) short(ctx context.Context) (why string, budget bool, err error) {
 	s, err := l.space(ctx)
-	why, budget = shortage(s)
-	return why, budget, err
+	if err != nil {
+		return "", false, err
+	}
+	if why, budget = shortage(s); why == "" && s.Budget > 0 && s.Used >= s.Budget/100*nearlyPercent {
+		text := fmt.Sprintf("disk: %s are in use of a budget of %s (%d %%): a deploy or a load that doesn't fit into the rest is refused; %s",
+			spec.Bytes(s.Used), spec.Bytes(s.Budget), s.Used*100/s.Budget, l.whatMakesRoom(true, false))
+		l.nearly.Store(&text)
+	} else {
+		l.nearly.Store(nil)
+	}
+	return why, budget, nil
 }
 
 // shortage is short of what there is.

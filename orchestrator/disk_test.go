@@ -380,3 +380,33 @@ func TestCollectsNothingWhileHeld(t *testing.T) {
 }
 
 func first[T, U any](t T, _ U) T { return t }
+
+// TestBudgetNearlyUsed: from 90 % on somebody is told, before the next load is refused,
+// and no longer once there is room again or it is a problem.
+func TestBudgetNearlyUsed(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	s.quiet = true
+	s.w.Disks = []spec.Filesystem{{Dir: "/data", Size: 1 << 40, Available: 1 << 39}}
+	s.loop.cfg.Budget = 100 * mib
+	for _, tc := range []struct {
+		used           int64
+		warns, problem bool
+	}{{89 * mib, false, false}, {90 * mib, true, false}, {100 * mib, true, false}, {101 * mib, false, true}, {95 * mib, true, false}, {10 * mib, false, false}} {
+		s.w.Stored = []spec.DiskItem{{Kind: spec.DiskLayers, Name: "a", Holders: []string{"shop release 1"}, DiskUse: spec.DiskUse{Bytes: tc.used}}}
+		if err := s.loop.keepInBudget(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		s.loop.Step(t.Context())
+		st, err := s.loop.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (len(st.Warnings) == 1) != tc.warns || (len(st.Problems) == 1) != tc.problem {
+			t.Errorf("%d bytes: warnings %q, problems %q", tc.used, st.Warnings, st.Problems)
+		}
+		if tc.used == 95*mib && !strings.HasPrefix(st.Warnings[0], "disk: 95.0 MiB are in use of a budget of 100.0 MiB (95 %): a deploy or a load that doesn't fit into the rest is refused; `dunnage df`") {
+			t.Errorf("%q", st.Warnings)
+		}
+	}
+}

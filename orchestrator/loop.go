@@ -94,6 +94,7 @@ type Loop struct {
 	acting   chan struct{}                // closed by the first look after which it may act
 	held     atomic.Pointer[string]       // why the loop doesn't act
 	tight    atomic.Pointer[shortness]    // nil = the disk isn't short; written by what collects, one at a time
+	nearly   atomic.Pointer[string]       // that the budget is nearly used; nil = it isn't, or is used up: see tight
 	routing  atomic.Pointer[spec.Routing] // as planned last
 
 	committed atomic.Pointer[time.Time] // when rules were committed last

@@ -254,7 +254,11 @@ func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	if locked := l.cfg.Vault.Status().Locked; locked != "" && l.state.hasSecrets() {
 		problems = append([]string{locked}, problems...)
 	}
-	l.status.Store(&spec.Status{At: o.Now, Started: l.began, Projects: p.Status, Problems: problems})
+	var warnings []string
+	if text := l.nearly.Load(); text != nil {
+		warnings = []string{*text}
+	}
+	l.status.Store(&spec.Status{At: o.Now, Started: l.began, Projects: p.Status, Problems: problems, Warnings: warnings})
 	if !l.hasLooked() {
 		close(l.looked)
 	}

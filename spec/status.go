@@ -16,6 +16,7 @@ type Status struct {
 	Events   time.Time       `json:"events,omitzero"`  // the first event that is kept
 	Projects []ProjectStatus `json:"projects"`
 	Problems []string        `json:"problems,omitempty"` // what keeps the agent from looking or acting, each "what is wrong; what to do": see SplitProblem
+	Warnings []string        `json:"warnings,omitempty"` // what will keep something from working soon, each as of Problems
 }
 
 // ProjectStatus is a project's part of a Status.

@@ -230,13 +230,26 @@ func examineHost(s spec.Status, key spec.KeyStatus) []spec.Finding {
 	for _, problem := range s.Problems {
 		if key.Locked == "" || !strings.HasPrefix(problem, "secrets are locked") { // else examineSecrets tells
 			what, next := spec.SplitProblem(problem)
-			out = append(out, spec.Finding{Check: "host", Text: what, Next: cmp.Or(next, "the agent tries again by itself; `journalctl -u dunnage` says more")})
+			f := spec.Finding{Check: "host", Text: what, Next: cmp.Or(next, "the agent tries again by itself; `journalctl -u dunnage` says more")}
+			out = append(out, ofDisk(f))
 		}
 	}
-	if len(out) == 0 {
+	for _, warning := range s.Warnings {
+		what, next := spec.SplitProblem(warning)
+		out = append(out, ofDisk(spec.Finding{Check: "host", OK: true, Warn: true, Text: what, Next: next}))
+	}
+	if !slices.ContainsFunc(out, func(f spec.Finding) bool { return f.Check == "host" }) {
 		out = append(out, spec.Finding{Check: "host", OK: true, Text: "nothing keeps the agent from looking and acting"})
 	}
 	return out
+}
+
+// ofDisk puts what the agent says of the disk beside what is found there.
+func ofDisk(f spec.Finding) spec.Finding {
+	if text, ok := strings.CutPrefix(f.Text, "disk: "); ok {
+		f.Check, f.Text = "disk", text
+	}
+	return f
 }
 
 func examineRules(r spec.RuleSet) spec.Finding {

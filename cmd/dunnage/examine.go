@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -21,7 +22,7 @@ type check struct {
 }
 
 // examine runs all checks side by side and returns their findings in the checks'
-// order. One that isn't done in time is a finding itself.
+// order, under the check's name unless they say another. One that isn't done in time is a finding itself.
 func examine(ctx context.Context, limit time.Duration, all []check) []spec.Finding {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -54,7 +55,7 @@ func examine(ctx context.Context, limit time.Duration, all []check) []spec.Findi
 			})
 		}
 		for _, f := range found[i] {
-			f.Check = c.name
+			f.Check = cmp.Or(f.Check, c.name)
 			out = append(out, f)
 		}
 	}

@@ -140,6 +140,8 @@ func TestHostFindings(t *testing.T) {
 		"a chain at a link": {portFindings(nil, obstructedFindings([]orchestrator.Obstruction{{Maybe: true, Verdict: "some connections may die: nft netdev early in", At: []string{"shop/web at 192.0.2.1:80"}}}, 0)), "warn",
 			"shop/web at 192.0.2.1:80: some connections may die: nft netdev early in"},
 		"a problem of the agent":       {examineHost(spec.Status{Problems: []string{"a rule drops everything: -j DROP; delete it; or narrow it"}}, spec.KeyStatus{}), "wrong", "a rule drops everything: -j DROP\n"},
+		"a budget that is used up":     {examineHost(spec.Status{Problems: []string{"disk: 9 of 8 are in use; look"}}, spec.KeyStatus{})[:1], "wrong", "9 of 8 are in use\n"},
+		"a budget that nearly is":      {examineHost(spec.Status{Warnings: []string{"disk: 7 of 8 are in use; look"}}, spec.KeyStatus{}), "warn", "7 of 8 are in use\nnothing keeps the agent from"},
 		"an error":                     {examineHost(spec.Status{Problems: []string{"look at containers: EOF"}}, spec.KeyStatus{}), "wrong", "look at containers: EOF\n"},
 		"locked":                       {[]spec.Finding{examineSecrets(nil, spec.KeyStatus{Locked: "secrets are locked: no passphrase; `dunnage unlock`"})}, "wrong", "secrets are locked: no passphrase\n"},
 		"lost":                         {[]spec.Finding{examineSecrets(nil, spec.KeyStatus{Lost: "the key file is missing; restore it"})}, "wrong", "finds them locked: the key file is missing\n"},

@@ -52,7 +52,7 @@ func (p *program) ps(ctx context.Context, c *cli.Context, agent *api.Client) err
 	if err != nil {
 		return err
 	}
-	for _, problem := range st.Problems {
+	for _, problem := range slices.Concat(st.Problems, st.Warnings) {
 		p.warn("%s", problem)
 	}
 	if err := p.checkNames(ctx, c, agent, st, name, filteredBy("service", c.StringSlice("filter"))); err != nil {
