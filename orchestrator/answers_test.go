@@ -147,7 +147,7 @@ func TestNewLoggingSaysWhomItReaches(t *testing.T) {
 	}
 	before := s.w.Running()
 	op := ask(t, s, with("fast", 1<<20))
-	want := "service web: its new logging options hold for replicas created from now on; `dunnage restart web` replaces those that run"
+	want := "service web: its new logging options hold for replicas created from now on; `dunnage restart -p shop web` replaces those that run"
 	if op.State != spec.OperationDone || !slices.Equal(op.Warnings, []string{want}) {
 		t.Errorf("other logging: %+v", op)
 	}

@@ -294,7 +294,7 @@ func (l *Loop) target(project string, number int) (spec.ProjectRecord, spec.Rele
 	}
 	if number == 0 {
 		if number = l.before(rec); number == 0 {
-			next := "`dunnage history -p " + project + "` lists all, `dunnage rollback N` takes one"
+			next := "`dunnage history -p " + project + "` lists all, `dunnage rollback -p " + project + " N` takes one"
 			if len(l.state.history(project)) < 2 {
 				next = "`dunnage down -p " + project + "` ends it"
 			}
@@ -467,7 +467,7 @@ func (l *Loop) warnOfKept(op *operation, r spec.ChangeRequest, volumes []spec.Vo
 		case r.Forget:
 			notes = append(notes, fmt.Sprintf("volume %s is kept; a deploy of %s finds it again", v.ID, op.Project))
 		default:
-			notes = append(notes, fmt.Sprintf("volume %s is kept; `dunnage down --volumes` removes it", v.ID))
+			notes = append(notes, fmt.Sprintf("volume %s is kept; `dunnage down -p %s --volumes` removes it", v.ID, op.Project))
 		}
 	}
 	if r.Forget {

@@ -38,7 +38,7 @@ func TestHungShimIsTold(t *testing.T) {
 		s.loop.Step(t.Context())
 	}
 	web := status(t, s, "web")
-	if r := web.Replicas[0]; r.State != spec.StateReady || !r.Routed || !strings.Contains(r.Detail, "its shim (process 4711) doesn't answer") || !strings.Contains(r.Detail, "`dunnage restart web-1`") {
+	if r := web.Replicas[0]; r.State != spec.StateReady || !r.Routed || !strings.Contains(r.Detail, "its shim (process 4711) doesn't answer") || !strings.Contains(r.Detail, "`dunnage restart -p shop web-1`") {
 		t.Errorf("shown: %+v", r)
 	}
 	shim = 0

@@ -85,7 +85,7 @@ func keptLogging(prev, next spec.Release) []string {
 	for _, s := range next.Project.Services {
 		old, ok := prev.Project.Service(s.Name)
 		if ok && old.Logging != s.Logging && old.Replicas > 0 && prev.Generation(s.Name) == next.Generation(s.Name) {
-			notes = append(notes, fmt.Sprintf("service %s: its new logging options hold for replicas created from now on; `dunnage restart %s` replaces those that run", s.Name, s.Name))
+			notes = append(notes, fmt.Sprintf("service %s: its new logging options hold for replicas created from now on; `dunnage restart -p %s %s` replaces those that run", s.Name, next.Project.Name, s.Name))
 		}
 	}
 	return notes

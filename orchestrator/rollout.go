@@ -33,7 +33,7 @@ func (l *Loop) steer(op *operation, kind string) error {
 			return err
 		}
 	case kind == "promote" && rec.Paused != "":
-		return fmt.Errorf("the rollout of release %d is paused (%s); `dunnage rollout resume` lets it go on: %w", rec.Desired, rec.Paused, spec.ErrRefused)
+		return fmt.Errorf("the rollout of release %d is paused (%s); `dunnage rollout resume -p %s` lets it go on: %w", rec.Desired, rec.Paused, rec.Name, spec.ErrRefused)
 	case kind == "promote" && !hasCanary(release):
 		return fmt.Errorf("release %d has no canary on trial: %w", rec.Desired, spec.ErrRefused)
 	case kind == "promote":

@@ -338,7 +338,7 @@ func (l *Loop) renewFor(op *operation) (changed bool) {
 		return l.bringIn(op, *prev, next)
 	}
 	if l.lostPins(*prev) != nil {
-		l.end(op, spec.OperationFailed, "the project lacks other secrets too, and gets all when they are set; `dunnage ps` names them", nil)
+		l.end(op, spec.OperationFailed, fmt.Sprintf("the project lacks other secrets too, and gets all when they are set; `dunnage ps -p %s` names them", op.Project), nil)
 		return false
 	}
 	if behind := outdatedPins(*prev, l.state.currentPins(prev.Project)); len(behind) > 0 {

@@ -346,7 +346,7 @@ func (l *Loop) outcomes(op *operation) []spec.ServiceOutcome {
 			if s.Stopped {
 				o.Ports = nil
 				if o.Change != spec.ChangeStop {
-					o.Detail = "is stopped; `dunnage start` starts it"
+					o.Detail = fmt.Sprintf("is stopped; `dunnage start -p %s %s` starts it", op.Project, s.Name)
 				}
 			}
 			out = append(out, o)

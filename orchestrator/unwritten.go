@@ -1,8 +1,6 @@
 package orchestrator
 
 import (
-	"fmt"
-
 	"dunnage/orchestrator/plan"
 	"dunnage/spec"
 )
@@ -17,7 +15,7 @@ type toldWriter struct {
 func (l *Loop) tellUnwritten(rs []plan.Replica) {
 	now := map[string]toldWriter{}
 	for _, r := range rs {
-		text := plan.Unwritten(&r, fmt.Sprintf("dunnage restart -p %s %s", r.Project, spec.ShortReplica(r.Service, r.ID)))
+		text := plan.Unwritten(&r)
 		if text == "" {
 			continue
 		}

@@ -39,7 +39,7 @@ func TestUnwrittenIsTold(t *testing.T) {
 		s.loop.Step(t.Context())
 	}
 	if r := status(t, s, "web").Replicas[0]; r.State != spec.StateReady || !r.Routed || !r.Unwritten || !r.Started.Equal(started) ||
-		!strings.Contains(r.Detail, "what it prints is lost") || !strings.Contains(r.Detail, "`dunnage restart web-1`") {
+		!strings.Contains(r.Detail, "what it prints is lost") || !strings.Contains(r.Detail, "`dunnage restart -p shop web-1`") {
 		t.Errorf("shown: %+v", r)
 	}
 	writer = spec.LogWriter{} // as after a restart
@@ -50,7 +50,7 @@ func TestUnwrittenIsTold(t *testing.T) {
 	events, _ := s.loop.events.after(uint64(len(before)))
 	for trouble, want := range map[spec.WriterTrouble][2]string{
 		spec.WriterStopped: {"(process 77) is stopped", "`kill -CONT 77`"},
-		spec.WriterStuck:   {"(process 77) doesn't read", "`dunnage restart web-1`"},
+		spec.WriterStuck:   {"(process 77) doesn't read", "`dunnage restart -p shop web-1`"},
 		spec.WriterFails:   {"(process 77) writes nothing", "`dunnage doctor`"},
 	} {
 		before, _ := s.loop.events.after(0)

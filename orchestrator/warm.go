@@ -51,7 +51,7 @@ func (l *Loop) tellWarm(rec spec.ProjectRecord, before []spec.WarmService, statu
 		stay := fmt.Sprintf("%s of release %d %s warm", counted(n, "replica"), w.Release, verb(n, "stays", "stay"))
 		l.events.add(spec.Event{
 			Kind: spec.EventRelease, Project: rec.Name, Service: w.Service,
-			Message: fmt.Sprintf("%s until %s UTC: until then `dunnage rollback %d` is one swap", stay, w.Until.UTC().Format(time.TimeOnly), w.Release),
+			Message: fmt.Sprintf("%s until %s UTC: until then `dunnage rollback -p %s %d` is one swap", stay, w.Until.UTC().Format(time.TimeOnly), rec.Name, w.Release),
 		})
 		text := fmt.Sprintf("%s: %s for %s, so that a rollback to it is one swap; until then %s, beside the new ones, and %s memory",
 			w.Service, stay, w.Until.Sub(l.cfg.Clock.Now()).Round(time.Second), verb(n, "it runs on", "they run on"), verb(n, "takes", "take"))

@@ -202,7 +202,7 @@ func (v *view) why() string {
 }
 
 func replicaStatus(r *Replica, wanted bool, o Observed) spec.ReplicaStatus {
-	unwritten := Unwritten(r, "dunnage restart "+spec.ShortReplica(r.Service, r.ID))
+	unwritten := Unwritten(r)
 	s := spec.ReplicaStatus{
 		Project: r.Project, Service: r.Service, Replica: r.ID, Number: r.Number, Generation: r.Generation,
 		Release: r.Record.Release, Image: r.Record.Image, State: state(r, wanted, o.Held), Health: checked(r), Pid: r.Pid,
@@ -236,7 +236,7 @@ func checked(r *Replica) spec.Health {
 func detail(r *Replica) string {
 	switch {
 	case r.Hung != 0:
-		return fmt.Sprintf("its shim (process %d) doesn't answer containerd; it serves on, and is replaced alone by `dunnage restart %s`", r.Hung, spec.ShortReplica(r.Service, r.ID))
+		return fmt.Sprintf("its shim (process %d) doesn't answer containerd; it serves on, and is replaced alone by `%s`", r.Hung, restart(r))
 	case r.Errors > 0:
 		return r.Error
 	case r.Phase == spec.PhasePaused:
@@ -260,22 +260,26 @@ func detail(r *Replica) string {
 }
 
 // Unwritten says that what a replica prints isn't written, and what to do; empty = it
-// is. restart is the command that gives it another writer. Where that is gone,
-// nothing can write it any more but in another process, since the shim began the
+// is. Where its writer is gone, nothing can write it any more but in another process, since the shim began the
 // writer with it, and a service that serves is worth more than its log.
-func Unwritten(r *Replica, restart string) string {
+func Unwritten(r *Replica) string {
 	const blocks = "it will block in its next line once 64 KiB wait"
 	switch pid := r.LogWriter.Pid; r.LogWriter.Trouble {
 	case spec.WriterGone:
-		return fmt.Sprintf("its log writer is gone: what it prints is lost; it serves on, and `%s` gives it another one", restart)
+		return fmt.Sprintf("its log writer is gone: what it prints is lost; it serves on, and `%s` gives it another one", restart(r))
 	case spec.WriterStopped:
 		return fmt.Sprintf("its log writer (process %d) is stopped: %s; `kill -CONT %d` lets the writer go on", pid, blocks, pid)
 	case spec.WriterStuck:
-		return fmt.Sprintf("its log writer (process %d) doesn't read what it prints: %s; `cat /proc/%d/stack` shows where the writer hangs, and `%s` gives it another one", pid, blocks, pid, restart)
+		return fmt.Sprintf("its log writer (process %d) doesn't read what it prints: %s; `cat /proc/%d/stack` shows where the writer hangs, and `%s` gives it another one", pid, blocks, pid, restart(r))
 	case spec.WriterFails:
 		return fmt.Sprintf("its log writer (process %d) writes nothing of what it prints, which is lost; `dunnage doctor` looks at the log's disk", pid)
 	}
 	return ""
+}
+
+// restart is the command that replaces the replica's process and nothing else.
+func restart(r *Replica) string {
+	return fmt.Sprintf("dunnage restart -p %s %s", r.Project, spec.ShortReplica(r.Service, r.ID))
 }
 
 // before says of a replica that runs how its runs before failed in a row: one

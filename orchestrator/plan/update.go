@@ -150,9 +150,9 @@ func (v *view) trialWaits(since, now time.Time) string {
 	case since.IsZero():
 		return "canary: about to take connections"
 	case v.Canary.For == 0:
-		return "canary: `dunnage promote` goes on, `dunnage rollback` goes back"
+		return fmt.Sprintf("canary: `dunnage promote -p %s` goes on, `dunnage rollback -p %s` goes back", rec.Name, rec.Name)
 	case now.Before(end):
-		return fmt.Sprintf("canary until %s UTC; `dunnage promote` goes on at once", end.UTC().Format(time.TimeOnly))
+		return fmt.Sprintf("canary until %s UTC; `dunnage promote -p %s` goes on at once", end.UTC().Format(time.TimeOnly), rec.Name)
 	default:
 		return ""
 	}

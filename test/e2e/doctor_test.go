@@ -191,7 +191,7 @@ func TestDoctor(t *testing.T) {
 	})
 	h.eventually(60*time.Second, "ps shows it, and it serves on", func() error {
 		for _, r := range h.ready(2) {
-			if (r.Replica == rs[0].Replica) != r.Unwritten || r.Unwritten && !strings.Contains(r.Detail, "`dunnage restart web-"+strconv.Itoa(r.Number)+"`") {
+			if (r.Replica == rs[0].Replica) != r.Unwritten || r.Unwritten && !strings.Contains(r.Detail, "`dunnage restart -p "+r.Project+" web-"+strconv.Itoa(r.Number)+"`") {
 				return fmt.Errorf("%+v", r)
 			}
 		}

@@ -206,7 +206,7 @@ func (h *host) hangShim(r spec.ReplicaStatus) (shim int) {
 	h.eventually(time.Minute, "the shim is named", func() error {
 		rs := h.ps()
 		i := slices.IndexFunc(rs, func(o spec.ReplicaStatus) bool { return o.Replica == r.Replica })
-		want := fmt.Sprintf("its shim (process %d) doesn't answer containerd; it serves on, and is replaced alone by `dunnage restart web-%d`", shim, r.Number)
+		want := fmt.Sprintf("its shim (process %d) doesn't answer containerd; it serves on, and is replaced alone by `dunnage restart -p %s web-%d`", shim, r.Project, r.Number)
 		if i < 0 || rs[i].Detail != want || rs[i].Hung != shim || rs[i].State != spec.StateReady {
 			return fmt.Errorf("%+v, want %q", rs, want)
 		}
