@@ -54,9 +54,22 @@ func uninstall(ctx context.Context, o agentOptions) error {
 	}
 	stopped, err := stopManaged(ctx, o, os.Stdout)
 	err = errors.Join(removal, settings, err, removeCgroups("/sys/fs/cgroup", o.namespace, os.Stdout))
-	err = errors.Join(err, removeRunFiles(o.runDir, o.socket, stopped))
+	err = errors.Join(err, removeRunFiles(o.runDir, o.socket, stopped), removeRuncRoot(runcRoot, o.namespace))
 	say("%s", stays(o))
 	return err
+}
+
+// runcRoot is where containerd's shims let runc keep its state, a directory a namespace,
+// whoever's containerd it is. They never remove that one.
+const runcRoot = "/run/containerd/runc"
+
+// removeRuncRoot removes the namespace's directory, where it is empty.
+func removeRuncRoot(root, namespace string) error {
+	err := syscall.Rmdir(filepath.Join(root, namespace))
+	if err != nil && !slices.Contains([]error{syscall.ENOENT, syscall.ENOTEMPTY}, err) {
+		return fmt.Errorf("remove %s: %w", filepath.Join(root, namespace), err)
+	}
+	return nil
 }
 
 // stays says what uninstall leaves for somebody to decide about.

@@ -95,3 +95,23 @@ func TestStays(t *testing.T) {
 		}
 	}
 }
+
+// TestRemoveRuncRoot: only the namespace's own directory goes, and only an empty one.
+func TestRemoveRuncRoot(t *testing.T) {
+	root := t.TempDir()
+	for _, dir := range []string{"ours", "theirs", "busy/container"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, namespace := range []string{"ours", "busy", "never"} {
+		if err := removeRuncRoot(root, namespace); err != nil {
+			t.Error(err)
+		}
+	}
+	for dir, there := range map[string]bool{"ours": false, "theirs": true, "busy/container": true} {
+		if _, err := os.Stat(filepath.Join(root, dir)); (err == nil) != there {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}

@@ -77,7 +77,11 @@ func (d demo) down(ctx context.Context) error {
 			return err
 		}
 	}
-	return d.lab.Down(ctx)
+	if err := d.lab.Down(ctx); err != nil {
+		return err
+	}
+	fmt.Println("demo: its processes, namespaces, rules and files are gone")
+	return nil
 }
 
 // clearMachine takes the agent's scaffold out of the machine's tables, where
