@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -26,9 +25,9 @@ func previews(prev *spec.Release, c candidate) []spec.ServicePreview {
 					p.From = 0 // stopped on request
 				}
 				if ch.Change != spec.ChangeRemove {
-					p.Changed = differing("", reflect.ValueOf(old), reflect.ValueOf(next))
+					p.Changed = changedKeys(old, next)
 				}
-				if ch.Change != spec.ChangeRemove && prev.Images[ch.Name].Digest != c.release.Images[ch.Name].Digest && !slices.Contains(p.Changed, "container.image") {
+				if ch.Change != spec.ChangeRemove && prev.Images[ch.Name].Digest != c.release.Images[ch.Name].Digest && !slices.Contains(p.Changed, "image") {
 					p.Changed = append(p.Changed, "image digest")
 				}
 				p.Changed = append(p.Changed, otherSecrets(prev.Secrets[ch.Name], c.release.Secrets[ch.Name])...)

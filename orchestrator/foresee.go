@@ -57,7 +57,7 @@ func (l *Loop) foresee(ctx context.Context, out *spec.Preview, prev *spec.Releas
 	for i := range out.Services {
 		s := &out.Services[i]
 		next, _ := c.release.Project.Service(s.Name)
-		s.Gap = joinedGap(gap(*s, next, starts[s.Name]), losses(*s, prev, c.release.Project))
+		s.Gap = joinedGap(gap(*s, next, starts[s.Name], l.unserved(out.Project, s.Name)), losses(*s, prev, c.release.Project))
 		s.Canary = trial(*s, next, out.Project)
 		s.Warm = strings.Join(slices.DeleteFunc([]string{l.keptWarm(c.release, s.Name), l.thirdNote(c.release, s.Name, s.Change)}, func(text string) bool { return text == "" }), "; ")
 	}
@@ -203,11 +203,49 @@ func (l *Loop) lastStarts(ctx context.Context, project string) map[string]time.D
 	return out
 }
 
-// gap says whether clients notice that the service changes.
-func gap(p spec.ServicePreview, s spec.Service, took time.Duration) string {
+// unserved says that the service has no replica that is ready, and which of its
+// replicas nothing is waited for with then; empty = it has one.
+func (l *Loop) unserved(project, service string) string {
+	rec, _ := l.state.project(project)
+	good := ""
+	if r, ok := l.state.release(project, rec.Good); ok {
+		if _, declared := r.Project.Service(service); declared {
+			good = r.Generation(service)
+		}
+	}
+	text := "no replica of " + service + " is ready now"
+	for _, p := range l.status.Load().Projects {
+		for _, s := range p.Services {
+			if p.Name != project || s.Name != service {
+				continue
+			}
+			early := false
+			for _, r := range s.Replicas {
+				if r.Routed || r.State == spec.StateReady || r.State == spec.StateUnreachable {
+					return ""
+				}
+				early = early || r.Pid > 0 && r.Generation != good && r.State != spec.StateWarm
+			}
+			if early {
+				text += ", and those of a release that never converged are stopped first"
+			}
+		}
+	}
+	return text
+}
+
+// gap says whether clients notice that the service changes; unserved is why they
+// do before.
+func gap(p spec.ServicePreview, s spec.Service, took time.Duration, unserved string) string {
+	waits := "; connections are refused"
+	if s.Hold > 0 {
+		waits = fmt.Sprintf("; connections wait for up to %s", s.Hold.Std())
+	}
 	switch {
 	case p.Change != spec.ChangeReplace || p.From == 0 || p.To == 0:
 		return ""
+	case p.Order == spec.StartFirst && unserved != "":
+		return "start-first, but " + unserved + waits + " until a new one is ready"
 	case p.Order == spec.StartFirst:
 		return "none: start-first"
 	case s.Update.Parallelism > 0 && s.Update.Parallelism < p.From:
@@ -218,10 +256,7 @@ func gap(p spec.ServicePreview, s spec.Service, took time.Duration) string {
 		about := max(took.Round(time.Second), time.Second)
 		text = fmt.Sprintf("stop-first: %s is down for about %s (its last start took %s)", p.Name, about, took.Round(100*time.Millisecond))
 	}
-	if s.Hold > 0 {
-		return text + fmt.Sprintf("; connections wait for up to %s", s.Hold.Std())
-	}
-	return text + "; connections are refused"
+	return text + waits
 }
 
 // trial says which canary the update of the service begins with; empty = none.

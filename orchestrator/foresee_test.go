@@ -107,7 +107,7 @@ func TestGap(t *testing.T) {
 		{held, 2800 * time.Millisecond, "stop-first: db is down for about 3s (its last start took 2.8s); connections wait for up to 5s"},
 		{batches, 0, "none: stop-first, 1 of 3 at a time while the others serve"},
 	} {
-		if got := gap(p, c.s, c.took); got != c.want {
+		if got := gap(p, c.s, c.took, ""); got != c.want {
 			t.Errorf("got %q, want %q", got, c.want)
 		}
 	}

@@ -3,6 +3,8 @@ package orchestrator
 import (
 	"context"
 	"fmt"
+	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -40,8 +42,8 @@ func TestPreviewOfASharedNetwork(t *testing.T) {
 		t.Fatalf("%+v", op)
 	}
 	for changed, want := range map[int][][]string{
-		0: {{"container.environment"}, {"network shared with web"}, {"network shared with web"}},
-		1: {{"network shared with web-proxy"}, {"container.environment"}, {"network shared with web-proxy"}},
+		0: {{"environment"}, {"network shared with web"}, {"network shared with web"}},
+		1: {{"network shared with web-proxy"}, {"environment"}, {"network shared with web-proxy"}},
 	} {
 		next := p
 		next.Services = slices.Clone(p.Services)
@@ -199,5 +201,60 @@ func TestPreviewOfSecrets(t *testing.T) {
 		if got.Change != want[j].Change || !slices.Equal(got.Changed, want[j].Changed) {
 			t.Errorf("%d: %+v, want %+v", i, got, want[j])
 		}
+	}
+}
+
+// Where no replica is ready, start-first is no promise: who was never good is
+// stopped first, and who was stays until a new one is ready.
+func TestPreviewWhereNobodyIsReady(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	p := valid("shop", "broken")
+	p.Services[0].Container.Probes = []spec.Probe{{Kind: spec.ProbeTCP, Port: 80}}
+	p.Services[0].Update.OnFailure = spec.FailureContinue
+	ask(t, s, p)
+	next := valid("shop", "fast")
+	want := "start-first, but no replica of web is ready now, and those of a release that never converged are stopped first; connections are refused until a new one is ready"
+	if got := preview(t, s, next).Services[0]; got.Gap != want {
+		t.Errorf("%q, want %q", got.Gap, want)
+	}
+	op, err := take(t, s, next, spec.Turn{TakeOver: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if op = pass(t, s, op.ID, time.Minute); op.State != spec.OperationDone {
+		t.Fatalf("%+v", op)
+	}
+	if got := preview(t, s, valid("shop", "slow")).Services[0]; got.Gap != "none: start-first" {
+		t.Errorf("%q of one that is ready", got.Gap)
+	}
+}
+
+// Why a service is replaced is said by keys that people write.
+func TestChangedKeys(t *testing.T) {
+	known, err := os.ReadFile("../docs/compose.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, of := range []reflect.Type{reflect.TypeFor[spec.Service](), reflect.TypeFor[spec.Container]()} {
+		for i := range of.NumField() {
+			field, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+			key := manifestKey(field)
+			if field != "name" && field != "container" && field != "epoch" && field != "orphan" && !strings.Contains(string(known), "| `"+key+"` |") {
+				t.Errorf("%s is told as %q, which docs/compose.md hasn't", field, key)
+			}
+		}
+	}
+	old := valid("shop", "fast").Services[0]
+	next := old
+	next.Container.Image, next.Container.Seccomp, next.Container.AppArmor, next.Drain = "slow", "unconfined", "unconfined", 1
+	next.Container.Probes = []spec.Probe{{Kind: spec.ProbeExec, Command: []string{"/check"}}}
+	if got := strings.Join(changedKeys(old, next), " "); got != "image healthcheck security_opt x-dunnage.drain" {
+		t.Errorf("changed: %s", got)
+	}
+	next = old
+	next.Container.Probes = []spec.Probe{{Kind: spec.ProbeHTTP, Port: 80, Path: "/"}}
+	if got := strings.Join(changedKeys(old, next), " "); got != "x-dunnage.probe" {
+		t.Errorf("changed: %s", got)
 	}
 }

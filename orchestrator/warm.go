@@ -161,7 +161,7 @@ func (l *Loop) coldNotes(rec spec.ProjectRecord, prev *spec.Release, target spec
 			p.From = old.Replicas
 		}
 		if p.Order == spec.StopFirst {
-			gaps = append(gaps, gap(p, s, starts[ch.Name]))
+			gaps = append(gaps, gap(p, s, starts[ch.Name], ""))
 		}
 	}
 	if len(creates) == 0 {

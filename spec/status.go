@@ -311,7 +311,7 @@ type ServicePreview struct {
 	Gap      string      `json:"gap,omitempty"`      // whether clients notice the change, and why, one line
 	Canary   string      `json:"canary,omitempty"`   // how many replicas take connections first, with which share and until when, one line
 	Warm     string      `json:"warm,omitempty"`     // what is kept of the old generation, and what that costs, one line
-	Changed  []string    `json:"changed,omitempty"`  // JSON field names that differ, for example "container.command", or other reasons: "secret db-password 17 -> 18", "stopped on request"
+	Changed  []string    `json:"changed,omitempty"`  // keys of the manifest that differ, for example "command" or "x-dunnage.drain", or other reasons: "image digest", "secret db-password 17 -> 18", "stopped on request"
 }
 
 // ExecRequest runs a command in a running replica.

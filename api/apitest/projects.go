@@ -262,7 +262,7 @@ func (f *Fake) preview(r spec.DeployRequest) spec.Preview {
 			out.Pull = append(out.Pull, spec.ImagePull{Ref: s.Container.Image, Size: 12 << 20, Known: s.Name != "db"})
 		}
 		if sp.Change == spec.ChangeReplace && was.Container.Image != s.Container.Image {
-			sp.Changed = []string{"container.image"}
+			sp.Changed = []string{"image"}
 		}
 		if pr := f.projects[r.Project.Name]; pr != nil && pr.stopped[s.Name] {
 			if sp.From = 0; sp.Change == spec.ChangeNone {
