@@ -68,17 +68,12 @@ func (p *program) doctor(c *cli.Context) error {
 	} else if err := p.printFindings(all); err != nil {
 		return err
 	}
-	bad := 0
-	for _, f := range all {
-		if !f.OK {
-			bad++
-		}
-	}
+	bad, checks := checked(all)
 	switch {
 	case silent(err):
 		return &exitCode{code: exitNoAgent, err: err}
 	case bad > 0:
-		return &exitCode{code: exitNotConverged, err: fmt.Errorf("%d of %d checks found something wrong", bad, len(all))}
+		return &exitCode{code: exitNotConverged, err: fmt.Errorf("%d of %d checks found something wrong", bad, checks)}
 	}
 	return nil
 }
@@ -195,6 +190,21 @@ func askAgent(ctx context.Context, agent *api.Client, fix bool) []spec.Finding {
 		}},
 	})
 	return append(all, <-more...)
+}
+
+// checked counts the checks, and those that found something wrong; one may find
+// several things.
+func checked(all []spec.Finding) (bad, checks int) {
+	wrong := map[string]bool{}
+	for _, f := range all {
+		wrong[f.Check] = wrong[f.Check] || !f.OK
+	}
+	for _, w := range wrong {
+		if w {
+			bad++
+		}
+	}
+	return bad, len(wrong)
 }
 
 // printFindings leaves as much room for the names as the longest one needs.

@@ -193,6 +193,9 @@ func eventText(e spec.Event) string {
 	for _, said := range []string{e.Replica + " ", e.Replica + ": ", e.Service + ": ", "is " + string(e.Kind), ": "} {
 		text = strings.TrimPrefix(text, said)
 	}
+	if e.Replica != "" {
+		text = strings.Replace(text, " of "+e.Replica, "", 1)
+	}
 	if text = strings.TrimSpace(text); where == "" {
 		where = text
 	} else if text != "" && text != string(e.Kind) {

@@ -340,7 +340,11 @@ func receiptOf(op spec.Operation, all []spec.Receipt) (spec.Receipt, bool) {
 func receiptLine(r spec.Receipt) string {
 	var told []string
 	if sum := r.Sum(); sum.Sent > 0 {
-		text := fmt.Sprintf("%s visits, %s failed", thousands(sum.Sent), thousands(sum.Failed))
+		visits := " visits"
+		if sum.Sent == 1 {
+			visits = " visit"
+		}
+		text := thousands(sum.Sent) + visits + ", " + thousands(sum.Failed) + " failed"
 		if sum.LongestGap > 0 {
 			text += ", longest gap " + short(sum.LongestGap.Std())
 		}

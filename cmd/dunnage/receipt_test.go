@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -31,5 +32,21 @@ func TestReceiptOf(t *testing.T) {
 		if r, ok := receiptOf(op, []spec.Receipt{later, over}); ok {
 			t.Errorf("%s: %+v", kind, r)
 		}
+	}
+}
+
+// One visit is one, and a check that finds two things is one check.
+func TestCounts(t *testing.T) {
+	for sent, want := range map[int]string{1: "receipt 7: 1 visit, 0 failed", 1204: "receipt 7: 1,204 visits, 0 failed"} {
+		if got := receiptLine(spec.Receipt{Release: 7, Visits: []spec.VisitTally{{Sent: sent}}}); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if bad, checks := checked([]spec.Finding{{Check: "services"}, {Check: "services"}, {Check: "services", OK: true}, {Check: "rules", OK: true}}); bad != 1 || checks != 2 {
+		t.Errorf("%d of %d checks found something wrong, want 1 of 2", bad, checks)
+	}
+	damaged := spec.Event{Kind: spec.EventRepaired, Project: "shop", Service: "web", Replica: "shop-web-0123abcd-1", Message: "link dun1 of shop-web-0123abcd-1 down; repaired in 5 ms"}
+	if got := eventText(damaged); !strings.HasSuffix(got, " shop-web-0123abcd-1: link dun1 down; repaired in 5 ms") {
+		t.Errorf("%q", got)
 	}
 }
