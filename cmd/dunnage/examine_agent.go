@@ -134,7 +134,7 @@ func (x examiner) logs(ctx context.Context) []spec.Finding {
 		out = append(out, droppedFindings(k.ID, path, time.Now())...)
 	}
 	if len(out) == 0 {
-		return fine("every replica has a log writer and its file; none tells of lines dropped since yesterday")
+		return fine("every replica has a log writer and its file; what was written last tells of no lines dropped since yesterday")
 	}
 	return out
 }

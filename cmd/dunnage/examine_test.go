@@ -234,7 +234,14 @@ func TestDroppedFindings(t *testing.T) {
 	if level(found) != "warn" || !strings.HasPrefix(found[0].Text, "14 lines in the log of r were dropped, the last before ") || !strings.HasSuffix(found[0].Text, ": no space left on device") {
 		t.Errorf("%+v", found)
 	}
-	if err := errors.Join(w.Close(), os.Remove(path), syscall.Mkfifo(path, 0o600)); err != nil {
+	older := logwriter.Rotated(path, 1)
+	if err := errors.Join(w.Close(), os.Rename(path, older)); err != nil {
+		t.Fatal(err)
+	}
+	if found := droppedFindings("r", path, now); level(found) != "warn" || !strings.HasPrefix(found[0].Text, "14 lines in the log of r") {
+		t.Errorf("after a rotation, %+v", found)
+	}
+	if err := errors.Join(os.Remove(older), syscall.Mkfifo(path, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if found := droppedFindings("r", path, now); found != nil {

@@ -23,15 +23,23 @@ type Drops struct {
 	Emptied string // why the present file was emptied rather than rotated; empty = it wasn't
 }
 
-// Dropped adds up what the end of the present file tells of lines that were dropped
-// since a time. What isn't there or can't be read as a log tells of none.
+// Dropped adds up what the ends of the present file and of the one before it tell of
+// lines that were dropped since a time. What isn't there, is compressed or can't be read
+// as a log tells of none.
 func Dropped(path string, since time.Time) (d Drops, err error) {
+	for _, path := range []string{logwriter.Rotated(path, 1), path} {
+		err = errors.Join(err, d.add(path, since))
+	}
+	return d, err
+}
+
+func (d *Drops) add(path string, since time.Time) error {
 	p, err := openForm(path, false)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && p.file == nil {
-		return d, nil
+		return nil
 	}
 	if err != nil {
-		return d, err
+		return err
 	}
 	end := make([]byte, min(p.info.Size(), droppedWithin))
 	d.Emptied = emptied(p.file, since)
@@ -48,7 +56,7 @@ func Dropped(path string, since time.Time) (d Drops, err error) {
 			d.Lines, d.Last, d.Why = d.Lines+lines, l.At, why
 		}
 	}
-	return d, errors.Join(err, p.close())
+	return errors.Join(err, p.close())
 }
 
 // emptied reads the writer's notice, which is the first line of a file if any.
