@@ -106,7 +106,7 @@ func TestOneTextForASilentEngine(t *testing.T) {
 	s.loop.cfg.Engine = mute{s.loop.cfg.Engine}
 	for _, blind := range []int{0, 1} {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*blindTime)
-		s.loop.blind = blind
+		s.loop.blind.Store(int64(blind))
 		if _, err := s.loop.instances(ctx); !errors.Is(err, errMute) || !strings.HasPrefix(err.Error(), "containerd doesn't answer; ") {
 			t.Errorf("after %d silent looks: %v", blind, err)
 		}

@@ -32,7 +32,7 @@ var errRestarting = errors.New("the agent is restarting containerd, which didn't
 
 // instances asks the engine for its containers.
 func (l *Loop) instances(ctx context.Context) ([]spec.Instance, error) {
-	if l.blind%fullEvery != 0 {
+	if l.blind.Load()%fullEvery != 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, blindTime)
 		defer cancel()
@@ -40,11 +40,11 @@ func (l *Loop) instances(ctx context.Context) ([]spec.Instance, error) {
 	began := l.cfg.Clock.Now()
 	found, err := l.cfg.Engine.Instances(ctx)
 	if err == nil {
-		l.blind = 0
+		l.blind.Store(0)
 		l.guard.answered(began)
 		return found, nil
 	}
-	l.blind++
+	l.blind.Add(1)
 	l.guard.suspect()
 	if l.guard.restarts(l.cfg.Clock.Now()) {
 		return nil, errRestarting
@@ -54,6 +54,9 @@ func (l *Loop) instances(ctx context.Context) ([]spec.Instance, error) {
 	}
 	return nil, fmt.Errorf("look at containers: %w", err)
 }
+
+// EngineAnswers reports whether the engine answered the last look.
+func (l *Loop) EngineAnswers() bool { return l.blind.Load() == 0 }
 
 // unserved says of a change that the engine was needed for, before anything was
 // recorded, that it came to nothing where the engine didn't answer.

@@ -119,7 +119,7 @@ type Loop struct {
 	waves  waves
 	guard  *guard
 	beat   atomic.Int64   // when the loop came round last
-	blind  int            // looks in a row that the engine didn't answer; Run's
+	blind  atomic.Int64   // looks in a row that the engine didn't answer
 	hung   map[string]int // replica -> its shim that hangs, as told; Run's
 
 	leftDead  map[string]string     // "project/service" -> why it won't get ready by itself, as told; Run's

@@ -21,7 +21,7 @@ func (p *program) doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "doctor",
 		Usage: "check the host, the agent, its rules, secrets and services, and say what to do",
-		Description: "Everything is looked at side by side, so that there is an answer within two seconds or so, also while containerd, a disk or the agent hangs. " +
+		Description: "Everything is looked at side by side, so that there is an answer within a second while containerd hangs, and within two or so while a disk or the agent does. " +
 			"What is wrong comes first, then what may go wrong (warn), then what is well. " +
 			"Where no agent answers, the host alone is looked at, and whether its rules are as the agent left them.\n\n" +
 			"The exit code is 3 if anything is wrong, 4 if no agent answers, and 0 otherwise, also with warnings.\n\n" +

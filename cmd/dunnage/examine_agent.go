@@ -46,7 +46,7 @@ func ownerOf(info fs.FileInfo) (uid uint32, ok bool) {
 func (x examiner) Examine(ctx context.Context, fix bool) ([]spec.Finding, error) {
 	checks := []check{
 		{"agent", x.itself},
-		{"containerd", x.containerd},
+		{"containerd", x.asking(x.containerd)},
 		{"ports", x.ports},
 		{"sysctls", x.sysctls},
 		{"metrics", x.metrics},
@@ -57,8 +57,24 @@ func (x examiner) Examine(ctx context.Context, fix bool) ([]spec.Finding, error)
 	if fix { // the removal of a layer takes its time
 		limit = fixTime
 	}
-	checks = append(checks, check{"leftovers", func(ctx context.Context) []spec.Finding { return x.leftovers(ctx, fix) }})
+	checks = append(checks, check{"leftovers", x.asking(func(ctx context.Context) []spec.Finding { return x.leftovers(ctx, fix) })})
 	return examine(ctx, limit, append(checks, hostChecks(x.options, x.cgroups)...)), nil
+}
+
+// muteTime is what a check that asks containerd gets while that doesn't answer the
+// agent either, so that doctor's answer is there within a second.
+const muteTime = 700 * time.Millisecond
+
+// asking is a check that asks containerd.
+func (x examiner) asking(run func(context.Context) []spec.Finding) func(context.Context) []spec.Finding {
+	return func(ctx context.Context) []spec.Finding {
+		if !x.loop.EngineAnswers() {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, muteTime)
+			defer cancel()
+		}
+		return run(ctx)
+	}
 }
 
 // fixTime is what removals get.

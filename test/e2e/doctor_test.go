@@ -125,6 +125,12 @@ func TestDoctor(t *testing.T) {
 	h.sh(t, "nft delete table netdev early")
 
 	cont := h.stopPid(h.containerdPid())
+	h.eventually(time.Minute, "the agent knows it", func() error {
+		if ps := h.run(nil, "ps"); !strings.Contains(ps.stderr, "containerd") {
+			return errors.New("ps tells of no problem")
+		}
+		return nil
+	})
 	began := time.Now()
 	found, r := h.doctor()
 	t.Logf("with containerd stopped it takes %s", time.Since(began))
