@@ -269,11 +269,13 @@ func inStep(now time.Time, wait time.Duration) time.Duration {
 func (l *Loop) Step(ctx context.Context) time.Duration {
 	l.beats()
 	l.takeLate(ctx)
-	l.quicken()
+	slow := time.AfterFunc(slowLook, l.quicken)
 	began := time.Now()
 	observed, err := l.observe(ctx)
+	slow.Stop()
 	l.measures.looked(time.Since(began), err)
 	if err != nil {
+		l.quicken() // no plan does
 		l.trouble(err)
 		return afterFailure
 	}

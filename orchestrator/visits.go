@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"dunnage/orchestrator/plan"
 	"dunnage/spec"
@@ -49,8 +50,12 @@ func (l *Loop) moving() map[string]bool {
 	return busy
 }
 
+// slowLook is how long a look takes that the visitor's targets don't wait for. Most
+// take some 10 ms, and visits beside them would delay what a warm rollback waits for.
+const slowLook = 100 * time.Millisecond
+
 // quicken has the visitor ask often where an operation has begun since the last
-// plan. The look that comes next may take seconds, or not end at all while the
+// plan. The look that goes on may take seconds, or not end at all while the
 // engine hangs, and what clients notice meanwhile belongs in the receipt too.
 func (l *Loop) quicken() {
 	told := l.reachable.Load()
