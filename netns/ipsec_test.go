@@ -14,10 +14,7 @@ import (
 func TestTraceIPsec(t *testing.T) { testenv.Host(t, func() { testTraceIPsec(t) }) }
 
 func testTraceIPsec(t *testing.T) {
-	w := newWorld(t, NFT)
-	one := network(1, false)
-	a := w.start("a", member(one, 10))
-	w.apply(spec.Routing{Networks: []spec.NetworkAddressing{one}, Published: published(8080, 80, a.backend(0))})
+	w := newPublished(t)
 	testenv.Serve(t, w.Host, "host", 8082)
 	client, host, replica, other := w.ClientAddr.String(), w.HostAddr.String(), addr4(1, 10).String(), w.AttackerAddr.String()
 	for _, c := range []struct {

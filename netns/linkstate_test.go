@@ -14,10 +14,7 @@ import (
 func TestTraceLinkState(t *testing.T) { testenv.Host(t, func() { testTraceLinkState(t) }) }
 
 func testTraceLinkState(t *testing.T) {
-	w := newWorld(t, NFT)
-	one := network(1, false)
-	a := w.start("a", member(one, 10))
-	w.apply(spec.Routing{Networks: []spec.NetworkAddressing{one}, Published: published(8080, 80, a.backend(0))})
+	w := newPublished(t)
 	to := netip.AddrPortFrom(w.HostAddr, 8080)
 	unseen := func(p spec.Packet) string {
 		t.Helper()

@@ -74,10 +74,7 @@ func attachProgram(t *testing.T, fd int, target, where uint32) (detach func()) {
 func TestTracePrograms(t *testing.T) { testenv.Host(t, func() { testTracePrograms(t) }) }
 
 func testTracePrograms(t *testing.T) {
-	w := newWorld(t, NFT)
-	one := network(1, false)
-	a := w.start("a", member(one, 10))
-	w.apply(spec.Routing{Networks: []spec.NetworkAddressing{one}, Published: published(8080, 80, a.backend(0))})
+	w := newPublished(t)
 	outside := spec.Packet{Protocol: spec.TCP, To: netip.AddrPortFrom(w.HostAddr, 8080)}
 	own := spec.Packet{Protocol: spec.TCP, From: spec.FromHost, To: netip.MustParseAddrPort("127.0.0.1:8080")}
 	replica := w.trace(outside).Reach[0].Link

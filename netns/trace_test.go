@@ -172,10 +172,7 @@ func testTrace(t *testing.T, backend Backend) {
 func TestTraceTimeToLive(t *testing.T) { testenv.Host(t, func() { testTraceTimeToLive(t) }) }
 
 func testTraceTimeToLive(t *testing.T) {
-	w := newWorld(t, NFT)
-	one := network(1, false)
-	a := w.start("a", member(one, 10))
-	w.apply(spec.Routing{Networks: []spec.NetworkAddressing{one}, Published: published(8080, 80, a.backend(0))})
+	w := newPublished(t)
 	const chain = "inet other way { type filter hook prerouting priority mangle; }"
 	for _, c := range []struct {
 		rule string // of iptables' mangle, or of nft
@@ -232,10 +229,7 @@ func testTraceTimeToLive(t *testing.T) {
 func TestTraceAnswers(t *testing.T) { testenv.Host(t, func() { testTraceAnswers(t) }) }
 
 func testTraceAnswers(t *testing.T) {
-	w := newWorld(t, NFT)
-	one := network(1, false)
-	a := w.start("a", member(one, 10))
-	w.apply(spec.Routing{Networks: []spec.NetworkAddressing{one}, Published: published(8080, 80, a.backend(0))})
+	w := newPublished(t)
 	to := netip.AddrPortFrom(w.HostAddr, 8080)
 	fromHost := spec.Packet{Protocol: spec.TCP, From: spec.FromHost, To: to}
 	outside := spec.Packet{Protocol: spec.TCP, Source: w.ClientAddr, To: to}
@@ -279,10 +273,7 @@ func testTraceAnswers(t *testing.T) {
 func TestTraceRouteBack(t *testing.T) { testenv.Host(t, func() { testTraceRouteBack(t) }) }
 
 func testTraceRouteBack(t *testing.T) {
-	w := newWorld(t, NFT)
-	one := network(1, false)
-	a := w.start("a", member(one, 10))
-	w.apply(spec.Routing{Networks: []spec.NetworkAddressing{one}, Published: published(8080, 80, a.backend(0))})
+	w := newPublished(t)
 	testenv.Serve(t, w.Host, "host", 8082)
 	client := w.ClientAddr.String()
 	for _, c := range []struct {
@@ -317,10 +308,7 @@ func testTraceRouteBack(t *testing.T) {
 func TestTracePolicyRouting(t *testing.T) { testenv.Host(t, func() { testTracePolicyRouting(t) }) }
 
 func testTracePolicyRouting(t *testing.T) {
-	w := newWorld(t, NFT)
-	one := network(1, false)
-	a := w.start("a", member(one, 10))
-	w.apply(spec.Routing{Networks: []spec.NetworkAddressing{one}, Published: published(8080, 80, a.backend(0))})
+	w := newPublished(t)
 	to := netip.AddrPortFrom(w.HostAddr, 8080)
 	link := w.trace(spec.Packet{Protocol: spec.TCP, To: to}).Reach[0].Link
 	replica, client := addr4(1, 10).String(), w.ClientAddr.String()

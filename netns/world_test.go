@@ -36,6 +36,16 @@ func newWorld(tb testing.TB, backend Backend) *world {
 	return &world{TB: tb, LAN: testenv.NewLAN(tb), net: n, ctx: ctx}
 }
 
+// newPublished is a world with replica a, 10 of network 1, at port 8080 of the host.
+func newPublished(tb testing.TB) *world {
+	tb.Helper()
+	w := newWorld(tb, NFT)
+	one := network(1, false)
+	a := w.start("a", member(one, 10))
+	w.apply(spec.Routing{Networks: []spec.NetworkAddressing{one}, Published: published(8080, 80, a.backend(0))})
+	return w
+}
+
 // network is the i-th network (1 and up) of the pools.
 func network(i int, internal bool) spec.NetworkAddressing {
 	return spec.NetworkAddressing{

@@ -431,54 +431,6 @@ func (l *Loop) setStopped(op *operation, prev spec.Release, services []string, s
 	return l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}})
 }
 
-// down takes the project out of what is desired. Its history and its volumes stay,
-// unless r says otherwise.
-func (l *Loop) down(op *operation, project string, prev spec.Release, r spec.ChangeRequest) error {
-	rec, _ := l.state.project(project)
-	rec.Down, rec.Networks, rec.Addresses, rec.Stopped, rec.Warm = true, nil, nil, nil, nil
-	rec.Forget = r.Forget
-	volumes := prev.Project.Volumes
-	if r.Forget { // nobody knows those of earlier releases later
-		volumes = l.everyVolume(project)
-	}
-	if r.Volumes {
-		rec.Purge = volumes
-	}
-	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}}); err != nil {
-		return err
-	}
-	l.ops.change(op, func(o *operation) {
-		o.Services = compare(&prev, spec.Release{Project: spec.Project{Name: project}})
-	})
-	l.warnOfKept(op, r, volumes)
-	return nil
-}
-
-// warnOfKept says what a down leaves of volumes and, if it forgets the project, of
-// secrets.
-func (l *Loop) warnOfKept(op *operation, r spec.ChangeRequest, volumes []spec.Volume) {
-	var notes []string
-	for _, v := range volumes {
-		switch {
-		case v.External:
-			notes = append(notes, fmt.Sprintf("volume %s is external, and is kept", v.ID))
-		case r.Volumes:
-		case r.Forget:
-			notes = append(notes, fmt.Sprintf("volume %s is kept; a deploy of %s finds it again", v.ID, op.Project))
-		default:
-			notes = append(notes, fmt.Sprintf("volume %s is kept; `dunnage down -p %s --volumes` removes it", v.ID, op.Project))
-		}
-	}
-	if r.Forget {
-		for _, id := range l.state.secretIDs() {
-			if id.Project == op.Project {
-				notes = append(notes, fmt.Sprintf("secret %s is kept; `dunnage secret rm %s` removes it", id, id))
-			}
-		}
-	}
-	l.ops.change(op, func(o *operation) { o.Warnings = append(o.Warnings, notes...) })
-}
-
 // Releases lists the project's kept releases, newest first.
 func (l *Loop) Releases(_ context.Context, project string) ([]spec.Release, error) {
 	rec, ok := l.state.project(project)

@@ -253,6 +253,13 @@ func (s *scripted) times(k spec.ProbeKind) int {
 	return s.asked[k]
 }
 
+// accepting is a target with a probe beside its accept probe.
+func accepting(replica string, started time.Time) spec.ProbeTarget {
+	x := target(replica, started, spec.Probe{Kind: spec.ProbeTCP})
+	x.Probes = append(x.Probes, spec.Probe{Kind: spec.ProbeAccept, Timeout: spec.Duration(10 * time.Second)})
+	return x
+}
+
 // The accept probe runs once, after the others, and before that nobody is
 // healthy.
 func TestMonitorAccepts(t *testing.T) {
@@ -275,8 +282,7 @@ func TestMonitorAccepts(t *testing.T) {
 			s := &scripted{answers: tc.answers}
 			m := monitor(t, s)
 			started := time.Now()
-			x := target("a", started, spec.Probe{Kind: spec.ProbeTCP})
-			x.Probes = append(x.Probes, spec.Probe{Kind: spec.ProbeAccept, Timeout: spec.Duration(10 * time.Second)})
+			x := accepting("a", started)
 			x.Accepted = tc.accepted
 			m.Watch([]spec.ProbeTarget{x})
 			if detail := m.await(t, "a", started, tc.want); detail != tc.detail {
@@ -311,8 +317,7 @@ func TestMonitorAgain(t *testing.T) {
 			s := &scripted{answers: tc.answers}
 			m := monitor(t, s)
 			started := time.Now()
-			x := target("a", started, spec.Probe{Kind: spec.ProbeTCP})
-			x.Probes = append(x.Probes, spec.Probe{Kind: spec.ProbeAccept, Timeout: spec.Duration(10 * time.Second)})
+			x := accepting("a", started)
 			x.Adopted = tc.adopted
 			m.Watch([]spec.ProbeTarget{x})
 			m.await(t, "a", started, tc.first)
