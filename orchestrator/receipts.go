@@ -30,10 +30,12 @@ type receipts struct {
 // account is a receipt that is being written.
 type account struct {
 	spec.Receipt
-	follows string    // ID of the operation whose end is that of the rollout; empty = the looks decide
-	orphan  bool      // its operation was an earlier agent's, and no other has followed it
-	stale   bool      // the store has an older one
-	near    time.Time // when the looks first found the release, or the one before, desired for good, but not all of it ready
+	follows string            // ID of the operation whose end is that of the rollout; empty = the looks decide
+	orphan  bool              // its operation was an earlier agent's, and no other has followed it
+	stale   bool              // the store has an older one
+	resumed time.Time         // zero = it was never paused
+	before  []spec.VisitTally // the pause
+	near    time.Time         // when the looks first found the release, or the one before, desired for good, but not all of it ready
 	steps
 }
 
@@ -114,7 +116,7 @@ func (rs *receipts) latest(project string) *account {
 func (rs *receipts) finish(a *account, outcome spec.OperationState, cause string) {
 	a.Outcome, a.Cause, a.follows, a.stale = outcome, cause, "", true
 	a.Ended = rs.clock.Now()
-	a.Visits = rs.tally(a.Project, a.counted())
+	a.Visits = rs.visits(a)
 	if a.orphan {
 		a.orphan = false
 		rs.tell(spec.Operation{
@@ -124,12 +126,24 @@ func (rs *receipts) finish(a *account, outcome spec.OperationState, cause string
 	}
 }
 
-// counted is since when the receipt counts visits.
-func (a *account) counted() time.Time {
-	if a.Interrupted.After(a.Started) {
-		return a.Interrupted
+// visits are those that the receipt counts: since the agent began, and without
+// those of a pause, which may last for longer than visits are kept.
+func (rs *receipts) visits(a *account) []spec.VisitTally {
+	since := a.Started
+	for _, t := range []time.Time{a.Interrupted, a.resumed} {
+		if t.After(since) {
+			since = t
+		}
 	}
-	return a.Started
+	all := rs.tally(a.Project, since)
+	for _, b := range a.before {
+		if i := slices.IndexFunc(all, func(t spec.VisitTally) bool { return t.Key() == b.Key() }); i >= 0 {
+			all[i] = b.Plus(all[i])
+		} else {
+			all = append(all, b)
+		}
+	}
+	return all
 }
 
 // ended closes the receipt of the rollout that the operation followed to its end.
@@ -169,6 +183,9 @@ func (rs *receipts) follow(project string, release int, op string) {
 	a := rs.latest(project)
 	if a == nil || a.Release != release || !a.Ended.IsZero() && a.Outcome != spec.OperationPaused {
 		return
+	}
+	if !a.Ended.IsZero() {
+		a.resumed, a.before = rs.clock.Now(), a.Visits
 	}
 	a.follows, a.orphan, a.Outcome, a.Cause, a.Ended, a.stale = op, false, spec.OperationRolling, "", time.Time{}, true
 }
@@ -335,7 +352,7 @@ func (rs *receipts) of(project string) []spec.Receipt {
 		}
 		r := a.written()
 		if r.Ended.IsZero() {
-			r.Visits = rs.tally(project, a.counted())
+			r.Visits = rs.visits(a)
 		}
 		out = append(out, r)
 	}

@@ -203,15 +203,23 @@ func TestReceiptOfAPausedRollout(t *testing.T) {
 		t.Fatal(err)
 	}
 	pass(t, s, op.ID, time.Minute)
+	s.counting(func(since time.Time) spec.VisitTally { // no visit of a minute ago is known any more
+		if s.w.Now().Sub(since) > time.Minute {
+			return spec.VisitTally{}
+		}
+		return spec.VisitTally{Sent: 10}
+	})
 	for _, step := range []struct {
-		kind string
-		live time.Duration
-		want string
+		kind   string
+		live   time.Duration
+		want   string
+		visits int
 	}{
-		{"resume", 0, "2: deploy of 2 from 1: rolling"},
-		{"", time.Minute, "2: deploy of 2 from 1: paused"},
-		{"resume", 0, "2: deploy of 2 from 1: rolling"},
-		{"pause", time.Second, "2: deploy of 2 from 1: rolling"}, // by hand: the one who follows it goes on to
+		{"resume", 0, "2: deploy of 2 from 1: rolling", 10},
+		{"", time.Minute, "2: deploy of 2 from 1: paused", 10},
+		{"", time.Hour, "2: deploy of 2 from 1: paused", 10},
+		{"resume", 0, "2: deploy of 2 from 1: rolling", 20},
+		{"pause", time.Second, "2: deploy of 2 from 1: rolling", 20}, // by hand: the one who follows it goes on to
 	} {
 		if step.kind != "" {
 			if _, err := request(s, "shop", spec.ChangeRequest{Kind: step.kind}); err != nil {
@@ -222,6 +230,9 @@ func TestReceiptOfAPausedRollout(t *testing.T) {
 		r, n := newest(t, s)
 		if briefly(r) != step.want || n != 2 || (r.Outcome == spec.OperationPaused) != strings.Contains(r.Cause, "while it was watched") {
 			t.Errorf("%s: %d, %s, cause %q", step.kind, n, briefly(r), r.Cause)
+		}
+		if r.Sum().Sent != step.visits {
+			t.Errorf("%s: visits %+v", step.kind, r.Visits)
 		}
 	}
 	if op, err = take(t, s, published("fast", 0), spec.Turn{TakeOver: true}); err != nil {

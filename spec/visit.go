@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"maps"
 	"net/netip"
 	"time"
 )
@@ -73,4 +74,22 @@ type VisitTally struct {
 	Unreached int `json:"unreached,omitempty"`
 	// State is what the visits amounted to when they were counted.
 	State ReachState `json:"state,omitempty"`
+}
+
+// Plus is both tallies in one: t of an earlier time, later of one after it.
+func (t VisitTally) Plus(later VisitTally) VisitTally {
+	later.Sent += t.Sent
+	later.Failed += t.Failed
+	later.Reasons = maps.Clone(later.Reasons)
+	for why, n := range t.Reasons {
+		if later.Reasons == nil {
+			later.Reasons = map[string]int{}
+		}
+		later.Reasons[why] += n
+	}
+	later.LongestGap = max(later.LongestGap, t.LongestGap)
+	if later.Sent == 0 { // else one has succeeded by now
+		later.Unreached += t.Unreached
+	}
+	return later
 }
