@@ -43,7 +43,6 @@ func TestCounts(t *testing.T) {
 	at := &target{record: record{Reach: spec.Reach{VisitTarget: web}}}
 	fail := errors.New("connection refused")
 	for _, err := range []error{fail, nil, fail, nil, spec.ErrUnavailable} {
-		at.flying++
 		v.note(at, time.Now(), time.Now(), false, err)
 	}
 	got := v.Counts()

@@ -64,10 +64,10 @@ type target struct {
 	record
 	history history
 	due     time.Time
-	flying  int
-	stirred time.Time // when often began, or the rules were changed last
-	awaited bool      // somebody waits for a visit that begins after stirred
-	absent  time.Time // when it was last known to be absent
+	waiting []time.Time // when the visits that are under way were due
+	stirred time.Time   // when often began, or the rules were changed last
+	awaited bool        // somebody waits for a visit that begins after stirred
+	absent  time.Time   // when it was last known to be absent
 }
 
 // New returns a visitor whose visits end with ctx; Wait waits for them.
@@ -183,7 +183,7 @@ func (v *Visitor) begin(now time.Time) time.Duration {
 		case t.idle(): // another Watch wakes the schedule
 		case t.due.After(now):
 			wait = min(wait, t.due.Sub(now))
-		case t.flying > 0 && !(t.awaited && t.flying == 1): // the end of the visit does
+		case len(t.waiting) > 0 && !(t.awaited && len(t.waiting) == 1): // the end of the visit does
 		default:
 			due = append(due, t)
 		}
@@ -201,10 +201,10 @@ func (v *Visitor) begin(now time.Time) time.Duration {
 
 // start begins a visit. Called with mu held.
 func (v *Visitor) start(t *target, now time.Time) {
-	t.flying++
 	v.flying++
 	t.awaited = false
 	due := t.due
+	t.waiting = append(t.waiting, due)
 	t.due = t.next(now)
 	to := t.VisitTarget
 	absent := t.Absent
@@ -263,7 +263,7 @@ func (v *Visitor) patience(t *target, began time.Time) time.Duration {
 func (v *Visitor) note(t *target, due, began time.Time, absent bool, err error) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	t.flying--
+	due = t.answered(due)
 	v.flying--
 	now := time.Now()
 	before, fresh := t.Reach, t.Asked.Before(t.stirred)
@@ -282,6 +282,20 @@ func (v *Visitor) note(t *target, due, began time.Time, absent bool, err error) 
 		v.look()
 	}
 	return before.State != t.State || before.Unasked != t.Unasked || fresh && !t.Asked.Before(t.stirred)
+}
+
+// answered takes a visit, which was due at due, from those under way, and returns
+// since when clients may have been waiting as it did: longer than it, if an
+// earlier one still waits for its connection, which is tried again only after a
+// second.
+func (t *target) answered(due time.Time) time.Time {
+	if i := slices.IndexFunc(t.waiting, due.Equal); i >= 0 {
+		t.waiting = slices.Delete(t.waiting, i, i+1)
+	}
+	for _, other := range t.waiting {
+		due = minTime(due, other)
+	}
+	return due
 }
 
 func minTime(a, b time.Time) time.Time {
@@ -311,6 +325,11 @@ func (v *Visitor) Tally(project string, since time.Time) []spec.VisitTally {
 		if t := v.targets[key]; t.Project == project {
 			tally := t.history.tally(t.VisitTarget, since)
 			tally.State = t.State
+			if len(t.waiting) > 0 && !t.history.first.IsZero() { // a gap that goes on
+				now := time.Now()
+				g := gap{t.history.opened(slices.MinFunc(t.waiting, time.Time.Compare)), now}
+				tally.LongestGap = max(tally.LongestGap, spec.Duration(g.since(since)))
+			}
 			all = append(all, tally)
 		}
 	}

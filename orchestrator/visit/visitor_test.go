@@ -175,6 +175,39 @@ func TestVisitorAgain(t *testing.T) {
 	close(slow)
 }
 
+// A visit that still waits for its answer when a later one has its own makes no
+// gap shorter: who came with it has waited for as long.
+func TestGapOfAVisitThatWaits(t *testing.T) {
+	slow, waits := make(chan struct{}), make(chan struct{})
+	var asked atomic.Int64
+	at := server(t, func(_ http.ResponseWriter, r *http.Request) {
+		if asked.Add(1) == 2 {
+			close(waits)
+			select {
+			case <-slow:
+			case <-r.Context().Done():
+			}
+		}
+	})
+	v, await := begin(t, &dialer{})
+	begun := time.Now()
+	v.Watch([]spec.VisitTarget{{Project: "p", Addr: at, Path: "/", Often: true}})
+	<-waits
+	since := time.Now()
+	gap := func() time.Duration { return v.Tally("p", begun)[0].LongestGap.Std() }
+	time.Sleep(6 * often)
+	if lasts := time.Since(since); gap() < lasts {
+		t.Errorf("%s while nobody has an answer for %s", gap(), lasts)
+	}
+	committed := time.Now()
+	v.Again()
+	await("reached", func(rs []spec.Reach) bool { return !rs[0].Asked.Before(committed) })
+	if lasted := committed.Sub(since); gap() < lasted {
+		t.Errorf("%s after nobody had an answer for %s", gap(), lasted)
+	}
+	close(slow)
+}
+
 // Where nobody was ever served and nobody could be, nobody is asked.
 func TestVisitorLeavesIdleAlone(t *testing.T) {
 	d := &dialer{}
