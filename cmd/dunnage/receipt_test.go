@@ -50,3 +50,18 @@ func TestCounts(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// Why a receipt counts no visit is told by how long there was for one.
+func TestReceiptWithoutVisits(t *testing.T) {
+	asked := []spec.VisitTally{{}}
+	for text, r := range map[string]spec.Receipt{
+		"none: there was no address that the agent could ask": {Ended: time.Unix(9, 0), Started: time.Unix(0, 0)},
+		"none yet": {Visits: asked},
+		"none: it was over before a visit had its answer":               {Visits: asked, Started: time.Unix(0, 0), Ended: time.Unix(0, 100e6)},
+		"none: no replica took connections for long enough to be asked": {Visits: asked, Started: time.Unix(0, 0), Ended: time.Unix(13, 0)},
+	} {
+		if got := visitsText(r); got != text {
+			t.Errorf("%q, want %q", got, text)
+		}
+	}
+}
