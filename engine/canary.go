@@ -71,6 +71,11 @@ func (m *Managed) Restart(ctx context.Context) error {
 		return nil // Run is at it
 	}
 	m.setEnding(pid)
+	return m.end(ctx, pid)
+}
+
+// end kills a containerd, and waits until it is gone.
+func (m *Managed) end(ctx context.Context, pid int) error {
 	if err := killProcess(pid); err != nil {
 		return fmt.Errorf("kill containerd (process %d): %w", pid, err)
 	}

@@ -107,7 +107,8 @@ type Managed struct {
 }
 
 // StartManaged adopts the containerd that answers on the socket, or starts one
-// and waits until it answers. Run supervises it.
+// and waits until it answers. One that lives without its socket it ends before: that
+// has the database. Run supervises it.
 func StartManaged(ctx context.Context, cfg ManagedConfig) (*Managed, error) {
 	if cfg.Binary == "" {
 		cfg.Binary = "containerd"
@@ -123,6 +124,9 @@ func StartManaged(ctx context.Context, cfg ManagedConfig) (*Managed, error) {
 	if pid, err := listener(ctx, m.Address()); err == nil {
 		m.pid = pid
 		return m, nil
+	}
+	if err := m.endUnreachable(ctx); err != nil {
+		return nil, err
 	}
 	if err := m.writeConfig(); err != nil {
 		return nil, err
@@ -140,7 +144,7 @@ func (m *Managed) Address() string { return filepath.Join(m.dir(), "containerd.s
 
 // LogFile holds what containerd says.
 func (m *Managed) LogFile() string {
-	return filepath.Join(m.cfg.StateDir, "containerd", "containerd.log")
+	return filepath.Join(m.root(), "containerd.log")
 }
 
 // Pid is the present process, 0 while there is none.
@@ -182,14 +186,16 @@ disabled_plugins = [
 
 func (m *Managed) configFile() string { return filepath.Join(m.dir(), "config.toml") }
 
+// root is where containerd keeps its data.
+func (m *Managed) root() string { return filepath.Join(m.cfg.StateDir, "containerd") }
+
 func (m *Managed) writeConfig() error {
-	root := filepath.Join(m.cfg.StateDir, "containerd")
-	for _, dir := range []string{root, m.dir()} {
+	for _, dir := range []string{m.root(), m.dir()} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return fmt.Errorf("make containerd's directory: %w", err)
 		}
 	}
-	text := fmt.Sprintf(managedConfig, root, filepath.Join(m.dir(), "state"), m.Address())
+	text := fmt.Sprintf(managedConfig, m.root(), filepath.Join(m.dir(), "state"), m.Address())
 	if err := regular.WriteFile(m.configFile(), []byte(text), 0o644); err != nil {
 		return fmt.Errorf("write containerd's configuration: %w", err)
 	}
@@ -268,21 +274,28 @@ func (m *Managed) openLog() (*os.File, error) {
 
 // Run starts containerd again whenever it has died, with growing pauses, until
 // ctx ends. It leaves containerd running. died hears of each start that is due:
-// because of a death, or of a start that failed. What Restart ends is its
-// caller's to tell.
+// because of a death, of a socket that somebody has removed, or of a start that
+// failed. What Restart ends is its caller's to tell.
 func (m *Managed) Run(ctx context.Context, died func(text string)) {
 	const first, longest, steady = 100 * time.Millisecond, 10 * time.Second, time.Minute
 	pause := first
 	failed := errors.New("the process of the one that answered isn't known") // why there is none
 	for {
 		began := time.Now()
-		if pid := m.Pid(); pid != 0 && !waitGone(ctx, pid) {
-			return // ctx ended first
+		lost := false
+		if pid := m.Pid(); pid != 0 {
+			var gone bool
+			if gone, lost = m.awaitEnd(ctx, pid); !gone {
+				return // ctx ended first
+			}
 		}
 		if time.Since(began) > steady {
 			pause = first
 		}
 		how, meant := m.bury(failed)
+		if lost {
+			how = "somebody removed containerd's socket " + m.Address() + ", without which no other agent can use it: it was ended"
+		}
 		m.cfg.Log.Warn("containerd died, starting it again", "how", how, "pause", pause, "log", m.LogFile())
 		if !meant {
 			died(fmt.Sprintf("%s; it is started again in %s; its log is %s", how, pause, m.LogFile()))
@@ -300,6 +313,35 @@ func (m *Managed) Run(ctx context.Context, died func(text string)) {
 			return
 		}
 	}
+}
+
+// socketCheck is how often Run looks whether the socket is still there.
+const socketCheck = 2 * time.Second
+
+// awaitEnd waits until the process is gone, unless ctx ends first. It ends one whose
+// socket is lost: that answers those alone who are connected already. A second look
+// tells it from one that is ending, which takes its socket along.
+func (m *Managed) awaitEnd(ctx context.Context, pid int) (gone, lost bool) {
+	missing := false
+	for ctx.Err() == nil {
+		check, cancel := context.WithTimeout(ctx, socketCheck)
+		gone = waitGone(check, pid)
+		cancel()
+		if gone {
+			break
+		}
+		info, err := os.Lstat(m.Address())
+		was := missing
+		missing = errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode().Type() != fs.ModeSocket
+		if !missing || !was || ctx.Err() != nil {
+			continue
+		}
+		lost = true
+		if err := killProcess(pid); err != nil {
+			m.cfg.Log.Error("end containerd, whose socket is lost", "pid", pid, "error", err)
+		}
+	}
+	return gone, lost
 }
 
 // bury says how the process that is gone ended, or why there was none, and

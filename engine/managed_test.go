@@ -144,6 +144,61 @@ func TestManaged(t *testing.T) {
 	m.setPid(old)
 }
 
+// TestManagedSocketLost: a containerd whose socket somebody has removed is ended and
+// started again, by who runs it, and by an agent that finds it so at its start.
+func TestManagedSocketLost(t *testing.T) {
+	cfg := managedConfigFor(t)
+	ctx := testenv.Context(t)
+	_, m, err := Dial(ctx, ModeManaged, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	old := m.Pid()
+	if err := os.Remove(m.Address()); err != nil {
+		t.Fatal(err)
+	}
+	_, next, err := Dial(ctx, ModeManaged, cfg)
+	if err != nil {
+		_ = syscall.Kill(old, syscall.SIGKILL)
+		t.Fatal(err)
+	}
+	m = next
+	if m.Pid() == old || !waitGone(ctx, old) {
+		t.Errorf("process %d, then %d", old, m.Pid())
+	}
+
+	old = m.Pid()
+	runCtx, stop := context.WithCancel(ctx)
+	told, done := make(chan string, 10), make(chan struct{})
+	go func() { defer close(done); m.Run(runCtx, func(text string) { told <- text }) }()
+	defer func() { stop(); <-done }()
+	if err := errors.Join(os.Remove(m.Address()), syscall.Mkfifo(m.Address(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case text := <-told:
+		if !strings.Contains(text, "somebody removed containerd's socket "+m.Address()) || !strings.Contains(text, "it is started again in 100ms") {
+			t.Errorf("told: %s", text)
+		}
+	case <-ctx.Done():
+		t.Fatal("nobody notices")
+	}
+	for m.Pid() == 0 || !answers(ctx, m.Address()) {
+		if ctx.Err() != nil {
+			t.Fatal("containerd is not started again")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if pid := m.Pid(); pid == old {
+		t.Errorf("it is process %d as before", pid)
+	}
+}
+
 func TestDialFailures(t *testing.T) {
 	cfg := managedConfigFor(t)
 	cfg.Binary = "containerd-that-is-not-there"

@@ -268,6 +268,55 @@ func TestContainerdKilledUnderLoad(t *testing.T) {
 	h.clean(h.ready(2))
 }
 
+// A private containerd whose socket somebody has removed is started again, by the
+// agent that runs and by one that finds it so; containers and traffic go on.
+func TestContainerdSocketRemoved(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 2, ""))
+	before := h.ready(2)
+	socket := h.lab.Path("run/containerd/containerd.sock")
+	rep := h.underLoad(8080, func() {
+		for _, agentDies := range []bool{false, true} {
+			pid := h.containerdPid()
+			if agentDies {
+				killAgent(h)
+			}
+			if err := os.Remove(socket); err != nil {
+				t.Fatal(err)
+			}
+			if agentDies {
+				h.start()
+			}
+			h.eventually(30*time.Second, "a containerd that can be reached", func() error {
+				if _, err := os.Lstat(socket); err != nil {
+					return err
+				}
+				if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
+					return fmt.Errorf("the one before, process %d, lives", pid)
+				}
+				return nil
+			})
+			if !agentDies {
+				told := "somebody removed containerd's socket " + socket
+				h.eventually(10*time.Second, "an event", func() error {
+					if all := h.must("events", "--no-follow"); !strings.Contains(all, told) {
+						return fmt.Errorf("no %q in %s", told, all)
+					}
+					return nil
+				})
+			}
+			if after := h.ready(2); pids(after) != pids(before) {
+				t.Errorf("processes: %s, then %s", pids(before), pids(after))
+			}
+		}
+	})
+	if rep.Failed > 0 {
+		t.Errorf("%d of %d requests failed", rep.Failed, rep.Asked)
+	}
+	h.mustDeploy(hello("v2", 2, ""))
+	h.clean(h.ready(2))
+}
+
 func (h *host) containerdPid() int {
 	h.t.Helper()
 	pid := h.findContainerd()
