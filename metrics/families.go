@@ -79,7 +79,7 @@ var (
 	commits       = counter("rules_commits_total", "Commits of nat tables, one for each address family.")
 	changedRules  = counter("rules_changed_total", "Rules added or removed by these commits.", "change")
 	swapTime      = histogram("rules_swap_duration_seconds", "Time to bring changed rules into the kernel: compare, routes, commits, and the sweep of UDP entries after them.")
-	repairs       = counter("repairs_total", "Repairs of what others had damaged, by kind of damage: chain, jump, setting, route, address, neighbour, link or namespace.", "kind")
+	repairs       = counter("repairs_total", "Repairs of what others had damaged, by kind of damage: table, chain, jump, setting, route, address, neighbour, link or namespace.", "kind")
 	tracked       = gauge("conntrack_entries", "Connections in the kernel's table, whoever's they are.")
 	trackedAtMost = gauge("conntrack_entries_limit", "Entries at which the kernel drops new connections.")
 )

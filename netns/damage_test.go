@@ -33,10 +33,19 @@ func testDamageIsNamed(t *testing.T, backend Backend) {
 	inside := "nsenter --net=" + w.net.Namespace("app") + " ip link set eth0 "
 	dump := ipt + "-save > /mnt/old"
 	testenv.Run(t, "sh", "-ec", dump)
-	for _, c := range []struct {
+	type damage struct {
 		damage string
 		want   []string // parts of what is named, in any order
-	}{
+	}
+	var dormant []damage
+	if backend == NFT {
+		dormant = []damage{
+			{"nft 'add table ip nat { flags dormant; }'", []string{"table: IPv4 nat: table dormant"}},
+			{"nft 'add table ip6 filter { flags dormant; }'", []string{"table: IPv6 filter: table dormant"}},
+			{ipt + " -t nat -F; nft 'add table ip nat { flags dormant; }'", []string{"table: IPv4 nat: table dormant", "chain: IPv4 nat: chains DUNNAGE-", "jump: IPv4 nat: jumps from"}},
+		}
+	}
+	for _, c := range append(dormant, []damage{
 		{ipt + " -t nat -F DUNNAGE-PUBLISHED", []string{"chain: IPv4 nat: chain DUNNAGE-PUBLISHED emptied"}},
 		{ipt + " -t nat -F", []string{"chain: IPv4 nat: chains DUNNAGE-", "jump: IPv4 nat: jumps from PREROUTING, OUTPUT, POSTROUTING gone"}},
 		{"ip6" + ipt[2:] + " -F FORWARD", []string{"jump: IPv6 filter: jump from FORWARD gone"}},
@@ -67,7 +76,7 @@ func testDamageIsNamed(t *testing.T, backend Backend) {
 		{"nsenter --net=" + w.net.Namespace("app") + " ip link set eth0 down", []string{"namespace app: eth0 of app down, inside its namespace"}},
 		{"ip link del " + link, []string{"link app: link " + link + " of app gone"}},
 		{"umount -l " + w.net.Namespace("app"), []string{"namespace app: namespace of app not mounted"}},
-	} {
+	}...) {
 		w.wantDamage("before "+c.damage, r)
 		testenv.Run(t, "sh", "-ec", c.damage)
 		before := withoutOurs(save(t, backend, "iptables")) + withoutOurs(save(t, backend, "ip6tables"))

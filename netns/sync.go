@@ -16,7 +16,7 @@ type change struct {
 	from    ruleset
 	want    rules.Document
 	commits uint32 // one for each table of the document
-	jumps   bool   // something in chains of others was changed too
+	jumps   bool   // something that isn't ours was changed too
 	unnamed bool   // some backend is no longer named
 
 	end func() // lets the program go that committed; nil = there is none
@@ -33,7 +33,8 @@ func (c change) close() {
 // sync makes one family's rules equal to want with one document: a commit for
 // each table that differs, in this order. Each brings the chains and the jumps
 // that make them live at once, so that there is no instant without, and rules
-// of others stay as they are. In a redeploy only the nat table differs.
+// of others stay as they are. In a redeploy only the nat table differs. A dormant
+// table is switched on again.
 func (p programs) sync(ctx context.Context, want rules.Document, cfg rules.Config) (change, error) {
 	have, err := p.rules(ctx)
 	if err != nil {
@@ -41,6 +42,7 @@ func (p programs) sync(ctx context.Context, want rules.Document, cfg rules.Confi
 	}
 	done := change{of: p.last, from: have, want: want}
 	var doc string
+	var asleep []string
 	if len(want) > 0 && !rules.HasUserChain(have.text) {
 		// The operator's chain is made, and never declared in a document:
 		// that would empty it.
@@ -56,16 +58,29 @@ func (p programs) sync(ctx context.Context, want rules.Document, cfg rules.Confi
 		}
 		missing, extra := rules.JumpDiff(w, h)
 		done.jumps = done.jumps || len(missing)+len(extra) > 0
+		if w.Used() && rules.IsDormant(have.text, table) {
+			asleep = append(asleep, table)
+		}
 	}
-	if doc == "" {
+	if doc == "" && asleep == nil {
 		return done, nil
 	}
-	err = fault.Do("rules commit", func() (err error) {
-		done.end, err = p.commit(ctx, doc)
-		return err
-	})
-	if err != nil {
-		return change{}, err
+	if doc != "" {
+		err := fault.Do("rules commit", func() (err error) {
+			done.end, err = p.commit(ctx, doc)
+			return err
+		})
+		if err != nil {
+			return change{}, err
+		}
+	}
+	for _, table := range asleep { // last: it must not wake up with rules that are wrong
+		if err := fault.Do("table wake", func() error { return p.wake(table) }); err != nil {
+			done.close()
+			return change{}, err
+		}
+		done.commits++
+		done.jumps = true
 	}
 	done.unnamed = loses(rules.Named(have.doc, cfg), rules.Named(want, cfg))
 	return done, p.sabotageCommit()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/coreos/go-iptables/iptables"
 
+	"dunnage/netns/rules"
 	"dunnage/spec"
 )
 
@@ -145,13 +146,17 @@ func commandError(ctx context.Context, name string, err error, complaint string)
 	return fmt.Errorf("%s: %w: %s", filepath.Base(name), err, strings.Join(strings.Fields(complaint), " "))
 }
 
-// read returns everything that iptables-save prints.
-func (p programs) read(ctx context.Context) (string, error) {
-	text, err := run(ctx, "", p.save)
+// read returns everything that iptables-save prints, with its dormant tables marked.
+func (p programs) read(ctx context.Context, args ...string) (string, error) {
+	text, err := run(ctx, "", p.save, args...)
 	if err != nil {
 		return "", fmt.Errorf("read rules: %w", err)
 	}
-	return text, nil
+	off, err := p.dormant()
+	if err != nil {
+		return "", fmt.Errorf("read rules: %w", err)
+	}
+	return rules.MarkDormant(text, off), nil
 }
 
 // edit opens the tool for single rules in chains of others.

@@ -9,11 +9,9 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"dunnage/netns/rules"
@@ -100,9 +98,9 @@ func (n *Network) readFamily(ctx context.Context, v6 bool) (f familyRules, err e
 		if !p.inUse() {
 			continue
 		}
-		text, err := run(ctx, "", p.save, "-c")
+		text, err := p.read(ctx, "-c")
 		if err != nil {
-			return f, fmt.Errorf("read rules: %w", err)
+			return f, err
 		}
 		f.sets = append(f.sets, walk.Iptables(p.name(), text))
 		foreign = append(foreign, walk.Foreign(text)...)
@@ -134,25 +132,13 @@ func (n *Network) readFamily(ctx context.Context, v6 bool) (f familyRules, err e
 
 // nativeTables counts the tables of nf_tables that iptables doesn't show.
 func (s *netfilter) nativeTables() (count int, err error) {
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: nl.NFNETLINK_V0})
-	messages, err := retryDump(func() ([][]byte, error) { return s.execute(req) })
-	if err != nil {
-		return 0, fmt.Errorf("list the tables of nf_tables: %w", err)
-	}
-	for _, m := range messages {
-		if len(m) < nl.SizeofNfgenmsg {
-			continue
+	all, err := s.tables()
+	for _, t := range all {
+		if !t.shown() {
+			count++
 		}
-		iptables := m[0] == unix.NFPROTO_IPV4 || m[0] == unix.NFPROTO_IPV6
-		attributes(m[nl.SizeofNfgenmsg:], func(kind uint16, value []byte) {
-			name := strings.TrimRight(string(value), "\x00")
-			if kind == unix.NFTA_TABLE_NAME && !(iptables && slices.Contains([]string{"raw", "mangle", "nat", "filter", "security"}, name)) {
-				count++
-			}
-		})
 	}
-	return count, nil
+	return count, err
 }
 
 // facts are what the host knows of a packet.

@@ -5,6 +5,7 @@ type DamageKind string
 
 // The kinds of damage.
 const (
+	DamageTable     DamageKind = "table"     // a table with chains of ours: switched off
 	DamageChain     DamageKind = "chain"     // a chain of ours, or a rule in it
 	DamageJump      DamageKind = "jump"      // a rule of ours in a built-in chain: missing, doubled, or behind what must come after it
 	DamageSetting   DamageKind = "setting"   // a kernel setting
@@ -17,7 +18,7 @@ const (
 
 // DamageKinds are all of them.
 var DamageKinds = []DamageKind{
-	DamageChain, DamageJump, DamageSetting, DamageRoute, DamageAddress, DamageNeighbour, DamageLink, DamageNamespace,
+	DamageTable, DamageChain, DamageJump, DamageSetting, DamageRoute, DamageAddress, DamageNeighbour, DamageLink, DamageNamespace,
 }
 
 // Damage is something of ours that the kernel doesn't have as dunnage left it.

@@ -20,6 +20,9 @@ func Damage(want, have Document) []spec.Damage {
 				all = append(all, spec.Damage{Kind: kind, What: name + ": " + text})
 			}
 		}
+		if h.Dormant && w.Used() {
+			add(spec.DamageTable, "table dormant, so the kernel asks none of its rules")
+		}
 		add(spec.DamageChain, chainDamage(w, h)...)
 		add(spec.DamageJump, jumpDamage(w, h)...)
 	}

@@ -7,9 +7,12 @@ import (
 
 // Equal reports whether have, parsed from the kernel, is what want says: the
 // same chains with the same rules, and each jump exactly once and where it may
-// be. Rules of others that lead to our chains don't count.
+// be, in a table that the kernel asks. Rules of others that lead to our chains don't count.
 func Equal(want, have Document) bool {
-	return !slices.ContainsFunc(tableNames, func(name string) bool { return Diff(want.Table(name), have.Table(name)) != "" })
+	return !slices.ContainsFunc(tableNames, func(name string) bool {
+		w, h := want.Table(name), have.Table(name)
+		return Diff(w, h) != "" || h.Dormant && w.Used()
+	})
 }
 
 var tableNames = []string{"raw", "filter", "nat"}

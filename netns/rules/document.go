@@ -11,9 +11,10 @@ type Document []Table
 
 // Table is dunnage's part of one table.
 type Table struct {
-	Name   string
-	Jumps  []Jump  // rules in chains of others that lead to ours
-	Chains []Chain // sorted by name
+	Name    string
+	Dormant bool    // of one parsed: see MarkDormant
+	Jumps   []Jump  // rules in chains of others that lead to ours
+	Chains  []Chain // sorted by name
 }
 
 // Chain is one chain of ours. Rules are in order, without "-A NAME ".
@@ -67,7 +68,7 @@ func (d Document) Foreign() bool {
 func (d Document) Ours(want Document) Document {
 	var out Document
 	for _, t := range d {
-		kept := Table{Name: t.Name}
+		kept := Table{Name: t.Name, Dormant: t.Dormant}
 		for _, j := range t.Jumps {
 			if j.ours() {
 				kept.Jumps = append(kept.Jumps, j)
@@ -96,6 +97,9 @@ func (d Document) String() string {
 
 func (t Table) write(b *strings.Builder) {
 	b.WriteString("*" + t.Name + "\n")
+	if t.Dormant {
+		b.WriteString(DormantLine + "\n")
+	}
 	for _, c := range t.Chains {
 		b.WriteString(":" + c.Name + " - [0:0]\n")
 	}

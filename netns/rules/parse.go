@@ -32,6 +32,8 @@ func (p *parser) line(l string) {
 	case l == "COMMIT":
 		p.current = nil
 	case p.current == nil:
+	case l == DormantLine:
+		p.current.table.Dormant = true
 	case strings.HasPrefix(l, ":"):
 		if name, _, _ := strings.Cut(l[1:], " "); owned(name) {
 			p.current.chain(name)

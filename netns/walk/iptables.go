@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"dunnage/netns/rules"
 )
 
 // priorities are those of iptables' tables (linux/netfilter_ipv4.h), in both
@@ -50,6 +52,7 @@ type saved struct {
 	set     Ruleset
 	program string
 	table   string
+	dormant bool
 	order   []*chain
 	guests  map[string]guests
 }
@@ -57,7 +60,9 @@ type saved struct {
 func (p *saved) line(l string) {
 	switch {
 	case strings.HasPrefix(l, "*"):
-		p.table = l[1:]
+		p.table, p.dormant = l[1:], false
+	case p.table != "" && l == rules.DormantLine:
+		p.dormant = true
 	case l == "COMMIT":
 		p.table = ""
 	case p.table == "":
@@ -83,7 +88,7 @@ func (p *saved) declare(f []string) {
 	if f[1] == "-" || !slices.Contains(builtins, f[0]) {
 		return
 	}
-	b := base{chain: c, hook: Hook(strings.ToLower(f[0])), nat: p.table == "nat", priority: priorities[p.table], drops: f[1] == "DROP"}
+	b := base{chain: c, hook: Hook(strings.ToLower(f[0])), nat: p.table == "nat", priority: priorities[p.table], drops: f[1] == "DROP", dormant: p.dormant}
 	if b.nat {
 		b.priority = priorityDNAT
 		if b.hook == Postrouting || b.hook == Input {

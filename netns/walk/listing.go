@@ -2,6 +2,7 @@ package walk
 
 import (
 	"iter"
+	"slices"
 	"strings"
 )
 
@@ -25,6 +26,23 @@ func inChains(listing string) iter.Seq2[string, string] {
 			}
 		}
 	}
+}
+
+// dormantIn finds the tables that are switched off, "inet table", which nft's JSON
+// leaves out in some versions.
+func dormantIn(listing string) map[string]bool {
+	off := map[string]bool{}
+	var table string
+	for line := range strings.Lines(listing) {
+		f := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\n,;", r) })
+		switch {
+		case len(f) > 2 && f[0] == "table":
+			table = f[1] + " " + f[2]
+		case strings.HasPrefix(line, "\tflags ") && slices.Contains(f, "dormant"): // a set's stand deeper
+			off[table] = true
+		}
+	}
+	return off
 }
 
 // linksOf finds the links of the chains that have any, which nft's JSON leaves out

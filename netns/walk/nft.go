@@ -20,7 +20,7 @@ func NFT(list []byte, listing string, v6 bool, foreign []string) (set Ruleset, u
 	if err := json.Unmarshal(list, &all); err != nil {
 		return set, nil, fmt.Errorf("read nft's rules: %w", err)
 	}
-	n := &native{set: Ruleset{chains: map[string]*chain{}}, v6: v6, foreign: foreign, words: handles(listing), links: linksOf(listing), sets: map[string][]json.RawMessage{}}
+	n := &native{set: Ruleset{chains: map[string]*chain{}}, v6: v6, foreign: foreign, words: handles(listing), links: linksOf(listing), dormant: dormantIn(listing), sets: map[string][]json.RawMessage{}}
 	for _, o := range all.Objects {
 		n.declare(o)
 	}
@@ -102,6 +102,7 @@ type native struct {
 	foreign []string
 	words   map[string]string
 	links   map[string][]string
+	dormant map[string]bool
 	sets    map[string][]json.RawMessage
 	unseen  []string
 }
@@ -130,7 +131,9 @@ func (n *native) declare(o nftObject) {
 	if c == nil {
 		return
 	}
+	dormant := n.dormant[c.Family+" "+c.Table]
 	switch {
+	case dormant:
 	case c.Hook == "ingress":
 		n.set.early = append(n.set.early, early{family: c.Family, table: c.Table, name: c.Name, links: n.links[c.Family+" "+c.Table+" "+c.Name], drops: c.Policy == "drop"})
 	case c.Family == "netdev" && c.Hook != "":
@@ -141,7 +144,7 @@ func (n *native) declare(o nftObject) {
 	}
 	made := n.chain(c.Family, c.Table, c.Name)
 	if c.Hook != "" {
-		n.set.bases = append(n.set.bases, base{chain: made, hook: Hook(c.Hook), priority: c.Prio, nat: c.Type == "nat", drops: c.Policy == "drop"})
+		n.set.bases = append(n.set.bases, base{chain: made, hook: Hook(c.Hook), priority: c.Prio, nat: c.Type == "nat", drops: c.Policy == "drop", dormant: dormant})
 	}
 }
 

@@ -28,6 +28,7 @@ type base struct {
 	priority int
 	nat      bool
 	drops    bool   // by its policy
+	dormant  bool   // its table is: the kernel doesn't ask it
 	counted  uint64 // packets that met the policy
 }
 

@@ -154,6 +154,10 @@ func (w *walker) hook(h Hook, ways []*packet) []*packet {
 		if b.hook != h {
 			continue
 		}
+		if b.dormant {
+			w.asleep(b, ways)
+			continue
+		}
 		var on []*packet
 		if b.nat && (h == Prerouting || h == Output) { // who has masked the source doesn't change who is reached
 			ways = w.rivals(b, ways)
@@ -180,6 +184,16 @@ func (w *walker) hook(h Hook, ways []*packet) []*packet {
 	return w.merge(ways)
 }
 
+// asleep tells of a chain that the packets pass by.
+func (w *walker) asleep(b callable, ways []*packet) {
+	if len(ways) == 0 || len(b.chain.rules) == 0 && !b.drops {
+		return
+	}
+	family := strings.Fields(b.chain.table)
+	name := family[len(family)-1]
+	w.tell(spec.TraceStep{Where: b.chain.where(), Rule: "flags dormant", Owner: spec.OwnerOther, What: "table " + name + " is switched off: none of its rules is asked"})
+}
+
 // backAt translates an answer back, as far as conntrack has by then: its destination
 // as it comes in, and its source, which was the replica's, as it goes out or arrives.
 func (p *packet) backAt(h Hook, priority int) {
@@ -201,7 +215,7 @@ func (w *walker) rivals(b callable, ways []*packet) []*packet {
 			continue
 		}
 		for _, other := range w.bases {
-			if !other.nat || other.hook != b.hook || other.priority != b.priority || other.chain == b.chain || !w.translates(other, p) {
+			if !other.nat || other.dormant || other.hook != b.hook || other.priority != b.priority || other.chain == b.chain || !w.translates(other, p) {
 				continue
 			}
 			w.last++

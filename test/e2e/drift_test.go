@@ -74,6 +74,7 @@ var damages = []struct {
 	{"nat flushed", "iptables -t nat -F", "IPv4 nat: chains DUNNAGE-"},
 	{"all flushed", "for i in iptables ip6tables; do for t in filter nat raw; do $i -t $t -F; done; done", " emptied"},
 	{"nft flush ruleset", "nft flush ruleset", " gone"},
+	{"nat dormant", "nft 'add table ip nat { flags dormant; }'", "IPv4 nat: table dormant"},
 	{"an old dump restored", "iptables-restore < $dir/owner", "IPv4 filter: chains DUNNAGE-"},
 	{"policy DROP", "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP", ""},
 	{"a rule deleted", "iptables -t nat -D DUNNAGE-PREROUTING 3", "IPv4 nat: chain DUNNAGE-PREROUTING: rule"},
