@@ -39,7 +39,7 @@ func remember(stateDir, mode string) error {
 	if kept, err := regular.ReadFile(path); err == nil && string(kept) == mode {
 		return nil
 	}
-	err := os.MkdirAll(stateDir, 0o700)
+	err := regular.MkdirThrough(stateDir, 0o700)
 	if err == nil {
 		err = replaceDurably("containerd choice rename", path, mode)
 	}

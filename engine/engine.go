@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"dunnage/internal/keyed"
+	"dunnage/internal/regular"
 	"dunnage/spec"
 )
 
@@ -187,7 +188,7 @@ func (c Config) prepare() error {
 		return fmt.Errorf("clear old exec pipes: %w", err)
 	}
 	for _, dir := range []string{filepath.Join(c.RunDir, "started"), fifos, c.volumesDir(), c.anonymousDir(), c.logsDir()} {
-		if err := os.MkdirAll(dir, 0o711); err != nil {
+		if err := regular.MkdirThrough(dir, 0o711); err != nil {
 			return fmt.Errorf("make the engine's directory: %w", err)
 		}
 	}

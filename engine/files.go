@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dunnage/internal/fault"
+	"dunnage/internal/regular"
 	"dunnage/spec"
 )
 
@@ -31,7 +32,7 @@ func (e *Engine) writeFiles(r spec.CreateRequest) error {
 	if err := removeTree(dir); err != nil { // the rest of a crash
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o711); err != nil {
+	if err := regular.MkdirThrough(dir, 0o711); err != nil {
 		return fmt.Errorf("make directory for configs: %w", err)
 	}
 	for i, f := range r.Container.Files {

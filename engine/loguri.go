@@ -4,19 +4,19 @@ import (
 	"cmp"
 	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
+	"dunnage/internal/regular"
 	"dunnage/spec"
 )
 
 // logURI names the log writer and its arguments for the shim, which starts it.
 func (e *Engine) logURI(k spec.ReplicaKey, image string, l spec.Logging) (string, error) {
 	path := e.cfg.logPath(k)
-	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+	if err := regular.MkdirThrough(filepath.Dir(path), 0o711); err != nil {
 		return "", fmt.Errorf("make log directory: %w", err)
 	}
 	q := url.Values{

@@ -191,7 +191,7 @@ func (m *Managed) root() string { return filepath.Join(m.cfg.StateDir, "containe
 
 func (m *Managed) writeConfig() error {
 	for _, dir := range []string{m.root(), m.dir()} {
-		if err := os.MkdirAll(dir, 0o711); err != nil {
+		if err := regular.MkdirThrough(dir, 0o711); err != nil {
 			return fmt.Errorf("make containerd's directory: %w", err)
 		}
 	}

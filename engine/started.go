@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"dunnage/internal/fault"
+	"dunnage/internal/regular"
 	"dunnage/internal/reread"
 )
 
@@ -126,7 +127,7 @@ func (s *startRecords) remake() error {
 	s.mu.Lock()
 	s.now = nil
 	s.mu.Unlock()
-	return os.MkdirAll(s.dir, 0o711)
+	return regular.MkdirThrough(s.dir, 0o711)
 }
 
 func (s *startRecords) remove(id string) error {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dunnage/internal/fault"
+	"dunnage/internal/regular"
 	"dunnage/spec"
 )
 
@@ -180,7 +181,7 @@ func (e *Engine) prepareVolume(replica string, m spec.Mount, root func() (*rootV
 // makeVolume fills a directory beside the final place and renames it there.
 func (e *Engine) makeVolume(dir string, m spec.Mount, root func() (*rootView, error)) (err error) {
 	parent := filepath.Dir(filepath.Dir(dir))
-	if err := os.MkdirAll(parent, 0o711); err != nil {
+	if err := regular.MkdirThrough(parent, 0o711); err != nil {
 		return err
 	}
 	tmp, err := os.MkdirTemp(parent, fillingPrefix)

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"dunnage/internal/fault"
+	"dunnage/internal/regular"
 	"dunnage/spec"
 )
 
@@ -56,7 +57,7 @@ func isNamespace(path string) (bool, error) {
 // mountNamespace mounts the host's namespace, the one that the replica runs in,
 // or a new one.
 func mountNamespace(ctx context.Context, e spec.Endpoint, path string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := regular.MkdirThrough(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("make directory for namespaces: %w", err)
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0o444) // a FIFO there does as well

@@ -299,7 +299,7 @@ func (h *History) rotate() error {
 
 // open opens the current file, and cuts off the line that a crash has torn.
 func (h *History) open() error {
-	if err := os.MkdirAll(h.dir, 0o700); err != nil {
+	if err := regular.MkdirThrough(h.dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory of events: %w", err)
 	}
 	f, err := regular.Open(h.paths()[1], os.O_CREATE|os.O_RDWR, 0o600)

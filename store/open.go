@@ -12,6 +12,8 @@ import (
 
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"dunnage/internal/regular"
 )
 
 // lockTimeout is how long Open waits for another process to let go of the
@@ -34,7 +36,7 @@ type Store struct {
 // Open opens the file at path, creating it and its directory (0700) if there
 // is none. It fails if another agent has it open.
 func Open(path string) (*Store, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := regular.MkdirThrough(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("create state directory: %w", err)
 	}
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {

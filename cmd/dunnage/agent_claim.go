@@ -8,6 +8,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"dunnage/internal/regular"
 )
 
 // claimPatience is how long a killed agent may still seem to run: a child that it
@@ -48,7 +50,7 @@ func claimNetwork() (l net.Listener, err error) {
 func claimRunDir(dir string) (release func(), err error) {
 	_, err = os.Lstat(dir)
 	made := errors.Is(err, fs.ErrNotExist)
-	if err := os.MkdirAll(dir, 0o711); err != nil {
+	if err := regular.MkdirThrough(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("create run directory: %w", err)
 	}
 	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY, 0)

@@ -35,15 +35,35 @@ func Open(path string, flag int, perm os.FileMode) (*os.File, error) {
 	return f, nil
 }
 
-// MkdirAll is os.MkdirAll that doesn't take a link for the directory, though it does
+// MkdirAll is MkdirThrough that doesn't take a link for the directory, though it does
 // for those above: what is made in it would be among the files of others.
 func MkdirAll(path string, perm os.FileMode) error {
-	err := os.MkdirAll(path, perm)
+	err := MkdirThrough(path, perm)
 	if info, linkErr := os.Lstat(path); linkErr == nil && !info.IsDir() {
-		return fmt.Errorf("%s is no directory: move it away", path)
+		return noDirectory(path)
 	}
 	return err
 }
+
+// MkdirThrough is os.MkdirAll, which takes a link to a directory for one: its owner may
+// have put it on another disk. It says what is wrong with what is in the way, and of a
+// link where it leads.
+func MkdirThrough(path string, perm os.FileMode) error {
+	err := os.MkdirAll(path, perm)
+	var at *os.PathError
+	switch {
+	case !errors.As(err, &at):
+	case errors.Is(err, syscall.ENOTDIR):
+		return noDirectory(at.Path)
+	case errors.Is(err, syscall.EEXIST):
+		if target, linkErr := os.Readlink(at.Path); linkErr == nil {
+			return fmt.Errorf("%s is a link to %s, which isn't there: mount it or remove the link", at.Path, target)
+		}
+	}
+	return err
+}
+
+func noDirectory(path string) error { return fmt.Errorf("%s is no directory: move it away", path) }
 
 // ReadFile is os.ReadFile for a regular file.
 func ReadFile(path string) ([]byte, error) {

@@ -84,3 +84,24 @@ func TestLinks(t *testing.T) {
 		}
 	}
 }
+
+// A link to a directory is one; of one that leads nowhere, and of what is none, the
+// error says which of the path's directories it is.
+func TestMkdirThrough(t *testing.T) {
+	dir := t.TempDir()
+	links, lost, file := filepath.Join(dir, "links"), filepath.Join(dir, "lost"), filepath.Join(dir, "file")
+	for _, err := range []error{os.Symlink(dir, links), os.Symlink("/nonexist", lost), os.WriteFile(file, nil, 0o600)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	leadsNowhere, none := lost+" is a link to /nonexist, which isn't there: mount it or remove the link", file+" is no directory: move it away"
+	for path, want := range map[string]string{
+		links: "", filepath.Join(links, "a", "b"): "", lost: leadsNowhere, filepath.Join(lost, "a", "b"): leadsNowhere,
+		file: none, filepath.Join(file, "a"): none,
+	} {
+		if err := MkdirThrough(path, 0o700); want == "" && err != nil || want != "" && (err == nil || err.Error() != want) {
+			t.Errorf("make %s: %v, want %q", path, err, want)
+		}
+	}
+}
