@@ -85,7 +85,7 @@ func (e *Engine) lookUp(ctx context.Context, name, ref string) (spec.PinnedImage
 		return found, err
 	}
 	e.holds.want(found)
-	return found, e.addToLease(ctx, name, found.Digest)
+	return found, e.withRoom(func() error { return e.addToLease(ctx, name, found.Digest) })
 }
 
 // want notes that images are needed from now on.

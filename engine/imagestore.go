@@ -418,12 +418,16 @@ func contentResource(dgst string) leases.Resource {
 // Retain makes the digests survive removal and collection under name; an
 // empty list lets go. New digests are added before old ones are let go.
 func (e *Engine) Retain(ctx context.Context, name string, pinned []spec.PinnedImage) error {
-	manager := e.client.LeasesService()
-	l := releaseLease(name)
 	if len(pinned) == 0 {
-		return e.letGoAll(ctx, name)
+		return e.withRoom(func() error { return e.letGoAll(ctx, name) })
 	}
 	e.holds.want(pinned...)
+	return e.withRoom(func() error { return e.retain(ctx, name, pinned) })
+}
+
+func (e *Engine) retain(ctx context.Context, name string, pinned []spec.PinnedImage) error {
+	manager := e.client.LeasesService()
+	l := releaseLease(name)
 	_, err := manager.Create(ctx, leases.WithID(l.ID), leases.WithLabel(labelRelease, name))
 	existed := errdefs.IsAlreadyExists(err)
 	if err != nil && !existed {

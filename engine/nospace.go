@@ -25,6 +25,20 @@ func noSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), syscall.ENOSPC.Error())
 }
 
+// withRoom does what must be possible even on a full disk, and what is safe to do
+// again: if it meets the end of the disk, the ballast is given up for a second try.
+func (e *Engine) withRoom(do func() error) error {
+	err := do()
+	if err == nil || !noSpace(err) {
+		return err
+	}
+	e.keepBallast()
+	if err = do(); err != nil {
+		return sayNoSpace(err)
+	}
+	return nil
+}
+
 // sayNoSpace says of an error that comes from a full disk that it does, and what to
 // do, before the path that containerd has met it at.
 func sayNoSpace(err error) error {

@@ -166,6 +166,61 @@ func (b *bench) snapshots() (keys []string) {
 	return keys
 }
 
+// TestRequestOnAFullDisk: what a rollback, a scale or a restart needs of the store of
+// images goes through on a full disk, out of the ballast, and says so where that
+// isn't enough.
+func TestRequestOnAFullDisk(t *testing.T) {
+	b := newBench(t)
+	_, free := b.smallStore("size=200m")
+	root := filepath.Join(b.daemon.Dir, "root")
+	img, err := b.Load(b.ctx, testenv.Archive(t, map[string]v1.Image{"example.org/app:1": testenv.AppImage(t, "1")}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.ballast.dir, b.recent.path = filepath.Join(root, "ballast"), filepath.Join(root, "images.recent")
+	fill := func() {
+		t.Helper()
+		f, err := os.OpenFile(filepath.Join(root, "full"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		for block := make([]byte, 4096); err == nil; {
+			_, err = f.Write(block)
+		}
+		if err := f.Close(); err != nil || free().Bytes > 0 {
+			t.Fatal(err, free())
+		}
+	}
+	requests := map[string]func() error{
+		"note": func() error {
+			b.recent.all, b.recent.synced = map[string]recentImage{}, map[string]bool{}
+			_, err := b.Resolve(b.ctx, img[0].Ref)
+			return err
+		},
+		"retain": func() error { // more than fits into pages that the database has
+			var err error
+			for i := 0; i < 100 && err == nil; i++ {
+				err = b.Retain(b.ctx, fmt.Sprint("shop-release-", i), []spec.PinnedImage{{Ref: img[0].Ref, Digest: img[0].Digest}})
+			}
+			return err
+		},
+	}
+	for _, name := range []string{"note", "retain"} {
+		b.keepBallast()
+		if !b.ballast.whole() {
+			t.Fatal("there is no ballast")
+		}
+		fill()
+		if err := requests[name](); err != nil || b.ballast.whole() {
+			t.Errorf("%s: %v, the ballast is whole: %t", name, err, b.ballast.whole())
+		}
+		fill()
+		if err := requests["note"](); !errors.Is(err, spec.ErrNoSpace) || !strings.HasPrefix(err.Error(), "the disk is full: the file system of "+root) || !strings.Contains(err.Error(), "; `dunnage df`") {
+			t.Errorf("%s, without ballast: %v", name, err)
+		}
+		if err := os.Remove(filepath.Join(root, "full")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A full disk says whether it has no bytes or no inodes left, by the path of whoever
 // met it, also when that is gone.
 func TestWhatIsFull(t *testing.T) {

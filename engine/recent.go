@@ -266,7 +266,7 @@ func (e *Engine) noteRecent(ctx context.Context, dgst, ref string) error {
 	if _, err := e.doubtAll(ctx); err != nil {
 		return err
 	}
-	if err := e.recent.note(dgst, ref); err != nil {
+	if err := e.withRoom(func() error { return e.recent.note(dgst, ref) }); err != nil {
 		return err
 	}
 	time.AfterFunc(settling+time.Second, func() {
