@@ -340,7 +340,8 @@ func (l *Loop) rollback(op *operation, project string, number int) error {
 	if rec.Addresses, err = l.alloc.leases(rec, target.Project, l.cfg.Clock.Now()); err != nil {
 		return err
 	}
-	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}, Receipts: []spec.Receipt{receipt}}); err != nil {
+	hung, hungNotes := l.endHung(project, target)
+	if err := l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}, Replicas: hung, Receipts: []spec.Receipt{receipt}}); err != nil {
 		return err
 	}
 	l.receipts.begin(receipt)
@@ -349,7 +350,7 @@ func (l *Loop) rollback(op *operation, project string, number int) error {
 	}
 	l.ops.change(op, func(o *operation) {
 		o.Release, o.Services = number, compare(prev, target)
-		o.Warnings = append(append(o.Warnings, l.earlierSecrets(target)...), cold...)
+		o.Warnings = slices.Concat(o.Warnings, l.earlierSecrets(target), hungNotes, cold)
 		if rec.Good == number { // it has converged already, and yet it may not be back
 			o.patience = l.cfg.Clock.Now().Add(changePatience)
 		}

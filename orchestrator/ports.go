@@ -216,6 +216,9 @@ type Health interface {
 	// Again lets those of the replicas begin anew that have failed before they
 	// were ever healthy.
 	Again(replicas []string)
+	// Assure probes those of the replicas that count as healthy once, now, and
+	// returns those that don't answer soon, with why: they are unhealthy.
+	Assure(ctx context.Context, replicas []string) map[string]string
 	// Health says how the process of replica that started at started fares,
 	// and the last failure in one line.
 	Health(replica string, started time.Time) (spec.Health, string)

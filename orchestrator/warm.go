@@ -1,9 +1,12 @@
 package orchestrator
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"dunnage/orchestrator/plan"
@@ -130,6 +133,55 @@ func (l *Loop) thirdNote(next spec.Release, service string, change spec.Change) 
 		text += fmt.Sprintf(": up to %d MiB of memory more", old.Limits.Memory*int64(n)>>20)
 	}
 	return text
+}
+
+// endHung ends what is warm of a release that is to take over and doesn't answer
+// any more: its last probe may be seconds ago, and nothing else asks it. The
+// returned records are to be saved: the end is none of the release's own.
+func (l *Loop) endHung(project string, target spec.Release) (ended []spec.ReplicaRecord, notes []string) {
+	var warm []string
+	for _, p := range l.status.Load().Projects {
+		for _, s := range p.Services {
+			for _, r := range s.Replicas {
+				if p.Name == project && r.State == spec.StateWarm && r.Generation == target.Generation(s.Name) {
+					warm = append(warm, r.Replica)
+				}
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, blindTime) // the loop waits for it
+	defer cancel()
+	hung := l.cfg.Health.Assure(ctx, warm)
+	for _, id := range slices.Sorted(maps.Keys(hung)) {
+		rec, ok := l.state.replica(id)
+		if !ok {
+			continue
+		}
+		note := fmt.Sprintf("%s-%d of release %d was warm, but doesn't answer (%s)", rec.Service, rec.Number, target.Number, hung[id])
+		if err := l.kill(ctx, id); err != nil {
+			notes = append(notes, note+", and to end it failed: "+plain(err))
+			continue
+		}
+		notes = append(notes, note+": it was ended and starts again")
+		rec.Running, rec.Exit = false, &spec.Exit{At: l.cfg.Clock.Now(), Code: 128 + int(syscall.SIGKILL), Lost: true}
+		ended = append(ended, rec)
+	}
+	return ended, notes
+}
+
+// kill ends a replica's process at once and waits until it is gone.
+func (l *Loop) kill(ctx context.Context, id string) error {
+	if err := gone(l.cfg.Engine.Signal(ctx, id, "KILL")); err != nil {
+		return err
+	}
+	for l.cfg.Engine.Runs(id) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // coldNotes says of a rollback what it takes more than a swap: which replicas it

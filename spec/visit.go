@@ -3,6 +3,7 @@ package spec
 import (
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -81,11 +82,11 @@ func (t VisitTally) Plus(later VisitTally) VisitTally {
 	later.Sent += t.Sent
 	later.Failed += t.Failed
 	later.Reasons = maps.Clone(later.Reasons)
-	for why, n := range t.Reasons {
-		if later.Reasons == nil {
-			later.Reasons = map[string]int{}
-		}
-		later.Reasons[why] += n
+	if later.Reasons == nil && len(t.Reasons) > 0 {
+		later.Reasons = map[string]int{}
+	}
+	for _, why := range slices.Sorted(maps.Keys(t.Reasons)) {
+		later.Reasons[why] += t.Reasons[why]
 	}
 	later.LongestGap = max(later.LongestGap, t.LongestGap)
 	if later.Sent == 0 { // else one has succeeded by now

@@ -97,6 +97,64 @@ func (m *Monitor) Again(replicas []string) {
 	}
 }
 
+// assureWithin is how long a replica has to answer Assure: a healthy one takes
+// milliseconds, and somebody waits. Who is known to take longer has that long.
+const assureWithin = 500 * time.Millisecond
+
+// Assure probes those of the replicas that count as healthy once, now: the last
+// probe may be long ago. It returns those that don't answer soon, with why, and
+// takes them for unhealthy.
+func (m *Monitor) Assure(ctx context.Context, replicas []string) map[string]string {
+	failed := map[string]string{}
+	var wg sync.WaitGroup
+	m.mu.Lock()
+	for _, id := range replicas {
+		w := m.watched[id]
+		if w == nil {
+			continue
+		}
+		for i, r := range w.records {
+			if r.health != spec.HealthHealthy || r.probe.Kind == spec.ProbeAccept || r.probe.Kind == spec.ProbeRunning {
+				continue
+			}
+			p := r.probe
+			p.Timeout = min(p.Timeout, spec.Duration(w.usual(p.Kind)))
+			wg.Go(func() {
+				began := time.Now()
+				err := m.check(ctx, w.target, p)
+				if ctx.Err() != nil || w.ctx.Err() != nil || errors.Is(err, spec.ErrUnavailable) {
+					return
+				}
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				w.keep(p.Kind, began, err)
+				m.counts.add(w.target, p.Kind, err, true)
+				if err != nil {
+					w.records[i].fail(err)
+					failed[id] = err.Error()
+				}
+			})
+		}
+	}
+	m.mu.Unlock()
+	wg.Wait()
+	if len(failed) > 0 {
+		m.changed()
+	}
+	return failed
+}
+
+// usual is how long the target may take to answer Assure. Called with mu held.
+func (w *watch) usual(kind spec.ProbeKind) time.Duration {
+	longest := assureWithin
+	for _, c := range w.checks {
+		if c.Probe == kind && c.OK {
+			longest = max(longest, 3*c.Took.Std())
+		}
+	}
+	return longest
+}
+
 // begin starts a goroutine for each probe of the target. Called with mu held.
 func (m *Monitor) begin(t spec.ProbeTarget) *watch {
 	ctx, cancel := context.WithCancel(m.ctx)

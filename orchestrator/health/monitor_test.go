@@ -483,3 +483,39 @@ func TestInStep(t *testing.T) {
 		}
 	}
 }
+
+// Who counts as healthy and doesn't answer when it is asked to isn't any more, at
+// once; who takes long by habit has longer.
+func TestAssure(t *testing.T) {
+	s := &script{err: map[string]error{}}
+	w := monitor(t, s)
+	started := time.Now()
+	never := spec.Probe{Kind: spec.ProbeTCP, Port: 80, Interval: spec.Duration(time.Hour), Timeout: spec.Duration(time.Hour), Retries: 3}
+	var all []spec.ProbeTarget
+	for _, id := range []string{"well", "refuses", "unasked"} {
+		all = append(all, spec.ProbeTarget{Replica: id, StartedAt: started, Probes: []spec.Probe{never}})
+	}
+	w.Watch(all)
+	for _, x := range all {
+		w.await(t, x.Replica, started, spec.HealthHealthy)
+	}
+	s.set("refuses", errors.New("connection refused"))
+	s.set("unasked", spec.ErrUnavailable)
+	if got := w.Assure(t.Context(), []string{"well", "refuses", "unasked", "unknown"}); len(got) != 1 || got["refuses"] != "connection refused" {
+		t.Errorf("%v", got)
+	}
+	for id, want := range map[string]spec.Health{"well": spec.HealthHealthy, "refuses": spec.HealthUnhealthy, "unasked": spec.HealthHealthy} {
+		if got, _ := w.Health(id, started); got != want {
+			t.Errorf("%s is %s", id, got)
+		}
+	}
+	slow := watch{checks: []spec.Check{
+		{Probe: spec.ProbeTCP, Took: spec.Duration(time.Second), OK: true}, {Probe: spec.ProbeTCP, Took: spec.Duration(time.Minute)},
+	}}
+	if got := slow.usual(spec.ProbeTCP); got != 3*time.Second {
+		t.Errorf("asked for %s", got)
+	}
+	if got := slow.usual(spec.ProbeExec); got != assureWithin {
+		t.Errorf("of another kind, asked for %s", got)
+	}
+}

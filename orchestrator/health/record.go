@@ -79,6 +79,12 @@ func (r *record) result(now time.Time, err error) time.Duration {
 	return r.retry()
 }
 
+// fail takes a failure that is enough by itself.
+func (r *record) fail(err error) {
+	r.failures = max(r.failures+1, r.probe.Retries)
+	r.health, r.detail, r.output = spec.HealthUnhealthy, err.Error(), outputOf(err)
+}
+
 // retry is the time to the next look before the first success.
 func (r *record) retry() time.Duration {
 	if r.probe.StartInterval > 0 {

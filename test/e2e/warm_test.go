@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -79,6 +80,31 @@ func TestWarmRollback(t *testing.T) {
 	h.warm(2)
 	h.clean(h.ready(2))
 	h.answers(8080, "version v2")
+}
+
+// What was warm and hangs takes no connection, though its last probe went well.
+func TestWarmRollbackToWhatHangs(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(kept("v1", "10m"))
+	h.mustDeploy(kept("v2", "10m"))
+	hung := h.warm(2)
+	h.underLoad(8080, func() {
+		for _, r := range hung {
+			if err := syscall.Kill(r.Pid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r := h.run(nil, "rollback", "-p", "hello"); r.code != 0 || strings.Count(r.stderr, " was warm, but doesn't answer (") != 2 {
+			t.Errorf("rollback: %+v", r)
+		}
+		for _, r := range h.ready(2) {
+			if r.Pid == hung[0].Pid || r.Pid == hung[1].Pid {
+				t.Errorf("%+v hung", r)
+			}
+		}
+	})
+	h.answers(8080, "version v1")
+	h.clean(h.ready(2))
 }
 
 // swapped is how long the last rollback took from the request to the commit.
