@@ -340,8 +340,8 @@ func (l *Loop) outcomes(op *operation) []spec.ServiceOutcome {
 			if (o.Change == spec.ChangeNone || o.Change == spec.ChangeOrphan) && o.Detail != "" && slices.Contains(op.failing, s.Name) {
 				o.Detail = "was failing before this release, which leaves it as it is: " + o.Detail
 			}
-			if release, n := s.Meanwhile(); n > 0 && s.Ready < s.Wanted {
-				o.Detail = strings.TrimSuffix(fmt.Sprintf("release %d serves meanwhile, with %d ready; %s", release, n, o.Detail), "; ")
+			if serves := s.Meanwhile(); serves != "" && s.Ready < s.Wanted {
+				o.Detail = strings.TrimSuffix(serves+"; "+o.Detail, "; ")
 			}
 			if s.Stopped {
 				o.Ports = nil

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -26,6 +27,7 @@ type ProjectStatus struct {
 	Rolling  bool            `json:"rolling,omitempty"` // the release has yet to prove itself
 	Since    time.Time       `json:"since,omitzero"`    // of its rollout
 	Paused   string          `json:"paused,omitempty"`  // why the rollout stands still, one line
+	Failed   string          `json:"failed,omitempty"`  // why the release failed that stays the desired one nevertheless, one line
 	Busy     string          `json:"busy,omitempty"`    // the operation at work on it, one line
 	Services []ServiceStatus `json:"services"`
 }
@@ -35,8 +37,9 @@ type ServiceStatus struct {
 	Name        string          `json:"name"`
 	Generation  string          `json:"generation"`
 	Wanted      int             `json:"wanted"`
-	Ready       int             `json:"ready"`           // of the wanted generation
-	Trial       int             `json:"trial,omitempty"` // replicas on trial as a canary beside all the old ones
+	Ready       int             `json:"ready"`            // of the wanted generation
+	Trial       int             `json:"trial,omitempty"`  // replicas on trial as a canary beside all the old ones
+	Before      int             `json:"before,omitempty"` // replicas that the release before wants of it, while the desired one has yet to prove itself
 	Stopped     bool            `json:"stopped,omitempty"`
 	Orphan      bool            `json:"orphan,omitempty"`
 	Waiting     string          `json:"waiting,omitempty"`   // why it isn't converged, in one line; empty = converged
@@ -48,15 +51,41 @@ type ServiceStatus struct {
 	Replicas    []ReplicaStatus `json:"replicas"`
 }
 
-// Meanwhile is the release of the replicas that are ready beside the wanted
-// generation, and how many they are; 0 = none is.
-func (s ServiceStatus) Meanwhile() (release, replicas int) {
+// Serving are the replicas that take the service's connections, of whichever
+// generation: those that the rules name or, where they name none, that are ready.
+func (s ServiceStatus) Serving() []ReplicaStatus {
+	isUp := func(r ReplicaStatus) bool { return r.State == StateReady || r.State == StateUnreachable }
+	byRules := slices.ContainsFunc(s.Replicas, func(r ReplicaStatus) bool { return r.Routed && isUp(r) })
+	var out []ReplicaStatus
 	for _, r := range s.Replicas {
-		if r.Generation != s.Generation && r.State == StateReady {
-			release, replicas = max(release, r.Release), replicas+1
+		if isUp(r) && (r.Routed || !byRules) {
+			out = append(out, r)
 		}
 	}
-	return release, replicas
+	return out
+}
+
+// Meanwhile says which release serves while the wanted generation doesn't serve
+// alone, or which ones do; empty = it does, or nothing serves.
+func (s ServiceStatus) Meanwhile() string {
+	count := map[int]int{}
+	earlier := false
+	for _, r := range s.Serving() {
+		count[r.Release]++
+		earlier = earlier || r.Generation != s.Generation
+	}
+	if !earlier {
+		return ""
+	}
+	text := ""
+	for i, release := range slices.Sorted(maps.Keys(count)) {
+		if i == 0 {
+			text = fmt.Sprintf("release %d serves meanwhile, with %d ready", release, count[release])
+			continue
+		}
+		text += fmt.Sprintf(", and release %d with %d", release, count[release])
+	}
+	return text
 }
 
 // ReplicaState is the one word that `ps` shows.

@@ -24,7 +24,8 @@ func (p *program) doctorCommand() *cli.Command {
 		Description: "Everything is looked at side by side, so that there is an answer within a second while containerd hangs, and within two or so while a disk or the agent does. " +
 			"What is wrong comes first, then what may go wrong (warn), then what is well. " +
 			"Where no agent answers, the host alone is looked at, and whether its rules are as the agent left them.\n\n" +
-			"The exit code is 3 if anything is wrong, 4 if no agent answers, and 0 otherwise, also with warnings.\n\n" +
+			"The exit code is 3 if anything is wrong, 4 if no agent answers, and 0 otherwise, also with warnings. " +
+			"A rollout is well, and one that is paused or has failed is a warning, as long as as many replicas serve as before.\n\n" +
 			"--fix removes what belongs to no replica and no project of this agent, such as the writable layer of a container that somebody deleted by hand, " +
 			"has the kernel forget connections to addresses that nobody has, and says what it removed. It repairs nothing else, and touches nothing of others.\n\n" +
 			"Example:\n   dunnage doctor",
@@ -326,17 +327,14 @@ func examineServices(s spec.Status) []spec.Finding {
 	var notes []spec.Finding
 	for _, project := range s.Projects {
 		if project.Paused != "" {
-			out = append(out, spec.Finding{
-				Check: "services", Text: fmt.Sprintf("the rollout of project %s stands still: %s", project.Name, project.Paused),
-				Next: fmt.Sprintf("`dunnage rollout resume -p %s` goes on, `dunnage rollback -p %s` goes back", project.Name, project.Name),
-			})
+			out = append(out, examinePaused(project))
 		}
 		for _, service := range project.Services {
 			if service.Stopped {
 				notes = append(notes, stoppedNote(project.Name, service)...)
 				continue
 			}
-			services, replicas = services+1, replicas+service.Ready
+			services, replicas = services+1, replicas+max(service.Ready, len(service.Serving()))
 			for _, r := range service.Replicas {
 				if r.Hung != 0 {
 					f := wrong(fmt.Sprintf("`dunnage restart -p %s %s` replaces it alone, and kills the shim; `ps -o pid,stat,args -p %d` shows why it hangs (%s)", r.Project, spec.ShortReplica(r.Service, r.Replica), r.Hung, spec.ProcessStates),
@@ -346,20 +344,74 @@ func examineServices(s spec.Status) []spec.Finding {
 				}
 			}
 			if service.Waiting != "" && project.Paused == "" {
-				next := fmt.Sprintf("`dunnage logs -p %s %s` shows what it writes", project.Name, service.Name)
-				if service.LeftDead != "" {
-					service.Waiting, next = spec.SplitProblem(service.Waiting)
-				}
-				out = append(out, spec.Finding{
-					Check: "services", Text: fmt.Sprintf("%s/%s: %s", project.Name, service.Name, notReady(service)), Next: next,
-				})
+				out = append(out, examineWaiting(project, service, s.At))
 			}
 		}
 	}
-	if len(out) == 0 {
+	if !slices.ContainsFunc(out, func(f spec.Finding) bool { return !f.OK || f.Warn }) {
 		out = append(out, spec.Finding{Check: "services", OK: true, Text: fmt.Sprintf("%s of %s ready", counted(replicas, "replica"), counted(services, "service"))})
 	}
 	return append(out, notes...)
+}
+
+// examinePaused tells of a rollout that stands still. As long as all is served as
+// before, that is for somebody to decide, and no outage.
+func examinePaused(p spec.ProjectStatus) spec.Finding {
+	f := spec.Finding{
+		Check: "services", OK: true, Warn: true, Text: fmt.Sprintf("the rollout of project %s stands still: %s", p.Name, p.Paused),
+		Next: fmt.Sprintf("`dunnage rollout resume -p %s` goes on, `dunnage rollback -p %s` goes back", p.Name, p.Name),
+	}
+	for _, s := range p.Services {
+		if s.Waiting != "" && (s.Before == 0 || !servedAsBefore(p, s)) {
+			f.OK, f.Warn = false, false
+		}
+		if serves := s.Meanwhile(); serves != "" {
+			f.Text += "; " + s.Name + ": " + serves
+		}
+	}
+	return f
+}
+
+// examineWaiting tells of a service that isn't as wanted. While a release takes
+// over that is as it should be, and one that has failed is no outage as long as the
+// one before serves.
+func examineWaiting(p spec.ProjectStatus, s spec.ServiceStatus, now time.Time) spec.Finding {
+	f := spec.Finding{Check: "services", Next: fmt.Sprintf("`dunnage logs -p %s %s` shows what it writes", p.Name, s.Name)}
+	if s.LeftDead != "" {
+		s.Waiting, f.Next = spec.SplitProblem(s.Waiting)
+	}
+	serves := s.Meanwhile()
+	f.Text = fmt.Sprintf("%s/%s: %s", p.Name, s.Name, notReady(s))
+	if serves != "" {
+		f.Text += "; " + serves
+	}
+	switch underWay := p.Rolling || serves != ""; {
+	case !underWay:
+	case p.Failed != "":
+		f.OK = s.Before > 0 && servedAsBefore(p, s)
+		f.Warn = f.OK
+		f.Text += fmt.Sprintf("; release %d has failed", p.Release)
+		if !strings.Contains(f.Text, p.Failed) {
+			f.Text += ": " + p.Failed
+		}
+		f.Next += fmt.Sprintf(", `dunnage rollback -p %s` goes back", p.Name)
+	case servedAsBefore(p, s):
+		f.OK = true
+		f.Next = ""
+	case len(s.Serving()) > 0 || s.HeldUntil.After(now): // fewer for now, as it is replaced stop-first
+		f.OK, f.Warn = true, true
+	}
+	return f
+}
+
+// servedAsBefore reports whether as many replicas serve as the release before has,
+// or the desired one, if that wants fewer.
+func servedAsBefore(p spec.ProjectStatus, s spec.ServiceStatus) bool {
+	need := s.Wanted
+	if p.Rolling {
+		need = min(s.Before, s.Wanted)
+	}
+	return len(s.Serving()) >= need
 }
 
 // notReady counts who is ready, and says what the service waits for.

@@ -295,6 +295,61 @@ func TestNotReady(t *testing.T) {
 	}
 }
 
+// A release that takes over is no reason to page anybody as long as clients are
+// served as before.
+func TestRolloutFindings(t *testing.T) {
+	at := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+	up := func(n int, generation string, release int) (out []spec.ReplicaStatus) {
+		for range n {
+			out = append(out, spec.ReplicaStatus{Generation: generation, Release: release, State: spec.StateReady, Routed: true})
+		}
+		return out
+	}
+	watched := spec.ReplicaStatus{Generation: "new", Release: 2, State: spec.StateReady}
+	rolling := spec.ProjectStatus{Name: "shop", Release: 2, Rolling: true}
+	failed, paused, first := rolling, rolling, rolling
+	failed.Failed, paused.Paused, first.Release = "web-1 exited with code 1", "on request", 1
+	for name, tc := range map[string]struct {
+		project spec.ProjectStatus
+		before  int
+		held    time.Duration
+		serve   []spec.ReplicaStatus
+		level   string
+		says    string
+	}{
+		"the first batch is watched":   {rolling, 4, 0, append(up(4, "old", 1), watched), "ok", "shop/web: 1 of 4 ready: is watched; release 1 serves meanwhile, with 4 ready"},
+		"two batches serve":            {rolling, 4, 0, append(up(2, "old", 1), up(2, "new", 2)...), "ok", "release 1 serves meanwhile, with 2 ready, and release 2 with 2"},
+		"it wants fewer":               {rolling, 6, 0, up(4, "old", 1), "ok", "release 1 serves meanwhile, with 4 ready"},
+		"it wants more":                {rolling, 2, 0, up(2, "old", 1), "ok", "release 1 serves meanwhile, with 2 ready"},
+		"one of the old is gone":       {rolling, 4, 0, up(3, "old", 1), "warn", "release 1 serves meanwhile, with 3 ready"},
+		"connections wait":             {rolling, 1, time.Second, nil, "warn", "shop/web: 0 of 4 ready: is watched"},
+		"none serves":                  {rolling, 1, 0, nil, "wrong", "shop/web: 0 of 4 ready: is watched"},
+		"the first release":            {first, 0, 0, nil, "ok", "shop/web: 0 of 4 ready: is watched"},
+		"the first release has failed": {func() spec.ProjectStatus { p := first; p.Failed = "no"; return p }(), 0, 0, nil, "wrong", "release 1 has failed: no"},
+		"it has failed":                {failed, 4, 0, up(4, "old", 1), "warn", "release 1 serves meanwhile, with 4 ready; release 2 has failed: web-1 exited"},
+		"it has failed, and the old":   {failed, 4, 0, up(3, "old", 1), "wrong", "release 1 serves meanwhile, with 3 ready; release 2 has failed: web-1 exited"},
+		"paused":                       {paused, 4, 0, up(4, "old", 1), "warn", "stands still: on request; web: release 1 serves meanwhile, with 4 ready"},
+		"paused, and the old":          {paused, 4, 0, up(1, "old", 1), "wrong", "stands still: on request; web: release 1 serves meanwhile, with 1 ready"},
+		"on the way back":              {spec.ProjectStatus{Name: "shop", Release: 1}, 0, 0, append(up(2, "new", 1), up(2, "old", 2)...), "ok", "release 1 serves meanwhile, with 2 ready, and release 2 with 2"},
+		"no rollout":                   {spec.ProjectStatus{Name: "shop", Release: 1}, 0, 0, up(3, "new", 1), "wrong", "shop/web: 3 of 4 ready: is watched"},
+	} {
+		web := spec.ServiceStatus{Name: "web", Generation: "new", Wanted: 4, Before: tc.before, Waiting: "is watched", Replicas: tc.serve}
+		for _, r := range tc.serve {
+			if r.Generation == "new" {
+				web.Ready++
+			}
+		}
+		if tc.held > 0 {
+			web.HeldUntil = at.Add(tc.held)
+		}
+		tc.project.Services = []spec.ServiceStatus{web}
+		found := examineServices(spec.Status{At: at, Projects: []spec.ProjectStatus{tc.project}})
+		if level(found) != tc.level || !strings.Contains(found[0].Text, tc.says) {
+			t.Errorf("%s: %+v, want %s: %s", name, found, tc.level, tc.says)
+		}
+	}
+}
+
 func TestCgroupFindings(t *testing.T) {
 	v1, v2 := t.TempDir(), t.TempDir()
 	for _, c := range []string{"cpu", "memory", "pids"} {

@@ -92,8 +92,8 @@ func standstills(p spec.ProjectStatus) (lines []string) {
 	if p.Paused != "" {
 		serves := ""
 		for _, svc := range p.Services {
-			if release, n := svc.Meanwhile(); n > 0 {
-				serves = fmt.Sprintf("; release %d serves meanwhile", release)
+			if text := svc.Meanwhile(); text != "" {
+				serves += "; " + svc.Name + ": " + text
 			}
 		}
 		return []string{fmt.Sprintf("%s: paused (%s)%s: `dunnage rollout resume -p %s` goes on", p.Name, p.Paused, serves, p.Name)}

@@ -116,7 +116,7 @@ func TestPausedNamesWhoServes(t *testing.T) {
 	web := spec.ServiceStatus{Name: "web", Generation: "new", Wanted: 2, Replicas: []spec.ReplicaStatus{
 		{Generation: "new", Release: 2, State: spec.StateUnhealthy}, {Generation: "old", Release: 1, State: spec.StateReady},
 	}}
-	want := "shop: paused (on request); release 1 serves meanwhile: `dunnage rollout resume -p shop` goes on"
+	want := "shop: paused (on request); web: release 1 serves meanwhile, with 1 ready: `dunnage rollout resume -p shop` goes on"
 	if got := standstills(spec.ProjectStatus{Name: "shop", Paused: "on request", Services: []spec.ServiceStatus{web}}); len(got) != 1 || got[0] != want {
 		t.Errorf("%q", got)
 	}

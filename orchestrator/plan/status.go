@@ -46,6 +46,9 @@ func describe(d Desired, all []*view, held map[string]Absence, o Observed) []spe
 			Name: p.Record.Name, Release: p.Release.Number,
 			Rolling: p.Rolling(), Since: p.Record.Since, Paused: p.Record.Paused,
 		}
+		if slices.Contains(p.Record.Failed, p.Release.Number) {
+			ps.Failed = cmp.Or(p.Record.Causes[p.Release.Number], "not known why")
+		}
 		for _, v := range all {
 			if v.project == p {
 				s := v.status(o)
@@ -107,6 +110,7 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 		s.Waiting = cmp.Or(s.Waiting, v.awaits(o.Committed))
 		s.Tolerated = cmp.Or(s.Tolerated, v.leftUnreached())
 	}
+	s.Before = v.served()
 	if v.update.canary {
 		s.Trial = min(v.Canary.Replicas, v.Replicas)
 	}
@@ -143,6 +147,16 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 		s.Replicas = append(s.Replicas, st)
 	}
 	return s
+}
+
+// served is how many replicas clients have of the release to go back to, while
+// the desired one has yet to prove itself. Of a job they have none.
+func (v *view) served() int {
+	job := len(v.Ports) == 0 && (v.Restart.Mode == spec.RestartNo || v.Restart.Mode == spec.RestartOnFailure)
+	if job || !v.project.Rolling() || slices.Contains(v.project.Record.Held, v.Name) {
+		return 0
+	}
+	return v.goodReplicas
 }
 
 // leftBehind says which failures the service has and may have; empty = none.

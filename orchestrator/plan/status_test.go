@@ -1,6 +1,7 @@
 package plan_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -26,6 +27,33 @@ func TestStatusOfATrial(t *testing.T) {
 		_, _, _, p := tc.rollout.decide(append(olds(1, 2, 3), replica("new", 1, rollout{}.scene(), tc.edit))...)
 		if got := p.Status[0].Services[0].Trial; got != tc.want {
 			t.Errorf("%s: %d, want %d", name, got, tc.want)
+		}
+	}
+}
+
+// A status says what clients had before the rollout, and whether that has failed.
+func TestStatusOfARollout(t *testing.T) {
+	s := rollout{}.scene()
+	good, next := release(5, "old", s), release(6, "new", s)
+	rec := spec.ProjectRecord{Name: "p", Desired: 6, Good: 5}
+	failed, held, over := rec, rec, rec
+	failed.Failed, failed.Causes = []int{6}, map[int]string{6: "no"}
+	held.Held, over.Good = []string{"web"}, 6
+	job := next
+	job.Project.Services = slices.Clone(next.Project.Services)
+	job.Project.Services[0].Restart.Mode, job.Project.Services[0].Ports = spec.RestartNo, nil
+	for name, tc := range map[string]struct {
+		rec     spec.ProjectRecord
+		release spec.Release
+		before  int
+		failed  string
+	}{
+		"rolling": {rec, next, 3, ""}, "failed": {failed, next, 3, "no"}, "stopped before": {held, next, 0, ""},
+		"converged": {over, next, 0, ""}, "a job": {rec, job, 0, ""},
+	} {
+		p := plan.Make(plan.Desired{Projects: []plan.Project{{Record: tc.rec, Release: tc.release, Good: &good}}}, plan.Observed{Now: noon})
+		if got := p.Status[0]; got.Failed != tc.failed || got.Services[0].Before != tc.before {
+			t.Errorf("%s: failed %q, %d before", name, got.Failed, got.Services[0].Before)
 		}
 	}
 }

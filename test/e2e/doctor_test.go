@@ -86,6 +86,33 @@ func (h *host) limitsAreLookedFor(r spec.ReplicaStatus) {
 	}
 }
 
+// A canary that is well is nothing wrong, neither on trial nor paused; doctor says
+// who serves.
+func TestDoctorInARollout(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 2, ""))
+	h.ready(2)
+	if r := h.deploy(hello("v2", 2, "      canary: {replicas: 1, weight: 10}\n"), "--detach"); r.code != 0 {
+		t.Fatalf("deploy: %+v", r)
+	}
+	says := func(warns bool, texts ...string) {
+		t.Helper()
+		h.eventually(time.Minute, "doctor", func() error {
+			found, _ := h.doctor()
+			f := found["services"][0]
+			for _, text := range append(texts, "release 1 serves meanwhile, with 2 ready, and release 2 with 1") {
+				if !f.OK || f.Warn != warns || !strings.Contains(f.Text, text) {
+					return fmt.Errorf("%+v, want %q", f, text)
+				}
+			}
+			return nil
+		})
+	}
+	says(false, "hello/web: 1 of 2 ready", "canary: `dunnage promote -p hello`")
+	h.must("rollout", "pause", "-p", "hello")
+	says(true, "stands still: on request")
+}
+
 // Doctor finds nothing wrong on a host where nothing is; says of a stopped
 // containerd that it does no small write, soon; and removes what belongs to
 // nobody, and nothing else.
