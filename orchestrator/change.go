@@ -335,7 +335,7 @@ func (l *Loop) rollback(op *operation, project string, number int) error {
 		rec.Ran, rec.Left = without(rec.Ran, rec.Desired), append(without(rec.Left, rec.Desired), rec.Desired)
 	}
 	rec.Down, rec.Purge, rec.Forget, rec.Desired, rec.Networks = false, nil, false, number, networks
-	rec.Since, rec.Backward, rec.Paused, rec.Ailing = l.cfg.Clock.Now(), true, "", nil
+	rec.Since, rec.Backward, rec.Paused, rec.Reached, rec.Ailing = l.cfg.Clock.Now(), true, "", nil, nil
 	rec.Secrets = l.state.currentPins(target.Project)
 	if rec.Addresses, err = l.alloc.leases(rec, target.Project, l.cfg.Clock.Now()); err != nil {
 		return err
@@ -418,6 +418,16 @@ func (l *Loop) setStopped(op *operation, prev spec.Release, services []string, s
 			o.Services = append(o.Services, spec.ServiceOutcome{Name: name, Change: change})
 		}
 	})
+	if rec.Paused != "" {
+		rec.Reached = l.reachedBy(rec, prev, services)
+		word := "what serves while it is starts"
+		if stopped {
+			word = "what serves while it is comes back with `dunnage start -p " + op.Project + "`"
+		}
+		l.ops.change(op, func(o *operation) {
+			o.Warnings = append(o.Warnings, fmt.Sprintf("release %d stays paused (%s): %s; `dunnage rollout resume -p %s` goes on with the release, `dunnage rollback -p %s` goes back", rec.Desired, rec.Paused, word, op.Project, op.Project))
+		})
+	}
 	set := slices.DeleteFunc(slices.Clone(rec.Stopped), func(s string) bool { return slices.Contains(services, s) })
 	if stopped {
 		set = append(set, services...)
@@ -430,6 +440,24 @@ func (l *Loop) setStopped(op *operation, prev spec.Release, services []string, s
 		}
 	}
 	return l.state.save(spec.Commit{Projects: []spec.ProjectRecord{rec}})
+}
+
+// reachedBy is rec.Reached with the services as they are now. What has taken connections
+// isn't seen any more once it is stopped; nothing loses them while the rollout is
+// paused, but for a while.
+func (l *Loop) reachedBy(rec spec.ProjectRecord, release spec.Release, services []string) map[string]int {
+	out := map[string]int{}
+	maps.Copy(out, rec.Reached)
+	for _, s := range servicesOf(l.status.Load().Projects, rec.Name) {
+		wanted, _ := release.Project.Service(s.Name)
+		for _, r := range s.Replicas {
+			carries := r.Routed || len(wanted.Container.Networks) == 0 && r.State == spec.StateReady
+			if carries && r.Generation == s.Generation && slices.Contains(services, s.Name) {
+				out[s.Name] = max(out[s.Name], r.Number)
+			}
+		}
+	}
+	return out
 }
 
 // Releases lists the project's kept releases, newest first.

@@ -243,7 +243,7 @@ func (l *Loop) install(op *operation, from candidate, inactive []string) (int, e
 	r.Number, r.Created = rec.Next, now
 	rec.Next++
 	receipt := l.draft(op, &rec, r)
-	rec.Desired, rec.Since, rec.Backward, rec.Paused = r.Number, now, false, ""
+	rec.Desired, rec.Since, rec.Backward, rec.Paused, rec.Reached = r.Number, now, false, "", nil
 	c := from.bears.commit
 	if rec.Secrets = from.current; rec.Secrets == nil {
 		rec.Secrets = l.state.currentPins(r.Project)

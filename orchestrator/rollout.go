@@ -28,7 +28,7 @@ func (l *Loop) steer(op *operation, kind string) error {
 	case kind == "resume" && rec.Paused == "":
 		return fmt.Errorf("the rollout of release %d isn't paused: %w", rec.Desired, spec.ErrRefused)
 	case kind == "resume":
-		rec.Paused, rec.Since = "", l.cfg.Clock.Now()
+		rec.Paused, rec.Reached, rec.Since = "", nil, l.cfg.Clock.Now()
 		if err := l.pardon(op.Project); err != nil {
 			return err
 		}

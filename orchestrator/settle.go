@@ -37,7 +37,7 @@ func (l *Loop) settleRollout(r plan.Rollout, now []spec.ProjectStatus) (changed 
 	switch {
 	case r.Converged:
 		rec.Warm = l.warmed(rec, now)
-		rec.Good, rec.Held, rec.Paused, rec.Ailing = rec.Desired, nil, "", nil
+		rec.Good, rec.Held, rec.Paused, rec.Reached, rec.Ailing = rec.Desired, nil, "", nil, nil
 		rec.Ran = append(without(rec.Ran, rec.Desired), rec.Desired)
 		rec.Failed, rec.Left = without(rec.Failed, rec.Desired), without(rec.Left, rec.Desired)
 		rec.Causes = explained(rec.Causes, rec.Desired, "")
@@ -213,7 +213,11 @@ func (l *Loop) reached(op *operation, rec spec.ProjectRecord, p plan.Plan) bool 
 	if op.Release > 0 && op.patience.IsZero() && rec.Good != op.Release {
 		return false
 	}
-	return settled(p, op.Project, op.awaited())
+	left := unsettled(p, op.Project, op.awaited())
+	if op.Kind == "start" && rec.Paused != "" { // it lets nothing more in
+		left = slices.DeleteFunc(left, func(s spec.ServiceStatus) bool { return s.Waiting == "paused: "+rec.Paused })
+	}
+	return len(left) == 0
 }
 
 // awaited lists the services that are to be as wanted when the operation ends, nil

@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -120,5 +121,91 @@ func TestDependentsStopFirst(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A stop and a start in a paused rollout bring back what served, and leave it paused.
+func TestStopAndStartWhilePaused(t *testing.T) {
+	for name, c := range map[string]struct {
+		image    string // of release 2
+		canary   bool
+		old, new int // that serve while it is paused
+	}{
+		"by its failure": {image: "crashing", old: 4},
+		"on request":     {image: "slow", old: 2, new: 2},
+		"in a trial":     {image: "slow", canary: true, old: 4, new: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScenario(1, world.Truth)
+			defer func() { s.stop() }()
+			p := valid("shop", "fast")
+			web := &p.Services[0]
+			web.Replicas, web.Restart.Mode = 4, spec.RestartAlways
+			web.Update = spec.UpdatePolicy{Order: spec.StartFirst, Parallelism: 2, Delay: spec.Duration(10 * time.Second), OnFailure: spec.FailurePause}
+			if op := ask(t, s, p); op.State != spec.OperationDone {
+				t.Fatalf("%+v", op)
+			}
+			p.Services = slices.Clone(p.Services)
+			p.Services[0].Container.Image = c.image
+			if c.canary {
+				p.Services[0].Canary = &spec.Canary{Replicas: 2}
+			}
+			op, err := take(t, s, p, spec.Turn{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if op = pass(t, s, op.ID, 5*time.Second); op.State == spec.OperationRolling {
+				changed(t, s, spec.ChangeRequest{Kind: "pause"})
+			}
+			s.live(time.Second, 100*time.Millisecond)
+			serve := func(when string, wantOld, wantNew int) {
+				t.Helper()
+				st, err := s.loop.Status(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := map[bool]int{}
+				for _, r := range status(t, s, "web").Replicas {
+					if r.Routed && r.State == spec.StateReady {
+						got[r.Release == 1]++
+					}
+				}
+				if got[true] != wantOld || got[false] != wantNew || st.Projects[0].Paused == "" || !st.Projects[0].Rolling {
+					t.Errorf("%s: %d of release 1 and %d of release 2 serve, want %d and %d; paused: %q", when, got[true], got[false], wantOld, wantNew, st.Projects[0].Paused)
+				}
+			}
+			serve("before", c.old, c.new)
+			for _, agents := range []int{1, 2} { // the second time another agent starts than has stopped
+				if op := changed(t, s, spec.ChangeRequest{Kind: "stop"}); op.State != spec.OperationDone || len(s.w.Running()) > 0 {
+					t.Fatalf("stop: %+v; %d run", op, len(s.w.Running()))
+				}
+				s.live(time.Minute, time.Second)
+				serve("stopped", 0, 0)
+				if agents == 2 {
+					s.start(0)
+					s.live(time.Second, time.Second)
+				}
+				op := changed(t, s, spec.ChangeRequest{Kind: "start"})
+				if op.State != spec.OperationDone || op.Ended.Sub(op.Started) > 10*time.Second {
+					t.Errorf("start: %+v", op)
+				}
+				if len(op.Warnings) != 1 || !strings.HasPrefix(op.Warnings[0], "release 2 stays paused (") {
+					t.Errorf("start says %q", op.Warnings)
+				}
+				serve("started", c.old, c.new)
+				s.live(time.Minute, time.Second)
+				serve("a minute later", c.old, c.new)
+			}
+			if c.image == "crashing" {
+				return
+			}
+			op = changed(t, s, spec.ChangeRequest{Kind: "resume"})
+			if c.canary {
+				op = changed(t, s, spec.ChangeRequest{Kind: "promote"})
+			}
+			if op.State != spec.OperationDone || status(t, s, "web").Ready != 4 || s.w.Served("shop", "web") != 4 {
+				t.Errorf("resumed: %+v", op)
+			}
+		})
 	}
 }

@@ -31,6 +31,7 @@ type ProjectRecord struct {
 	Since     time.Time           `json:"since,omitzero"`     // when Desired became that, or a pause of it ended
 	Backward  bool                `json:"backward,omitempty"` // Desired is one that came back: the services' Rollback policy holds
 	Paused    string              `json:"paused,omitempty"`   // why the rollout stands still, one line; empty = it doesn't
+	Reached   map[string]int      `json:"reached,omitempty"`  // by service that was stopped on request meanwhile: up to which number its replicas of Desired took connections
 	Promoted  int                 `json:"promoted,omitempty"` // release whose canary was told to go on
 	Ailing    []string            `json:"ailing,omitempty"`   // services that Desired left as they were, failing, before any release had converged: they neither fail nor delay it
 	Down      bool                `json:"down,omitempty"`     // taken down: nothing of it should run, history stays

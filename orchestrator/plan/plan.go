@@ -136,10 +136,14 @@ func (b *builder) service(v *view) {
 		b.deliver(v, r)
 	}
 	for _, r := range v.others {
-		if v.kept(r, backends) {
+		switch {
+		case v.rests(r):
+			b.claimed[r.ID] = true
+			b.rest(r)
+		case v.kept(r, backends):
 			b.claimed[r.ID] = true
 			b.keep(v, r)
-		} else if b.keepWarm(v, r) {
+		case b.keepWarm(v, r):
 			b.claimed[r.ID] = true
 		}
 	}
@@ -160,14 +164,16 @@ func (b *builder) ensure(v *view, r *Replica) {
 }
 
 // keep lets an old replica carry the service. One that was stopped on request
-// isn't brought back for a rollout.
+// isn't brought back for a rollout, but is where the stop and the start came while
+// that was paused.
 func (b *builder) keep(v *view, r *Replica) {
 	if good := v.project.Good; r.Alive() && r.detached() && r.Generation == v.goodGen {
 		service, _ := good.Project.Service(v.Name)
 		b.complete(r, good, service)
 		return
 	}
-	if r.Alive() || !r.Record.Requested {
+	again := v.project.Record.Paused != "" && !slices.Contains(v.project.Record.Held, v.Name)
+	if r.Alive() || !r.Record.Requested || again {
 		b.run(v, r, false)
 	}
 }

@@ -186,6 +186,8 @@ func (v *view) why() string {
 	switch {
 	case v.stopped:
 		return ""
+	case v.update.why != "" && v.project.Record.Paused != "" && v.owner == nil:
+		return v.update.why + v.meanwhile()
 	case v.update.why != "":
 		return v.update.why
 	case v.enough() && v.update.beside != "":

@@ -56,7 +56,7 @@ func (v *view) advance(now time.Time) {
 			u.old = append(u.old, r)
 		}
 	}
-	if len(u.old) > 0 && !v.stopped && v.Replicas > 0 {
+	if held := v.project.Record.Paused != ""; len(u.old) > 0 && (!v.stopped || held) && v.Replicas > 0 {
 		u.open, u.in, u.out = 0, 0, 0
 		v.takeOver(&u, now)
 	}
@@ -67,7 +67,7 @@ func (v *view) advance(now time.Time) {
 func (v *view) takeOver(u *update, now time.Time) {
 	for i, to := range v.batches(u.policy) {
 		batch := v.between(u.open, to)
-		if v.project.Record.Paused != "" && len(batch) == 0 {
+		if v.project.Record.Paused != "" && !slices.ContainsFunc(batch, v.underWay) {
 			u.why = "paused: " + v.project.Record.Paused
 			return
 		}
@@ -95,12 +95,59 @@ func (v *view) takeOver(u *update, now time.Time) {
 			u.canary = false
 		}
 		u.out = max(u.out, to)
-		if end := since.Add(u.policy.Delay.Std()); to < v.Replicas && now.Before(end) {
+		if end := since.Add(u.policy.Delay.Std()); v.project.Record.Paused == "" && to < v.Replicas && now.Before(end) {
 			u.why, u.wake = "the next batch begins at "+end.UTC().Format(time.TimeOnly)+" UTC", end
 			return
 		}
 	}
 	u.out, u.wake = math.MaxInt, time.Time{}
+}
+
+// underWay reports whether the update has come to the wanted replica: it runs, or
+// ended by itself and is to run again. What is left of it from an earlier rollout
+// isn't, nor is one that was stopped on request before it took connections.
+func (v *view) underWay(r *Replica) bool {
+	if r.Number <= v.project.Record.Reached[v.Name] || r.Alive() && r.StoppingSince.IsZero() {
+		return true
+	}
+	stopped := r.Record.Requested && !r.Record.Unwell
+	return !stopped && (r.Record.Running || r.Record.Exit != nil || r.Phase == spec.PhaseExited)
+}
+
+// rests reports whether the old replica of a service that was stopped on request is
+// one that a start brings back, since the rollout is paused.
+func (v *view) rests(r *Replica) bool {
+	same := func(o *Replica) bool { return o.ID == r.ID }
+	switch {
+	case !v.stopped:
+		return false
+	case v.owner != nil:
+		i := slices.IndexFunc(v.owner.others, func(o *Replica) bool { return o.ID == r.Record.Joins })
+		return i >= 0 && v.owner.rests(v.owner.others[i])
+	}
+	return !v.update.gone(r) && slices.ContainsFunc(v.update.old, same)
+}
+
+// meanwhile says how many of those that serve while the rollout is paused are ready,
+// empty if all are.
+func (v *view) meanwhile() string {
+	all, ready := 0, 0
+	count := func(rs []*Replica, serves func(*Replica) bool) {
+		for _, r := range rs {
+			if serves(r) {
+				all++
+				if r.Usable() || r.Done() {
+					ready++
+				}
+			}
+		}
+	}
+	count(v.update.old, func(r *Replica) bool { return !v.update.gone(r) })
+	count(v.current, func(r *Replica) bool { return r.Number <= v.update.in })
+	if ready == all {
+		return ""
+	}
+	return fmt.Sprintf("; of those that serve meanwhile %d of %d ready", ready, all)
 }
 
 // batches lists the last number of each batch.
@@ -178,7 +225,8 @@ func (v *view) since(rs []*Replica) time.Time {
 // whole, and all of it but the failures that are tolerated has proven itself.
 func (v *view) carries(batch []*Replica, now time.Time, u *update, trial bool) bool {
 	missing := slices.ContainsFunc(v.missing, func(k spec.ReplicaKey) bool { return k.Number > u.in && k.Number <= u.open })
-	if slices.ContainsFunc(batch, func(r *Replica) bool { return r.Named }) && !missing && !slices.ContainsFunc(batch, v.coming) {
+	carried := func(r *Replica) bool { return r.Named || r.Number <= v.project.Record.Reached[v.Name] }
+	if slices.ContainsFunc(batch, carried) && !missing && !slices.ContainsFunc(batch, v.coming) {
 		return true
 	}
 	if v.project.Record.Paused != "" {
