@@ -92,6 +92,7 @@ func noAgent(host, path string, err error) error {
 		e.Cause = fmt.Errorf("there is no such socket (%w)", syscall.ENOENT)
 	case errors.Is(err, syscall.ECONNREFUSED) && !isSocket(path):
 		e.Cause = fmt.Errorf("%s is not a socket (%w)", path, syscall.ECONNREFUSED)
+		e.Next = "move it away: an agent that runs makes its socket there again; or say where the agent is with --host or DUNNAGE_HOST"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		e.Cause = fmt.Errorf("the socket is there, but nobody listens (%w)", syscall.ECONNREFUSED)
 	case errors.Is(err, fs.ErrPermission):

@@ -126,6 +126,9 @@ func TestDialErrors(t *testing.T) {
 		if !errors.Is(err, api.ErrNoAgent) || !errors.As(err, &no) || !strings.Contains(err.Error(), says) || no.Hint() == "" {
 			t.Errorf("%s: %v", host, err)
 		}
+		if no != nil && strings.Contains(no.Hint(), "move it away") != strings.HasSuffix(says, "is not a socket") {
+			t.Errorf("%s: the next step is %s", host, no.Hint())
+		}
 	}
 	for _, host := range []string{"tcp://1.2.3.4", "unix://relative.sock", "agent.sock", "ssh://", "ssh://-oProxyCommand=x", "ssh://u:secret@h", "ssh://-l@h"} {
 		if _, err := api.Dial(host, api.Version{}); !errors.Is(err, api.ErrInvalid) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -455,24 +456,45 @@ func serve(ctx context.Context, o agentOptions, numbers http.Handler, b api.Back
 // socketCheck is how often the agent looks whether its socket is still there.
 const socketCheck = 2 * time.Second
 
-// keepSocket makes the agent's socket again when somebody has removed it: a
-// cleaner of old files mustn't lock everybody out.
+// keepSocket makes the agent's socket again when it is lost: a cleaner of old files
+// mustn't lock everybody out.
 func keepSocket(ctx context.Context, o agentOptions, s *api.Server) {
+	said := ""
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(socketCheck):
 		}
-		if _, err := os.Lstat(o.socket); !errors.Is(err, fs.ErrNotExist) {
-			continue
+		l, how, err := regainSocket(o.socket)
+		switch {
+		case err != nil && err.Error() != said:
+			said = err.Error()
+			o.log.Error("make the lost socket again", "error", err)
+		case l != nil:
+			said = ""
+			o.log.Warn(how, "socket", o.socket)
+			go func() { _ = s.Serve(l) }() // the first listener's end is the server's
 		}
-		l, err := api.Listen(o.socket, groupID(socketGroup))
-		if err != nil {
-			o.log.Error("make the removed socket again", "error", err)
-			continue
-		}
-		o.log.Warn("somebody removed the socket; it is there again", "socket", o.socket)
-		go func() { _ = s.Serve(l) }() // the first listener's end is the server's
 	}
+}
+
+// regainSocket listens anew where somebody has removed the socket, or put something
+// else in its place, which is moved aside. Nil: it is there.
+func regainSocket(path string) (l net.Listener, how string, err error) {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		how = "somebody removed the socket; it is there again"
+	case err != nil || info.Mode().Type() == fs.ModeSocket:
+		return nil, "", nil //nolint:nilerr // what isn't known isn't lost
+	default:
+		aside := path + ".moved-" + time.Now().UTC().Format("20060102T150405")
+		if err := os.Rename(path, aside); err != nil {
+			return nil, "", fmt.Errorf("move aside what is in its place: %w", err)
+		}
+		how = "somebody put something else in the place of the socket: that is " + aside + " now, and the socket is there again"
+	}
+	l, err = api.Listen(path, groupID(socketGroup))
+	return l, how, err
 }

@@ -3,10 +3,12 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"dunnage/spec"
@@ -100,6 +102,39 @@ func TestClaimRunDir(t *testing.T) {
 		}
 		if err := os.RemoveAll(filepath.Join(dir, "agent.sock")); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestSocketIsRegained: whatever takes the place of the agent's socket is moved aside,
+// and loses nothing by that.
+func TestSocketIsRegained(t *testing.T) {
+	for name, put := range map[string]func(path string) error{
+		"nothing":   func(string) error { return nil },
+		"FIFO":      func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"directory": func(path string) error { return os.MkdirAll(filepath.Join(path, "full"), 0o700) },
+		"link":      func(path string) error { return os.Symlink("/nonexist", path) },
+	} {
+		path := filepath.Join(t.TempDir(), "agent.sock")
+		if err := put(path); err != nil {
+			t.Fatal(err)
+		}
+		l, how, err := regainSocket(path)
+		if err != nil || how == "" {
+			t.Errorf("%s: %q, %v", name, how, err)
+			continue
+		}
+		defer l.Close()
+		if conn, err := net.Dial("unix", path); err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else {
+			conn.Close()
+		}
+		if aside, _ := filepath.Glob(path + ".moved-*"); len(aside) != 1 && name != "nothing" || len(aside) > 0 && !strings.Contains(how, aside[0]) {
+			t.Errorf("%s: aside are %v, told is %s", name, aside, how)
+		}
+		if again, _, err := regainSocket(path); again != nil || err != nil {
+			t.Errorf("%s: a socket that is there: %v, %v", name, again, err)
 		}
 	}
 }

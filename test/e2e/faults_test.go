@@ -537,6 +537,18 @@ func TestDamageIsRepaired(t *testing.T) {
 				return err
 			})
 		},
+		"directory in the place of the socket": func() {
+			socket := h.lab.Path("agent.sock")
+			if err := errors.Join(os.Remove(socket), os.Mkdir(socket, 0o700)); err != nil {
+				t.Fatal(err)
+			}
+			h.eventually(30*time.Second, "the socket is there again", func() error {
+				if r := h.run(nil, "ps"); r.code != 0 {
+					return errors.New(r.stderr)
+				}
+				return nil
+			})
+		},
 		"namespace unmounted": func() { onHost("umount", "-l", namespace(h.ready(2)[0].Replica)) },
 	} {
 		t.Run(name, func(t *testing.T) {
