@@ -58,7 +58,7 @@ type Config struct {
 	History History // of events; nil = they are kept in memory only
 	Version string  // of the agent, for people
 
-	Notice string // something to be told with the problems for as long as the loop runs
+	Notices []string // to be told with the problems for as long as the loop runs
 }
 
 // Times of the loop.
@@ -195,9 +195,9 @@ func New(ctx context.Context, cfg Config) (*Loop, error) {
 			mending: map[string]repair{}, fights: map[string]*fight{},
 		},
 	}
-	if cfg.Notice != "" {
-		cfg.Log.Warn("notice", "problem", cfg.Notice)
-		l.events.add(spec.Event{Kind: spec.EventProblem, Message: cfg.Notice})
+	for _, notice := range cfg.Notices {
+		cfg.Log.Warn("notice", "problem", notice)
+		l.events.add(spec.Event{Kind: spec.EventProblem, Message: notice})
 	}
 	l.applied, l.laid = cfg.Network.Left()
 	for _, s := range l.applied.Services { // those that still are ready were told of by the agent before

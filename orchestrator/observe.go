@@ -234,10 +234,7 @@ func (l *Loop) publish(p plan.Plan, o plan.Observed) {
 	l.tellUnwritten(o.Replicas)
 	l.tellOOM(o.Replicas)
 	l.tellLeftDead(p.Status)
-	problems := slices.Concat(l.foreign, l.insisted(), l.stuck())
-	if l.cfg.Notice != "" {
-		problems = append([]string{l.cfg.Notice}, problems...)
-	}
+	problems := slices.Concat(l.cfg.Notices, l.foreign, l.insisted(), l.stuck())
 	if tight := l.tight.Load(); tight != nil {
 		problems = append(problems, tight.text())
 	}

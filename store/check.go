@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"math"
 
@@ -27,6 +28,7 @@ const (
 	bucketHeader  = 16
 
 	metaFreelist = headerSize + 32 // where a meta page names the freelist's page
+	metaSum      = headerSize + 56 // and where its checksum is, FNV-1a of all before it but the header
 	noFreelist   = math.MaxUint64
 )
 
@@ -51,6 +53,27 @@ func checkPages(tx *bbolt.Tx, file io.ReaderAt) error {
 		return err
 	}
 	return c.freelist(uint64(tx.ID()) % 2) // transactions write the two meta pages in turn
+}
+
+// doubtOf looks whether both meta pages are what was written. Transactions write
+// them in turn, and bbolt takes the one that is left without a word, which may be of
+// the transaction before the last. The next transaction writes the damaged one anew.
+func doubtOf(path string, file io.ReaderAt, pageSize int64) (string, error) {
+	for id := range int64(2) {
+		meta := make([]byte, metaSum+8)
+		if _, err := file.ReadAt(meta, id*pageSize); err != nil {
+			return "", fmt.Errorf("its page %d: %w", id, err)
+		}
+		sum := fnv.New64a()
+		_, _ = sum.Write(meta[headerSize:metaSum])
+		if order.Uint64(meta[metaSum:]) != sum.Sum64() {
+			return fmt.Sprintf("page %d of the store %s is damaged, one of the two that in turn say what the last change was: the other one is used, "+
+				"so the last change that was taken may be missing (if the power was cut while it was written, nobody was told that it was taken); "+
+				"`dunnage events` tells what was done last: compare `dunnage history`, `dunnage ps -a` and `dunnage secret ls` with it, and do again what isn't there; "+
+				"the kernel's log may say why the disk damaged it; the next start of the agent ends this warning", id, path), nil
+		}
+	}
+	return "", nil
 }
 
 // page reads the page id with what overflows it, and marks it as seen.

@@ -65,6 +65,43 @@ func TestOpenRefusesDamagedPages(t *testing.T) {
 	}
 }
 
+// One of the two meta pages may be damaged: the store is what the other one says,
+// which may be the change before the last, and says that it may be. After the next
+// change both are whole.
+func TestOpenDoubtsOneMetaPage(t *testing.T) {
+	whole, _ := filled(t)
+	for what, damage := range map[string]func(page []byte){
+		"zeros":     func(page []byte) { clear(page) },
+		"one bit":   func(page []byte) { page[16+48] ^= 1 }, // of the transaction's number
+		"undamaged": func([]byte) {},
+	} {
+		for id := range 2 {
+			path := filepath.Join(t.TempDir(), "dunnage.db")
+			data := append([]byte{}, whole...)
+			damage(data[id*pageSize : (id+1)*pageSize])
+			write(t, path, data)
+			s := open(t, path)
+			doubt := s.Doubt()
+			if told := strings.Contains(doubt, fmt.Sprintf("page %d of the store %s is damaged", id, path)); told != (what != "undamaged") || !told && doubt != "" {
+				t.Errorf("%s, page %d: %q", what, id, doubt)
+			}
+			if err := s.Commit(spec.Commit{Projects: []spec.ProjectRecord{{Name: "new"}}}); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			again := open(t, path)
+			if doubt := again.Doubt(); doubt != "" {
+				t.Errorf("%s, page %d: after a change %q", what, id, doubt)
+			}
+			if err := again.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // A list of free pages, which others write, is checked as well.
 func TestOpenRefusesDamagedFreeList(t *testing.T) {
 	whole, want := filled(t)

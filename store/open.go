@@ -31,6 +31,8 @@ type Store struct {
 	db   *bbolt.DB
 
 	owned atomic.Int64 // bytes of the file that have blocks
+
+	doubt string // see Doubt
 }
 
 // Open opens the file at path, creating it and its directory (0700) if there
@@ -46,8 +48,9 @@ func Open(path string) (*Store, error) {
 	}
 	err := checkWhole(path)
 	var db *bbolt.DB
+	var file *os.File
 	if err == nil {
-		db, _, err = openFile(path, false)
+		db, file, err = openFile(path, false)
 	}
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("store %s is in use: another agent runs with this state directory; stop it or give this one its own --state-dir", path)
@@ -58,7 +61,10 @@ func Open(path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w; %s", path, err, restore)
 	}
-	err = removeCopy(path)
+	doubt, err := doubtOf(path, file, int64(db.Info().PageSize))
+	if err == nil {
+		err = removeCopy(path)
+	}
 	if err == nil {
 		err = migrate(db)
 	}
@@ -69,10 +75,14 @@ func Open(path string) (*Store, error) {
 		_ = db.Close() // the first error is the one to report
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
-	s := &Store{path: path, db: db}
+	s := &Store{path: path, db: db, doubt: doubt}
 	s.reach()
 	return s, nil
 }
+
+// Doubt says why a change that was acknowledged may be missing, as the file was
+// when it was opened, and what to do; empty = none may.
+func (s *Store) Doubt() string { return s.doubt }
 
 // Close waits for transactions and releases the file.
 func (s *Store) Close() error {

@@ -411,6 +411,7 @@ func newLoop(ctx context.Context, o agentOptions, st *store.Store, history *stor
 	if err != nil {
 		return nil, w, err
 	}
+	notices := slices.DeleteFunc([]string{st.Doubt(), replaced}, func(n string) bool { return n == "" })
 	loop, err = orchestrator.New(ctx, orchestrator.Config{
 		Engine: eng, Images: eng, Disk: eng, Volumes: eng, Network: network, Health: w.health, Visits: w.visits, Store: headed,
 		Vault: vault, Secrets: deliverer,
@@ -419,7 +420,7 @@ func newLoop(ctx context.Context, o agentOptions, st *store.Store, history *stor
 		Patience:        o.patience,
 		KeepReleases:    o.host.Disk.KeepReleases,
 		Budget:          o.host.Disk.Budget,
-		StateDir:        o.stateDir, RunDir: o.runDir, RemoveUnknown: o.removeUnknown, Notice: replaced, History: history, Version: version,
+		StateDir:        o.stateDir, RunDir: o.runDir, RemoveUnknown: o.removeUnknown, Notices: notices, History: history, Version: version,
 	})
 	return loop, w, err
 }

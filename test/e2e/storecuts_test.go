@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -241,4 +242,46 @@ func TestPowerCutsNoticeAMissingSync(t *testing.T) {
 	if wrong := r.cuts(t, 5, seed); len(wrong) == 0 {
 		t.Errorf("seed %d: nothing was synced, and nobody noticed in 5 cuts", seed)
 	}
+}
+
+// An agent whose store has lost one of its two meta pages starts from the other,
+// and says that the last change may be missing, until it is started once more.
+func TestStoreWithOneMetaPage(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 1, ""))
+	pid := h.ready(1)[0].Pid
+	if err := h.lab.Stop(t.Context(), "agent"); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(h.lab.Path("state", "dunnage.db"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt(make([]byte, 4096), 0)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	if now := h.ready(1)[0].Pid; now != pid {
+		t.Errorf("the replica is another process: %d, was %d", now, pid)
+	}
+	told := func(args ...string) string {
+		r := h.run(nil, args...)
+		return strings.Join(strings.Fields(r.stdout+r.stderr), " ")
+	}
+	const want = "so the last change that was taken may be missing"
+	for _, verb := range []string{"ps", "events --no-follow"} {
+		if text := told(strings.Fields(verb)...); !strings.Contains(text, want) {
+			t.Errorf("dunnage %s doesn't tell:\n%s", verb, text)
+		}
+	}
+	h.must("scale", "-p", "hello", "web=2") // a change, which writes the page anew
+	if err := h.lab.Stop(t.Context(), "agent"); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	if text := told("ps"); strings.Contains(text, want) {
+		t.Errorf("the next agent tells of it again:\n%s", text)
+	}
+	h.clean(h.ready(2))
 }
