@@ -69,6 +69,13 @@ func (r rollout) decide(replicas ...plan.Replica) (actions, backends string, ver
 	return strings.Join(did, ", "), strings.Join(routed, " "), verdict, p
 }
 
+// left is a replica of an earlier rollout that was stopped when it went.
+func left(r *plan.Replica) {
+	exited(0, time.Minute)(r)
+	recorded(0)(r)
+	r.Record.Requested = true
+}
+
 // routed says for how long a rule has named the replica.
 func routed(ago time.Duration) func(*plan.Replica) {
 	return func(r *plan.Replica) { r.Named, r.RoutedSince = true, noon.Add(-ago) }
@@ -140,6 +147,9 @@ func TestRollout(t *testing.T) {
 		"a sick canary fails the release":     {byHand, append(olds(1, 2, 3), fresh(1, unhealthy)), "", "old1 old2 old3", "is unhealthy: no answer"},
 		"whatever the others may do":          {all(byHand, 1), append(olds(1, 2, 3), fresh(1, unhealthy)), "", "old1 old2 old3", "is unhealthy: no answer"},
 		"a pause begins no batch":             {paused, append(olds(2, 3), fresh(1, routed(time.Second))), "", "new1 old2 old3", ""},
+		"nor one of which something is left":  {paused, append(olds(2, 3), fresh(1, routed(time.Second)), fresh(2, left)), "", "new1 old2 old3", ""},
+		"nor one that is only made":           {paused, append(olds(2, 3), fresh(1, routed(time.Second)), fresh(2, created)), "", "new1 old2 old3", ""},
+		"one under way goes on":               {paused, append(olds(1, 2, 3), fresh(1, crashed)), "Start new1", "old1 old2 old3", ""},
 		"and moves no connections":            {paused, append(olds(1, 2, 3), fresh(1)), "", "old1 old2 old3", ""},
 		"some failures are tolerated":         {lenient, append(olds(1, 2, 3), fresh(1), fresh(2), fresh(3, unhealthy)), "", "new1 new2", ""},
 		"more are not":                        {lenient, append(olds(1, 2, 3), fresh(1), fresh(2, unhealthy), fresh(3, unhealthy)), "", "old1 old2 old3", "is unhealthy"},
@@ -167,6 +177,15 @@ func TestRollout(t *testing.T) {
 				t.Errorf("failed: %q, want %q", verdict.Failed, tc.failed)
 			}
 		})
+	}
+}
+
+// What a paused rollout waits for is somebody, not the time between two batches.
+func TestPausedBetweenBatches(t *testing.T) {
+	r := rollout{paused: "on request", service: spec.Service{Update: spec.UpdatePolicy{Parallelism: 1, Delay: spec.Duration(10 * time.Second)}}}
+	_, _, _, p := r.decide(append(olds(2, 3), replica("new", 1, r.scene(), routed(time.Second)))...)
+	if got := p.Status[0].Services[0].Waiting; got != "paused: on request" || !p.Wake.IsZero() {
+		t.Errorf("waits for %q until %s", got, p.Wake)
 	}
 }
 
