@@ -54,7 +54,7 @@ func (o *operations) add(project, kind, owner string, state spec.OperationState)
 	op := &operation{number: o.next, cancel: func() {}, Operation: spec.Operation{
 		// The number begins anew with each agent, and a restart takes less than a second.
 		ID:      fmt.Sprintf("%s-%s-%d", now.UTC().Format("20060102T150405.000"), project, o.next),
-		Project: project, Kind: kind, Owner: owner, State: state, Started: now,
+		Project: project, Kind: kind, Owner: owner, State: state, Started: now, Since: now,
 	}}
 	if len(o.all) >= keptOperations {
 		if i := slices.IndexFunc(o.all, func(x *operation) bool { return x.State.Ended() }); i >= 0 {
@@ -156,8 +156,8 @@ func (e *busyError) Error() string {
 	return fmt.Sprintf("project %s is busy: %s", e.Project, atWork(e.Operation, e.now))
 }
 
-// atWork says in a line who does what for how long: "deploy of release 12 by
-// alice, rolling for 40s".
+// atWork says in a line who does what, and how far it is for how long: "deploy of
+// release 12 by alice, rolling for 40s".
 func atWork(op spec.Operation, now time.Time) string {
 	text := op.Kind
 	if op.Release > 0 {
@@ -166,7 +166,7 @@ func atWork(op spec.Operation, now time.Time) string {
 	if op.Owner != "" {
 		text += " by " + op.Owner
 	}
-	return fmt.Sprintf("%s, %s for %s", text, op.State, now.Sub(op.Started).Round(time.Second))
+	return fmt.Sprintf("%s, %s for %s", text, op.State, now.Sub(op.Since).Round(time.Second))
 }
 
 // Hint names the ways on.
@@ -180,9 +180,12 @@ func (e *busyError) Unwrap() error { return spec.ErrRefused }
 func (o *operations) change(op *operation, f func(*operation)) spec.Operation {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	was := op.State.Ended()
+	was := op.State
 	f(op)
-	if op.State.Ended() && !was {
+	if op.State != was {
+		op.Since = o.clock.Now()
+	}
+	if op.State.Ended() && !was.Ended() {
 		close(o.ended)
 		o.ended = make(chan struct{})
 	}

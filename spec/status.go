@@ -246,6 +246,7 @@ type Operation struct {
 	State    OperationState   `json:"state"`
 	Release  int              `json:"release,omitempty"`
 	Started  time.Time        `json:"started"`
+	Since    time.Time        `json:"since,omitzero"` // when State became that: it may have waited for its turn first
 	Ended    time.Time        `json:"ended,omitzero"`
 	Cause    string           `json:"cause,omitempty"`   // one line, when failed or rolled back
 	Replica  string           `json:"replica,omitempty"` // the one that failed
