@@ -66,24 +66,29 @@ func (s ServiceStatus) Serving() []ReplicaStatus {
 }
 
 // Meanwhile says which release serves while the wanted generation doesn't serve
-// alone, or which ones do; empty = it does, or nothing serves.
+// alone or, where several do, with which shares; empty = it does, or nothing serves.
 func (s ServiceStatus) Meanwhile() string {
-	count := map[int]int{}
+	count, share := map[int]int{}, map[int]float64{}
 	earlier := false
 	for _, r := range s.Serving() {
 		count[r.Release]++
+		share[r.Release] += r.Share
 		earlier = earlier || r.Generation != s.Generation
 	}
 	if !earlier {
 		return ""
 	}
-	text := ""
-	for i, release := range slices.Sorted(maps.Keys(count)) {
-		if i == 0 {
+	text, unit := "", " of new connections"
+	for _, release := range slices.Sorted(maps.Keys(count)) {
+		if text == "" {
 			text = fmt.Sprintf("release %d serves meanwhile, with %d ready", release, count[release])
-			continue
+		} else {
+			text += fmt.Sprintf(", and release %d with %d", release, count[release])
 		}
-		text += fmt.Sprintf(", and release %d with %d", release, count[release])
+		if len(count) > 1 && share[release] > 0 {
+			text += fmt.Sprintf(" (%.0f %%%s)", 100*share[release], unit)
+			unit = ""
+		}
 	}
 	return text
 }
@@ -123,9 +128,10 @@ type ReplicaStatus struct {
 	Health     Health            `json:"health"`
 	Pid        int               `json:"pid"`
 	Addresses  []netip.Addr      `json:"addresses"`
-	Ports      []Port            `json:"ports"`    // published, while the kernel routes them here
-	Routed     bool              `json:"routed"`   // named by the kernel's rules
-	Restarts   int               `json:"restarts"` // that nobody asked for; never goes back
+	Ports      []Port            `json:"ports"`           // published, while the kernel routes them here
+	Routed     bool              `json:"routed"`          // named by the kernel's rules
+	Share      float64           `json:"share,omitempty"` // part of the service's new connections that they send to it, 0 to 1
+	Restarts   int               `json:"restarts"`        // that nobody asked for; never goes back
 	Started    time.Time         `json:"started,omitzero"`
 	ExitCode   *int              `json:"exit_code,omitempty"` // of the last exit
 	RetryAt    time.Time         `json:"retry_at,omitzero"`

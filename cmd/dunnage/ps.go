@@ -233,6 +233,9 @@ func (p *program) tellWhole(line string) {
 // problems says each thing about a service and its replicas once.
 func (p *program) problems(project string, s spec.ServiceStatus, replicas []spec.ReplicaStatus) (lines []string) {
 	waiting := printable(s.Waiting)
+	if serves := s.Meanwhile(); serves != "" && waiting != "" {
+		waiting += "; " + serves
+	}
 	for _, r := range replicas {
 		detail, said := p.replicaDetail(r), printable(r.Detail)
 		inWaiting := said != "" && strings.Contains(waiting, said)

@@ -86,25 +86,34 @@ func (s *rollouts) tell(p spec.ProjectStatus) {
 	s.told = told
 }
 
-// standstills lists what somebody has to say a word to. While a rollout is
-// paused, its canaries can't be promoted.
+// standstills lists what somebody has to say a word to, and who serves until then.
+// While a rollout is paused, its canaries can't be promoted.
 func standstills(p spec.ProjectStatus) (lines []string) {
 	if p.Paused != "" {
 		serves := ""
 		for _, svc := range p.Services {
 			if text := svc.Meanwhile(); text != "" {
-				serves += "; " + svc.Name + ": " + text
+				serves += "; " + svc.Name + ": "
+				if svc.Trial > 0 {
+					serves += onTrial(svc) + ", "
+				}
+				serves += text
 			}
 		}
-		return []string{fmt.Sprintf("%s: paused (%s)%s: `dunnage rollout resume -p %s` goes on", p.Name, p.Paused, serves, p.Name)}
+		return []string{fmt.Sprintf("%s: paused (%s)%s; `dunnage rollout resume -p %s` goes on, `dunnage rollback -p %s` goes back",
+			p.Name, p.Paused, serves, p.Name, p.Name)}
 	}
 	for _, svc := range p.Services {
 		if svc.Trial > 0 {
-			lines = append(lines, fmt.Sprintf("%s: canary: %d of %d; `dunnage promote -p %s` goes on, `dunnage rollback -p %s` goes back",
-				svc.Name, svc.Trial, svc.Wanted, p.Name, p.Name))
+			lines = append(lines, fmt.Sprintf("%s: %s; `dunnage promote -p %s` goes on, `dunnage rollback -p %s` goes back",
+				svc.Name, onTrial(svc), p.Name, p.Name))
 		}
 	}
 	return lines
+}
+
+func onTrial(s spec.ServiceStatus) string {
+	return fmt.Sprintf("canary: %d of %d", s.Trial, s.Wanted)
 }
 
 func (s *rollouts) show(p spec.ProjectStatus) {

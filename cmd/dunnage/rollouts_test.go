@@ -35,7 +35,7 @@ func TestStandstills(t *testing.T) {
 		return []spec.ServiceStatus{{Name: "db", Wanted: 1, Ready: 1}, {Name: "web", Wanted: 3, Ready: 1, Trial: trial, Waiting: "canary"}}
 	}
 	canary := "web: canary: 1 of 3; `dunnage promote -p shop` goes on, `dunnage rollback -p shop` goes back\n"
-	paused := "shop: paused (on request): `dunnage rollout resume -p shop` goes on\n"
+	paused := "shop: paused (on request); `dunnage rollout resume -p shop` goes on, `dunnage rollback -p shop` goes back\n"
 	for _, step := range []struct {
 		is   spec.ProjectStatus
 		want string

@@ -116,10 +116,21 @@ func TestPausedNamesWhoServes(t *testing.T) {
 	web := spec.ServiceStatus{Name: "web", Generation: "new", Wanted: 2, Replicas: []spec.ReplicaStatus{
 		{Generation: "new", Release: 2, State: spec.StateUnhealthy}, {Generation: "old", Release: 1, State: spec.StateReady},
 	}}
-	want := "shop: paused (on request); web: release 1 serves meanwhile, with 1 ready: `dunnage rollout resume -p shop` goes on"
-	if got := standstills(spec.ProjectStatus{Name: "shop", Paused: "on request", Services: []spec.ServiceStatus{web}}); len(got) != 1 || got[0] != want {
-		t.Errorf("%q", got)
+	says := func(what string, web spec.ServiceStatus, serves string) {
+		t.Helper()
+		want := "shop: paused (on request); web: " + serves + "; `dunnage rollout resume -p shop` goes on, `dunnage rollback -p shop` goes back"
+		if got := standstills(spec.ProjectStatus{Name: "shop", Paused: "on request", Services: []spec.ServiceStatus{web}}); len(got) != 1 || got[0] != want {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
 	}
+	says("the old alone", web, "release 1 serves meanwhile, with 1 ready")
+	up := func(generation string, release int, share float64) spec.ReplicaStatus {
+		return spec.ReplicaStatus{Generation: generation, Release: release, State: spec.StateReady, Routed: true, Share: share}
+	}
+	web.Replicas = []spec.ReplicaStatus{up("new", 2, 0.5), up("old", 1, 0.5), {Generation: "new", Release: 2, State: spec.StateReady}}
+	says("after the first batch", web, "release 1 serves meanwhile, with 1 ready (50 % of new connections), and release 2 with 1 (50 %)")
+	web.Trial, web.Replicas = 1, []spec.ReplicaStatus{up("new", 2, 0.1), up("old", 1, 0.45), up("old", 1, 0.45)}
+	says("a canary", web, "canary: 1 of 2, release 1 serves meanwhile, with 2 ready (90 % of new connections), and release 2 with 1 (10 %)")
 }
 
 // TestPausedIsSaidOnce: of the project, with the way on.
@@ -128,7 +139,7 @@ func TestPausedIsSaidOnce(t *testing.T) {
 		st := spec.Status{Projects: []spec.ProjectStatus{{Name: "shop", Paused: "on request", Services: []spec.ServiceStatus{{Name: "web", Waiting: waiting}}}}}
 		var out bytes.Buffer
 		p := program{stderr: &out}
-		if p.tellProblems(st, "shop", nil); out.String() != "shop: paused (on request): `dunnage rollout resume -p shop` goes on\n" {
+		if p.tellProblems(st, "shop", nil); out.String() != "shop: paused (on request); `dunnage rollout resume -p shop` goes on, `dunnage rollback -p shop` goes back\n" {
 			t.Errorf("waiting %q: %q", waiting, out.String())
 		}
 	}

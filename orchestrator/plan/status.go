@@ -114,8 +114,11 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 	if v.update.canary {
 		s.Trial = min(v.Canary.Replicas, v.Replicas)
 	}
+	backends := v.backends()
+	shares := v.shares(backends, o.Now)
 	for _, r := range v.current {
 		st := replicaStatus(r, true, o)
+		st.Share = shares[r.ID]
 		st.Detail = cmp.Or(st.Detail, v.outgrew(r), v.emptied(r))
 		st.Release, st.Labels = v.shownRelease(r, v.project.Release.Number), v.Container.Labels
 		if r.Named {
@@ -127,9 +130,9 @@ func (v *view) status(o Observed) spec.ServiceStatus {
 		}
 		s.Replicas = append(s.Replicas, st)
 	}
-	backends := v.backends()
 	for _, r := range v.others {
 		st := replicaStatus(r, v.kept(r, backends), o)
+		st.Share = shares[r.ID]
 		if r.Generation == v.goodGen {
 			good, _ := v.project.Good.Project.Service(v.Name)
 			st.Release, st.Labels = v.shownRelease(r, st.Release), good.Container.Labels

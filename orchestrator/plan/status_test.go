@@ -1,7 +1,9 @@
 package plan_test
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,6 +56,32 @@ func TestStatusOfARollout(t *testing.T) {
 		p := plan.Make(plan.Desired{Projects: []plan.Project{{Record: tc.rec, Release: tc.release, Good: &good}}}, plan.Observed{Now: noon})
 		if got := p.Status[0]; got.Failed != tc.failed || got.Services[0].Before != tc.before {
 			t.Errorf("%s: failed %q, %d before", name, got.Failed, got.Services[0].Before)
+		}
+	}
+}
+
+// A status says which part of the connections each replica is sent.
+func TestStatusOfShares(t *testing.T) {
+	byHand := rollout{service: spec.Service{Canary: &spec.Canary{Replicas: 1, Weight: 10}}}
+	paused := byHand
+	paused.paused = "on request"
+	for name, tc := range map[string]struct {
+		rollout rollout
+		edit    func(*plan.Replica)
+		want    string
+	}{
+		"not named yet":   {byHand, starting, "0.00 0.33 0.33 0.33"},
+		"on trial":        {byHand, routed(time.Second), "0.10 0.30 0.30 0.30"},
+		"a paused trial":  {paused, routed(time.Second), "0.10 0.30 0.30 0.30"},
+		"the first batch": {rollout{service: spec.Service{Update: spec.UpdatePolicy{Parallelism: 1, Delay: spec.Duration(time.Hour)}}}, routed(time.Second), "0.33 0.00 0.33 0.33"},
+	} {
+		_, _, _, p := tc.rollout.decide(append(olds(1, 2, 3), replica("new", 1, rollout{}.scene(), tc.edit))...)
+		var got []string
+		for _, r := range p.Status[0].Services[0].Replicas {
+			got = append(got, fmt.Sprintf("%.2f", r.Share))
+		}
+		if strings.Join(got, " ") != tc.want {
+			t.Errorf("%s: %s, want %s", name, got, tc.want)
 		}
 	}
 }

@@ -45,6 +45,24 @@ func (v *view) weights(backends []*Replica, now time.Time) map[string]int {
 	return out
 }
 
+// shares are the parts of the new connections, from 0 to 1, that the backends take
+// that the rules name, by replica ID.
+func (v *view) shares(backends []*Replica, now time.Time) map[string]float64 {
+	weights := v.weights(backends, now)
+	out := map[string]float64{}
+	sum := 0.0
+	for _, r := range backends {
+		if r.Named {
+			out[r.ID] = float64(max(1, weights[r.ID])) // nil = all equal
+			sum += out[r.ID]
+		}
+	}
+	for id := range out {
+		out[id] /= sum
+	}
+	return out
+}
+
 func gcd(a, b int) int {
 	for b != 0 {
 		a, b = b, a%b

@@ -100,7 +100,7 @@ func TestDoctorInARollout(t *testing.T) {
 		h.eventually(time.Minute, "doctor", func() error {
 			found, _ := h.doctor()
 			f := found["services"][0]
-			for _, text := range append(texts, "release 1 serves meanwhile, with 2 ready, and release 2 with 1") {
+			for _, text := range append(texts, "release 1 serves meanwhile, with 2 ready (90 % of new connections), and release 2 with 1 (10 %)") {
 				if !f.OK || f.Warn != warns || !strings.Contains(f.Text, text) {
 					return fmt.Errorf("%+v, want %q", f, text)
 				}
@@ -111,6 +111,9 @@ func TestDoctorInARollout(t *testing.T) {
 	says(false, "hello/web: 1 of 2 ready", "canary: `dunnage promote -p hello`")
 	h.must("rollout", "pause", "-p", "hello")
 	says(true, "stands still: on request")
+	if r := h.run(nil, "ps", "-p", "hello"); !strings.Contains(r.stderr, "web: canary: 1 of 2, release 1 serves meanwhile, with 2 ready (90 % of new connections), and release 2 with 1 (10 %); `dunnage rollout resume") {
+		t.Errorf("ps: %s", r.stderr)
+	}
 }
 
 // Doctor finds nothing wrong on a host where nothing is; says of a stopped
