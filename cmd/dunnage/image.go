@@ -107,7 +107,9 @@ func (p *program) roomForLoad(ctx context.Context, agent *api.Client, archive io
 
 func (p *program) openArchive(file string) (io.ReadCloser, error) {
 	if file != "" && file != "-" {
+		told := p.tellOfPipes(file)
 		f, err := os.Open(p.absolute(file))
+		told()
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, &exitCode{code: exitError, err: fmt.Errorf("no archive %s here", file),
 				hint: nearFile(p.absolute(file), "`docker save -o "+file+" IMAGE` makes one; `dunnage image pull IMAGE` asks a registry")}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -32,7 +33,9 @@ func (p *program) load(c *cli.Context, secrets bool) (manifest.Result, error) {
 	if dir := c.String("project-directory"); dir != "" {
 		o.ProjectDir = filepath.Clean(p.absolute(dir))
 	}
+	told := p.tellOfPipes(slices.Concat(o.Files, o.EnvFiles)...)
 	m, err := manifest.Load(c.Context, o)
+	told()
 	if missing := new(fs.PathError); errors.Is(err, fs.ErrNotExist) && errors.As(err, &missing) {
 		err = &exitCode{code: exitError, err: err, hint: nearFile(missing.Path, "give the file's path from here, or leave -f and COMPOSE_FILE out: then "+manifest.FileNames()+" is looked for here and above")}
 	}

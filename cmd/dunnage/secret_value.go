@@ -59,6 +59,7 @@ func (p *program) fileValue(path string) (spec.SecretValue, error) {
 	if path == "-" {
 		return readValue(p.stdin)
 	}
+	defer p.tellOfPipes(path)()
 	f, err := os.Open(p.absolute(path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return spec.SecretValue{}, &exitCode{code: exitError, err: fmt.Errorf("no file %s here", path), hint: nearFile(p.absolute(path), "")}
@@ -207,6 +208,7 @@ func generated(n int) (spec.SecretValue, error) {
 func (p *program) envFileValues(path string) (map[string]spec.SecretValue, error) {
 	in := p.stdin
 	if path != "-" {
+		defer p.tellOfPipes(path)()
 		f, err := os.Open(p.absolute(path))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, &exitCode{code: exitError, err: fmt.Errorf("no file %s here", path), hint: nearFile(p.absolute(path), "")}
