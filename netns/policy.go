@@ -143,12 +143,17 @@ func (n *Network) lost(v6 bool) (string, error) {
 	}
 	widest, why := netip.Prefix{}, ""
 	for to, r := range first {
-		ends := deadRoutes[r.Type]
+		ends := ""
+		if kind := deadRoutes[r.Type]; kind != "" {
+			ends = "its route says " + kind
+		} else if r.Type == unix.RTN_UNICAST && r.Protocol != unix.RTPROT_KERNEL && linkOf(r) == "lo" { // the kernel's are about its own addresses
+			ends = walk.ToLoopback
+		}
 		if ends == "" || to.Addr().IsPrivate() || to != all && slices.ContainsFunc(n.pools(), to.Overlaps) {
 			continue
 		}
 		if why == "" || to.Bits() < widest.Bits() || to.Bits() == widest.Bits() && to.Addr().Less(widest.Addr()) {
-			widest, why = to, fmt.Sprintf("%s: its route says %s", to, ends)
+			widest, why = to, fmt.Sprintf("%s: %s", to, ends)
 		}
 	}
 	return why, nil

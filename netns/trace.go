@@ -1,7 +1,6 @@
 package netns
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -161,7 +160,10 @@ func (n *Network) facts(p spec.Packet, by policy) walk.Facts {
 			f.Packet.Source = k.source(p.To.Addr())
 		}
 	case p.Source.IsValid():
-		f.In = cmp.Or(k.route(p.Source).Link, worldLink(p.To.Addr()))
+		f.In = k.route(p.Source).Link
+		if f.In == "" || f.In == "lo" { // by which nobody comes, whatever a route says
+			f.In = worldLink(p.To.Addr())
+		}
 	default:
 		f.In = worldLink(p.To.Addr())
 	}

@@ -286,8 +286,13 @@ func testTraceRouteBack(t *testing.T) {
 		{"replace blackhole default", "replace default via " + client, "", spec.FateArrives, spec.FateMaybe}, // the client is on the link
 		{"add unreachable default metric 4000", "del unreachable default", "", spec.FateArrives, spec.FateArrives},
 		{"add blackhole 10.0.0.0/8", "del blackhole 10.0.0.0/8", "", spec.FateArrives, spec.FateArrives},
+		{"add " + client + " dev lo", "del " + client + " dev lo", "the answer: route to " + client + ": its route leads to lo", spec.FateDropped, spec.FateMaybe},
+		{"add " + client + " dev lo table 77", "del " + client + " dev lo table 77", "the answer: route to " + client + ": its route leads to lo", spec.FateDropped, spec.FateArrives},
 	} {
 		testenv.Run(t, "ip", append([]string{"route"}, strings.Fields(c.add)...)...)
+		if strings.HasSuffix(c.add, " table 77") {
+			testenv.Run(t, "ip", "rule", "add", "to", client, "lookup", "77")
+		}
 		for _, port := range []uint16{8080, 8082} {
 			to := netip.AddrPortFrom(w.HostAddr, port)
 			got := w.trace(spec.Packet{Protocol: spec.TCP, Source: w.ClientAddr, To: to})

@@ -143,6 +143,9 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 	return len(ways) > 0, &e
 }
 
+// ToLoopback is why no answer gets to a client whose route leads to lo.
+const ToLoopback = "its route leads to lo, so that answers to it never leave the host"
+
 // routeBack asks for the way to the client. Those that go out by another link than
 // the client is taken to be behind do so from then on.
 func (w *walker) routeBack(ways []*packet) (on []*packet) {
@@ -157,6 +160,9 @@ func (w *walker) routeBack(ways []*packet) (on []*packet) {
 		case p.dst.IsValid():
 			if found == (Route{}) {
 				found = w.facts.Route(p.dst)
+			}
+			if !found.Local && found.Link == "lo" {
+				found.Dead = ToLoopback
 			}
 			if found.Dead != "" {
 				step.What, step.Maybe = p.dst.String()+": "+found.Dead, p.maybe()
