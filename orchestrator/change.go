@@ -101,7 +101,7 @@ func (l *Loop) Change(ctx context.Context, project string, r spec.ChangeRequest)
 			}
 		}
 		var err error
-		if op, err = l.ops.take(project, r.Kind, turn(r), spec.OperationRolling); err != nil {
+		if op, err = l.take(project, r.Kind, turn(r), spec.OperationRolling); err != nil {
 			return err
 		}
 		if overrides(r.Kind) || r.TakeOver {

@@ -21,7 +21,8 @@ func (l *Loop) Deploy(_ context.Context, r spec.DeployRequest) (spec.Operation, 
 	if err := l.mayChange(); err != nil {
 		return spec.Operation{}, err
 	}
-	op, err := l.ops.take(r.Project.Name, "deploy", r.Turn, spec.OperationPulling)
+	r.TakeOver = r.TakeOver || l.onlyPaused(r.Project.Name)
+	op, err := l.take(r.Project.Name, "deploy", r.Turn, spec.OperationPulling)
 	if err != nil {
 		return spec.Operation{}, err
 	}
@@ -96,6 +97,9 @@ func (l *Loop) deploy(ctx context.Context, op *operation, r spec.DeployRequest) 
 		}
 		if room != "" {
 			notes = append(notes, room)
+		}
+		if rec := l.recordOf(r.Project.Name); prev != nil && rec.Paused == pausedByHand {
+			notes = append(notes, fmt.Sprintf("release %d was paused (%s): this deploy ends the pause", rec.Desired, rec.Paused))
 		}
 		l.ops.change(op, func(o *operation) { o.Services, o.Warnings = c.changes, notes })
 		if ctx.Err() != nil { // somebody else took over
@@ -234,7 +238,7 @@ func (l *Loop) Preview(ctx context.Context, r spec.DeployRequest) (spec.Preview,
 			out.From = prev.Number
 			l.previewRollout(&out, rec, c)
 		}
-		if op, busy := l.ops.running()[out.Project]; busy && out.Paused == "" { // a deploy ends a pause
+		if op, busy := l.ops.running()[out.Project]; busy && !l.onlyPaused(out.Project) { // else a deploy takes over
 			out.Notes = append(out.Notes, fmt.Sprintf("another change is at work: %s; until it has ended a deploy is refused, unless --wait or --take-over says otherwise", atWork(op, l.cfg.Clock.Now())))
 		}
 		return l.foresee(ctx, &out, prev, c, r.Inactive)

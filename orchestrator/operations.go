@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -77,7 +78,7 @@ func (o *operations) take(project, kind string, turn spec.Turn, state spec.Opera
 	case turn.Wait:
 		state = spec.OperationWaiting
 	default:
-		return nil, &busyError{*h, o.clock.Now()}
+		return nil, &busyError{Operation: *h, now: o.clock.Now()}
 	}
 	return o.add(project, kind, turn.Owner, state), nil
 }
@@ -149,10 +150,14 @@ func (o *operations) others(op *operation) []*operation {
 // busyError says which operation is at work on a project.
 type busyError struct {
 	spec.Operation
-	now time.Time
+	now    time.Time
+	paused string // why the rollout that it follows stands still; empty = it doesn't
 }
 
 func (e *busyError) Error() string {
+	if e.paused != "" {
+		return fmt.Sprintf("project %s is busy: its rollout is paused (%s): %s", e.Project, e.paused, atWork(e.Operation, e.now))
+	}
 	return fmt.Sprintf("project %s is busy: %s", e.Project, atWork(e.Operation, e.now))
 }
 
@@ -171,10 +176,40 @@ func atWork(op spec.Operation, now time.Time) string {
 
 // Hint names the ways on.
 func (e *busyError) Hint() string {
+	if e.paused != "" {
+		return fmt.Sprintf("`dunnage rollout resume -p %s` lets it go on, `dunnage rollback -p %s` goes back, --take-over ends the pause", e.Project, e.Project)
+	}
 	return fmt.Sprintf("--wait waits for its end, --take-over ends it, `dunnage rollback -p %s` goes back", e.Project)
 }
 
 func (e *busyError) Unwrap() error { return spec.ErrRefused }
+
+// standsStill is why the rollout that an operation follows does; empty = it doesn't,
+// or the operation does something else.
+func (l *Loop) standsStill(op spec.Operation) string {
+	rec, _ := l.state.project(op.Project)
+	if rec.Down || op.State != spec.OperationRolling || op.Kind != "pause" && op.Release != rec.Desired {
+		return ""
+	}
+	return rec.Paused
+}
+
+// onlyPaused reports whether nothing is at work on the project but who follows a
+// rollout that stands still. A deploy doesn't wait for that.
+func (l *Loop) onlyPaused(project string) bool {
+	all := l.ops.others(&operation{Operation: spec.Operation{Project: project}})
+	return len(all) > 0 && !slices.ContainsFunc(all, func(op *operation) bool { return l.standsStill(l.ops.copyOf(op)) == "" })
+}
+
+// take is operations.take, with an error that says whether a pause is waited for.
+func (l *Loop) take(project, kind string, turn spec.Turn, state spec.OperationState) (*operation, error) {
+	op, err := l.ops.take(project, kind, turn, state)
+	var busy *busyError
+	if errors.As(err, &busy) {
+		busy.paused = l.standsStill(busy.Operation)
+	}
+	return op, err
+}
 
 // change changes an operation under the lock and returns a copy.
 func (o *operations) change(op *operation, f func(*operation)) spec.Operation {

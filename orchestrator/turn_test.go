@@ -205,6 +205,41 @@ func TestRolloutPauseAndResume(t *testing.T) {
 	}
 }
 
+// Who follows a paused rollout holds up no deploy, as its preview says; a scale is told
+// what it would wait for.
+func TestDeployWhilePaused(t *testing.T) {
+	s := newScenario(1, world.Truth)
+	defer func() { s.stop() }()
+	ask(t, s, valid("shop", "fast"))
+	first, err := take(t, s, valid("shop", "slow"), spec.Turn{Owner: "alice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass(t, s, first.ID, 500*time.Millisecond)
+	changed(t, s, spec.ChangeRequest{Kind: "pause"})
+	_, err = request(s, "shop", spec.ChangeRequest{Kind: "scale", Replicas: map[string]int{"web": 2}})
+	var hint interface{ Hint() string }
+	if !errors.Is(err, spec.ErrRefused) || !strings.Contains(err.Error(), "paused (on request)") || !strings.Contains(err.Error(), "by alice") {
+		t.Errorf("a scale: %v", err)
+	}
+	if !errors.As(err, &hint) || !strings.Contains(hint.Hint(), "`dunnage rollout resume -p shop`") || strings.Contains(hint.Hint(), "--wait") {
+		t.Errorf("the way on: %v", err)
+	}
+	if got := preview(t, s, valid("shop", "fast")); len(got.Notes) != 1 || !strings.Contains(got.Notes[0], "a deploy ends the pause") {
+		t.Errorf("the preview: %q", got.Notes)
+	}
+	op, err := take(t, s, valid("shop", "fast"), spec.Turn{Owner: "bob", Wait: true}) // for nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	if op = pass(t, s, op.ID, time.Minute); op.State != spec.OperationDone || !strings.Contains(strings.Join(op.Warnings, "\n"), "release 2 was paused (on request)") {
+		t.Errorf("%+v", op)
+	}
+	if op := pass(t, s, first.ID, 0); op.State != spec.OperationFailed || op.Cause != "the deploy of bob took over" {
+		t.Errorf("the first: %+v", op)
+	}
+}
+
 // What ran and never got ready is probed anew when somebody lets the rollout go
 // on, and when the same is deployed again.
 func TestFailedProbesAreTriedAgain(t *testing.T) {

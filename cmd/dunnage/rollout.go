@@ -11,7 +11,7 @@ func (p *program) rolloutCommand() *cli.Command {
 		Name:  "rollout",
 		Usage: "hold a rollout, or let it go on",
 		Description: "A paused rollout starts no further batch and moves no connections; what serves goes on serving. " +
-			"A rollout also pauses by itself when a release fails whose failure_action is pause.\n\n" +
+			"A rollout also pauses by itself when a release fails whose failure_action is pause. A deploy ends the pause and begins the rollout of its own release; `dunnage plan` says so before.\n\n" +
 			"Example:\n   dunnage rollout pause -p shop",
 		Subcommands: []*cli.Command{
 			{
