@@ -242,7 +242,8 @@ func (e *Engine) anyLayer(ctx context.Context) (bool, error) {
 	return len(entries) > 0, err
 }
 
-// collectLogs removes the logs of removed replicas but the newest of each service.
+// collectLogs removes the logs of removed replicas but the newest of each service,
+// and the directories that have none.
 func (e *Engine) collectLogs(keep int) error {
 	items, err := e.logItems(keep)
 	errs := []error{err}
@@ -254,5 +255,6 @@ func (e *Engine) collectLogs(keep int) error {
 			errs = append(errs, fmt.Errorf("remove an old log: %w", err))
 		}
 	}
+	e.cfg.removeEmptyLogDirs()
 	return oneOf(errs)
 }

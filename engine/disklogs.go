@@ -110,6 +110,29 @@ func (c Config) removeLog(l logOf) error {
 	return oneOf(errs)
 }
 
+// removeEmptyLogDirs removes the directories of services and projects that have no
+// log. One that a replica is about to write to is made anew by its writer. The kernel
+// refuses those that aren't empty, and nothing hangs on any that stays.
+func (c Config) removeEmptyLogDirs() {
+	projects, _ := directories(c.logsDir())
+	for _, project := range projects {
+		services, _ := directories(filepath.Join(c.logsDir(), project))
+		for _, name := range append(services, "") {
+			dir, err := os.OpenFile(c.logsDir(), os.O_RDONLY|unix.O_DIRECTORY, 0)
+			if name == "" {
+				name = project
+			} else if err == nil {
+				dir, err = openBelow(dir, project)
+			}
+			if err != nil {
+				continue
+			}
+			_ = unix.Unlinkat(int(dir.Fd()), name, unix.AT_REMOVEDIR)
+			dir.Close()
+		}
+	}
+}
+
 // serviceLogItems lists those of one service, the newest first.
 func (e *Engine) serviceLogItems(project, service string, keep int, there func(id string) bool) ([]logOf, error) {
 	dir, err := e.cfg.openLogDir(project, service)

@@ -230,6 +230,9 @@ func TestCollectFollowsNoLink(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := errors.Join(os.MkdirAll(theirs+"/empty", 0o700), os.MkdirAll(logs+"/gone/web", 0o700), os.MkdirAll(logs+"/p/gone", 0o700)); err != nil {
+		t.Fatal(err)
+	}
 	items, err := e.logItems(0)
 	if err != nil || len(items) != 1 || items[0].Name != "p-web-old-1" || items[0].Project != "p" || items[0].Service != "web" || len(items[0].files) != 2 {
 		t.Errorf("counted %+v, %v", items, err)
@@ -247,6 +250,11 @@ func TestCollectFollowsNoLink(t *testing.T) {
 	}
 	if left, err := e.logItems(0); err != nil || len(left) != 0 {
 		t.Errorf("left %+v, %v", left, err)
+	}
+	for path, stays := range map[string]bool{theirs + "/empty": true, logs + "/linked": true, logs + "/gone": false, logs + "/p/gone": false} {
+		if _, err := os.Lstat(path); (err == nil) != stays {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 
 	// A link that has taken a directory's place since it was counted.

@@ -32,3 +32,15 @@ func TestForgottenProjectFreesItsImages(t *testing.T) {
 		t.Errorf("once more: %+v", r)
 	}
 }
+
+// Of a project that was forgotten, nothing is left that doctor finds once its logs are
+// collected.
+func TestForgottenProjectLeavesNothing(t *testing.T) {
+	h := newHost(t)
+	h.mustDeploy(hello("v1", 1, ""))
+	h.must("down", "-p", "hello", "--forget")
+	h.must("gc", "--all")
+	if found, _ := h.doctor(); !found["leftovers"][0].OK {
+		t.Errorf("leftovers: %+v", found["leftovers"])
+	}
+}
