@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -27,7 +28,7 @@ func (p *program) explainCommand() *cli.Command {
 			"Example:\n   dunnage explain 8080\n   dunnage explain tcp://198.51.100.7:8080 --from 203.0.113.9\n   dunnage explain shop/web\n   dunnage explain web-1",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "from", Usage: "`ADDRESS` of the client; an address of the host: the host itself"},
-			&cli.BoolFlag{Name: "brief", Usage: "leave out the rules that only lead to others"},
+			&cli.BoolFlag{Name: "brief", Usage: "leave out the rules that only lead to others, and say in a line how a sticky service chooses"},
 			jsonFlag(),
 		},
 		Action: p.withAgent(p.explain),
@@ -126,11 +127,18 @@ func (p *program) paragraph(b *strings.Builder, label, text string, colour int) 
 
 func (p *program) explainWay(b *strings.Builder, w spec.ExplainedWay, brief bool) {
 	p.paragraph(b, "", wayHeading(w), 0)
+	chosen := false
 	for i, s := range w.Steps {
-		if brief && strings.HasPrefix(s.What, "goes to ") {
-			continue
+		switch {
+		case brief && strings.HasPrefix(s.What, "goes to "):
+		case brief && byClient(s):
+			if !chosen {
+				p.paragraph(b, fmt.Sprintf("?%3d ", i+1), stickyChoice(w.Steps), 0)
+			}
+			chosen = true
+		default:
+			p.explainStep(b, i+1, s)
 		}
-		p.explainStep(b, i+1, s)
 	}
 	for _, r := range w.Reach {
 		fmt.Fprintf(b, "  => %s\n", arrival(r))
@@ -151,6 +159,42 @@ func (p *program) explainWay(b *strings.Builder, w spec.ExplainedWay, brief bool
 	for _, s := range w.Unseen {
 		p.paragraph(b, "unseen:   ", s, yellow)
 	}
+}
+
+// byClient reports whether the step is one of the many by which a sticky service
+// chooses the replica of a client that isn't known. docs/adr/0016 says how.
+func byClient(s spec.TraceStep) bool {
+	return s.Maybe && s.Owner == spec.OwnerDunnage && strings.Contains(s.Where, " DUNNAGE-B-") && strings.HasPrefix(s.What, "sent on to ")
+}
+
+// stickyChoice says in a line what those steps come to.
+func stickyChoice(steps []spec.TraceStep) string {
+	const fan = 16 // buckets of each chain; its last rule takes those that no other names
+	left, share, sum := map[string]int{}, map[string]int{}, 0
+	for _, s := range steps {
+		if !byClient(s) {
+			continue
+		}
+		if _, known := left[s.Where]; !known {
+			left[s.Where], sum = fan, sum+fan
+		}
+		n := left[s.Where]
+		if strings.Contains(s.Rule, "-s ") {
+			n = 1
+		}
+		left[s.Where] -= n
+		share[strings.TrimPrefix(s.What, "sent on to ")] += n
+	}
+	even := "the same share each"
+	var each []string
+	for _, to := range slices.Sorted(maps.Keys(share)) {
+		each = append(each, fmt.Sprintf("%s %.0f %%", to, 100*float64(share[to])/float64(sum)))
+		if d := share[to] - sum/len(share); d < -1 || d > 1 {
+			even = ""
+		}
+	}
+	return fmt.Sprintf("sent on to one of %d replicas by the client's address, each client always to the same one, %s; `--from ADDRESS` says to which",
+		len(share), cmp.Or(even, strings.Join(each, ", ")))
 }
 
 // visitor is what the visitor found there. It calls a place unreachable after

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -44,5 +45,36 @@ func TestExplainTellsGenerationsApart(t *testing.T) {
 	var out bytes.Buffer
 	if err := (&program{stdout: &out}).printExplanation(e, false); err != nil || strings.TrimSpace(out.String()) != strings.TrimSpace(want) {
 		t.Errorf("%v\n%swant\n%s", err, out.String(), want)
+	}
+}
+
+// Brief says in a line what the rules of a sticky service come to for a client that
+// isn't known.
+func TestExplainBriefOfASticky(t *testing.T) {
+	way := func(buckets int, maybe bool) string {
+		var w spec.ExplainedWay
+		add := func(chain, rule, what string) {
+			w.Steps = append(w.Steps, spec.TraceStep{Where: "iptables-nft nat DUNNAGE-" + chain, Number: 1, Rule: rule, Owner: spec.OwnerDunnage, What: what, Maybe: maybe})
+		}
+		for low := range 16 {
+			bucket := fmt.Sprintf("B-%d", low)
+			add("A-0", "-s x -j DUNNAGE-"+bucket, "goes to DUNNAGE-"+bucket)
+			for high := range buckets {
+				add(bucket, fmt.Sprintf("-s 0.0.0.%d/0.0.0.240 -j DNAT", 16*high), "sent on to 10.0.0.2:80")
+			}
+			add(bucket, "-j DNAT", "sent on to 10.0.0.3:80")
+		}
+		var b strings.Builder
+		(&program{}).explainWay(&b, w, true)
+		return b.String()
+	}
+	for buckets, each := range map[int]string{8: "the same share each", 4: "10.0.0.2:80 25 %, 10.0.0.3:80 75 %"} {
+		got := way(buckets, true)
+		if strings.Count(got, "sent on to") != 1 || !strings.Contains(got, "one of 2 replicas by the client's address, each client always to the same one, "+each+"; `--from ADDRESS` says") {
+			t.Errorf("%d buckets: %s", buckets, got)
+		}
+	}
+	if got := way(8, false); strings.Count(got, "sent on to") != 16*9 { // who is known is told in full
+		t.Error(got)
 	}
 }
