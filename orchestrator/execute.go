@@ -200,7 +200,7 @@ func (l *Loop) start(ctx context.Context, a plan.Start) error {
 	}
 	owner := l.user(ctx, a.Key.ID)
 	err := l.update(a.Key.ID, func(r *spec.ReplicaRecord) {
-		if a.Restart && !r.Requested { // who stopped it and starts it again knows
+		if a.Restart && !r.Requested && !r.Running { // who stopped it and starts it again knows; a run that never began counts once
 			r.Restarts++
 		}
 		r.Running, r.Requested, r.Unwell, r.Asked = true, false, false, false

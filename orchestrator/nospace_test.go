@@ -64,3 +64,44 @@ func TestWaitsForSpace(t *testing.T) {
 		})
 	}
 }
+
+// What was stopped and is started on a full disk is tried until it runs, whatever its
+// restart policy: ps shows it so, and counts none of the tries as a restart.
+func TestStartWaitsForSpace(t *testing.T) {
+	for name, mode := range map[string]spec.RestartMode{"no": spec.RestartNo, "on failure": spec.RestartOnFailure, "always": spec.RestartAlways} {
+		t.Run(name, func(t *testing.T) {
+			s := newScenario(1, world.Truth)
+			defer func() { s.stop() }()
+			p := valid("shop", "fast")
+			p.Services[0].Replicas, p.Services[0].Restart = 1, spec.RestartPolicy{Mode: mode}
+			if op := ask(t, s, p); op.State != spec.OperationDone {
+				t.Fatalf("%+v", op)
+			}
+			change := func(kind string) spec.Operation {
+				op, err := request(s, "shop", spec.ChangeRequest{Kind: kind})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return pass(t, s, op.ID, time.Minute)
+			}
+			replica := func() spec.ReplicaStatus {
+				all := status(t, s, "web").Replicas
+				if len(all) != 1 {
+					t.Fatalf("replicas: %+v", all)
+				}
+				return all[0]
+			}
+			change("stop")
+			s.w.Full = true
+			change("start")
+			if r := replica(); r.State != spec.StateBackoff || !strings.Contains(r.Detail, spec.ErrNoSpace.Error()) || !r.RetryAt.After(s.w.Now()) || r.Restarts != 0 {
+				t.Errorf("on the full disk: %+v", r)
+			}
+			s.w.Full = false
+			s.live(time.Minute, time.Second)
+			if r := replica(); r.State != spec.StateReady || r.Restarts != 0 {
+				t.Errorf("with space: %+v", r)
+			}
+		})
+	}
+}

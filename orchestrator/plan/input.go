@@ -150,6 +150,10 @@ func (r *Replica) neverBegan() bool {
 	return r.Phase == spec.PhaseExited && r.Record.Exit != nil && r.Record.Exit.At.Equal(r.ExitedAt)
 }
 
+// begins reports whether a run is asked for and recorded that hasn't come to be yet:
+// it is tried until it does, whatever the restart policy says of the exit before.
+func (r *Replica) begins() bool { return r.Record.Running && r.neverBegan() }
+
 // Addr returns the replica's addresses in the network, zero when it has none.
 func (r *Replica) Addr(network string) (netip.Addr, netip.Addr) {
 	for _, a := range r.Record.Addresses {

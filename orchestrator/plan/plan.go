@@ -204,7 +204,7 @@ func (b *builder) run(v *view, r *Replica, waiting bool) {
 		b.wakeAt(b.now.Add(pollLost))
 	case spec.PhaseCreated, spec.PhaseExited:
 		switch {
-		case r.Record.Running && r.neverBegan():
+		case r.begins():
 			if !v.mustWait(r) {
 				b.tryStart(r, retryAt(r))
 			}

@@ -232,6 +232,9 @@ func replicaStatus(r *Replica, wanted bool, o Observed) spec.ReplicaStatus {
 		s.ExitCode = &e.Code
 		if s.State == spec.StateBackoff {
 			s.RetryAt = startsAgainAt(r.Record)
+			if r.begins() {
+				s.RetryAt = retryAt(r)
+			}
 		}
 		if s.State == spec.StateFailed {
 			s.Detail = leftDeadText(r)
@@ -330,6 +333,8 @@ func state(r *Replica, wanted, held bool) spec.ReplicaState {
 		return spec.StateCompleted
 	case !wanted || r.Record.Requested:
 		return spec.StateStopped
+	case r.Record.Exit != nil && r.begins():
+		return spec.StateBackoff
 	case r.Record.Exit != nil && restarts(r.Record):
 		return spec.StateBackoff
 	case r.Record.Exit != nil:

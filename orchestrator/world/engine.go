@@ -74,6 +74,10 @@ func (w *World) Start(_ context.Context, id string) error {
 	if !effect || c.phase == spec.PhaseRunning {
 		return err
 	}
+	if w.Full {
+		c.phase = spec.PhaseCreated // the trace of the run before is deleted first
+		return fmt.Errorf("start %s: %w: %d", id, spec.ErrNoSpace, w.calls)
+	}
 	if w.attached[strings.TrimPrefix(c.req.NetNS, namespaces)] == nil {
 		return fmt.Errorf("start %s: no network namespace", id)
 	}
