@@ -332,6 +332,7 @@ func (l *Loop) rollback(op *operation, project string, number int) error {
 	if rec.Down {
 		rec.Good = 0
 	} else if rec.Desired != number {
+		rec = gaveUp(rec)
 		rec.Ran, rec.Left = without(rec.Ran, rec.Desired), append(without(rec.Left, rec.Desired), rec.Desired)
 	}
 	rec.Down, rec.Purge, rec.Forget, rec.Desired, rec.Networks = false, nil, false, number, networks

@@ -240,6 +240,7 @@ func (l *Loop) install(op *operation, from candidate, inactive []string) (int, e
 		return 0, err
 	}
 	rec.Ailing = l.ailing(op, rec, r.Project)
+	rec = gaveUp(rec)
 	r.Number, r.Created = rec.Next, now
 	rec.Next++
 	receipt := l.draft(op, &rec, r)
@@ -264,6 +265,16 @@ func (l *Loop) install(op *operation, from candidate, inactive []string) (int, e
 	l.unpin(c.DropReleases)
 	l.events.add(spec.Event{Kind: spec.EventRelease, Project: name, Message: fmt.Sprintf("release %d: %s", r.Number, r.Reason)})
 	return r.Number, nil
+}
+
+// gaveUp is the record of a project that leaves its desired release: one that is paused
+// because it failed has failed then.
+func gaveUp(rec spec.ProjectRecord) spec.ProjectRecord {
+	if rec.Paused != "" && rec.Paused != pausedByHand {
+		rec.Failed = append(without(rec.Failed, rec.Desired), rec.Desired)
+		rec.Causes = explained(rec.Causes, rec.Desired, rec.Paused)
+	}
+	return rec
 }
 
 // kept lists those of the stopped services that are inactive.

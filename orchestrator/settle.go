@@ -46,6 +46,7 @@ func (l *Loop) settleRollout(r plan.Rollout, now []spec.ProjectStatus) (changed 
 	case r.Action == spec.FailurePause:
 		l.cfg.Log.Warn("rollout paused", "project", rec.Name, "release", rec.Desired, "cause", r.Failed)
 		rec.Paused = r.Failed
+		l.showPause(rec)
 		l.endRollouts(r, spec.OperationPaused, fmt.Sprintf("%s; `dunnage rollout resume -p %s` tries again, `dunnage rollback -p %s` goes back", r.Failed, rec.Name, rec.Name))
 	case r.Action == spec.FailureRollback && rec.Good != 0:
 		l.cfg.Log.Warn("rolling back", "project", rec.Name, "from", rec.Desired, "to", rec.Good, "cause", r.Failed)
@@ -80,6 +81,19 @@ func (l *Loop) settleRollout(r plan.Rollout, now []spec.ProjectStatus) (changed 
 	}
 	l.Look()
 	return rec.Desired != desired
+}
+
+// showPause adds the pause to what people see: who is told of it looks before the
+// next look may have been.
+func (l *Loop) showPause(rec spec.ProjectRecord) {
+	st := *l.status.Load()
+	st.Projects = slices.Clone(st.Projects)
+	for i := range st.Projects {
+		if st.Projects[i].Name == rec.Name {
+			st.Projects[i].Paused = rec.Paused
+		}
+	}
+	l.status.Store(&st)
 }
 
 // tellTolerated tells of the failures that a release has converged with.

@@ -205,6 +205,47 @@ func TestRolloutPauseAndResume(t *testing.T) {
 	}
 }
 
+// Who hears that a rollout is paused finds it paused, and what it failed of is known
+// when something has taken its place.
+func TestPauseIsShownAndKept(t *testing.T) {
+	for _, kind := range []string{"deploy", "rollback"} {
+		s := newScenario(1, world.Truth)
+		ask(t, s, valid("shop", "fast"))
+		p := valid("shop", "broken")
+		p.Services[0].Update.OnFailure = spec.FailurePause
+		op, err := take(t, s, p, spec.Turn{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for !op.State.Ended() {
+			s.loop.Step(t.Context())
+			s.w.Advance(100 * time.Millisecond)
+			if op, err = s.loop.Operation(t.Context(), op.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		st, err := s.loop.Status(t.Context())
+		if err != nil || op.State != spec.OperationPaused || st.Projects[0].Paused == "" {
+			t.Errorf("%s, and the status says %q", op.State, st.Projects[0].Paused)
+		}
+		paused := st.Projects[0].Paused
+		if kind == "deploy" {
+			op = ask(t, s, valid("shop", "slow"))
+		} else {
+			op = changed(t, s, spec.ChangeRequest{Kind: kind})
+		}
+		all, err := s.loop.Releases(t.Context(), "shop")
+		if err != nil || op.State != spec.OperationDone {
+			t.Fatalf("%+v, %v", op, err)
+		}
+		second := all[len(all)-2]
+		if second.Number != 2 || second.State != spec.ReleaseFailed || second.Cause != paused {
+			t.Errorf("after a %s, release %d is %q: %q, want it failed of %q", kind, second.Number, second.State, second.Cause, paused)
+		}
+		s.stop()
+	}
+}
+
 // Who follows a paused rollout holds up no deploy, as its preview says; a scale is told
 // what it would wait for.
 func TestDeployWhilePaused(t *testing.T) {

@@ -19,7 +19,7 @@ func (p *program) historyCommand() *cli.Command {
 		Name:  "history",
 		Usage: "list a project's releases",
 		Description: "Lists the kept releases, newest first; * marks the desired one. " +
-			"STATE is current, rolling (not converged yet), paused (stands still until somebody says so), ran (later replaced), failed, left (somebody rolled back from it), or - (replaced before it converged). " +
+			"STATE is current, rolling (not converged yet), paused (stands still until somebody says so), ran (later replaced), failed (also one that was replaced while it was paused for its failure), left (somebody rolled back from it), or - (replaced before it converged). " +
 			"Why a release failed or is paused stands below it on a terminal, and on standard error where the output goes elsewhere. " +
 			"A narrow terminal shows images without registry and digest, and cuts them before it leaves out REASON and AGE. JSON has everything. `dunnage receipt` says what a rollout did, and what clients noticed of it.\n\n" +
 			"Example:\n   dunnage history -p shop",
