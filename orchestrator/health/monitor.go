@@ -288,6 +288,8 @@ func title(p spec.Probe) string {
 		return "the image's HEALTHCHECK"
 	case p.Kind == spec.ProbeAccept:
 		return "accept"
+	case p.Kind == spec.ProbeExec: // nothing else is checked so
+		return "healthcheck"
 	}
 	return string(p.Kind) + " probe"
 }

@@ -164,7 +164,9 @@ func TestNetworkProbes(t *testing.T) {
 		"http, 503":           {spec.Probe{Kind: spec.ProbeHTTP, Port: at.Port(), Path: "/bad"}, "GET /bad answered 503"},
 		"http, nobody":        {spec.Probe{Kind: spec.ProbeHTTP, Port: closed, Path: "/"}, "nothing listens on port"},
 		"exec":                {spec.Probe{Kind: spec.ProbeExec, Command: []string{"check"}}, ""},
-		"exec, exit code":     {spec.Probe{Kind: spec.ProbeExec, Command: []string{"check", "x"}}, "check exited with 1: what went wrong"},
+		"exec, exit code":     {spec.Probe{Kind: spec.ProbeExec, Command: []string{"check", "x"}}, "healthcheck: check exited with 1: what went wrong"},
+		"exec, by a shell":    {spec.Probe{Kind: spec.ProbeExec, Command: []string{"/bin/sh", "-c", "test -f /x ||\n  exit 7"}}, "healthcheck: `test -f /x || exit 7` exited with 2: what went wrong"},
+		"exec, a long script": {spec.Probe{Kind: spec.ProbeExec, Command: []string{"/bin/sh", "-c", strings.Repeat("a", 100)}}, "healthcheck: `" + strings.Repeat("a", 59) + "…` exited with 2"},
 		"the image's own":     {spec.Probe{Kind: spec.ProbeExec, Command: []string{"check", "x"}, FromImage: true}, "the image's HEALTHCHECK: check exited with 1: what went wrong"},
 		"accept":              {spec.Probe{Kind: spec.ProbeAccept, Command: []string{"check", "x"}}, "accept: check exited with 1: what went wrong"},
 	} {
@@ -181,7 +183,7 @@ func TestNetworkProbes(t *testing.T) {
 func TestSilentCheck(t *testing.T) {
 	silent := Network{Exec: func(context.Context, spec.ExecRequest, io.Writer) (int, error) { return 1, nil }}
 	err := silent.Probe(t.Context(), "r", netip.Addr{}, spec.Probe{Kind: spec.ProbeExec, Command: []string{"check"}})
-	if err == nil || err.Error() != "exec probe: check exited with 1" {
+	if err == nil || err.Error() != "healthcheck: check exited with 1" {
 		t.Errorf("got %v", err)
 	}
 }

@@ -130,10 +130,25 @@ func (n Network) run(ctx context.Context, replica, what string, argv []string) e
 		return &commandError{fmt.Errorf("%s: %w", what, err), out.lines()}
 	}
 	if code != 0 {
-		text := fmt.Sprintf("%s: %s exited with %d: %s", what, argv[0], code, out.line())
+		text := fmt.Sprintf("%s: %s exited with %d: %s", what, called(argv), code, out.line())
 		return &commandError{errors.New(strings.TrimSuffix(text, ": ")), out.lines()}
 	}
 	return nil
+}
+
+// maxCommand bounds what is shown of a shell's script, in characters.
+const maxCommand = 60
+
+// called is the command as its manifest has it: a shell says nothing, its script does.
+func called(argv []string) string {
+	if len(argv) != 3 || argv[1] != "-c" {
+		return argv[0]
+	}
+	script := []rune(strings.Join(strings.Fields(argv[2]), " "))
+	if len(script) > maxCommand {
+		script = append(script[:maxCommand-1], '…')
+	}
+	return "`" + string(script) + "`"
 }
 
 // commandError is the failure of a command, in one line, with what it printed.
