@@ -207,6 +207,14 @@ func TestVerdicts(t *testing.T) {
 	if stopped.OK || stopped.Verdict != "shop/web was stopped on request: nobody answers connections" || !slices.Equal(stopped.Next, []string{"`dunnage start -p shop web` starts it"}) {
 		t.Errorf("%+v", stopped)
 	}
+	refused := spec.ExplainedWay{Service: "shop/web", Trace: spec.Trace{Fate: spec.FateRefused, Dies: "x", Steps: ended("iptables-nft filter DUNNAGE-OUTPUT", "-j REJECT", spec.OwnerDunnage)}}
+	for state, ok := range map[spec.ReplicaState]bool{spec.StateCompleted: true, spec.StateFailed: false} {
+		job := spec.Explanation{Ways: []spec.ExplainedWay{refused}}
+		answers{status: status(state)}.explain(&job)
+		if job.OK != ok || ok && job.Verdict != "shop/web has done its work and ended well: nobody answers connections any more" {
+			t.Errorf("a job that is %s: %+v", state, job)
+		}
+	}
 	unrouted := func(addr string) spec.ExplainedWay {
 		at := netip.AddrPortFrom(netip.MustParseAddr(addr), 8080)
 		return spec.ExplainedWay{Service: "shop/web", Trace: spec.Trace{Fate: spec.FateRefused, Dies: "route to " + addr, Packet: spec.Packet{Protocol: spec.TCP, From: spec.FromHost, To: at},

@@ -111,6 +111,12 @@ func (a answers) stopped(service string) bool {
 	return false
 }
 
+// completed reports whether the service is a job that has ended well.
+func (a answers) completed(service string) bool {
+	all := a.replicas(service)
+	return len(all) > 0 && !slices.ContainsFunc(all, func(r spec.ReplicaStatus) bool { return r.State != spec.StateCompleted })
+}
+
 func (a answers) replicas(service string) []spec.ReplicaStatus {
 	var out []spec.ReplicaStatus
 	for _, p := range a.status.Projects {
@@ -238,6 +244,8 @@ func (a answers) verdict(w spec.ExplainedWay, holder string) verdict {
 	case a.stopped(w.Service):
 		project, name, _ := strings.Cut(w.Service, "/")
 		return verdict{text: w.Service + " was stopped on request: nobody answers connections", next: []string{fmt.Sprintf("`dunnage start -p %s %s` starts it", project, name)}}
+	case w.Fate != spec.FateArrives && a.completed(w.Service):
+		return verdict{text: w.Service + " has done its work and ended well: nobody answers connections any more", ok: true}
 	case w.Away && !a.inside(w.Packet.To.Addr()) && !isTaken(w.Trace):
 		return absent(w)
 	case w.Service == "" && !w.Away && !isTaken(w.Trace):

@@ -22,9 +22,9 @@ func (p *program) explainCommand() *cli.Command {
 		ArgsUsage: "PORT[/udp] | ADDRESS | SERVICE | REPLICA",
 		Description: "Follows the first packet of a connection through the kernel's rules as they are now, of all tools " +
 			"and of both backends, and says where it arrives or which rule ends it. A step marked with ? is one that may take the " +
-			"packet: the rule asks for what isn't known of it, as a list that another program keeps. " +
+			"packet: the rule asks for what isn't known of it, as a list that another program keeps. The number in brackets before a rule is how many packets it has taken so far. " +
 			"Without --from the client is somebody of the world. The exit code is 3 if connections don't arrive at replicas that are ready, and at nothing else, on all of the ways: also where they wait or are refused because no replica is ready, or the service is stopped; " +
-			"one that is warm, and named, is well at its own address. Asked for a replica, it tells of no other.\n\n" +
+			"one that is warm, and named, is well at its own address, and so is a job that has ended well. Asked for a replica, it tells of no other.\n\n" +
 			"Example:\n   dunnage explain 8080\n   dunnage explain tcp://198.51.100.7:8080 --from 203.0.113.9\n   dunnage explain shop/web\n   dunnage explain web-1",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "from", Usage: "`ADDRESS` of the client; an address of the host: the host itself"},
