@@ -128,9 +128,6 @@ func StartManaged(ctx context.Context, cfg ManagedConfig) (*Managed, error) {
 	if err := m.endUnreachable(ctx); err != nil {
 		return nil, err
 	}
-	if err := m.writeConfig(); err != nil {
-		return nil, err
-	}
 	if err := m.start(ctx); err != nil {
 		return nil, err
 	}
@@ -207,6 +204,9 @@ func (m *Managed) writeConfig() error {
 const bootLimit = 30 * time.Second
 
 func (m *Managed) start(ctx context.Context) error {
+	if err := m.writeConfig(); err != nil { // who removed the socket may have removed the rest
+		return err
+	}
 	log, err := m.openLog()
 	if err != nil {
 		return err

@@ -177,7 +177,7 @@ func TestManagedSocketLost(t *testing.T) {
 	told, done := make(chan string, 10), make(chan struct{})
 	go func() { defer close(done); m.Run(runCtx, func(text string) { told <- text }) }()
 	defer func() { stop(); <-done }()
-	if err := errors.Join(os.Remove(m.Address()), syscall.Mkfifo(m.Address(), 0o600)); err != nil {
+	if err := errors.Join(os.Remove(m.configFile()), os.Remove(m.Address()), syscall.Mkfifo(m.Address(), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	select {
