@@ -12,40 +12,55 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 )
 
-// FindManaged adopts the managed containerd that answers in cfg's run
-// directory; it starts none.
-func FindManaged(ctx context.Context, cfg ManagedConfig) (*Managed, bool) {
+// FindManaged adopts the managed containerd that answers in cfg's run directory; nil =
+// there is none. It starts none. One that lives without answering is an error.
+func FindManaged(ctx context.Context, cfg ManagedConfig) (*Managed, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
 	m := &Managed{cfg: cfg}
 	pid, err := listener(ctx, m.Address())
-	if err != nil {
-		return nil, false
+	if err == nil {
+		m.pid = pid
+		return m, nil
 	}
-	m.pid = pid
-	return m, true
+	pids, err := m.unreachable()
+	if err == nil && len(pids) > 0 {
+		err = fmt.Errorf("the private containerd (process %d) lives, and doesn't answer at %s: somebody removed that; start the agent once, which starts it again", pids[0], m.Address())
+	}
+	return nil, err
 }
 
-// endUnreachable ends the processes that have this containerd's database without
-// answering at its socket: one whose socket somebody has removed, or one that waits for
-// the other's end. Each would keep a new one waiting. Shims and containers live on.
+// endUnreachable ends the processes that would keep a new containerd waiting. Shims and
+// containers live on.
 func (m *Managed) endUnreachable(ctx context.Context) error {
-	entries, err := os.ReadDir("/proc")
+	pids, err := m.unreachable()
 	if err != nil {
-		return fmt.Errorf("look for a containerd that lives: %w", err)
+		return err
 	}
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil || !m.isOurs(pid) {
-			continue
-		}
+	for _, pid := range pids {
 		m.cfg.Log.Warn("a containerd of an earlier agent doesn't answer at its socket: it is ended, and another started", "pid", pid, "socket", m.Address())
 		if err := m.end(ctx, pid); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// unreachable lists, where nobody answers at the socket, the processes that have this
+// containerd's database: one whose socket somebody has removed, or one that waits for
+// the other's end.
+func (m *Managed) unreachable() (pids []int, err error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("look for a containerd that lives: %w", err)
+	}
+	for _, entry := range entries {
+		if pid, err := strconv.Atoi(entry.Name()); err == nil && m.isOurs(pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
 }
 
 // isOurs reports whether a process was started with this configuration, and has the

@@ -128,15 +128,15 @@ func TestManaged(t *testing.T) {
 	if len(deaths) != 2 || !strings.Contains(deaths[0], "an earlier agent started it") || !strings.Contains(deaths[1], "died (signal: killed); it is started again in 200ms; its log is "+m.LogFile()) {
 		t.Errorf("told of deaths: %q", deaths)
 	}
-	found, ok := FindManaged(ctx, cfg)
-	if !ok || found.Pid() != old {
-		t.Fatalf("found: %+v %v", found, ok)
+	found, err := FindManaged(ctx, cfg)
+	if err != nil || found == nil || found.Pid() != old {
+		t.Fatalf("found: %+v %v", found, err)
 	}
 	if n, err := found.Containers(ctx); n != 0 || err != nil {
 		t.Errorf("%d containers, %v", n, err)
 	}
-	if _, ok := FindManaged(ctx, ManagedConfig{RunDir: cfg.StateDir}); ok {
-		t.Error("found where none is")
+	if none, err := FindManaged(ctx, ManagedConfig{RunDir: cfg.StateDir}); none != nil || err != nil {
+		t.Errorf("found where none is: %+v, %v", none, err)
 	}
 	if pid, err := listener(ctx, address); err != nil || pid != old {
 		t.Errorf("the end of its supervisor touched containerd: %d %v", pid, err)
@@ -161,6 +161,9 @@ func TestManagedSocketLost(t *testing.T) {
 	old := m.Pid()
 	if err := os.Remove(m.Address()); err != nil {
 		t.Fatal(err)
+	}
+	if found, err := FindManaged(ctx, cfg); found != nil || err == nil || !strings.Contains(err.Error(), fmt.Sprintf("(process %d) lives", old)) {
+		t.Errorf("found: %+v, %v", found, err)
 	}
 	_, next, err := Dial(ctx, ModeManaged, cfg)
 	if err != nil {

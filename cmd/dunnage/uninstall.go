@@ -143,9 +143,9 @@ func dirsBelow(root, dir string) (all []string, err error) {
 // stopManaged ends the private containerd if nothing is left in it, and reports
 // whether it did.
 func stopManaged(ctx context.Context, o agentOptions, out io.Writer) (stopped bool, err error) {
-	managed, ok := engine.FindManaged(ctx, engine.ManagedConfig{StateDir: o.stateDir, RunDir: o.runDir, Log: o.log})
-	if !ok {
-		return false, nil
+	managed, err := engine.FindManaged(ctx, engine.ManagedConfig{StateDir: o.stateDir, RunDir: o.runDir, Log: o.log})
+	if err != nil || managed == nil {
+		return false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, containerdEnd)
 	defer cancel()
