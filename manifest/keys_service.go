@@ -72,7 +72,7 @@ var dunnageKeys = []key{
 	yes("services.*.x-dunnage.disk", kindDisk, "Bytes that the writable layer of each replica may have, such as `2G`, at least 1M; volumes and tmpfs don't count. A replica that passes it is replaced by one with an empty layer, one of the service at a time: start-first where one more can run beside the others, else stopped and started anew, its anonymous volumes with it. The one more is bounded likewise. It is measured every 10 s, and more rarely where that takes long. Not while a release comes in. With `restart: \"no\"` it is only told. A change alone replaces no replica. Without it any size."),
 	yes("services.*.x-dunnage.allow", kindList, "Clients that may use the published ports; without it all."),
 	yes("services.*.x-dunnage.allow.[]", kindPrefix, "An address or a CIDR range."),
-	yes("services.*.x-dunnage.accept", kindTextListMap, "A command that runs once in each new replica, after the other checks and before it takes connections; when it fails, the replica has failed. `dunnage rollout resume`, or a deploy of the same, runs it once more where it failed. A text runs in `/bin/sh -c`, a list as it stands."),
+	yes("services.*.x-dunnage.accept", kindTextListMap, "A command that runs once in each new replica, after the other checks and before it takes connections; when it fails, the replica has failed. `dunnage rollout resume` while the release hasn't converged, `dunnage start SERVICE`, or a deploy of the same runs it once more where it failed; nothing else does. A text runs in `/bin/sh -c`, a list as it stands."),
 	yes("services.*.x-dunnage.accept.[]", kindText, ""),
 	yes("services.*.x-dunnage.accept.command", kindTextOrList, ""),
 	yes("services.*.x-dunnage.accept.command.[]", kindText, ""),

@@ -22,27 +22,45 @@ func notAll(project string, services []spec.ServiceStatus) string {
 }
 
 // outlook says what comes of those of the services that aren't ready: the agent
-// keeps trying, but for those that their restart policy leaves dead.
+// keeps trying, but for those that their restart policy leaves dead and those whose
+// accept command has failed, which runs once.
 func outlook(project string, services []spec.ServiceStatus) string {
 	trying := false
-	var dead []string
+	var dead, refused []string
 	for _, s := range services {
 		switch {
 		case s.Waiting == "":
+		case s.LeftDead == "" && notAccepted(s):
+			refused = append(refused, s.Name)
 		case s.LeftDead == "":
 			trying = true
 		case !slices.Contains(dead, s.LeftDead):
 			dead = append(dead, s.LeftDead)
 		}
 	}
-	if len(dead) == 0 {
-		return "the agent keeps trying"
+	var none []string
+	again := func(what string, services []string) {
+		if len(services) > 0 {
+			none = append(none, fmt.Sprintf("no further %s: `dunnage start -p %s %s` makes one", fmt.Sprintf(what, strings.Join(services, ", ")), project, strings.Join(services, " ")))
+		}
 	}
-	text := fmt.Sprintf("no further try of %s, as the restart policy says: `dunnage start -p %s %s` makes one", strings.Join(dead, ", "), project, strings.Join(dead, " "))
-	if trying {
+	again("try of %s, as the restart policy says", dead)
+	again("run of the accept command of %s", refused)
+	text := strings.Join(none, ", and ")
+	switch {
+	case text == "":
+		return "the agent keeps trying"
+	case trying:
 		return "the agent keeps trying, with " + text
 	}
 	return text
+}
+
+// notAccepted reports whether an accept command is what the service failed of.
+func notAccepted(s spec.ServiceStatus) bool {
+	return slices.ContainsFunc(s.Replicas, func(r spec.ReplicaStatus) bool {
+		return r.State == spec.StateUnhealthy && strings.HasPrefix(r.Detail, string(spec.ProbeAccept)+": ")
+	})
 }
 
 // tellLeftDead tells once of each service that won't get ready by itself. What a

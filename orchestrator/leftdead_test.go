@@ -119,12 +119,16 @@ func TestBootLeavesDead(t *testing.T) {
 	}
 }
 
-// A receipt that no operation follows says the same.
+// A receipt that no operation follows says the same, and so it does of what isn't
+// accepted.
 func TestReceiptOfWhatIsLeftDead(t *testing.T) {
+	refused := spec.ServiceStatus{Name: "web", Waiting: "unhealthy", Replicas: []spec.ReplicaStatus{{State: spec.StateUnhealthy, Detail: "accept: exited with 1"}}}
 	for want, services := range map[string][]spec.ServiceStatus{
 		"the agent keeps trying": {{Name: "db", Waiting: "starting"}, {Name: "web"}},
 		"no further try of db, as the restart policy says: `dunnage start -p shop db` makes one":                                         {{Name: "db", Waiting: "dead", LeftDead: "db"}, {Name: "web", Waiting: "waits", LeftDead: "db"}},
 		"the agent keeps trying, with no further try of db, jobs, as the restart policy says: `dunnage start -p shop db jobs` makes one": {{Name: "db", Waiting: "dead", LeftDead: "db"}, {Name: "jobs", Waiting: "dead", LeftDead: "jobs"}, {Name: "web", Waiting: "starting"}},
+		"no further run of the accept command of web: `dunnage start -p shop web` makes one":                                             {refused},
+		"the agent keeps trying, with no further run of the accept command of web: `dunnage start -p shop web` makes one":                {{Name: "db", Waiting: "starting"}, refused},
 	} {
 		s := newScenario(1, world.Truth)
 		now := s.w.Now()

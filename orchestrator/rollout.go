@@ -25,10 +25,11 @@ func (l *Loop) steer(op *operation, kind string) error {
 		return fmt.Errorf("the rollout of release %d is paused already (%s): %w", rec.Desired, rec.Paused, spec.ErrRefused)
 	case kind == "pause":
 		rec.Paused = pausedByHand
-	case kind == "resume" && rec.Paused == "":
+	case kind == "resume" && rec.Paused == "" && !slices.Contains(rec.Failed, rec.Desired):
 		return fmt.Errorf("the rollout of release %d isn't paused: %w", rec.Desired, spec.ErrRefused)
 	case kind == "resume":
 		rec.Paused, rec.Reached, rec.Since = "", nil, l.cfg.Clock.Now()
+		rec.Failed, rec.Causes = without(rec.Failed, rec.Desired), explained(rec.Causes, rec.Desired, "")
 		if err := l.pardon(op.Project); err != nil {
 			return err
 		}

@@ -20,7 +20,7 @@ func (p *program) rolloutCommand() *cli.Command {
 				Flags:       changeFlags(), Action: p.steerAction("pause"),
 			},
 			{
-				Name: "resume", Usage: "let a paused rollout go on, and follow it",
+				Name: "resume", Usage: "let a paused rollout go on, or one that has failed and stays, and follow it",
 				Description: "Replicas that failed get all their tries again: those that ended start anew, those that run are probed anew and run their accept command once more.\n\nExample:\n   dunnage rollout resume -p shop",
 				Flags:       changeFlags(), Action: p.steerAction("resume"),
 			},

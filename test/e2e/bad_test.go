@@ -145,11 +145,11 @@ func (h *host) pausedAndBack(before []spec.ReplicaStatus) {
 }
 
 // What an accept command failed of may be put right outside: to resume the
-// rollout, or to deploy the same again, runs it once more.
+// rollout, whether it is paused or not, to start the service, or to deploy the same
+// again, runs it once more.
 func TestAcceptedLater(t *testing.T) {
 	h := newHost(t)
 	h.loadApp()
-	h.mustDeploy(app("v1", "[serve]", served))
 	migrated := filepath.Join(h.t.TempDir(), "migrated")
 	if err := os.Mkdir(migrated, 0o755); err != nil {
 		t.Fatal(err)
@@ -159,6 +159,24 @@ func TestAcceptedLater(t *testing.T) {
 	}
 	accepts := strings.Replace(served, "drain: 100ms", "drain: 100ms, accept: [/testapp, cat, /migrated/log, /migrated/done]", 1) +
 		"    volumes: [" + migrated + ":/migrated:ro]\n"
+	done := filepath.Join(migrated, "done")
+	putRight := func() {
+		if err := os.Rename(h.file("done", "yes"), done); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, again := range [][]string{{"rollout", "resume", "-p", "app"}, {"start", "-p", "app", "web"}} { // with nothing to go back to
+		h.fails(h.deploy(app("v1", "[serve]", accepts)), 3, "no further run of the accept command of web: `dunnage start -p app web` makes one", "")
+		putRight()
+		if r := h.run(nil, again...); r.code != 0 || !strings.Contains(r.stdout, "2/2") {
+			t.Errorf("%v: exit code %d\n%s%s", again, r.code, r.stdout, r.stderr)
+		}
+		if err := os.Remove(done); err != nil {
+			t.Fatal(err)
+		}
+		h.must("down", "-p", "app", "--forget")
+	}
+	h.mustDeploy(app("v1", "[serve]", served))
 	pauses := strings.Replace(accepts, "replicas: 2", "replicas: 2, update_config: {failure_action: pause, order: start-first}", 1)
 	for version, again := range map[string]func(string) result{
 		"v2": func(string) result { return h.run(nil, "rollout", "resume", "-p", "app") },
@@ -167,14 +185,11 @@ func TestAcceptedLater(t *testing.T) {
 		manifest := app(version, "[serve]", pauses)
 		h.fails(h.deploy(manifest), 3, "no such file", "no such table")
 		h.fails(again(manifest), 3, "no such file", "no such table")
-		done := h.file("done", "yes")
-		if err := os.Rename(done, filepath.Join(migrated, "done")); err != nil {
-			t.Fatal(err)
-		}
+		putRight()
 		if r := again(manifest); r.code != 0 || !strings.Contains(r.stdout, "2/2") {
 			t.Errorf("%s: exit code %d\n%s%s", version, r.code, r.stdout, r.stderr)
 		}
-		if err := os.Remove(filepath.Join(migrated, "done")); err != nil {
+		if err := os.Remove(done); err != nil {
 			t.Fatal(err)
 		}
 	}
