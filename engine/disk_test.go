@@ -262,7 +262,7 @@ func TestCollect(t *testing.T) {
 	}
 	for short, grace := range map[bool]time.Duration{false: spec.ImageGrace, true: spec.ImageGraceShort} {
 		items, err := b.UseNow(b.ctx, short)
-		want := "may be deployed until " + would.Waiting[0].Until.Add(grace-spec.ImageGrace).Local().Format("2 January 15:04")
+		want := "may be deployed until " + would.Waiting[0].Until.Add(grace-spec.ImageGrace).UTC().Format("2 January 15:04 UTC")
 		if err != nil || !slices.ContainsFunc(items, func(i spec.DiskItem) bool { return slices.Contains(i.Holders, want) }) {
 			t.Errorf("short: %t: nothing %s: %+v, %v", short, want, items, err)
 		}

@@ -54,7 +54,7 @@ func (e *Engine) addHolders(ctx context.Context, look *diskLook, r spec.CollectR
 		case fresh:
 			until := img.UpdatedAt.Add(r.Grace)
 			look.waiting = append(look.waiting, spec.WaitingImage{Ref: img.Name, Until: until})
-			look.graph.roots = append(look.graph.roots, diskRoot{n, "may be deployed until " + until.Local().Format("2 January 15:04")})
+			look.graph.roots = append(look.graph.roots, diskRoot{n, "may be deployed until " + until.UTC().Format("2 January 15:04 UTC")})
 		default:
 			look.names = append(look.names, namedImage{img.Name, d, img.UpdatedAt})
 		}
@@ -128,7 +128,7 @@ func (e *Engine) leaseHolder(l leases.Lease, nodes []diskNode, r spec.CollectReq
 		case e.holds.active(l.ID):
 			return "pull in progress"
 		case strings.HasPrefix(l.ID, leasePull) && age < min(r.Grace, pullLease):
-			return "interrupted pull, to be gone on with until " + l.CreatedAt.Add(min(r.Grace, pullLease)).Local().Format("2 January 15:04")
+			return "interrupted pull, to be gone on with until " + l.CreatedAt.Add(min(r.Grace, pullLease)).UTC().Format("2 January 15:04 UTC")
 		}
 		return ""
 	case strings.HasPrefix(l.ID, leasePulled):
@@ -136,7 +136,7 @@ func (e *Engine) leaseHolder(l leases.Lease, nodes []diskNode, r spec.CollectReq
 		if superseded || age >= min(r.Grace, pulledFor) {
 			return ""
 		}
-		return fmt.Sprintf("pulled at %s", l.CreatedAt.Local().Format("15:04"))
+		return fmt.Sprintf("pulled at %s", l.CreatedAt.UTC().Format("15:04 UTC"))
 	}
 	return "lease " + l.ID // somebody else's
 }

@@ -96,12 +96,12 @@ type WaitingImage struct {
 	Until time.Time `json:"until"` // when its grace ends; a collection that has less patience takes it earlier
 }
 
-// WaitingText names the first few: "a:1 until 2 January 15:04, b:1 until 2 January
-// 15:09 and 3 more". Times are local.
+// WaitingText names the first few: "a:1 until 2 January 15:04 UTC, b:1 until 2
+// January 15:09 UTC and 3 more".
 func WaitingText(images []WaitingImage) string {
 	var parts []string
 	for _, i := range images[:min(len(images), 5)] {
-		parts = append(parts, i.Ref+" until "+i.Until.Local().Format("2 January 15:04"))
+		parts = append(parts, i.Ref+" until "+i.Until.UTC().Format("2 January 15:04 UTC"))
 	}
 	text := strings.Join(parts, ", ")
 	if more := len(images) - len(parts); more > 0 {

@@ -222,7 +222,7 @@ func droppedFindings(replica, path string, now time.Time) (out []spec.Finding) {
 		return out
 	}
 	return append(out, warned("`dunnage df` shows what takes the disk", "%s in the log of %s were dropped, the last before %s: %s",
-		counted(d.Lines, "line"), replica, d.Last.Local().Format(time.DateTime), d.Why))
+		counted(d.Lines, "line"), replica, d.Last.UTC().Format(time.DateTime+" UTC"), d.Why))
 }
 
 // strangerFindings tells of what stands where the log's older files go.

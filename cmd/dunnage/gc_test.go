@@ -53,7 +53,7 @@ func TestFreedOfNoList(t *testing.T) {
 // TestImagesThatWait: gc names the images that it leaves for a deploy, and until
 // when, whether it removes something else or nothing.
 func TestImagesThatWait(t *testing.T) {
-	until := time.Date(2026, 3, 1, 12, 30, 0, 0, time.Local)
+	until := time.Date(2026, 3, 1, 12, 30, 0, 0, time.UTC)
 	something := []spec.DiskItem{{Kind: spec.DiskLogs, Name: "shop-web-1"}}
 	for _, c := range []struct {
 		items         []spec.DiskItem
@@ -67,7 +67,7 @@ func TestImagesThatWait(t *testing.T) {
 		var out bytes.Buffer
 		p := program{stdout: &out}
 		err := p.printCollection(spec.Collection{Items: c.items, Waiting: []spec.WaitingImage{{Ref: "old:1", Until: until}}, Short: c.short}, c.rehearse, c.all)
-		if want := "\nkept for a deploy: old:1 until 1 March 12:30" + c.hint + "\n"; err != nil || !strings.HasSuffix(out.String(), want) {
+		if want := "\nkept for a deploy: old:1 until 1 March 12:30 UTC" + c.hint + "\n"; err != nil || !strings.HasSuffix(out.String(), want) {
 			t.Errorf("%+v: %q, %v, want %q at the end", c, out.String(), err, want)
 		}
 	}

@@ -154,7 +154,7 @@ func (p *program) receiptLines(r spec.Receipt) (out [][2]string) {
 	if r.Cause != "" {
 		add("cause", "%s", r.Cause)
 	}
-	when := r.Started.Local().Format(time.DateTime)
+	when := r.Started.UTC().Format(time.DateTime + " UTC")
 	switch {
 	case r.Ended.IsZero():
 		when += ", goes on"
@@ -163,7 +163,7 @@ func (p *program) receiptLines(r spec.Receipt) (out [][2]string) {
 	}
 	add("began", "%s", when)
 	if !r.Interrupted.IsZero() {
-		add("", "the agent was restarted at %s: what is counted is since then", r.Interrupted.Local().Format(time.TimeOnly))
+		add("", "the agent was restarted at %s: what is counted is since then", r.Interrupted.UTC().Format(time.TimeOnly+" UTC"))
 	}
 	add("visits", "%s", visitsText(r))
 	for _, v := range r.Visits {
