@@ -191,7 +191,7 @@ func hostConfig(path string) (spec.HostConfig, error) {
 	case path == "" && errors.Is(err, fs.ErrNotExist):
 		return spec.HostConfig{}, nil
 	case errors.As(err, &list):
-		return c, errors.New(problemsText("the host's file", "the agent doesn't start with it", list))
+		return c, errors.New(problemsText("the host's file", "; the agent doesn't start with it", list))
 	}
 	return c, err
 }

@@ -35,6 +35,7 @@ func (p *program) deployCommand() *cli.Command {
 }
 
 func (p *program) deploy(ctx context.Context, c *cli.Context, agent *api.Client) error {
+	p.deploys = true
 	m, r, err := p.deployRequest(c)
 	if err != nil {
 		return err

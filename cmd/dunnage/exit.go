@@ -85,7 +85,11 @@ func (p *program) complain(err error) {
 	text := api.Text(err)
 	var list manifest.Errors
 	if errors.As(err, &list) {
-		text = problemsText("the manifest", "nothing was changed", list)
+		outcome := ""
+		if p.deploys {
+			outcome = "; nothing was changed"
+		}
+		text = problemsText("the manifest", outcome, list)
 	}
 	fmt.Fprintf(p.stderr, "%s %s\n", p.paint(red, "dunnage:"), printableLines(text))
 	if hint := hintOf(err); hint != "" {
@@ -100,7 +104,7 @@ func problemsText(file, outcome string, list manifest.Errors) string {
 	if len(list) > 1 {
 		problems = fmt.Sprintf("%d problems", len(list))
 	}
-	return file + " has " + problems + "; " + outcome + "\n" + list.Error()
+	return file + " has " + problems + outcome + "\n" + list.Error()
 }
 
 func hintOf(err error) string {

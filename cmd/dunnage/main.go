@@ -75,6 +75,7 @@ type program struct {
 	terminal       terminal
 	quietColour    bool         // NO_COLOR
 	serves         *atomic.Bool // it is an agent, which ends in its own time
+	deploys        bool         // a manifest that is refused changes nothing, which is worth saying
 }
 
 // terminal says which standard streams are one, and how wide.
