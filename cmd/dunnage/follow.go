@@ -36,8 +36,11 @@ func begun(op spec.Operation) string {
 
 // called is what an operation is to people.
 func called(op spec.Operation) string {
-	if op.Kind == "secret" {
+	switch {
+	case op.Kind == "secret":
 		return "rollout of secrets"
+	case op.State == spec.OperationPaused && (op.Kind == "resume" || op.Kind == "promote"): // what it let go on
+		return "rollout"
 	}
 	return op.Kind
 }

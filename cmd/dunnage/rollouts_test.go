@@ -56,3 +56,14 @@ func TestStandstills(t *testing.T) {
 		}
 	}
 }
+
+// What a resume or a promotion let go on is paused, not they.
+func TestPausedAgain(t *testing.T) {
+	op := spec.Operation{Project: "shop", Kind: "resume", State: spec.OperationPaused, Release: 4, Cause: "web-1 exited with code 1"}
+	if got, want := lastLine(op), "shop: rollout paused, release 4, after 0.0s"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got, want := verdict(op).Error(), "the rollout of shop is paused: web-1 exited with code 1"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
