@@ -121,8 +121,8 @@ func (n *Network) readFamily(ctx context.Context, v6 bool) (f familyRules, err e
 	if err != nil {
 		return f, fmt.Errorf("read rules: %w", err)
 	}
-	set, unseen, err := walk.NFT([]byte(list), listing, v6, foreign)
-	f.sets, f.unseen = append(f.sets, set), unseen
+	set, err := walk.NFT([]byte(list), listing, v6, foreign)
+	f.sets = append(f.sets, set)
 	if !v6 && err == nil {
 		f.arp, err = walk.ARP([]byte(list))
 	}

@@ -166,6 +166,15 @@ func testTrace(t *testing.T, backend Backend) {
 	if f := w.trace(outside).Flows; len(f) == 0 || f[0].Count != 1 || f[0].Answers != addr4(1, 10) && f[0].Answers != addr4(1, 11) {
 		t.Errorf("flows: %+v", f)
 	}
+
+	testenv.Run(t, "nft", "add", "table", "netdev", "late")
+	testenv.Run(t, "nft", "add", "chain", "netdev", "late", "out", "{ type filter hook egress device lan0 priority 0; policy drop; }")
+	want("a chain behind all others", outside, spec.FateMaybe, "the answer: nft netdev late out: hook egress on lan0", both...)
+	want("a chain behind all others, at another link", guest, spec.FateArrives, "", both...)
+	if _, err := w.Client.Dial("tcp", outside.To.String(), 300*time.Millisecond); err == nil {
+		t.Error("the chain at egress doesn't drop")
+	}
+	testenv.Run(t, "nft", "delete", "table", "netdev", "late")
 }
 
 // What is said of a time to live that others set is what the kernel does with it.

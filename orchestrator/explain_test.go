@@ -122,6 +122,7 @@ func TestVerdicts(t *testing.T) {
 		way     spec.ExplainedWay
 		holder  string
 		reached spec.ReachState
+		failed  int // visits in a row
 		ok      bool
 		want    string
 		next    string
@@ -131,6 +132,11 @@ func TestVerdicts(t *testing.T) {
 		{name: "well, but not all is seen", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives, Unseen: []string{"x"}}}, ok: true, want: "connections reach web-1, as far as can be seen"},
 		{name: "no answer, and not all is seen", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives, Packet: spec.Packet{Protocol: spec.TCP, To: to}, Unseen: []string{"XDP at eth0: program 7 may drop packets"}}},
 			reached: spec.ReachUnreachable, want: "but the visitor gets no answer", next: "\nXDP at eth0: program 7 may drop packets"},
+		{name: "a visit failed, and not all is seen", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives, Packet: spec.Packet{Protocol: spec.TCP, To: to}, Unseen: []string{"x"}}},
+			reached: spec.ReachReachable, failed: 1, want: "the rules lead to web-1, but the visitor gets no answer"},
+		{name: "a visit failed", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives, Packet: spec.Packet{Protocol: spec.TCP, To: to}}},
+			reached: spec.ReachReachable, failed: 1, ok: true, want: "connections reach web-1"},
+		{name: "a chain behind all others", way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateMaybe, Dies: "the answer: nft netdev late out: hook egress on eth0", Steps: ended("nft netdev late out", "hook egress on eth0", spec.OwnerOther)}}, want: "some answers may die: nft netdev late out", next: "`nft list table netdev late` shows what out drops on its link, behind all other rules"},
 		{name: "unhealthy", state: spec.StateUnhealthy, way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives}}, want: "web-0123abcd-1, which is unhealthy", next: "dunnage logs -p shop web"},
 		{name: "warm, at its own address", state: spec.StateWarm, way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives, Packet: spec.Packet{Protocol: spec.TCP, To: arrives[0].To}}}, ok: true, want: "connections to its own address reach web-1, which is warm: the rules send it none before `dunnage rollback -p shop 0`"},
 		{name: "warm, and in the rules", state: spec.StateWarm, way: spec.ExplainedWay{Trace: spec.Trace{Fate: spec.FateArrives, Reach: arrives, Packet: spec.Packet{Protocol: spec.TCP, To: to}}}, want: "web-0123abcd-1, which is warm", next: "dunnage ps -p shop web"},
@@ -178,7 +184,7 @@ func TestVerdicts(t *testing.T) {
 			}
 			c.way.Service = "shop/web"
 			e := spec.Explanation{Ways: []spec.ExplainedWay{c.way}, Holder: c.holder}
-			reach := []spec.Reach{{VisitTarget: spec.VisitTarget{Project: "shop", Service: "web", Addr: c.way.Packet.To}, State: c.reached}}
+			reach := []spec.Reach{{VisitTarget: spec.VisitTarget{Project: "shop", Service: "web", Addr: c.way.Packet.To}, State: c.reached, Failed: c.failed}}
 			answers{status: status(c.state), reach: reach}.explain(&e)
 			if e.OK != c.ok || !strings.Contains(e.Verdict, c.want) || !strings.Contains(strings.Join(e.Next, "\n"), c.next) {
 				t.Errorf("%v %q next %q, want %v %q next %q", e.OK, e.Verdict, e.Next, c.ok, c.want, c.next)

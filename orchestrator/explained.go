@@ -260,7 +260,7 @@ func (a answers) verdict(w spec.ExplainedWay, holder string) verdict {
 		return verdict{text: "some " + what + " die: " + by, next: a.partly(w, ends)}
 	case spec.FateMaybe:
 		v := verdict{text: "some " + what + " may die: " + by, next: a.blocked(w, ends)}
-		if len(ends) > 0 && isIngress(ends[0]) {
+		if len(ends) > 0 && isAtLink(ends[0]) {
 			return v
 		}
 		if closed(w.Trace) {
@@ -312,7 +312,7 @@ func (a answers) arrives(w spec.ExplainedWay, holder string) verdict {
 	switch {
 	case len(others) > 0:
 		return verdict{text: "connections reach " + strings.Join(append(others, ready...), "; "), next: a.look(w.Service)}
-	case w.Reached != nil && w.Reached.State == spec.ReachUnreachable:
+	case w.Reached != nil && (w.Reached.State == spec.ReachUnreachable || w.Reached.Failed > 0 && len(w.Unseen) > 0): // what isn't seen may be why: no need to wait for three failures
 		return verdict{text: fmt.Sprintf("the rules lead to %s, but the visitor gets no answer: %s", strings.Join(ready, ", "), w.Reached.Detail),
 			next: slices.Concat(a.look(w.Service), []string{"does the program listen on the container's address, not on its 127.0.0.1 alone, and on the port that is published?"}, w.Unseen)}
 	}

@@ -27,8 +27,12 @@ func (a answers) blocked(w spec.ExplainedWay, ends []spec.TraceStep) []string {
 	case isZone(s):
 		show, remove := chainOf(s)
 		return []string{fmt.Sprintf("%s shows the chain; put the answers into the same zone, or %s", show, remove)}
-	case isIngress(s):
-		return []string{fmt.Sprintf("`nft list table %s` shows what %s drops on its link, before all other rules: that isn't followed here", table, chain)}
+	case isAtLink(s):
+		order := "before"
+		if strings.HasPrefix(s.Rule, egressRule) {
+			order = "behind"
+		}
+		return []string{fmt.Sprintf("`nft list table %s` shows what %s drops on its link, %s all other rules: that isn't followed here", table, chain, order)}
 	case s.Where == "route" && strings.Contains(s.What, "forwards nothing that comes by"): // a link of others
 		_, setting, _ := strings.Cut(s.What, "forwards nothing that comes by ")
 		_, setting, _ = strings.Cut(setting, ": ")
@@ -61,8 +65,13 @@ func isZone(s spec.TraceStep) bool {
 	return strings.HasPrefix(s.What, "the connection is in conntrack zone ")
 }
 
-// isIngress reports whether the step is a chain of nft at a link, before all hooks.
-func isIngress(s spec.TraceStep) bool { return strings.HasPrefix(s.Rule, "hook ingress on ") }
+// isAtLink reports whether the step is a chain of nft at a link, before all hooks or
+// behind them.
+func isAtLink(s spec.TraceStep) bool {
+	return strings.HasPrefix(s.Rule, "hook ingress on ") || strings.HasPrefix(s.Rule, egressRule)
+}
+
+const egressRule = "hook egress on "
 
 // unrouted says what to do about a missing route. The agent lays those to replicas.
 func (a answers) unrouted(s spec.TraceStep) []string {

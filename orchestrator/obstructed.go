@@ -92,7 +92,7 @@ func (l *Loop) obstructed(ctx context.Context, status spec.Status, concerns func
 // only: no list of rules shows it.
 func mayObstruct(t spec.Trace) bool {
 	ends := dying(t)
-	return !t.Away && t.Fate == spec.FateMaybe && len(ends) > 0 && (isIngress(ends[0]) || isIPsec(ends[0]))
+	return !t.Away && t.Fate == spec.FateMaybe && len(ends) > 0 && (isAtLink(ends[0]) || isIPsec(ends[0]))
 }
 
 // blameTime bounds the search for who is in the way of a release that failed: the

@@ -50,7 +50,7 @@ func dormantIn(listing string) map[string]bool {
 func linksOf(listing string) map[string][]string {
 	links := map[string][]string{}
 	for chain, line := range inChains(listing) {
-		_, text, has := strings.Cut(line, "hook ingress device")
+		_, text, has := strings.Cut(strings.Replace(line, "hook egress", "hook ingress", 1), "hook ingress device")
 		text, _, typed := strings.Cut(text, " priority ")
 		if !has || !typed {
 			continue

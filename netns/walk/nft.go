@@ -12,13 +12,13 @@ import (
 // NFT reads what `nft -j list ruleset` prints of native tables, for IPv4 or IPv6;
 // listing is what `nft -a list ruleset` prints, for the words of the rules.
 // Tables that iptables-save shows are left out, but for foreign ones, which it
-// only names. unseen are tables that aren't followed.
-func NFT(list []byte, listing string, v6 bool, foreign []string) (set Ruleset, unseen []string, err error) {
+// only names.
+func NFT(list []byte, listing string, v6 bool, foreign []string) (set Ruleset, err error) {
 	var all struct {
 		Objects []nftObject `json:"nftables"`
 	}
 	if err := json.Unmarshal(list, &all); err != nil {
-		return set, nil, fmt.Errorf("read nft's rules: %w", err)
+		return set, fmt.Errorf("read nft's rules: %w", err)
 	}
 	n := &native{set: Ruleset{chains: map[string]*chain{}}, v6: v6, foreign: foreign, words: handles(listing), links: linksOf(listing), dormant: dormantIn(listing), sets: map[string][]json.RawMessage{}}
 	for _, o := range all.Objects {
@@ -29,12 +29,12 @@ func NFT(list []byte, listing string, v6 bool, foreign []string) (set Ruleset, u
 			n.rule(*r)
 		}
 		if r := o.Rule; r != nil && r.mayEnd() {
-			for i, e := range n.set.early {
-				n.set.early[i].drops = e.drops || e.family == r.Family && e.table == r.Table
+			for i, e := range n.set.atLinks {
+				n.set.atLinks[i].drops = e.drops || e.family == r.Family && e.table == r.Table
 			}
 		}
 	}
-	return n.set, n.unseen, nil
+	return n.set, nil
 }
 
 // ARP tells of the chains in what `nft -j list ruleset` prints that may drop ARP. What
@@ -104,7 +104,6 @@ type native struct {
 	links   map[string][]string
 	dormant map[string]bool
 	sets    map[string][]json.RawMessage
-	unseen  []string
 }
 
 // follows reports whether packets of the family meet the table, and not under its
@@ -134,10 +133,8 @@ func (n *native) declare(o nftObject) {
 	dormant := n.dormant[c.Family+" "+c.Table]
 	switch {
 	case dormant:
-	case c.Hook == "ingress":
-		n.set.early = append(n.set.early, early{family: c.Family, table: c.Table, name: c.Name, links: n.links[c.Family+" "+c.Table+" "+c.Name], drops: c.Policy == "drop"})
-	case c.Family == "netdev" && c.Hook != "":
-		n.unseen = append(n.unseen, fmt.Sprintf("nft: chain %s of table netdev %s, which meets packets behind all others", c.Name, c.Table))
+	case Hook(c.Hook) == Ingress, Hook(c.Hook) == Egress:
+		n.set.atLinks = append(n.set.atLinks, linkChain{family: c.Family, table: c.Table, name: c.Name, hook: Hook(c.Hook), links: n.links[c.Family+" "+c.Table+" "+c.Name], drops: c.Policy == "drop"})
 	}
 	if !n.follows(c.Family, c.Table) {
 		return

@@ -83,7 +83,7 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 	if w.facts.Packet.Protocol == "" || p.untracked {
 		return true, nil // nothing is known of who answers what
 	}
-	sub := &walker{bases: w.bases, ingress: w.ingress, facts: w.facts, told: map[told]int{}, answers: true}
+	sub := &walker{bases: w.bases, atLinks: w.atLinks, facts: w.facts, told: map[told]int{}, answers: true}
 	a := &packet{
 		facts: p.facts, reply: true, in: p.out, src: p.dst, sport: p.port, dst: p.client(), late: p.client(),
 		translated: p.translated, masked: p.masked, chance: 1,
@@ -99,8 +99,7 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 		}
 		ways = sub.ipsec(IPsecOut, sub.routeBack(ways))
 		a.in = ""
-		ways = sub.hook(Postrouting, sub.known(p, sub.hook(Output, ways)))
-		sub.exit(ways)
+		ways = sub.exit(sub.hook(Postrouting, sub.known(p, sub.hook(Output, ways))))
 		if w.facts.fromHost() {
 			for _, p := range ways {
 				p.in, p.out = "lo", ""
@@ -110,7 +109,7 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 		}
 	} else {
 		sub.enter(ways)
-		ways = sub.known(p, sub.hook(Prerouting, sub.early(ways)))
+		ways = sub.known(p, sub.hook(Prerouting, sub.met(Ingress, ways)))
 		for _, p := range ways {
 			p.dst, p.out = p.late, w.facts.In
 		}
@@ -119,8 +118,7 @@ func (w *walker) answer(p *packet, local bool) (back bool, lost *end) {
 			ways = sub.ipsec(IPsecIn, sub.hook(Input, ways))
 		} else {
 			ways = sub.ipsec(IPsecOut, sub.ipsec(IPsecForward, ways))
-			ways = sub.hook(Postrouting, sub.hook(Forward, ways))
-			sub.exit(ways)
+			ways = sub.exit(sub.hook(Postrouting, sub.hook(Forward, ways)))
 		}
 	}
 	if !w.facts.fromHost() {

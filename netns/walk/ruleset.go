@@ -8,15 +8,16 @@ import (
 
 // Ruleset is what one program prints of one family's rules.
 type Ruleset struct {
-	bases  []base
-	chains map[string]*chain // by "TABLE CHAIN"
-	early  []early
+	bases   []base
+	chains  map[string]*chain // by "TABLE CHAIN"
+	atLinks []linkChain
 }
 
-// early is a chain that meets packets as they come in by a link, before all hooks.
-// Its rules aren't followed.
-type early struct {
+// linkChain is a chain that meets packets at a link: as they come in, before all
+// hooks, or as they go out, behind all. Its rules aren't followed.
+type linkChain struct {
 	family, table, name string
+	hook                Hook     // Ingress, Egress
 	links               []string // empty = not known
 	drops               bool     // some, or all
 }
@@ -42,6 +43,9 @@ const (
 	Forward     Hook = "forward"
 	Output      Hook = "output"
 	Postrouting Hook = "postrouting"
+
+	Ingress Hook = "ingress" // at a link, before all of them
+	Egress  Hook = "egress"  // and behind
 )
 
 type chain struct {

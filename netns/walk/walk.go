@@ -18,7 +18,7 @@ import (
 func Follow(sets []Ruleset, facts Facts) spec.Trace {
 	w := &walker{facts: &facts, trace: spec.Trace{Packet: facts.Packet}, told: map[told]int{}}
 	for _, s := range sets {
-		w.ingress = append(w.ingress, s.early...)
+		w.atLinks = append(w.atLinks, s.atLinks...)
 		for _, b := range s.bases {
 			w.bases = append(w.bases, callable{base: b, chains: s.chains})
 		}
@@ -30,7 +30,7 @@ func Follow(sets []Ruleset, facts Facts) spec.Trace {
 		w.fromHost(start)
 	} else {
 		w.enter(start)
-		w.fromOutside(w.early(start))
+		w.fromOutside(w.met(Ingress, start))
 	}
 	w.conclude()
 	return w.trace
@@ -38,7 +38,7 @@ func Follow(sets []Ruleset, facts Facts) spec.Trace {
 
 type walker struct {
 	bases   []callable // by priority
-	ingress []early
+	atLinks []linkChain
 	facts   *Facts
 	trace   spec.Trace
 	told    map[told]int // steps of this stage, and where they stand
@@ -66,8 +66,7 @@ func (w *walker) fromOutside(ways []*packet) {
 	here, on := w.route(w.hook(Prerouting, ways))
 	w.arrive(w.ipsec(IPsecIn, w.hook(Input, here)), true)
 	on = w.ipsec(IPsecOut, w.ipsec(IPsecForward, on))
-	on = w.hook(Postrouting, w.hook(Forward, on))
-	w.exit(on)
+	on = w.exit(w.hook(Postrouting, w.hook(Forward, on)))
 	w.arrive(on, false)
 }
 
@@ -79,10 +78,12 @@ func (w *walker) enter(ways []*packet) {
 	}
 }
 
-func (w *walker) exit(ways []*packet) {
+func (w *walker) exit(ways []*packet) (on []*packet) {
+	ways = w.met(Egress, ways)
 	for _, p := range ways {
 		w.programs(p, p.out, true)
 	}
+	return ways
 }
 
 func (w *walker) programs(p *packet, link string, out bool) {
@@ -95,22 +96,30 @@ func (w *walker) programs(p *packet, link string, out bool) {
 	}
 }
 
-// early tells of the chains that meet the packets as they come in by their link,
-// and may drop them. Which they do isn't followed.
-func (w *walker) early(ways []*packet) []*packet {
+// met tells of the chains that meet the packets at the link by which they come in or
+// go out, and may drop them. Which they do isn't followed.
+func (w *walker) met(h Hook, ways []*packet) []*packet {
+	order := "before"
+	if h == Egress {
+		order = "behind"
+	}
 	var on []*packet
 	for _, p := range ways {
-		for _, e := range w.ingress {
-			if !e.drops || p.in != "" && len(e.links) > 0 && !slices.Contains(e.links, p.in) {
+		link := p.in
+		if h == Egress {
+			link = p.out
+		}
+		for _, c := range w.atLinks {
+			if c.hook != h || !c.drops || link != "" && len(c.links) > 0 && !slices.Contains(c.links, link) {
 				continue
 			}
 			taken, left := w.parted(p)
 			step := spec.TraceStep{
-				Where: "nft " + e.family + " " + e.table + " " + e.name, Rule: "hook ingress on " + strings.Join(e.links, ", "),
-				Owner: tableOwner(e.table), What: "may drop it before all other rules: its own aren't followed", Maybe: true, Ends: true,
+				Where: "nft " + c.family + " " + c.table + " " + c.name, Rule: "hook " + string(h) + " on " + strings.Join(c.links, ", "),
+				Owner: tableOwner(c.table), What: "may drop it " + order + " all other rules: its own aren't followed", Maybe: true, Ends: true,
 			}
 			w.tell(step)
-			w.die(taken, spec.FateDropped, step.Where+": "+step.Rule+", which comes before all other rules")
+			w.die(taken, spec.FateDropped, step.Where+": "+step.Rule+", which comes "+order+" all other rules")
 			p = left
 		}
 		on = append(on, p)
@@ -131,15 +140,13 @@ func (w *walker) fromHost(ways []*packet) {
 			on = slices.Replace(on, i, i+1, w.ipsec(IPsecOut, on[i:i+1])...)
 		}
 	}
-	here = w.hook(Postrouting, here)
-	w.exit(here)
+	here = w.exit(w.hook(Postrouting, here))
 	for _, p := range here {
 		p.in, p.out, p.settled = "lo", "", true
 	}
 	w.enter(here)
 	w.arrive(w.hook(Input, w.hook(Prerouting, here)), true)
-	on = w.hook(Postrouting, on)
-	w.exit(on)
+	on = w.exit(w.hook(Postrouting, on))
 	w.arrive(on, false)
 }
 
