@@ -57,8 +57,10 @@ func (v *view) shares(backends []*Replica, now time.Time) map[string]float64 {
 			sum += out[r.ID]
 		}
 	}
-	for id := range out {
-		out[id] /= sum
+	for _, r := range backends {
+		if r.Named {
+			out[r.ID] /= sum
+		}
 	}
 	return out
 }
