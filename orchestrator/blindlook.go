@@ -27,6 +27,10 @@ const (
 // it was waited for: it is told of once.
 var errMute = errors.New("containerd doesn't answer; " + serveOn + "; `ps -C containerd -o pid,stat,args` shows whether it runs (" + spec.ProcessStates + ")")
 
+// errUnanswered is what a change failed of: the engine may answer again by the time that
+// somebody reads it.
+var errUnanswered = errors.New("containerd didn't answer in time")
+
 // errRestarting is what is said instead while the agent itself restarts it.
 var errRestarting = errors.New("the agent is restarting containerd, which didn't answer; " + serveOn + "; wait for `dunnage events` to say that it is over")
 
@@ -63,11 +67,11 @@ func (l *Loop) EngineAnswers() bool { return l.blind.Load() == 0 }
 func unserved(err error) error {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		err = errMute
+		err = errUnanswered
 	case !errors.Is(err, spec.ErrUnavailable):
 		return err
 	}
-	return errors.Join(fmt.Errorf("%w; nothing was changed: do it again when containerd answers", err), spec.ErrUnavailable)
+	return errors.Join(fmt.Errorf("%w; nothing was changed: do it again once `dunnage doctor` finds that containerd answers", err), spec.ErrUnavailable)
 }
 
 // fromStore is the status before the first look: replicas as the store has

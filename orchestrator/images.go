@@ -25,7 +25,7 @@ func (l *Loop) pull(ctx context.Context, op *operation, p spec.Project, stored m
 		image, ok := seen[key]
 		if !ok {
 			var err error
-			if image, err = l.ensureImage(ctx, op, s, stored); errors.Is(err, errMute) {
+			if image, err = l.ensureImage(ctx, op, s, stored); errors.Is(err, errUnanswered) {
 				return nil, err // which says nothing of the image
 			} else if err != nil {
 				return nil, fmt.Errorf("service %s: image %s: %w", s.Name, s.Container.Image, err)
