@@ -194,3 +194,22 @@ func TestAcceptedLater(t *testing.T) {
 		}
 	}
 }
+
+// A stop and a start bring back the release that serves while another one is paused.
+func TestStopAndStartOfAPausedRelease(t *testing.T) {
+	h := newHost(t)
+	h.loadApp()
+	h.mustDeploy(app("v1", "[serve]", served))
+	pause := strings.Replace(served, "replicas: 2", "replicas: 2, update_config: {failure_action: pause}", 1)
+	h.fails(h.deploy(app("v2", "[exit-now]", pause)), 3, "is paused: ", "testapp: unknown command [exit-now]")
+	h.must("stop", "-p", "app")
+	r := h.run(nil, "start", "-p", "app")
+	if r.code != 0 || !strings.Contains(r.stderr, "release 2 stays paused (") || !strings.Contains(r.stdout, "release 1 serves meanwhile, with 2 ready") {
+		t.Errorf("start: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	if got, err := h.get(8080, "/"); err != nil {
+		t.Errorf("nobody answers: %q, %v", got, err)
+	}
+	h.must("rollback", "-p", "app")
+	h.ready(2)
+}
