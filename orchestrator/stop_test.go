@@ -124,7 +124,8 @@ func TestDependentsStopFirst(t *testing.T) {
 	}
 }
 
-// A stop and a start in a paused rollout bring back what served, and leave it paused.
+// A stop and a start in a paused rollout bring back what served, and leave it
+// paused. So does a boot of the host.
 func TestStopAndStartWhilePaused(t *testing.T) {
 	for name, c := range map[string]struct {
 		image    string // of release 2
@@ -196,6 +197,12 @@ func TestStopAndStartWhilePaused(t *testing.T) {
 				s.live(time.Minute, time.Second)
 				serve("a minute later", c.old, c.new)
 			}
+			const reboot = 4
+			s.stop()
+			s.w.Damage(reboot, 0)
+			s.start(0)
+			s.live(time.Minute, time.Second)
+			serve("after a boot of the host", c.old, c.new)
 			if c.image == "crashing" {
 				return
 			}

@@ -167,7 +167,8 @@ func (b *builder) ensure(v *view, r *Replica) {
 // isn't brought back for a rollout, but is where the stop and the start came while
 // that was paused.
 func (b *builder) keep(v *view, r *Replica) {
-	if good := v.project.Good; r.Alive() && r.detached() && r.Generation == v.goodGen {
+	comes := r.Alive() || !r.Record.Requested
+	if good := v.project.Good; comes && r.detached() && r.Generation == v.goodGen {
 		service, _ := good.Project.Service(v.Name)
 		b.complete(r, good, service)
 		return
