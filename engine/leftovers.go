@@ -13,17 +13,12 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Owners tells what the store knows.
-type Owners interface {
-	Replica(id string) bool
-	Project(name string) bool
-}
-
 // Leftover is something of ours that belongs to nobody the store knows, and that
-// no look at containers shows.
+// no look at containers shows. Logs are none: those of what is gone are kept until a
+// collection takes them.
 type Leftover struct {
-	Kind string // writable layer, anonymous volumes, files, start record, cgroup, logs
-	Name string // of the replica, or, for logs, of the project
+	Kind string // writable layer, anonymous volumes, files, start record, cgroup
+	Name string // of the replica
 	Path string // empty = it is containerd's
 }
 
@@ -34,19 +29,16 @@ func (l Leftover) String() string {
 	return l.Kind + " " + l.Path
 }
 
-// Leftovers lists them. What can't be listed is an error beside those that can.
-func (e *Engine) Leftovers(ctx context.Context, known Owners) ([]Leftover, error) {
+// Leftovers lists them; known tells the replicas that the store knows. What can't be
+// listed is an error beside those that can.
+func (e *Engine) Leftovers(ctx context.Context, known func(replica string) bool) ([]Leftover, error) {
 	layers, failed := e.leftLayers(ctx, known)
 	all := layers
-	for _, in := range []struct {
-		kind, dir, suffix string
-		known             func(string) bool
-	}{
-		{"anonymous volumes", e.cfg.anonymousDir(), "", known.Replica},
-		{"files", e.cfg.filesDir(""), "", known.Replica},
-		{"start record", e.started.dir, ".json", known.Replica},
-		{"cgroup", e.cgroup.procs, "", known.Replica},
-		{"logs", filepath.Join(e.cfg.StateDir, "logs"), "", known.Project},
+	for _, in := range []struct{ kind, dir, suffix string }{
+		{"anonymous volumes", e.cfg.anonymousDir(), ""},
+		{"files", e.cfg.filesDir(""), ""},
+		{"start record", e.started.dir, ".json"},
+		{"cgroup", e.cgroup.procs, ""},
 	} {
 		entries, err := os.ReadDir(in.dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -55,7 +47,7 @@ func (e *Engine) Leftovers(ctx context.Context, known Owners) ([]Leftover, error
 		for _, entry := range entries {
 			name, ok := strings.CutSuffix(entry.Name(), in.suffix)
 			switch {
-			case !ok, strings.HasPrefix(name, "."), entry.IsDir() != (in.suffix == ""), in.known(name):
+			case !ok, strings.HasPrefix(name, "."), entry.IsDir() != (in.suffix == ""), known(name):
 			case in.kind == "cgroup" && len(e.cgroup.pids(name)) > 0: // whatever runs in it isn't a leftover
 			default:
 				all = append(all, Leftover{Kind: in.kind, Name: name, Path: filepath.Join(in.dir, entry.Name())})
@@ -67,7 +59,7 @@ func (e *Engine) Leftovers(ctx context.Context, known Owners) ([]Leftover, error
 
 // leftLayers lists the writable layers that no container has. Those of images,
 // and those that an unpack is at, have another label.
-func (e *Engine) leftLayers(ctx context.Context, known Owners) ([]Leftover, error) {
+func (e *Engine) leftLayers(ctx context.Context, known func(replica string) bool) ([]Leftover, error) {
 	containers, err := e.client.ContainerService().List(ctx)
 	if err != nil {
 		return nil, e.wrap(ctx, err, "list containers")
@@ -78,7 +70,7 @@ func (e *Engine) leftLayers(ctx context.Context, known Owners) ([]Leftover, erro
 	}
 	var out []Leftover
 	err = e.client.SnapshotService(e.cfg.Snapshotter).Walk(ctx, func(_ context.Context, s snapshots.Info) error {
-		if s.Kind == snapshots.KindActive && s.Labels["containerd.io/gc.root"] == "dunnage" && !used[s.Name] && !known.Replica(s.Name) {
+		if s.Kind == snapshots.KindActive && s.Labels["containerd.io/gc.root"] == "dunnage" && !used[s.Name] && !known(s.Name) {
 			out = append(out, Leftover{Kind: "writable layer", Name: s.Name})
 		}
 		return nil
@@ -88,11 +80,9 @@ func (e *Engine) leftLayers(ctx context.Context, known Owners) ([]Leftover, erro
 
 // RemoveLeftover removes it, unless it has come to belong to somebody. A replica
 // is recorded before anything of it is made, under the same lock.
-func (e *Engine) RemoveLeftover(ctx context.Context, l Leftover, known Owners) error {
-	if l.Kind != "logs" {
-		defer e.replicas.Lock(l.Name)()
-	}
-	if known.Replica(l.Name) || l.Kind == "logs" && known.Project(l.Name) {
+func (e *Engine) RemoveLeftover(ctx context.Context, l Leftover, known func(replica string) bool) error {
+	defer e.replicas.Lock(l.Name)()
+	if known(l.Name) {
 		return nil
 	}
 	var err error

@@ -9,14 +9,13 @@ import (
 	"dunnage/spec"
 )
 
-// owners knows one replica and one project.
-type owners struct{ replica, project string }
-
-func (o owners) Replica(id string) bool   { return id == o.replica }
-func (o owners) Project(name string) bool { return name == o.project }
+// only knows one replica.
+func only(replica string) func(string) bool {
+	return func(id string) bool { return id == replica }
+}
 
 // TestLeftovers: what belongs to nobody is found and removed, and what belongs
-// to a replica, a project, an image or somebody else stays.
+// to a replica, an image or somebody else stays, as do logs.
 func TestLeftovers(t *testing.T) {
 	b := newBench(t)
 	image := b.app()
@@ -24,7 +23,7 @@ func TestLeftovers(t *testing.T) {
 	r.Container.Files = []spec.File{{Target: "/etc/x", Content: []byte("x")}}
 	b.run(r)
 	b.create(gone)
-	known := owners{r.ID, r.Project}
+	known := only(r.ID)
 	if left, err := b.Leftovers(b.ctx, known); err != nil || len(left) != 0 {
 		t.Fatalf("nothing is left over, and there is: %v, %v", left, err)
 	}
@@ -47,15 +46,15 @@ func TestLeftovers(t *testing.T) {
 	var kinds []string
 	for _, l := range left {
 		kinds = append(kinds, l.Kind)
-		if want := gone.ID; l.Kind != "logs" && l.Name != want {
+		if want := gone.ID; l.Name != want {
 			t.Errorf("%+v is no leftover", l)
 		}
 	}
-	if want := []string{"writable layer", "anonymous volumes", "files", "start record", "cgroup", "logs"}; err != nil || !slices.Equal(kinds, want) {
+	if want := []string{"writable layer", "anonymous volumes", "files", "start record", "cgroup"}; err != nil || !slices.Equal(kinds, want) {
 		t.Fatalf("left: %v, %v; want %q", left, err, want)
 	}
 	for _, l := range left { // it has come to belong to somebody
-		if err := b.RemoveLeftover(b.ctx, l, owners{gone.ID, "other"}); err != nil {
+		if err := b.RemoveLeftover(b.ctx, l, only(gone.ID)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -69,6 +68,9 @@ func TestLeftovers(t *testing.T) {
 	}
 	if again, err := b.Leftovers(b.ctx, known); err != nil || len(again) != 0 {
 		t.Errorf("still left: %v, %v", again, err)
+	}
+	if _, err := os.Stat(filepath.Join(b.cfg.StateDir, "logs", "other", "web")); err != nil {
+		t.Errorf("logs of what is gone: %v", err)
 	}
 	if i := b.instance(r.ID); i.Phase != spec.PhaseRunning {
 		t.Errorf("the replica: %+v", i)

@@ -19,12 +19,6 @@ func (o Owners) Replica(id string) bool {
 	return ok
 }
 
-// Project reports whether the project was ever deployed.
-func (o Owners) Project(name string) bool {
-	_, ok := o.loop.state.project(name)
-	return ok
-}
-
 // Addresses are those of replicas and services.
 func (o Owners) Addresses() map[netip.Addr]bool {
 	out := map[netip.Addr]bool{}

@@ -436,7 +436,7 @@ func (x examiner) leftovers(ctx context.Context, fix bool) []spec.Finding {
 		return append(out, idle("not looked for", why))
 	}
 	out = append(out, x.surplus()...)
-	found, err := x.engine.Leftovers(ctx, owners)
+	found, err := x.engine.Leftovers(ctx, owners.Replica)
 	if err != nil {
 		out = append(out, warned("look again once containerd answers", "not all of them can be looked for: %v", err))
 	}
@@ -484,7 +484,7 @@ func (x examiner) remove(ctx context.Context, found []engine.Leftover, owners or
 		if why := owners.Held(); why != "" {
 			return append(out, idle("not removed", why))
 		}
-		if err := x.engine.RemoveLeftover(ctx, l, owners); err != nil {
+		if err := x.engine.RemoveLeftover(ctx, l, owners.Replica); err != nil {
 			out = append(out, wrong("see why, and try again", "%v", err))
 			continue
 		}

@@ -169,8 +169,8 @@ func TestDoctor(t *testing.T) {
 	}
 	cont()
 
-	logs, files := h.lab.Path("state/logs/elsewhere/web"), h.lab.Path("state/files/elsewhere-web-0123abcd-1")
-	for _, dir := range []string{logs, files} {
+	files, volumes := h.lab.Path("state/files/elsewhere-web-0123abcd-1"), h.lab.Path("state/anonymous/elsewhere-web-0123abcd-1")
+	for _, dir := range []string{files, volumes} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -185,7 +185,7 @@ func TestDoctor(t *testing.T) {
 	if len(found["leftovers"]) != 2 || !strings.HasPrefix(found["leftovers"][0].Text, "removed: ") {
 		t.Errorf("fixed: %+v %s", found["leftovers"], r.stderr)
 	}
-	for _, dir := range []string{filepath.Dir(logs), files} {
+	for _, dir := range []string{files, volumes} {
 		if _, err := os.Stat(dir); err == nil {
 			t.Errorf("%s is there still", dir)
 		}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
@@ -39,8 +40,13 @@ func TestForgottenProjectLeavesNothing(t *testing.T) {
 	h := newHost(t)
 	h.mustDeploy(hello("v1", 1, ""))
 	h.must("down", "-p", "hello", "--forget")
-	h.must("gc", "--all")
-	if found, _ := h.doctor(); !found["leftovers"][0].OK {
-		t.Errorf("leftovers: %+v", found["leftovers"])
+	for _, then := range []string{"down --forget", "gc --all"} { // the logs are kept until the latter
+		if found, _ := h.doctor(); !found["leftovers"][0].OK {
+			t.Errorf("leftovers after %s: %+v", then, found["leftovers"])
+		}
+		h.must("gc", "--all")
+	}
+	if logs, err := os.ReadDir(h.lab.Path("state", "logs")); err != nil || len(logs) > 0 {
+		t.Errorf("logs: %v %v", logs, err)
 	}
 }
