@@ -385,8 +385,10 @@ func examineWaiting(p spec.ProjectStatus, s spec.ServiceStatus, now time.Time) s
 	if serves != "" {
 		f.Text += "; " + serves
 	}
-	switch underWay := p.Rolling || serves != ""; {
-	case !underWay:
+	underWay := p.Rolling || serves != ""
+	first := !slices.ContainsFunc(p.Services, func(s spec.ServiceStatus) bool { return s.Before > 0 }) // there is nothing to go back to
+	switch {
+	case !underWay, p.Failed != "" && s.LeftDead != "" && first: // who is left dead is said, and what starts it
 	case p.Failed != "":
 		f.OK = s.Before > 0 && servedAsBefore(p, s)
 		f.Warn = f.OK
@@ -394,7 +396,9 @@ func examineWaiting(p spec.ProjectStatus, s spec.ServiceStatus, now time.Time) s
 		if !strings.Contains(f.Text, p.Failed) {
 			f.Text += ": " + p.Failed
 		}
-		f.Next += fmt.Sprintf(", `dunnage rollback -p %s` goes back", p.Name)
+		if !first {
+			f.Next += fmt.Sprintf(", `dunnage rollback -p %s` goes back", p.Name)
+		}
 	case servedAsBefore(p, s):
 		f.OK = true
 		f.Next = ""

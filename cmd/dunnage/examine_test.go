@@ -347,6 +347,9 @@ func TestRolloutFindings(t *testing.T) {
 		if level(found) != tc.level || !strings.Contains(found[0].Text, tc.says) {
 			t.Errorf("%s: %+v, want %s: %s", name, found, tc.level, tc.says)
 		}
+		if tc.before == 0 && strings.Contains(found[0].Next, "goes back") {
+			t.Errorf("%s: there is no release to go back to: %s", name, found[0].Next)
+		}
 	}
 }
 
